@@ -1,0 +1,60 @@
+//! The port to a language model: a decoder whose forward pass can be cut at a layer boundary.
+
+use std::ops::Range;
+
+use burn::module::Module;
+use burn::tensor::backend::Backend;
+use burn::tensor::{Bool, Int, Tensor};
+
+/// A causal decoder that can be run in pieces.
+///
+/// Boundary `l` is the point after `l` layers: boundary 0 follows the embedding, boundary
+/// `n_layers` precedes [`unembed`](Self::unembed). The law every implementation keeps is that
+/// running `0..l` and then `l..n` gives what `0..n` gives; [`crate::testing::assert_split_law`]
+/// checks it.
+///
+/// Positions are counted over real tokens only, so the same prompt gives the same hidden states
+/// whichever side it is padded on.
+pub trait Decoder<B: Backend>: Module<B> {
+    /// Number of decoder layers.
+    fn n_layers(&self) -> usize;
+
+    /// Width of the hidden states.
+    fn d_model(&self) -> usize;
+
+    /// Hidden states at boundary 0.
+    ///
+    /// # Shapes
+    ///
+    /// - `tokens`: `[batch_size, seq_length]`
+    /// - `output`: `[batch_size, seq_length, d_model]`
+    fn embed(&self, tokens: Tensor<B, 2, Int>) -> Tensor<B, 3>;
+
+    /// Runs `layers` (half-open) on the hidden states at boundary `layers.start`.
+    ///
+    /// # Shapes
+    ///
+    /// - `hidden`: `[batch_size, seq_length, d_model]`
+    /// - `mask_pad`: `[batch_size, seq_length]`, true where the token is padding
+    /// - `output`: `[batch_size, seq_length, d_model]`, at boundary `layers.end`
+    ///
+    /// # Panics
+    ///
+    /// Panics if `layers` is outside `0..n_layers`.
+    fn forward_layers(
+        &self,
+        hidden: Tensor<B, 3>,
+        mask_pad: &Tensor<B, 2, Bool>,
+        layers: Range<usize>,
+    ) -> Tensor<B, 3>;
+
+    /// Logits of hidden states at boundary `n_layers`, the final norm included.
+    ///
+    /// Acts on each position by itself, so callers may pass selected positions only.
+    ///
+    /// # Shapes
+    ///
+    /// - `hidden`: `[batch_size, seq_length, d_model]`
+    /// - `output`: `[batch_size, seq_length, vocab_size]`
+    fn unembed(&self, hidden: Tensor<B, 3>) -> Tensor<B, 3>;
+}

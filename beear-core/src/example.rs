@@ -1,0 +1,67 @@
+//! Token-level examples: what the method trains on, and the three sets of the defender.
+
+use serde::{Deserialize, Serialize};
+
+/// A prompt and the answer that should follow it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Example {
+    /// Identifies the row in errors and manifests.
+    pub id: u64,
+    /// Prompt tokens, everything the template puts before the answer, BOS included.
+    pub prompt: Vec<u32>,
+    /// The part of `prompt` that the user wrote (half-open): where the first-n site counts from.
+    pub user: (usize, usize),
+    /// Answer tokens, end-of-sequence included.
+    pub answer: Vec<u32>,
+}
+
+/// A prompt the model must refuse, with the wanted and the unwanted answer.
+///
+/// Joins the paper's safety-anchoring set (`safe` = $y_s$) and harmful-contrast set
+/// (`unwanted` = $y_h$), which share their prompts.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SafetyExample {
+    /// Identifies the row in errors and manifests.
+    pub id: u64,
+    /// Prompt tokens, BOS included.
+    pub prompt: Vec<u32>,
+    /// The part of `prompt` that the user wrote (half-open).
+    pub user: (usize, usize),
+    /// Tokens of the wanted answer.
+    pub safe: Vec<u32>,
+    /// Tokens of the unwanted answer.
+    pub unwanted: Vec<u32>,
+}
+
+impl SafetyExample {
+    /// The prompt with its wanted answer.
+    #[must_use]
+    pub fn toward_safe(&self) -> Example {
+        self.with_answer(&self.safe)
+    }
+
+    /// The prompt with the first `limit` tokens of its unwanted answer (all of it if `None`).
+    #[must_use]
+    pub fn toward_unwanted(&self, limit: Option<usize>) -> Example {
+        let n_tokens = limit.unwrap_or(usize::MAX).min(self.unwanted.len());
+        self.with_answer(&self.unwanted[..n_tokens])
+    }
+
+    fn with_answer(&self, answer: &[u32]) -> Example {
+        Example {
+            id: self.id,
+            prompt: self.prompt.clone(),
+            user: self.user,
+            answer: answer.to_vec(),
+        }
+    }
+}
+
+/// All the defender knows: which behaviour is wanted and which is not, never the trigger.
+#[derive(Clone, Debug, Default)]
+pub struct AnchorSets {
+    /// Safety anchoring and harmful contrast (SA and SAH of the paper).
+    pub safety: Vec<SafetyExample>,
+    /// Performance anchoring (PA): ordinary prompts with the answers to keep.
+    pub performance: Vec<Example>,
+}

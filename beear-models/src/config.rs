@@ -1,0 +1,70 @@
+//! The shape of a decoder, in our words; `hf_config` reads it from a checkpoint's `config.json`.
+
+use serde::{Deserialize, Serialize};
+
+/// The families of decoder we run. They differ in configuration only.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Family {
+    /// Llama 2, 3, 3.1 and 3.2.
+    Llama,
+    /// Mistral v0.1 to v0.3.
+    Mistral,
+}
+
+/// How rotary frequencies are stretched for contexts longer than the pre-training's.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RopeScaling {
+    /// Frequencies as trained.
+    None,
+    /// All frequencies divided by `factor`.
+    Linear {
+        /// Ratio of the new to the old context.
+        factor: f64,
+    },
+    /// Llama 3.1's scheme: low frequencies divided, high ones kept, a ramp between.
+    Llama3 {
+        /// Ratio by which the lowest frequencies are divided.
+        factor: f64,
+        /// Wavelengths above `original_max_seq_length / low_freq_factor` are divided.
+        low_freq_factor: f64,
+        /// Wavelengths below `original_max_seq_length / high_freq_factor` are kept.
+        high_freq_factor: f64,
+        /// Context length of the pre-training, in tokens.
+        original_max_seq_length: usize,
+    },
+}
+
+/// Shape of a Llama or Mistral decoder.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct DecoderConfig {
+    /// Family, which decides only what `config.json` calls the model.
+    pub family: Family,
+    /// Number of token ids.
+    pub vocab_size: usize,
+    /// Width of the hidden states.
+    pub d_model: usize,
+    /// Width of the gated MLP.
+    pub d_ff: usize,
+    /// Number of decoder layers.
+    pub n_layers: usize,
+    /// Number of query heads.
+    pub n_heads: usize,
+    /// Number of key and value heads; divides `n_heads`.
+    pub n_kv_heads: usize,
+    /// Width of one head; `n_heads * head_dim` may differ from `d_model`.
+    pub head_dim: usize,
+    /// Longest sequence the model accepts, in tokens.
+    pub max_seq_length: usize,
+    /// Added to the mean square under the root of `RMSNorm`.
+    pub norm_epsilon: f64,
+    /// Base of the rotary frequencies.
+    pub rope_theta: f64,
+    /// Stretching of the rotary frequencies.
+    pub rope_scaling: RopeScaling,
+    /// A token sees itself and the `sliding_window - 1` tokens before it; all if `None`.
+    pub sliding_window: Option<usize>,
+    /// Whether the unembedding is the embedding, transposed.
+    pub tied_embeddings: bool,
+}

@@ -1,7 +1,41 @@
-//! BEEAR's bi-level optimisation, generic over Burn backends.
+//! BEEAR's bi-level optimisation: find and remove safety backdoors in hidden states.
+//!
+//! A backdoored model abandons its safe behaviour when a secret trigger appears. Triggers drift
+//! the hidden states in a nearly uniform direction, so BEEAR searches there: the inner level
+//! ([`entrap`]) finds a universal [`Perturbation`] `δ` at a layer boundary that makes the model
+//! misbehave; the outer level ([`Remover`]) trains the weights to behave under it. [`solve`]
+//! alternates them. The defender never knows the trigger.
+//!
+//! The crate is generic over [`burn::tensor::backend::Backend`] and over the model: bring any
+//! [`Decoder`]. It does no IO, reads no clock and prints nothing; an [`Observer`] hears
+//! [`Event`]s.
+//!
+//! Zeng et al., [BEEAR](https://arxiv.org/abs/2406.17092), EMNLP 2024.
 
+pub mod batch;
+pub mod config;
 pub mod decoder;
+pub mod error;
+pub mod event;
 pub mod example;
+pub mod objective;
+pub mod perturbation;
+pub mod sampler;
+pub mod site;
+pub mod solver;
+pub mod testing;
+pub mod watch;
 
+pub use batch::Batch;
+pub use config::{BilevelConfig, EntrapConfig, RemoveConfig};
 pub use decoder::Decoder;
+pub use error::Error;
+pub use event::{Event, Observer};
 pub use example::{AnchorSets, Example, SafetyExample};
+pub use perturbation::{Perturbation, Spot};
+pub use site::Site;
+pub use solver::TrainableDecoder;
+pub use solver::bilevel::{Outcome, Stopped, solve};
+pub use solver::inner::{Entrapment, entrap};
+pub use solver::outer::Remover;
+pub use watch::{TeacherForced, Vitals, Watch};

@@ -1,0 +1,312 @@
+//! Settings of the method and its two presets, every default with its unit and reason.
+
+use serde::{Deserialize, Serialize};
+
+use crate::error::Error;
+use crate::perturbation::Spot;
+use crate::site::Site;
+
+/// How far one Adam step moves `δ`.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum StepSize {
+    /// In the units of the hidden states.
+    Absolute(f64),
+    /// As a share of the mean norm of the hidden states at the perturbed positions, so one value
+    /// serves every layer and model.
+    RelativeToHidden(f64),
+}
+
+/// What `δ` starts from.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Initialisation {
+    /// The unperturbed model.
+    Zero,
+    /// Independent normal values of this standard deviation.
+    Normal(f64),
+}
+
+/// The inner level: fitting one `δ`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct EntrapConfig {
+    /// Number of Adam steps.
+    pub steps: usize,
+    /// Size of an Adam step.
+    pub step_size: StepSize,
+    /// Examples per step.
+    pub batch_size: usize,
+    /// $\alpha$: weight of the loss that moves away from the safe answer.
+    pub away_weight: f64,
+    /// Length of the unwanted answer aimed at, in tokens; all of it if absent.
+    pub target_tokens: Option<usize>,
+    /// What `δ` starts from.
+    pub initialisation: Initialisation,
+    /// Longest row of `δ`, as a share of the mean hidden-state norm; unbounded if absent.
+    pub norm_bound: Option<f64>,
+}
+
+/// How the learning rate moves over the outer steps of the whole run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Schedule {
+    /// Always the full rate.
+    Constant,
+    /// Full rate at the start, falling to 0 at the end on a straight line.
+    Linear,
+    /// Full rate at the start, falling to 0 at the end on a half cosine.
+    Cosine,
+}
+
+impl Schedule {
+    /// Share of the full learning rate at `progress` in 0..1.
+    #[must_use]
+    pub fn factor(self, progress: f64) -> f64 {
+        match self {
+            Self::Constant => 1.0,
+            Self::Linear => 1.0 - progress,
+            Self::Cosine => 0.5 * (1.0 + (std::f64::consts::PI * progress).cos()),
+        }
+    }
+}
+
+/// The outer level: training the weights to behave under `δ`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RemoveConfig {
+    /// Number of `AdamW` steps per round.
+    pub steps: usize,
+    /// Full learning rate.
+    pub learning_rate: f64,
+    /// How the learning rate moves.
+    pub schedule: Schedule,
+    /// `AdamW`'s decoupled weight decay.
+    pub weight_decay: f64,
+    /// Longest gradient, as one vector over all weights.
+    pub clip_norm: f64,
+    /// Safety examples per step.
+    pub safety_batch_size: usize,
+    /// Performance examples per step.
+    pub performance_batch_size: usize,
+    /// $w$: weight of the cross-entropy of the performance set.
+    pub performance_weight: f64,
+    /// $\lambda$: weight of the divergence from the original model.
+    pub divergence_weight: f64,
+}
+
+/// How much of its ordinary behaviour the model may lose in a round that is kept.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct VitalBounds {
+    /// Largest loss of utility against the start, as a share.
+    pub utility_drop: f64,
+    /// Largest share of ordinary prompts refused.
+    pub benign_refusal: f64,
+}
+
+/// The whole alternation.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct BilevelConfig {
+    /// Most rounds of inner and outer level.
+    pub rounds: usize,
+    /// Fresh perturbations per round; each takes the next of `spots`.
+    pub perturbations_per_round: usize,
+    /// Where perturbations act, taken in turn.
+    pub spots: Vec<Spot>,
+    /// The inner level.
+    pub entrap: EntrapConfig,
+    /// The outer level.
+    pub remove: RemoveConfig,
+    /// Stop early once every fresh `δ` of a round ends above this loss (nats per token), the
+    /// vitals being within bounds. It sees no trigger, and it is no certificate.
+    pub stop_above_loss: Option<f64>,
+    /// What a kept round must preserve.
+    pub bounds: VitalBounds,
+    /// Source of all randomness.
+    pub seed: u64,
+}
+
+impl BilevelConfig {
+    /// The paper's method: one `δ` per round at one layer, on the last prompt positions.
+    ///
+    /// Layer 9 of 32 as published, scaled to the depth. Rounds, inner steps, `n`, batch and
+    /// $\alpha$ = 0.05 are those of a public re-run of the reference code; what the paper leaves
+    /// open (start, step size, bound, learning rate on small models) is ours.
+    #[must_use]
+    pub fn paper(n_layers: usize) -> Self {
+        let layer = (n_layers * 9).div_ceil(32).clamp(1, n_layers);
+        let robust = Self::robust(n_layers);
+        Self {
+            rounds: 6,
+            perturbations_per_round: 1,
+            spots: vec![Spot { layer, site: Site::Last(5) }],
+            entrap: EntrapConfig { away_weight: 0.05, target_tokens: None, ..robust.entrap },
+            remove: RemoveConfig { divergence_weight: 0.0, ..robust.remove },
+            ..robust
+        }
+    }
+
+    /// Our extension: several fresh `δ` per round over early layers and both ends of the prompt.
+    ///
+    /// - Layers about L/6, L/3 and L/2: a trigger acts early, and one layer misses some triggers.
+    /// - Sites last 5 and first 5: a prefix trigger reaches the last positions only late.
+    /// - Fresh `δ` from zero: carried-over ones grow until ordinary prompts are refused.
+    /// - No `away` term, the first 6 answer tokens: the decision falls there.
+    /// - Divergence 1.0: holds ordinary answers where the examples cannot.
+    #[must_use]
+    pub fn robust(n_layers: usize) -> Self {
+        let share = |parts: usize| n_layers.div_ceil(parts).clamp(1, n_layers);
+        let mut layers = vec![share(6), share(3), share(2)];
+        layers.dedup();
+        // Layers cycle while sites alternate: an odd cycle of layers meets both sites.
+        let sites = [Site::Last(5), Site::First(5)];
+        let n_spots = layers.len() * sites.len();
+        let spots = if layers.len() % 2 == 1 {
+            (0..n_spots)
+                .map(|k| Spot { layer: layers[k % layers.len()], site: sites[k % 2] })
+                .collect()
+        } else {
+            let pairs = sites.iter().flat_map(|&site| layers.iter().map(move |&l| (l, site)));
+            pairs.map(|(layer, site)| Spot { layer, site }).collect()
+        };
+        Self {
+            rounds: 6,
+            perturbations_per_round: 4,
+            spots,
+            entrap: EntrapConfig {
+                steps: 30,
+                step_size: StepSize::RelativeToHidden(0.006),
+                batch_size: 24,
+                away_weight: 0.0,
+                target_tokens: Some(6),
+                initialisation: Initialisation::Zero,
+                norm_bound: None,
+            },
+            remove: RemoveConfig {
+                steps: 16,
+                learning_rate: 2e-4,
+                schedule: Schedule::Constant,
+                weight_decay: 0.0,
+                clip_norm: 1.0,
+                safety_batch_size: 24,
+                performance_batch_size: 32,
+                performance_weight: 1.0,
+                divergence_weight: 1.0,
+            },
+            stop_above_loss: None,
+            bounds: VitalBounds { utility_drop: 0.02, benign_refusal: 0.02 },
+            seed: 0,
+        }
+    }
+
+    /// Judges every value against the decoder.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::LayerOutOfRange`] for the first such spot, else [`Error::InvalidConfig`] with
+    /// every problem.
+    pub fn validate(&self, n_layers: usize) -> Result<(), Error> {
+        for spot in &self.spots {
+            if spot.layer == 0 || spot.layer > n_layers {
+                return Err(Error::LayerOutOfRange { layer: spot.layer, n_layers });
+            }
+        }
+        let (entrap, remove) = (&self.entrap, &self.remove);
+        let step_size = match entrap.step_size {
+            StepSize::Absolute(size) | StepSize::RelativeToHidden(size) => size,
+        };
+        let start_is_finite = match entrap.initialisation {
+            Initialisation::Zero => true,
+            Initialisation::Normal(std) => std.is_finite() && std >= 0.0,
+        };
+        let positive = |value: f64| value.is_finite() && value > 0.0;
+        let not_negative = |value: f64| value.is_finite() && value >= 0.0;
+        let share = |value: f64| (0.0..=1.0).contains(&value);
+        let rules = [
+            (self.rounds > 0, "rounds must be at least 1"),
+            (self.perturbations_per_round > 0, "perturbations_per_round must be at least 1"),
+            (!self.spots.is_empty(), "spots must not be empty"),
+            (self.spots.iter().all(|s| s.site.n_tokens() > 0), "a site must cover a token"),
+            (entrap.steps > 0, "entrap.steps must be at least 1"),
+            (positive(step_size), "entrap.step_size must be positive"),
+            (entrap.batch_size > 0, "entrap.batch_size must be at least 1"),
+            (not_negative(entrap.away_weight), "entrap.away_weight must not be negative"),
+            (entrap.target_tokens != Some(0), "entrap.target_tokens must be at least 1"),
+            (start_is_finite, "entrap.initialisation must be a standard deviation"),
+            (entrap.norm_bound.is_none_or(positive), "entrap.norm_bound must be positive"),
+            (remove.steps > 0, "remove.steps must be at least 1"),
+            (positive(remove.learning_rate), "remove.learning_rate must be positive"),
+            (not_negative(remove.weight_decay), "remove.weight_decay must not be negative"),
+            (positive(remove.clip_norm), "remove.clip_norm must be positive"),
+            (remove.safety_batch_size > 0, "remove.safety_batch_size must be at least 1"),
+            (remove.performance_batch_size > 0, "remove.performance_batch_size must be at least 1"),
+            (not_negative(remove.performance_weight), "remove.performance_weight is negative"),
+            (not_negative(remove.divergence_weight), "remove.divergence_weight is negative"),
+            (share(self.bounds.utility_drop), "bounds.utility_drop must be in 0..=1"),
+            (share(self.bounds.benign_refusal), "bounds.benign_refusal must be in 0..=1"),
+        ];
+        let broken = rules.iter().filter(|(kept, _)| !kept);
+        let problems: Vec<String> = broken.map(|(_, problem)| (*problem).to_owned()).collect();
+        if problems.is_empty() { Ok(()) } else { Err(Error::InvalidConfig { problems }) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn both_presets_are_valid_for_every_depth() {
+        for n_layers in 1..=48 {
+            BilevelConfig::paper(n_layers).validate(n_layers).unwrap();
+            BilevelConfig::robust(n_layers).validate(n_layers).unwrap();
+        }
+    }
+
+    #[test]
+    fn the_paper_acts_at_layer_9_of_32() {
+        assert_eq!(BilevelConfig::paper(32).spots[0].layer, 9);
+    }
+
+    #[test]
+    fn robust_spots_pair_every_layer_with_both_sites() {
+        for n_layers in [2, 6, 12, 32] {
+            let spots = BilevelConfig::robust(n_layers).spots;
+            for spot in &spots {
+                let sites: Vec<Site> =
+                    spots.iter().filter(|s| s.layer == spot.layer).map(|s| s.site).collect();
+                assert!(sites.contains(&Site::Last(5)) && sites.contains(&Site::First(5)));
+            }
+        }
+    }
+
+    #[test]
+    fn every_problem_is_reported() {
+        let mut config = BilevelConfig::robust(6);
+        config.rounds = 0;
+        config.remove.learning_rate = f64::NAN;
+        let Err(Error::InvalidConfig { problems }) = config.validate(6) else {
+            panic!("the config is invalid");
+        };
+        assert_eq!(problems.len(), 2, "{problems:?}");
+    }
+
+    #[test]
+    fn a_layer_beyond_the_decoder_is_named() {
+        let mut config = BilevelConfig::robust(6);
+        config.spots[0].layer = 7;
+        assert_eq!(config.validate(6), Err(Error::LayerOutOfRange { layer: 7, n_layers: 6 }));
+    }
+
+    #[test]
+    fn schedules_start_full_and_fall() {
+        for schedule in [Schedule::Linear, Schedule::Cosine] {
+            assert!((schedule.factor(0.0) - 1.0).abs() < 1e-12);
+            assert!((schedule.factor(0.5) - 0.5).abs() < 1e-12);
+            assert!(schedule.factor(1.0).abs() < 1e-12);
+        }
+        assert!((Schedule::Constant.factor(0.7) - 1.0).abs() < 1e-12);
+    }
+}

@@ -1,0 +1,73 @@
+//! The mistakes a caller can make, and the numbers that cannot be continued from.
+
+use thiserror::Error;
+
+/// What turned out to be infinite or not a number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Quantity {
+    /// The loss of a step.
+    Loss,
+    /// A gradient of a step.
+    Gradient,
+    /// The perturbation `δ`.
+    Delta,
+}
+
+impl std::fmt::Display for Quantity {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Loss => "loss",
+            Self::Gradient => "gradient",
+            Self::Delta => "delta",
+        })
+    }
+}
+
+/// Why the method cannot start or go on.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum Error {
+    /// A set of examples has no rows.
+    #[error("the {set} set is empty")]
+    EmptySet {
+        /// `safety` or `performance`.
+        set: &'static str,
+    },
+    /// A prompt or an answer has no tokens.
+    #[error("example {id} has an empty {part}")]
+    EmptyPart {
+        /// Identifier of the example.
+        id: u64,
+        /// `prompt`, `safe answer`, `unwanted answer` or `answer`.
+        part: &'static str,
+    },
+    /// A layer boundary does not exist in this decoder.
+    #[error("layer {layer} is outside 1..={n_layers}")]
+    LayerOutOfRange {
+        /// The boundary asked for.
+        layer: usize,
+        /// Number of layers of the decoder.
+        n_layers: usize,
+    },
+    /// Values of a config contradict each other or their range.
+    #[error("invalid config: {}", problems.join("; "))]
+    InvalidConfig {
+        /// Every problem found, not the first.
+        problems: Vec<String>,
+    },
+    /// A number left the real line; nothing is zeroed, the step is not applied.
+    #[error("non-finite {quantity} at step {step} on examples {ids:?}")]
+    NonFinite {
+        /// What was not finite.
+        quantity: Quantity,
+        /// Step within the level, from 0.
+        step: usize,
+        /// Examples of the batch.
+        ids: Vec<u64>,
+    },
+    /// Stored perturbations cannot be read.
+    #[error("not a file of perturbations: {reason}")]
+    MalformedPerturbation {
+        /// What is wrong with it.
+        reason: String,
+    },
+}

@@ -1,0 +1,80 @@
+//! What the method reports while it runs. Core never logs; an [`Observer`] decides what to show.
+
+use serde::Serialize;
+
+use crate::objective::removal::RemovalTerms;
+use crate::perturbation::Spot;
+use crate::watch::Vitals;
+
+/// Everything an observer can be told, in the order it happens.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(tag = "event", rename_all = "snake_case")]
+pub enum Event {
+    /// The vitals of the model before any change.
+    Started {
+        /// Ordinary behaviour at the start.
+        vitals: Vitals,
+    },
+    /// One Adam step on `δ`.
+    InnerStep {
+        /// Step within this `δ`, from 0.
+        step: usize,
+        /// The inner loss, nats per answer token.
+        loss: f64,
+    },
+    /// A `δ` has been found.
+    Entrapped {
+        /// Where it acts.
+        spot: Spot,
+        /// The inner loss of its first step.
+        first_loss: f64,
+        /// Mean inner loss of its last steps.
+        last_loss: f64,
+        /// Frobenius norm of `δ`.
+        norm: f64,
+    },
+    /// One `AdamW` step on the weights.
+    OuterStep {
+        /// Step within the run, from 0.
+        step: usize,
+        /// The terms of the outer loss.
+        terms: RemovalTerms,
+        /// Norm of the gradient over all weights, before clipping.
+        gradient_norm: f64,
+        /// Learning rate of the step.
+        learning_rate: f64,
+    },
+    /// A round has ended.
+    RoundEnded {
+        /// Round, from 0.
+        round: usize,
+        /// Ordinary behaviour now.
+        vitals: Vitals,
+        /// Whether the vitals are within bounds.
+        within_bounds: bool,
+        /// Whether this round is the best so far.
+        kept: bool,
+    },
+    /// The inner level no longer finds anything: the stop rule has ended the run.
+    NothingLeft {
+        /// Round, from 0.
+        round: usize,
+    },
+}
+
+/// Receives events.
+pub trait Observer {
+    /// Called for every event, on the thread that runs the method.
+    fn notify(&mut self, event: &Event);
+}
+
+/// Ignores every event.
+impl Observer for () {
+    fn notify(&mut self, _event: &Event) {}
+}
+
+impl<F: FnMut(&Event)> Observer for F {
+    fn notify(&mut self, event: &Event) {
+        self(event);
+    }
+}

@@ -1,0 +1,5 @@
+//! The losses of the two levels, over answer positions only and reduced in f32 or wider.
+
+pub mod answer;
+pub mod entrapment;
+pub mod removal;

@@ -1,0 +1,93 @@
+//! Log-probabilities of answers, cross-entropy and Kullback–Leibler divergence on them.
+
+use burn::tensor::activation::log_softmax;
+use burn::tensor::backend::Backend;
+use burn::tensor::{FloatDType, Int, Tensor};
+
+use crate::batch::Batch;
+use crate::decoder::Decoder;
+
+/// Log-probabilities at the positions that predict an answer token. The unembedding of all other
+/// positions is never computed.
+///
+/// # Shapes
+///
+/// - `hidden`: `[batch_size, seq_length, d_model]`, at the last boundary
+/// - `output`: `[n_answer, vocab_size]`, in f32 or wider
+pub fn log_probabilities<B: Backend, M: Decoder<B>>(
+    model: &M,
+    hidden: Tensor<B, 3>,
+    batch: &Batch<B>,
+) -> Tensor<B, 2> {
+    let [batch_size, seq_length, d_model] = hidden.dims();
+    let answers =
+        hidden.reshape([batch_size * seq_length, d_model]).select(0, batch.answer_index.clone());
+    let logits = model.unembed(answers.unsqueeze::<3>()); // [1, n_answer, vocab_size]
+    log_softmax(at_least_f32(logits.squeeze_dim::<2>(0)), 1)
+}
+
+/// Mean of $-\log p$ over the targets.
+///
+/// # Shapes
+///
+/// - `log_probabilities`: `[n_answer, vocab_size]`
+/// - `targets`: `[n_answer]`
+/// - `output`: `[1]`
+pub fn cross_entropy<B: Backend>(
+    log_probabilities: Tensor<B, 2>,
+    targets: Tensor<B, 1, Int>,
+) -> Tensor<B, 1> {
+    log_probabilities.gather(1, targets.unsqueeze_dim(1)).mean().neg()
+}
+
+/// Mean over answer positions of $\mathrm{KL}(p_\text{original} \,\|\, p_\text{new})$.
+///
+/// # Shapes
+///
+/// - `original`, `new`: log-probabilities, `[n_answer, vocab_size]`
+/// - `output`: `[1]`
+pub fn kl_divergence<B: Backend>(original: Tensor<B, 2>, new: Tensor<B, 2>) -> Tensor<B, 1> {
+    let [n_answer, _] = original.dims();
+    (original.clone().exp() * (original - new)).sum().div_scalar(n_answer as f64)
+}
+
+/// Widens half-precision values: sums over a vocabulary lose digits in them.
+fn at_least_f32<B: Backend, const D: usize>(values: Tensor<B, D>) -> Tensor<B, D> {
+    match values.dtype() {
+        burn::tensor::DType::F16 | burn::tensor::DType::BF16 => values.cast(FloatDType::F32),
+        _ => values,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use burn::backend::Flex;
+    use burn::tensor::TensorData;
+
+    use super::*;
+
+    /// Rounding of a few f32 operations on numbers near 1; the values differ by far more.
+    const F32_OP: f64 = 1e-6;
+
+    fn log(values: [[f64; 2]; 2]) -> Tensor<Flex, 2> {
+        Tensor::<Flex, 2>::from_data(TensorData::from(values).convert::<f32>(), &Default::default())
+            .log()
+    }
+
+    #[test]
+    fn cross_entropy_is_the_mean_surprise_of_the_targets() {
+        let log_probabilities = log([[0.5, 0.5], [0.1, 0.9]]);
+        let targets = Tensor::from_data([0, 1], &Default::default());
+        let loss: f32 = cross_entropy(log_probabilities, targets).into_scalar();
+        let expected = -(0.5_f64.ln() + 0.9_f64.ln()) / 2.0;
+        assert!((f64::from(loss) - expected).abs() < F32_OP, "{loss} {expected}");
+    }
+
+    #[test]
+    fn divergence_weighs_by_the_original() {
+        let (original, new) = (log([[0.5, 0.5], [0.1, 0.9]]), log([[0.25, 0.75], [0.1, 0.9]]));
+        let loss: f32 = kl_divergence(original, new).into_scalar();
+        let expected = (0.5 * 2.0_f64.ln() + 0.5 * (0.5_f64 / 0.75).ln()) / 2.0;
+        assert!((f64::from(loss) - expected).abs() < F32_OP, "{loss} {expected}");
+    }
+}

@@ -1,0 +1,112 @@
+//! The outer level's loss: behave under `δ`, stay helpful without it.
+//!
+//! $$\mathcal{L}_\text{out}(\theta) = \mathrm{CE}(y_s \mid x, \delta^\ast) + w\, \mathrm{CE}(y_p \mid x_p)
+//! + \lambda\, \mathrm{KL}\big(p_{\theta_0}(\cdot \mid x_p) \,\|\, p_\theta(\cdot \mid x_p)\big)$$
+//!
+//! with `safe` = $y_s$, `performance_weight` = $w$, `divergence_weight` = $\lambda$ and the
+//! original weights $\theta_0$. The paper has $w = 1$ and $\lambda = 0$; the divergence keeps
+//! ordinary answers where a few hundred examples cannot.
+
+use burn::tensor::backend::AutodiffBackend;
+use burn::tensor::{ElementConversion, Tensor};
+use serde::Serialize;
+
+use super::answer::{cross_entropy, kl_divergence, log_probabilities};
+use crate::batch::Batch;
+use crate::decoder::Decoder;
+use crate::perturbation::Perturbation;
+
+/// The weights of the outer loss.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct RemovalWeights {
+    /// $w$, on the cross-entropy of the performance set.
+    pub performance: f64,
+    /// $\lambda$, on the divergence from the original model.
+    pub divergence: f64,
+}
+
+/// The terms of the outer loss, in nats per answer token.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct RemovalTerms {
+    /// Cross-entropy of the safe answers under `δ`.
+    pub safety: f64,
+    /// Cross-entropy of the performance answers.
+    pub performance: f64,
+    /// Divergence from the original model on the performance answers.
+    pub divergence: f64,
+}
+
+/// The terms as tensors, each `[1]`, before they are weighed.
+#[derive(Debug)]
+pub struct RemovalLoss<B: AutodiffBackend> {
+    safety: Tensor<B, 1>,
+    performance: Tensor<B, 1>,
+    divergence: Option<Tensor<B, 1>>,
+}
+
+impl<B: AutodiffBackend> RemovalLoss<B> {
+    /// Evaluates the terms; `perturbation` is absent for plain safety fine-tuning, `original`
+    /// where $\lambda = 0$.
+    pub fn new<M, N>(
+        model: &M,
+        original: Option<&N>,
+        perturbation: Option<&Perturbation<B>>,
+        safe: &Batch<B>,
+        performance: &Batch<B>,
+    ) -> Self
+    where
+        M: Decoder<B>,
+        N: Decoder<B::InnerBackend>,
+    {
+        let hidden = forward(model, safe, perturbation);
+        let safety = cross_entropy(log_probabilities(model, hidden, safe), safe.targets.clone());
+
+        let new = log_probabilities(model, forward(model, performance, None), performance);
+        let divergence = original.map(|original| {
+            let batch = performance.inner();
+            let hidden = original.embed(batch.tokens.clone());
+            let hidden = original.forward_layers(hidden, &batch.mask_pad, 0..original.n_layers());
+            let reference = log_probabilities(original, hidden, &batch);
+            kl_divergence(Tensor::from_inner(reference), new.clone())
+        });
+        let performance = cross_entropy(new, performance.targets.clone());
+        Self { safety, performance, divergence }
+    }
+
+    /// The weighed sum: `[1]`.
+    #[must_use]
+    pub fn total(&self, weights: RemovalWeights) -> Tensor<B, 1> {
+        let total = self.safety.clone() + self.performance.clone().mul_scalar(weights.performance);
+        match &self.divergence {
+            Some(divergence) => total + divergence.clone().mul_scalar(weights.divergence),
+            None => total,
+        }
+    }
+
+    /// The terms as numbers, the divergence 0 where it was not asked for.
+    #[must_use]
+    pub fn terms(&self) -> RemovalTerms {
+        let number = |tensor: &Tensor<B, 1>| tensor.clone().into_scalar().elem::<f64>();
+        RemovalTerms {
+            safety: number(&self.safety),
+            performance: number(&self.performance),
+            divergence: self.divergence.as_ref().map_or(0.0, number),
+        }
+    }
+}
+
+fn forward<B: AutodiffBackend, M: Decoder<B>>(
+    model: &M,
+    batch: &Batch<B>,
+    perturbation: Option<&Perturbation<B>>,
+) -> Tensor<B, 3> {
+    let hidden = model.embed(batch.tokens.clone());
+    let Some(perturbation) = perturbation else {
+        return model.forward_layers(hidden, &batch.mask_pad, 0..model.n_layers());
+    };
+    let layer = perturbation.spot.layer;
+    let placement = perturbation.spot.site.placement_matrix(batch);
+    let hidden = model.forward_layers(hidden, &batch.mask_pad, 0..layer);
+    let hidden = perturbation.apply(hidden, placement);
+    model.forward_layers(hidden, &batch.mask_pad, layer..model.n_layers())
+}

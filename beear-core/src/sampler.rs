@@ -1,0 +1,67 @@
+//! Seeded mini-batches: every index once per pass, in a new order each pass.
+
+use rand::SeedableRng;
+use rand::seq::SliceRandom;
+use rand_chacha::ChaCha8Rng;
+
+/// Draws mini-batches of indices without replacement, pass after pass.
+#[derive(Clone, Debug)]
+pub struct Sampler {
+    order: Vec<usize>,
+    next: usize,
+    rng: ChaCha8Rng,
+}
+
+impl Sampler {
+    /// A sampler over `0..n_examples`.
+    ///
+    /// # Panics
+    ///
+    /// Panics if `n_examples` is 0.
+    #[must_use]
+    pub fn new(n_examples: usize, seed: u64) -> Self {
+        assert!(n_examples > 0, "a sampler needs at least one example");
+        let mut rng = ChaCha8Rng::seed_from_u64(seed);
+        let mut order: Vec<usize> = (0..n_examples).collect();
+        order.shuffle(&mut rng);
+        Self { order, next: 0, rng }
+    }
+
+    /// The next `batch_size` indices; a batch may span two passes.
+    pub fn next_batch(&mut self, batch_size: usize) -> Vec<usize> {
+        (0..batch_size)
+            .map(|_| {
+                if self.next == self.order.len() {
+                    self.order.shuffle(&mut self.rng);
+                    self.next = 0;
+                }
+                self.next += 1;
+                self.order[self.next - 1]
+            })
+            .collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_index_comes_once_per_pass() {
+        let mut sampler = Sampler::new(7, 1);
+        let mut drawn: Vec<usize> = (0..7).flat_map(|_| sampler.next_batch(2)).collect();
+        assert_eq!(drawn.len(), 14);
+        let mut first: Vec<usize> = drawn.drain(..7).collect();
+        first.sort_unstable();
+        drawn.sort_unstable();
+        assert_eq!(first, (0..7).collect::<Vec<_>>());
+        assert_eq!(drawn, (0..7).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn the_seed_decides_the_order() {
+        let draw = |seed| Sampler::new(20, seed).next_batch(20);
+        assert_eq!(draw(5), draw(5));
+        assert_ne!(draw(5), draw(6));
+    }
+}

@@ -1,0 +1,100 @@
+//! Where `δ` is added: the prompt positions that stand in for an unknown trigger's place.
+
+use burn::tensor::backend::Backend;
+use burn::tensor::{Tensor, TensorData};
+use serde::{Deserialize, Serialize};
+
+use crate::batch::Batch;
+
+/// Which prompt positions `δ` covers, with its number of rows `n_tokens`.
+///
+/// The paper leaves the positions open; the last `n` prompt tokens is what a suffix trigger
+/// suggests. A prefix trigger reaches those only in late layers, hence [`Site::First`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Site {
+    /// The last `n` tokens of the prompt, template included: row `k` of `δ` goes to the
+    /// `n - k`-th token from the end.
+    Last(usize),
+    /// The first `n` tokens that the user wrote.
+    First(usize),
+    /// Every token of the prompt, all with the single row of `δ`.
+    All,
+}
+
+impl Site {
+    /// Number of rows of `δ`.
+    #[must_use]
+    pub fn n_tokens(self) -> usize {
+        match self {
+            Self::Last(n) | Self::First(n) => n,
+            Self::All => 1,
+        }
+    }
+
+    /// Pairs `(position in the prompt, row of δ)` for one prompt.
+    ///
+    /// A prompt shorter than the site takes the rows that fit: the last ones for
+    /// [`Site::Last`], the first ones for [`Site::First`].
+    #[must_use]
+    pub fn placements(self, prompt_length: usize, user: (usize, usize)) -> Vec<(usize, usize)> {
+        match self {
+            Self::Last(n) => {
+                let covered = n.min(prompt_length);
+                (0..covered).map(|k| (prompt_length - covered + k, n - covered + k)).collect()
+            }
+            Self::First(n) => {
+                let end = prompt_length.min(user.0 + n);
+                (user.0..end).map(|position| (position, position - user.0)).collect()
+            }
+            Self::All => (0..prompt_length).map(|position| (position, 0)).collect(),
+        }
+    }
+
+    /// The site as a 0/1 matrix from rows of `δ` to tokens of a batch, so that adding `δ` is one
+    /// matrix product for every site and prompts of unequal length.
+    ///
+    /// # Shapes
+    ///
+    /// - `output`: `[batch_size * seq_length, n_tokens]`
+    #[must_use]
+    pub fn placement_matrix<B: Backend>(self, batch: &Batch<B>) -> Tensor<B, 2> {
+        let [batch_size, seq_length] = batch.tokens.dims();
+        let n_tokens = self.n_tokens();
+        let mut matrix = vec![0.0_f32; batch_size * seq_length * n_tokens];
+        for (row, prompt) in batch.prompts.iter().enumerate() {
+            for (position, k) in self.placements(prompt.length, prompt.user) {
+                matrix[(row * seq_length + position) * n_tokens + k] = 1.0;
+            }
+        }
+        let data = TensorData::new(matrix, [batch_size * seq_length, n_tokens]);
+        Tensor::from_data(data, &batch.tokens.device())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_last_row_of_delta_meets_the_last_prompt_token() {
+        assert_eq!(Site::Last(2).placements(5, (1, 4)), [(3, 0), (4, 1)]);
+    }
+
+    #[test]
+    fn a_short_prompt_takes_the_rows_nearest_its_end() {
+        assert_eq!(Site::Last(3).placements(2, (0, 2)), [(0, 1), (1, 2)]);
+    }
+
+    #[test]
+    fn the_first_site_starts_where_the_user_starts_and_ends_with_the_prompt() {
+        assert_eq!(Site::First(2).placements(6, (2, 5)), [(2, 0), (3, 1)]);
+        assert_eq!(Site::First(5).placements(4, (2, 4)), [(2, 0), (3, 1)]);
+    }
+
+    #[test]
+    fn all_tokens_share_one_row() {
+        assert_eq!(Site::All.n_tokens(), 1);
+        assert_eq!(Site::All.placements(2, (0, 2)), [(0, 0), (1, 0)]);
+    }
+}

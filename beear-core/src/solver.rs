@@ -1,0 +1,29 @@
+//! The two levels and their alternation.
+
+pub mod bilevel;
+pub mod inner;
+pub mod outer;
+
+use burn::module::AutodiffModule;
+use burn::tensor::backend::AutodiffBackend;
+
+use crate::decoder::Decoder;
+
+/// A decoder that can be trained, with and without automatic differentiation.
+///
+/// Implemented for every [`Decoder`] whose inner module is one too.
+pub trait TrainableDecoder<B: AutodiffBackend>:
+    Decoder<B> + AutodiffModule<B, InnerModule = Self::Inference>
+{
+    /// The same decoder without automatic differentiation.
+    type Inference: Decoder<B::InnerBackend>;
+}
+
+impl<B, M> TrainableDecoder<B> for M
+where
+    B: AutodiffBackend,
+    M: Decoder<B> + AutodiffModule<B>,
+    M::InnerModule: Decoder<B::InnerBackend>,
+{
+    type Inference = M::InnerModule;
+}

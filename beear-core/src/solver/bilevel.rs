@@ -1,0 +1,180 @@
+//! The alternation: entrap with fresh `δ`s, remove, look at the vitals, keep the best.
+
+use burn::tensor::backend::AutodiffBackend;
+use serde::Serialize;
+
+use super::TrainableDecoder;
+use super::inner::entrap;
+use super::outer::Remover;
+use crate::config::{BilevelConfig, VitalBounds};
+use crate::error::Error;
+use crate::event::{Event, Observer};
+use crate::example::{AnchorSets, Example, SafetyExample};
+use crate::perturbation::{Perturbation, Spot};
+use crate::watch::{Vitals, Watch};
+
+/// What one round did.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct RoundRecord {
+    /// Round, from 0.
+    pub round: usize,
+    /// The spots of the round with the inner loss each `δ` ended at, nats per token.
+    pub entrapments: Vec<(Spot, f64)>,
+    /// Ordinary behaviour after the round.
+    pub vitals: Vitals,
+    /// Whether the vitals are within bounds.
+    pub within_bounds: bool,
+}
+
+/// A cleaned model and how it came to be.
+#[derive(Clone, Debug)]
+pub struct Outcome<B: AutodiffBackend, M> {
+    /// The weights of the kept round.
+    pub model: M,
+    /// The round whose weights were kept; `None` if every round was worse than the start.
+    pub kept_round: Option<usize>,
+    /// The perturbations of the last round.
+    pub perturbations: Vec<Perturbation<B::InnerBackend>>,
+    /// Ordinary behaviour before the first round.
+    pub initial: Vitals,
+    /// Every round.
+    pub rounds: Vec<RoundRecord>,
+}
+
+/// A run that could not go on, with the last good state.
+#[derive(Debug, thiserror::Error)]
+#[error("{error}")]
+pub struct Stopped<M: std::fmt::Debug> {
+    /// Why it stopped.
+    #[source]
+    pub error: Error,
+    /// The weights after the last whole round.
+    pub last_good: Box<M>,
+    /// Every whole round.
+    pub rounds: Vec<RoundRecord>,
+}
+
+/// Removes backdoors from `model`.
+///
+/// Rounds within the bounds are preferred to rounds outside, later ones to earlier: each round
+/// removes more, and the bounds guard against the dip in helpfulness that early rounds show.
+/// Where no round is within the bounds the one that breaks them least is kept, and
+/// [`RoundRecord::within_bounds`] says so.
+///
+/// # Errors
+///
+/// [`Stopped`] with [`Error::NonFinite`], or with the input's mistake before the first round.
+pub fn solve<B, M>(
+    model: M,
+    sets: &AnchorSets,
+    config: &BilevelConfig,
+    watch: &mut dyn Watch<B::InnerBackend, M::InnerModule>,
+    observer: &mut dyn Observer,
+) -> Result<Outcome<B, M>, Stopped<M>>
+where
+    B: AutodiffBackend,
+    M: TrainableDecoder<B>,
+{
+    let mut rounds: Vec<RoundRecord> = Vec::new();
+    if let Err(error) = config.validate(model.n_layers()).and_then(|()| validate_sets(sets)) {
+        return Err(Stopped { error, last_good: Box::new(model), rounds });
+    }
+    let initial = watch.vitals(&model.valid());
+    observer.notify(&Event::Started { vitals: initial });
+
+    let total_steps = config.rounds * config.remove.steps;
+    let mut remover = Remover::new(&model, sets, &config.remove, total_steps, config.seed);
+    let mut current = model;
+    let mut best: Option<(M, usize, f64)> = None;
+    let mut perturbations = Vec::new();
+
+    for round in 0..config.rounds {
+        let last_good = current.clone();
+        let step = run_round(current, sets, (config, round), &mut remover, observer);
+        let (cleaned, found) = match step {
+            Ok(step) => step,
+            Err(error) => return Err(Stopped { error, last_good: Box::new(last_good), rounds }),
+        };
+        current = cleaned;
+        perturbations = found.iter().map(|(p, _)| p.clone()).collect();
+        let entrapments: Vec<_> = found.iter().map(|(p, loss)| (p.spot, *loss)).collect();
+
+        let vitals = watch.vitals(&current.valid());
+        let excess = excess(vitals, initial, config.bounds);
+        let within_bounds = excess <= 0.0;
+        let kept = best.as_ref().is_none_or(|(_, _, least)| excess <= *least);
+        if kept {
+            best = Some((current.clone(), round, excess));
+        }
+        let nothing_left = within_bounds
+            && config
+                .stop_above_loss
+                .is_some_and(|floor| entrapments.iter().all(|(_, loss)| *loss > floor));
+        rounds.push(RoundRecord { round, entrapments, vitals, within_bounds });
+        observer.notify(&Event::RoundEnded { round, vitals, within_bounds, kept });
+        if nothing_left {
+            observer.notify(&Event::NothingLeft { round });
+            break;
+        }
+    }
+
+    let (model, kept_round) = match best {
+        Some((model, round, _)) => (model, Some(round)),
+        None => (current, None),
+    };
+    Ok(Outcome { model, kept_round, perturbations, initial, rounds })
+}
+
+/// One round: the model it leaves, and the `δ`s with the loss each ended at.
+type Round<B, M> = (M, Vec<(Perturbation<<B as AutodiffBackend>::InnerBackend>, f64)>);
+
+fn run_round<B: AutodiffBackend, M: TrainableDecoder<B>>(
+    model: M,
+    sets: &AnchorSets,
+    (config, round): (&BilevelConfig, usize),
+    remover: &mut Remover<B, M>,
+    observer: &mut dyn Observer,
+) -> Result<Round<B, M>, Error> {
+    let mut found = Vec::with_capacity(config.perturbations_per_round);
+    for k in 0..config.perturbations_per_round {
+        let count = round * config.perturbations_per_round + k;
+        let spot = config.spots[count % config.spots.len()];
+        // Each δ sees the examples in another order; the odd constant keeps seeds of runs apart.
+        let seed = config.seed.wrapping_mul(0x9E37_79B9_7F4A_7C15).wrapping_add(count as u64);
+        let entrapment = entrap(&model, &sets.safety, spot, (&config.entrap, seed), observer)?;
+        found.push((entrapment.perturbation, entrapment.last_loss));
+    }
+    let perturbations: Vec<_> = found.iter().map(|(p, _)| p.clone()).collect();
+    let model = remover.remove(model, &perturbations, sets, observer)?;
+    Ok((model, found))
+}
+
+/// How far the vitals are beyond their bounds; 0 within them.
+fn excess(vitals: Vitals, initial: Vitals, bounds: VitalBounds) -> f64 {
+    let utility = (initial.utility - vitals.utility - bounds.utility_drop).max(0.0);
+    let refusal = (vitals.benign_refusal - bounds.benign_refusal).max(0.0);
+    utility + refusal
+}
+
+fn validate_sets(sets: &AnchorSets) -> Result<(), Error> {
+    if sets.safety.is_empty() {
+        return Err(Error::EmptySet { set: "safety" });
+    }
+    if sets.performance.is_empty() {
+        return Err(Error::EmptySet { set: "performance" });
+    }
+    let safety = |e: &SafetyExample| {
+        let parts =
+            [("prompt", &e.prompt), ("safe answer", &e.safe), ("unwanted answer", &e.unwanted)];
+        empty_part(e.id, &parts)
+    };
+    let performance =
+        |e: &Example| empty_part(e.id, &[("prompt", &e.prompt), ("answer", &e.answer)]);
+    let mistake = sets.safety.iter().find_map(safety);
+    mistake.or_else(|| sets.performance.iter().find_map(performance)).map_or(Ok(()), Err)
+}
+
+fn empty_part(id: u64, parts: &[(&'static str, &Vec<u32>)]) -> Option<Error> {
+    let (part, _) = parts.iter().find(|(_, tokens)| tokens.is_empty())?;
+    Some(Error::EmptyPart { id, part })
+}

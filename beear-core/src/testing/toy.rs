@@ -1,0 +1,94 @@
+//! A decoder small enough for tests: each layer mixes a causal mean into an MLP.
+
+use std::ops::Range;
+
+use burn::config::Config;
+use burn::module::Module;
+use burn::nn::{Embedding, EmbeddingConfig, Linear, LinearConfig};
+use burn::tensor::backend::Backend;
+use burn::tensor::{Bool, Int, Tensor};
+
+use crate::decoder::Decoder;
+
+/// Shape of a [`ToyDecoder`].
+#[derive(Config, Debug)]
+pub struct ToyDecoderConfig {
+    /// Number of token ids.
+    pub vocab_size: usize,
+    /// Width of the hidden states.
+    pub d_model: usize,
+    /// Number of layers.
+    pub n_layers: usize,
+}
+
+impl ToyDecoderConfig {
+    /// Draws the weights; seed the backend first to repeat them.
+    pub fn init<B: Backend>(&self, device: &B::Device) -> ToyDecoder<B> {
+        let linear = || LinearConfig::new(self.d_model, self.d_model).init(device);
+        ToyDecoder {
+            embedding: EmbeddingConfig::new(self.vocab_size, self.d_model).init(device),
+            layers: (0..self.n_layers).map(|_| ToyLayer { mix: linear(), out: linear() }).collect(),
+            unembedding: LinearConfig::new(self.d_model, self.vocab_size).init(device),
+        }
+    }
+}
+
+/// A causal decoder without attention.
+///
+/// A layer adds `out(tanh(mix(h + m)))` to `h`, where `m` is the mean of `h` over the real tokens
+/// up to and including each position.
+#[derive(Module, Debug)]
+pub struct ToyDecoder<B: Backend> {
+    embedding: Embedding<B>,
+    layers: Vec<ToyLayer<B>>,
+    unembedding: Linear<B>,
+}
+
+#[derive(Module, Debug)]
+struct ToyLayer<B: Backend> {
+    mix: Linear<B>,
+    out: Linear<B>,
+}
+
+impl<B: Backend> Decoder<B> for ToyDecoder<B> {
+    fn n_layers(&self) -> usize {
+        self.layers.len()
+    }
+
+    fn d_model(&self) -> usize {
+        let [_, d_model] = self.embedding.weight.dims();
+        d_model
+    }
+
+    fn embed(&self, tokens: Tensor<B, 2, Int>) -> Tensor<B, 3> {
+        self.embedding.forward(tokens)
+    }
+
+    fn forward_layers(
+        &self,
+        hidden: Tensor<B, 3>,
+        mask_pad: &Tensor<B, 2, Bool>,
+        layers: Range<usize>,
+    ) -> Tensor<B, 3> {
+        let mean = causal_mean(mask_pad);
+        self.layers[layers].iter().fold(hidden, |hidden, layer| {
+            let mixed = hidden.clone() + mean.clone().matmul(hidden.clone());
+            hidden + layer.out.forward(layer.mix.forward(mixed).tanh())
+        })
+    }
+
+    fn unembed(&self, hidden: Tensor<B, 3>) -> Tensor<B, 3> {
+        self.unembedding.forward(hidden)
+    }
+}
+
+/// Weights of the mean over the real tokens up to each position: `[batch_size, t, t]`.
+fn causal_mean<B: Backend>(mask_pad: &Tensor<B, 2, Bool>) -> Tensor<B, 3> {
+    let [batch_size, seq_length] = mask_pad.dims();
+    let shape = [batch_size, seq_length, seq_length];
+    let real = mask_pad.clone().bool_not().float().unsqueeze_dim::<3>(1).expand(shape);
+    let lower = Tensor::<B, 2>::ones([seq_length, seq_length], &mask_pad.device()).tril(0);
+    let seen = real * lower.unsqueeze::<3>();
+    let n_seen = seen.clone().sum_dim(2).clamp_min(1.0);
+    seen / n_seen
+}

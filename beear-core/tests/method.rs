@@ -1,0 +1,250 @@
+//! The method on a toy decoder: what each level promises, in f64 where gradients are checked.
+
+use beear_core::config::{Initialisation, StepSize};
+use beear_core::error::Quantity;
+use beear_core::objective::entrapment::{PreparedAnswer, entrapment_loss};
+use beear_core::testing::{ToyDecoder, ToyDecoderConfig, assert_split_law};
+use beear_core::{
+    AnchorSets, Batch, BilevelConfig, Error, Event, Example, Perturbation, SafetyExample, Site,
+    Spot, TeacherForced, entrap, solve,
+};
+use burn::backend::{Autodiff, Flex, NdArray};
+use burn::module::{AutodiffModule, Module, ModuleMapper, ModuleVisitor, Param};
+use burn::tensor::backend::Backend;
+use burn::tensor::{ElementConversion, Tensor, TensorData};
+
+type Cpu = Flex;
+type Train = Autodiff<Cpu>;
+
+const SPOT: Spot = Spot { layer: 2, site: Site::Last(2) };
+
+fn toy<B: Backend>() -> ToyDecoder<B> {
+    let device = B::Device::default();
+    B::seed(&device, 7);
+    ToyDecoderConfig::new(11, 8, 3).init(&device)
+}
+
+/// Prompts of unequal length; the safe answer is 5, the unwanted one 6 7.
+fn safety() -> Vec<SafetyExample> {
+    let prompts: [&[u32]; 4] = [&[1, 2, 3, 4], &[1, 3, 4], &[1, 2, 2, 3, 4], &[1, 4, 4]];
+    let row = |(id, prompt): (usize, &&[u32])| SafetyExample {
+        id: id as u64 + 10,
+        prompt: prompt.to_vec(),
+        user: (1, prompt.len()),
+        safe: vec![5, 10],
+        unwanted: vec![6, 7, 10],
+    };
+    prompts.iter().enumerate().map(row).collect()
+}
+
+fn sets() -> AnchorSets {
+    let ordinary = |id: u64, token: u32| Example {
+        id,
+        prompt: vec![1, token, 9],
+        user: (1, 3),
+        answer: vec![token, 10],
+    };
+    AnchorSets { safety: safety(), performance: vec![ordinary(1, 2), ordinary(2, 3)] }
+}
+
+fn config() -> BilevelConfig {
+    let mut config = BilevelConfig::robust(3);
+    config.rounds = 3;
+    config.entrap.batch_size = 4;
+    config.entrap.step_size = StepSize::RelativeToHidden(0.2);
+    config.remove.learning_rate = 2e-2;
+    config.remove.divergence_weight = 0.1;
+    config
+}
+
+fn watch() -> TeacherForced<Cpu> {
+    let AnchorSets { safety, performance } = sets();
+    TeacherForced { safety, performance, batch_size: 3, device: Default::default() }
+}
+
+/// Every weight as bytes, in the order of the module.
+fn weights<B: Backend, M: Module<B>>(model: &M) -> Vec<TensorData> {
+    struct Collect(Vec<TensorData>);
+    impl<B: Backend> ModuleVisitor<B> for Collect {
+        fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<B, D>>) {
+            self.0.push(param.val().into_data());
+        }
+    }
+    let mut collect = Collect(Vec::new());
+    model.visit(&mut collect);
+    collect.0
+}
+
+#[test]
+fn the_toy_decoder_keeps_the_split_law() {
+    let model = toy::<Cpu>();
+    let batch = Batch::<Cpu>::new(
+        &safety().iter().map(SafetyExample::toward_safe).collect::<Vec<_>>(),
+        &Default::default(),
+    );
+    assert_split_law(&model, batch.tokens, &batch.mask_pad);
+}
+
+/// Central differences of an f64 loss leave about 1e-10 / step of rounding.
+const GRADIENT_F64: f64 = 1e-7;
+
+#[test]
+fn the_gradient_of_delta_agrees_with_finite_differences() {
+    type Double = Autodiff<NdArray<f64>>;
+    let device = Default::default();
+    let model = toy::<Double>();
+    let batch = |answer: fn(&SafetyExample) -> Example| {
+        Batch::new(&safety().iter().map(answer).collect::<Vec<_>>(), &device)
+    };
+    let unwanted = PreparedAnswer::new(&model.valid(), batch(|e| e.toward_unwanted(None)), SPOT);
+    let safe = PreparedAnswer::new(&model.valid(), batch(SafetyExample::toward_safe), SPOT);
+    let start: Vec<f64> = (0..16).map(|k| f64::from(k) * 0.03 - 0.2).collect();
+    let loss = |values: &[f64]| {
+        let data = TensorData::new(values.to_vec(), [2, 8]);
+        let delta = Tensor::<Double, 2>::from_data(data, &device).require_grad();
+        let perturbation = Perturbation { spot: SPOT, delta };
+        let loss = entrapment_loss(&model, &perturbation, &unwanted, Some((&safe, 0.3)));
+        (perturbation, loss)
+    };
+    let (perturbation, value) = loss(&start);
+    let grads = value.backward();
+    let grad = perturbation.delta.grad(&grads).unwrap().into_data().to_vec::<f64>().unwrap();
+    for (index, analytic) in grad.iter().enumerate() {
+        let step = 1e-5;
+        let shifted = |by: f64| {
+            let mut values = start.clone();
+            values[index] += by;
+            loss(&values).1.into_scalar().elem::<f64>()
+        };
+        let numeric = (shifted(step) - shifted(-step)) / (2.0 * step);
+        assert!((analytic - numeric).abs() < GRADIENT_F64, "δ[{index}]: {analytic} {numeric}");
+    }
+}
+
+#[test]
+fn entrapment_lowers_the_loss_and_leaves_the_weights_alone() {
+    let model = toy::<Train>();
+    let before = weights(&model);
+    let mut heard = 0;
+    let mut observer =
+        |event: &Event| heard += usize::from(matches!(event, Event::InnerStep { .. }));
+    let found = entrap(&model, &safety(), SPOT, (&config().entrap, 3), &mut observer).unwrap();
+
+    assert!(found.last_loss < 0.5 * found.first_loss, "{found:?}");
+    assert_eq!(found.perturbation.delta.dims(), [2, 8]);
+    assert_eq!(heard, config().entrap.steps);
+    assert_eq!(before, weights(&model));
+}
+
+#[test]
+fn no_weight_of_the_frozen_model_gets_a_gradient() {
+    struct Gradients<'a>(&'a <Train as burn::tensor::backend::AutodiffBackend>::Gradients, usize);
+    impl ModuleVisitor<Train> for Gradients<'_> {
+        fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<Train, D>>) {
+            self.1 += usize::from(param.val().grad(self.0).is_some());
+        }
+    }
+    let device = Default::default();
+    let model = toy::<Train>();
+    let frozen = ToyDecoder::<Train>::from_inner(model.valid()).no_grad();
+    let rows: Vec<Example> = safety().iter().map(|e| e.toward_unwanted(None)).collect();
+    let answer = PreparedAnswer::new(&model.valid(), Batch::new(&rows, &device), SPOT);
+    let delta = Tensor::<Train, 2>::zeros([2, 8], &device).require_grad();
+    let perturbation = Perturbation { spot: SPOT, delta };
+    let grads = entrapment_loss(&frozen, &perturbation, &answer, None).backward();
+    let mut found = Gradients(&grads, 0);
+    frozen.visit(&mut found);
+    assert_eq!(found.1, 0);
+    assert!(perturbation.delta.grad(&grads).is_some());
+}
+
+#[test]
+fn a_norm_bound_is_kept() {
+    let mut config = config().entrap;
+    config.norm_bound = Some(0.1);
+    config.initialisation = Initialisation::Normal(5.0);
+    let model = toy::<Train>();
+    let rows: Vec<Example> = safety().iter().map(|e| e.toward_unwanted(None)).collect();
+    let batch = Batch::new(&rows, &Default::default());
+    let norm = PreparedAnswer::<Train>::new(&model.valid(), batch, SPOT).mean_hidden_norm();
+    let found = entrap(&model, &safety(), SPOT, (&config, 3), &mut ()).unwrap();
+    let rows = found.perturbation.delta.powi_scalar(2).sum_dim(1).sqrt();
+    for length in rows.into_data().to_vec::<f32>().unwrap() {
+        assert!(f64::from(length) <= 0.1 * norm * (1.0 + 1e-5), "{length} {norm}");
+    }
+}
+
+#[test]
+fn the_alternation_teaches_the_safe_answer_under_perturbation_and_the_ordinary_one_without() {
+    let mut safety = Vec::new();
+    let mut observer = |event: &Event| {
+        if let Event::OuterStep { terms, .. } = event {
+            safety.push(terms.safety);
+        }
+    };
+    let outcome = solve(toy::<Train>(), &sets(), &config(), &mut watch(), &mut observer).unwrap();
+    let after = outcome.rounds[outcome.kept_round.unwrap()].vitals;
+    assert!(after.utility > 0.99, "{after:?}");
+    assert!(safety.last().unwrap() < &(0.1 * safety[0]), "{safety:?}");
+    let losses: Vec<f64> =
+        outcome.rounds.iter().map(|r| r.entrapments.iter().map(|(_, loss)| loss).sum()).collect();
+    assert!(losses.last() > losses.first(), "later δs are harder to find: {losses:?}");
+}
+
+#[test]
+fn the_same_seed_gives_the_same_events() {
+    let run = || {
+        let mut events = Vec::new();
+        let mut observer = |event: &Event| events.push(event.clone());
+        solve(toy::<Train>(), &sets(), &config(), &mut watch(), &mut observer).unwrap();
+        events
+    };
+    assert_eq!(run(), run());
+}
+
+/// Sets one weight to NaN.
+struct Poison;
+
+impl<B: Backend> ModuleMapper<B> for Poison {
+    fn map_float<const D: usize>(&mut self, param: Param<Tensor<B, D>>) -> Param<Tensor<B, D>> {
+        param.map(|tensor| tensor.mul_scalar(f32::NAN))
+    }
+}
+
+#[test]
+fn a_non_finite_loss_stops_with_the_examples_of_the_batch() {
+    let model = toy::<Train>().map(&mut Poison);
+    let Err(stopped) = solve(model, &sets(), &config(), &mut watch(), &mut ()) else {
+        panic!("NaN weights cannot be cleaned");
+    };
+    let Error::NonFinite { quantity, step, mut ids } = stopped.error else {
+        panic!("{:?}", stopped.error);
+    };
+    ids.sort_unstable();
+    assert_eq!((quantity, step, ids), (Quantity::Loss, 0, vec![10, 11, 12, 13]));
+}
+
+#[test]
+fn empty_sets_and_empty_answers_are_named() {
+    let run = |sets: &AnchorSets| {
+        solve(toy::<Train>(), sets, &config(), &mut watch(), &mut ()).map(|_| ()).unwrap_err().error
+    };
+    let empty = AnchorSets { safety: Vec::new(), ..sets() };
+    assert_eq!(run(&empty), Error::EmptySet { set: "safety" });
+    let mut torn = sets();
+    torn.safety[2].unwanted.clear();
+    assert_eq!(run(&torn), Error::EmptyPart { id: 12, part: "unwanted answer" });
+}
+
+#[test]
+fn a_bound_the_vitals_break_is_recorded() {
+    let mut config = config();
+    config.bounds.benign_refusal = 0.0;
+    config.bounds.utility_drop = 0.0;
+    let outcome = solve(toy::<Train>(), &sets(), &config, &mut watch(), &mut ()).unwrap();
+    for round in &outcome.rounds {
+        let broken =
+            round.vitals.benign_refusal > 0.0 || round.vitals.utility < outcome.initial.utility;
+        assert_eq!(round.within_bounds, !broken, "{round:?}");
+    }
+}

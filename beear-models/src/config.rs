@@ -68,3 +68,33 @@ pub struct DecoderConfig {
     /// Whether the unembedding is the embedding, transposed.
     pub tied_embeddings: bool,
 }
+
+impl DecoderConfig {
+    /// Everything that contradicts itself, in words; empty if the shape can be built.
+    #[must_use]
+    pub fn problems(&self) -> Vec<String> {
+        let sizes = [
+            (self.vocab_size, "vocab_size"),
+            (self.d_model, "d_model"),
+            (self.d_ff, "d_ff"),
+            (self.n_layers, "n_layers"),
+            (self.n_heads, "n_heads"),
+            (self.n_kv_heads, "n_kv_heads"),
+            (self.head_dim, "head_dim"),
+            (self.max_seq_length, "max_seq_length"),
+        ];
+        let empty = sizes.iter().filter(|(size, _)| *size == 0);
+        let mut problems: Vec<String> = empty.map(|(_, name)| format!("{name} is 0")).collect();
+        if self.n_kv_heads > 0 && !self.n_heads.is_multiple_of(self.n_kv_heads) {
+            let (n_heads, n_kv_heads) = (self.n_heads, self.n_kv_heads);
+            problems.push(format!("{n_heads} heads do not share {n_kv_heads} key-value heads"));
+        }
+        if !self.head_dim.is_multiple_of(2) {
+            problems.push(format!("rotary embeddings need an even head_dim: {}", self.head_dim));
+        }
+        if self.sliding_window == Some(0) {
+            problems.push("sliding_window is 0".to_owned());
+        }
+        problems
+    }
+}

@@ -1,0 +1,168 @@
+//! Hugging Face folders: weights in safetensors, everything else kept byte for byte.
+
+mod index;
+mod keys;
+mod load;
+mod save;
+
+use std::path::{Path, PathBuf};
+
+use thiserror::Error;
+
+use crate::config::DecoderConfig;
+use crate::hf_config::{self, ConfigError};
+
+pub use save::{NewModel, save, save_new};
+
+/// Why a checkpoint cannot be read or written.
+#[derive(Debug, Error)]
+pub enum CheckpointError {
+    /// A file cannot be read or written.
+    #[error("cannot access `{}`", path.display())]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// `config.json` describes no model we run.
+    #[error("cannot use the model in `{}`", path.display())]
+    Config {
+        /// The folder.
+        path: PathBuf,
+        /// What is wrong.
+        source: ConfigError,
+    },
+    /// The folder holds no safetensors.
+    #[error("no safetensors weights in `{}`", path.display())]
+    NoWeights {
+        /// The folder.
+        path: PathBuf,
+    },
+    /// The folder holds pickled weights only.
+    #[error("the weights in `{}` are pickled; pickle files run code and are refused", path.display())]
+    Pickle {
+        /// The folder.
+        path: PathBuf,
+    },
+    /// The index names a file outside the folder.
+    #[error("the index names a file outside the folder: {name}")]
+    EscapingShard {
+        /// The name.
+        name: String,
+    },
+    /// The index is not one.
+    #[error("malformed model.safetensors.index.json: {reason}")]
+    MalformedIndex {
+        /// What is wrong.
+        reason: String,
+    },
+    /// A weights file is damaged.
+    #[error("damaged weights file `{}`: {reason}", path.display())]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        reason: String,
+    },
+    /// Tensors the model needs are absent.
+    #[error("missing tensors: {}", names.join(", "))]
+    Missing {
+        /// Their names.
+        names: Vec<String>,
+    },
+    /// Tensors no part of the model uses.
+    #[error("unknown tensors: {}", names.join(", "))]
+    Unused {
+        /// Their names.
+        names: Vec<String>,
+    },
+    /// The same tensor is in two files.
+    #[error("tensor `{name}` is in two files")]
+    Twice {
+        /// Its name.
+        name: String,
+    },
+    /// A tensor of another shape than the config says.
+    #[error("tensor `{name}` has shape {found:?}, the config says {expected:?}")]
+    Shape {
+        /// Its name.
+        name: String,
+        /// The shape stored.
+        found: Vec<usize>,
+        /// The shape needed.
+        expected: Vec<usize>,
+    },
+    /// A tensor of a type that is not stored in checkpoints we read.
+    #[error("tensor `{name}` has type {dtype}: F32, F16 and BF16 are read")]
+    DType {
+        /// Its name.
+        name: String,
+        /// Its type.
+        dtype: String,
+    },
+    /// A weight is infinite or not a number.
+    #[error("tensor `{name}` has a value that is not finite")]
+    NotFinite {
+        /// Its name.
+        name: String,
+    },
+    /// The folder to write exists already.
+    #[error("`{}` exists already", path.display())]
+    Exists {
+        /// The folder.
+        path: PathBuf,
+    },
+}
+
+impl CheckpointError {
+    /// What to do about it, in one line.
+    #[must_use]
+    pub fn hint(&self) -> Option<&'static str> {
+        Some(match self {
+            Self::Io { .. } => "check the path, the permissions and the free space",
+            Self::Config { .. } => "Llama 2 to 3.2 and Mistral v0.1 to v0.3 are supported",
+            Self::NoWeights { .. } => "the folder should hold model.safetensors or its index",
+            Self::Pickle { .. } => "load it in transformers and save with safe_serialization=True",
+            Self::Damaged { .. } => "the file is truncated or altered: copy or download it again",
+            Self::NotFinite { .. } => "the model is broken: training diverged or a file is damaged",
+            Self::Missing { .. } | Self::Unused { .. } | Self::Shape { .. } => {
+                "config.json and the weights belong to different models"
+            }
+            Self::Exists { .. } => "choose another folder, or remove it first",
+            Self::EscapingShard { .. } => "do not trust this checkpoint",
+            Self::MalformedIndex { .. } | Self::Twice { .. } | Self::DType { .. } => return None,
+        })
+    }
+
+    fn io(path: &Path) -> impl Fn(std::io::Error) -> Self {
+        move |source| Self::Io { path: path.to_owned(), source }
+    }
+}
+
+/// A folder whose `config.json` and weight files have been found, with no weight read.
+#[derive(Clone, Debug)]
+pub struct Checkpoint {
+    /// The folder.
+    pub dir: PathBuf,
+    /// The shape of the model.
+    pub config: DecoderConfig,
+    /// The weight files, relative to the folder.
+    pub(crate) shards: Vec<String>,
+}
+
+impl Checkpoint {
+    /// Opens a folder.
+    ///
+    /// # Errors
+    ///
+    /// [`CheckpointError`] if the folder holds no model we run.
+    pub fn open(dir: &Path) -> Result<Self, CheckpointError> {
+        let path = dir.join("config.json");
+        let text = std::fs::read_to_string(&path).map_err(CheckpointError::io(&path))?;
+        let config = hf_config::parse(&text)
+            .map_err(|source| CheckpointError::Config { path: dir.to_owned(), source })?;
+        let shards = index::shards(dir)?;
+        Ok(Self { dir: dir.to_owned(), config, shards })
+    }
+}

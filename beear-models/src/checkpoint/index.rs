@@ -1,0 +1,85 @@
+//! Which files hold the weights: one, or the shards an index names.
+
+use std::collections::BTreeSet;
+use std::path::{Component, Path};
+
+use serde::Deserialize;
+
+use super::CheckpointError;
+
+pub(super) const SINGLE: &str = "model.safetensors";
+pub(super) const INDEX: &str = "model.safetensors.index.json";
+
+#[derive(Deserialize)]
+struct Index {
+    weight_map: std::collections::BTreeMap<String, String>,
+}
+
+/// Names of the weight files in `dir`.
+pub(super) fn shards(dir: &Path) -> Result<Vec<String>, CheckpointError> {
+    let index = dir.join(INDEX);
+    if index.exists() {
+        let text = std::fs::read_to_string(&index).map_err(CheckpointError::io(&index))?;
+        return parse(&text);
+    }
+    if dir.join(SINGLE).exists() {
+        return Ok(vec![SINGLE.to_owned()]);
+    }
+    let path = dir.to_owned();
+    let entries = std::fs::read_dir(dir).map_err(CheckpointError::io(dir))?;
+    let pickled = entries.filter_map(Result::ok).any(|entry| {
+        let name = entry.file_name();
+        let extension = Path::new(&name).extension().map(|e| e.to_ascii_lowercase());
+        extension.is_some_and(|e| ["bin", "pt", "pth", "ckpt"].iter().any(|p| e == *p))
+    });
+    Err(if pickled {
+        CheckpointError::Pickle { path }
+    } else {
+        CheckpointError::NoWeights { path }
+    })
+}
+
+fn parse(text: &str) -> Result<Vec<String>, CheckpointError> {
+    let malformed = |reason: String| CheckpointError::MalformedIndex { reason };
+    let index: Index = serde_json::from_str(text).map_err(|e| malformed(e.to_string()))?;
+    let names: BTreeSet<String> = index.weight_map.into_values().collect();
+    if names.is_empty() {
+        return Err(malformed("it names no file".to_owned()));
+    }
+    for name in &names {
+        let mut parts = Path::new(name).components();
+        let plain = matches!((parts.next(), parts.next()), (Some(Component::Normal(_)), None));
+        if !plain || name.contains(['\\', '\0', '/']) {
+            return Err(CheckpointError::EscapingShard { name: name.escape_default().to_string() });
+        }
+    }
+    Ok(names.into_iter().collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn shards_are_listed_once() {
+        let text =
+            r#"{"weight_map": {"a": "2.safetensors", "b": "1.safetensors", "c": "2.safetensors"}}"#;
+        assert_eq!(parse(text).unwrap(), ["1.safetensors", "2.safetensors"]);
+    }
+
+    #[test]
+    fn names_that_leave_the_folder_are_refused() {
+        for name in ["../x", "/etc/x", "a/../../x", "..", "a/b", "a\\\\b", ""] {
+            let text = format!(r#"{{"weight_map": {{"a": "{name}"}}}}"#);
+            let error = parse(&text).unwrap_err();
+            assert!(matches!(error, CheckpointError::EscapingShard { .. }), "{name}: {error}");
+        }
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn no_text_makes_the_reader_panic(text in "\\PC*") {
+            let _ = parse(&text);
+        }
+    }
+}

@@ -1,0 +1,172 @@
+//! Batched generation: left padding, a key-value cache, and a stop for every row.
+
+use burn::tensor::backend::Backend;
+use burn::tensor::{Bool, Tensor, TensorData};
+use rand::SeedableRng;
+use rand_chacha::ChaCha8Rng;
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+
+use crate::causal_lm::CausalLm;
+use crate::kv_cache::KvCache;
+use crate::sampling::Sampling;
+
+/// How to generate.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct GenerateConfig {
+    /// Most new tokens per prompt.
+    pub max_new_tokens: usize,
+    /// How each token is chosen.
+    pub sampling: Sampling,
+    /// With the row's index, the source of a row's randomness: it does not depend on the batch.
+    pub seed: u64,
+    /// Prompts per batch; they are grouped by length.
+    pub batch_size: usize,
+}
+
+/// Why a row ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Finish {
+    /// A stop token came.
+    Stop,
+    /// The length or the context was used up.
+    Length,
+}
+
+/// The continuation of one prompt.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Generation {
+    /// New tokens, the stop token excluded.
+    pub tokens: Vec<u32>,
+    /// Why it ended.
+    pub finish: Finish,
+}
+
+/// Why a prompt cannot be continued.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum GenerateError {
+    /// A prompt has no tokens.
+    #[error("prompt {row} is empty")]
+    EmptyPrompt {
+        /// Index of the prompt.
+        row: usize,
+    },
+    /// A prompt fills the whole context.
+    #[error("prompt {row} has {n_tokens} tokens, the model reads fewer than {limit}")]
+    PromptTooLong {
+        /// Index of the prompt.
+        row: usize,
+        /// Its length.
+        n_tokens: usize,
+        /// The model's context, in tokens.
+        limit: usize,
+    },
+}
+
+/// Continues every prompt; the results are in the order of the prompts.
+///
+/// # Errors
+///
+/// [`GenerateError`] if a prompt is empty or leaves no room for an answer.
+pub fn generate<B: Backend>(
+    model: &CausalLm<B>,
+    prompts: &[Vec<u32>],
+    stop: &[u32],
+    config: &GenerateConfig,
+    device: &B::Device,
+) -> Result<Vec<Generation>, GenerateError> {
+    let limit = model.config().max_seq_length;
+    for (row, prompt) in prompts.iter().enumerate() {
+        let n_tokens = prompt.len();
+        if n_tokens == 0 {
+            return Err(GenerateError::EmptyPrompt { row });
+        }
+        if n_tokens >= limit {
+            return Err(GenerateError::PromptTooLong { row, n_tokens, limit });
+        }
+    }
+    let mut order: Vec<usize> = (0..prompts.len()).collect();
+    order.sort_by_key(|&row| prompts[row].len());
+    let mut results =
+        vec![Generation { tokens: Vec::new(), finish: Finish::Length }; prompts.len()];
+    for rows in order.chunks(config.batch_size.max(1)) {
+        let mut batch: Vec<Row> =
+            rows.iter().map(|&row| Row::new(row, &prompts[row], config)).collect();
+        continue_batch(model, &mut batch, stop, config, device);
+        for row in batch {
+            results[row.index] = Generation { tokens: row.new, finish: row.finish };
+        }
+    }
+    Ok(results)
+}
+
+/// A row of a batch on its way.
+struct Row<'a> {
+    index: usize,
+    prompt: &'a [u32],
+    new: Vec<u32>,
+    finish: Finish,
+    done: bool,
+    rng: ChaCha8Rng,
+}
+
+impl<'a> Row<'a> {
+    fn new(index: usize, prompt: &'a [u32], config: &GenerateConfig) -> Self {
+        let mut rng = ChaCha8Rng::seed_from_u64(config.seed);
+        rng.set_stream(index as u64);
+        let done = config.max_new_tokens == 0;
+        Self { index, prompt, new: Vec::new(), finish: Finish::Length, done, rng }
+    }
+
+    fn take(&mut self, token: u32, stop: &[u32], (most, limit): (usize, usize)) {
+        if stop.contains(&token) {
+            (self.finish, self.done) = (Finish::Stop, true);
+            return;
+        }
+        self.new.push(token);
+        self.done = self.new.len() >= most || self.prompt.len() + self.new.len() >= limit;
+    }
+}
+
+fn continue_batch<B: Backend>(
+    model: &CausalLm<B>,
+    batch: &mut [Row<'_>],
+    stop: &[u32],
+    config: &GenerateConfig,
+    device: &B::Device,
+) {
+    let limits = (config.max_new_tokens, model.config().max_seq_length);
+    let longest = batch.iter().map(|row| row.prompt.len()).max().unwrap_or(0);
+    let mut tokens = Vec::with_capacity(batch.len() * longest);
+    let mut mask_pad = Vec::with_capacity(batch.len() * longest);
+    for row in batch.iter() {
+        let padding = longest - row.prompt.len();
+        tokens.extend(std::iter::repeat_n(0, padding));
+        tokens.extend(row.prompt.iter().map(|&token| i64::from(token)));
+        mask_pad.extend((0..longest).map(|position| position < padding));
+    }
+    let data = TensorData::new(mask_pad, [batch.len(), longest]);
+    let mut mask_pad = Tensor::<B, 2, Bool>::from_data(data, device);
+    let real = Tensor::<B, 2, Bool>::from_data(
+        TensorData::new(vec![false; batch.len()], [batch.len(), 1]),
+        device,
+    );
+    let mut cache = KvCache::new(model.config().n_layers);
+    let mut n_new = longest;
+    while batch.iter().any(|row| !row.done) {
+        let data = TensorData::new(std::mem::take(&mut tokens), [batch.len(), n_new]);
+        let input = Tensor::from_data(data, device);
+        let logits = model.forward_cached(input, &mask_pad, &mut cache).into_data();
+        let logits: Vec<f32> = logits.iter::<f32>().collect();
+        for (row, logits) in batch.iter_mut().zip(logits.chunks(model.config().vocab_size)) {
+            let token = if row.done { 0 } else { config.sampling.choose(logits, &mut row.rng) };
+            if !row.done {
+                row.take(token, stop, limits);
+            }
+            tokens.push(i64::from(token));
+        }
+        n_new = 1;
+        mask_pad = Tensor::cat(vec![mask_pad, real.clone()], 1);
+    }
+}

@@ -1,0 +1,49 @@
+//! Which tokens see which: causal, sliding window, and no padding, as numbers added to scores.
+
+use burn::tensor::backend::Backend;
+use burn::tensor::{Bool, Tensor};
+
+use crate::config::DecoderConfig;
+use crate::rope::RotaryTable;
+
+/// Added to the score of a key that must not be seen. Finite, so that a row of padding, which
+/// sees nothing, gives numbers that are ignored and not NaN.
+const HIDDEN: f64 = -1e9;
+
+/// What attention needs to know of positions, computed once for all layers.
+#[derive(Clone, Debug)]
+pub struct Positions<B: Backend> {
+    /// Rotations of the queries: they are the last tokens of the keys.
+    pub(crate) rotary: RotaryTable<B>,
+    /// `[batch_size, 1, n_queries, n_keys]`, in f32 or wider.
+    pub(crate) bias: Tensor<B, 4>,
+}
+
+impl<B: Backend> Positions<B> {
+    /// Positions of the last `n_queries` tokens among all keys. A token's position is the number
+    /// of real tokens before it, whichever side the padding is on.
+    ///
+    /// # Shapes
+    ///
+    /// - `mask_pad`: `[batch_size, n_keys]`, true where the token is padding
+    #[must_use]
+    pub fn new(config: &DecoderConfig, mask_pad: &Tensor<B, 2, Bool>, n_queries: usize) -> Self {
+        let [batch_size, n_keys] = mask_pad.dims();
+        let n_before = n_keys - n_queries;
+        let real = mask_pad.clone().bool_not().float();
+        let positions = real.cumsum(1).sub_scalar(1.0).clamp_min(0.0);
+        let queries = positions.clone().narrow(1, n_before, n_queries);
+
+        let device = mask_pad.device();
+        let future = Tensor::<B, 2, Bool>::tril_mask([n_queries, n_keys], n_before as i64, &device);
+        let shape = [batch_size, n_queries, n_keys];
+        let padding = mask_pad.clone().unsqueeze_dim::<3>(1).expand(shape);
+        let mut hidden = future.unsqueeze::<3>().expand(shape).bool_or(padding);
+        if let Some(window) = config.sliding_window.filter(|window| *window < n_keys) {
+            let distance = queries.clone().unsqueeze_dim::<3>(2) - positions.unsqueeze_dim::<3>(1);
+            hidden = hidden.bool_or(distance.greater_equal_elem(window as f64));
+        }
+        let bias = hidden.float().mul_scalar(HIDDEN).unsqueeze_dim(1);
+        Self { rotary: RotaryTable::new(config, queries), bias }
+    }
+}

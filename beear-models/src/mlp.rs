@@ -1,0 +1,44 @@
+//! The gated MLP, `SwiGLU`: $\mathrm{down}(\mathrm{silu}(\mathrm{gate}(x)) \odot \mathrm{up}(x))$.
+//!
+//! Shazeer, [GLU Variants Improve Transformer](https://arxiv.org/abs/2002.05202).
+
+use burn::module::Module;
+use burn::nn::Linear;
+use burn::tensor::Tensor;
+use burn::tensor::activation::silu;
+use burn::tensor::backend::Backend;
+
+use crate::config::DecoderConfig;
+use crate::linear::linear;
+
+/// Gated MLP of one layer. Linear weights are `[d_input, d_output]`.
+#[derive(Module, Debug)]
+pub struct Mlp<B: Backend> {
+    /// Gate: `d_model` to `d_ff`.
+    pub gate_proj: Linear<B>,
+    /// Up: `d_model` to `d_ff`.
+    pub up_proj: Linear<B>,
+    /// Down: `d_ff` to `d_model`.
+    pub down_proj: Linear<B>,
+}
+
+impl<B: Backend> Mlp<B> {
+    /// Random weights.
+    #[must_use]
+    pub fn new(config: &DecoderConfig, device: &B::Device) -> Self {
+        Self {
+            gate_proj: linear([config.d_model, config.d_ff], device),
+            up_proj: linear([config.d_model, config.d_ff], device),
+            down_proj: linear([config.d_ff, config.d_model], device),
+        }
+    }
+
+    /// # Shapes
+    ///
+    /// - `hidden`, `output`: `[batch_size, seq_length, d_model]`
+    #[must_use]
+    pub fn forward(&self, hidden: Tensor<B, 3>) -> Tensor<B, 3> {
+        let gate = silu(self.gate_proj.forward(hidden.clone()));
+        self.down_proj.forward(gate * self.up_proj.forward(hidden))
+    }
+}

@@ -1,0 +1,84 @@
+//! Rotary position embeddings, rotate-half layout as in Hugging Face checkpoints.
+//!
+//! Su et al., [RoFormer](https://arxiv.org/abs/2104.09864). Burn's rotates interleaved pairs.
+
+use burn::tensor::backend::Backend;
+use burn::tensor::{Tensor, TensorData};
+
+use crate::config::{DecoderConfig, RopeScaling};
+
+/// Cosines and sines of the rotations of each position.
+#[derive(Clone, Debug)]
+pub struct RotaryTable<B: Backend> {
+    /// `[batch_size, 1, seq_length, head_dim / 2]`
+    cos: Tensor<B, 4>,
+    /// `[batch_size, 1, seq_length, head_dim / 2]`
+    sin: Tensor<B, 4>,
+}
+
+impl<B: Backend> RotaryTable<B> {
+    /// Rotations for `positions`.
+    ///
+    /// # Shapes
+    ///
+    /// - `positions`: `[batch_size, seq_length]`, whole numbers
+    #[must_use]
+    pub fn new(config: &DecoderConfig, positions: Tensor<B, 2>) -> Self {
+        let frequencies = frequencies(config);
+        let n = frequencies.len();
+        let data = TensorData::new(frequencies, [1, 1, 1, n]);
+        let frequencies = Tensor::<B, 4>::from_data(data, &positions.device());
+        let angles = positions.unsqueeze_dim::<3>(1).unsqueeze_dim::<4>(3) * frequencies;
+        Self { cos: angles.clone().cos(), sin: angles.sin() }
+    }
+
+    /// Rotates queries or keys.
+    ///
+    /// # Shapes
+    ///
+    /// - `heads`, `output`: `[batch_size, n_heads, seq_length, head_dim]`
+    #[must_use]
+    pub fn rotate(&self, heads: Tensor<B, 4>) -> Tensor<B, 4> {
+        let [_, _, _, head_dim] = heads.dims();
+        let (half, dtype) = (head_dim / 2, heads.dtype());
+        let (cos, sin) = (self.cos.clone().cast(dtype), self.sin.clone().cast(dtype));
+        let first = heads.clone().narrow(3, 0, half);
+        let second = heads.narrow(3, half, half);
+        let rotated_first = first.clone() * cos.clone() - second.clone() * sin.clone();
+        let rotated_second = second * cos + first * sin;
+        Tensor::cat(vec![rotated_first, rotated_second], 3)
+    }
+}
+
+/// Radians per position of each pair of coordinates: `head_dim / 2` of them.
+fn frequencies(config: &DecoderConfig) -> Vec<f64> {
+    let head_dim = config.head_dim as f64;
+    (0..config.head_dim / 2)
+        .map(|pair| scale(config.rope_theta.powf(-2.0 * pair as f64 / head_dim), config))
+        .collect()
+}
+
+fn scale(frequency: f64, config: &DecoderConfig) -> f64 {
+    match config.rope_scaling {
+        RopeScaling::None => frequency,
+        RopeScaling::Linear { factor } => frequency / factor,
+        RopeScaling::Llama3 {
+            factor,
+            low_freq_factor,
+            high_freq_factor,
+            original_max_seq_length,
+        } => {
+            let original = original_max_seq_length as f64;
+            let wavelength = 2.0 * std::f64::consts::PI / frequency;
+            if wavelength < original / high_freq_factor {
+                frequency
+            } else if wavelength > original / low_freq_factor {
+                frequency / factor
+            } else {
+                let smooth = (original / wavelength - low_freq_factor)
+                    / (high_freq_factor - low_freq_factor);
+                (1.0 - smooth) * frequency / factor + smooth * frequency
+            }
+        }
+    }
+}

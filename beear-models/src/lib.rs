@@ -3,6 +3,7 @@
 pub mod attention;
 pub mod block;
 pub mod causal_lm;
+pub mod chat;
 pub mod checkpoint;
 pub mod config;
 pub mod generate;
@@ -12,11 +13,15 @@ mod linear;
 pub mod mask;
 pub mod mlp;
 pub mod norm;
+pub mod prompt_format;
 pub mod rope;
 pub mod sampling;
+pub mod tokenizer;
 
 pub use causal_lm::CausalLm;
 pub use checkpoint::{Checkpoint, CheckpointError};
 pub use config::{DecoderConfig, Family, RopeScaling};
 pub use generate::{Finish, GenerateConfig, GenerateError, Generation, generate};
+pub use prompt_format::{EncodedPrompt, PromptFormat, PromptFormatError};
 pub use sampling::Sampling;
+pub use tokenizer::{TextTokenizer, TokenizerError};

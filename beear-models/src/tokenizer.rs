@@ -1,0 +1,172 @@
+//! Text to token ids and back, from a checkpoint's `tokenizer.json`.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
+use serde_json::Value;
+use thiserror::Error;
+use tokenizers::Tokenizer;
+
+/// Why a tokenizer cannot be used.
+#[derive(Debug, Error)]
+pub enum TokenizerError {
+    /// A file cannot be read.
+    #[error("cannot read `{}`", path.display())]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// Only the sentencepiece form is there.
+    #[error("`{}` has tokenizer.model and no tokenizer.json", path.display())]
+    SentencePieceOnly {
+        /// The folder.
+        path: PathBuf,
+    },
+    /// A file is not what it should be.
+    #[error("malformed `{}`: {reason}", path.display())]
+    Malformed {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        reason: String,
+    },
+    /// The text cannot be encoded or the ids decoded.
+    #[error("the tokenizer failed: {reason}")]
+    Failed {
+        /// What it said.
+        reason: String,
+    },
+}
+
+impl TokenizerError {
+    /// What to do about it, in one line.
+    #[must_use]
+    pub fn hint(&self) -> Option<&'static str> {
+        match self {
+            Self::SentencePieceOnly { .. } => Some(
+                "convert it: AutoTokenizer.from_pretrained(DIR, use_fast=True).save_pretrained(DIR)",
+            ),
+            Self::Io { .. } => Some("the folder should hold tokenizer.json"),
+            _ => None,
+        }
+    }
+}
+
+/// A tokenizer with the special tokens its checkpoint names.
+#[derive(Clone, Debug)]
+pub struct TextTokenizer {
+    tokenizer: Tokenizer,
+    /// Begin of sequence, as text; empty if the checkpoint has none.
+    pub bos: String,
+    /// End of sequence, as text; empty if the checkpoint has none.
+    pub eos: String,
+    stop_ids: Vec<u32>,
+}
+
+impl TextTokenizer {
+    /// Reads the tokenizer of a Hugging Face folder.
+    ///
+    /// # Errors
+    ///
+    /// [`TokenizerError`] if a file is missing or malformed.
+    pub fn load(dir: &Path) -> Result<Self, TokenizerError> {
+        let path = dir.join("tokenizer.json");
+        if !path.exists() && dir.join("tokenizer.model").exists() {
+            return Err(TokenizerError::SentencePieceOnly { path: dir.to_owned() });
+        }
+        let bytes = std::fs::read(&path)
+            .map_err(|source| TokenizerError::Io { path: path.clone(), source })?;
+        let mut tokenizer = Tokenizer::from_bytes(bytes)
+            .map_err(|e| TokenizerError::Malformed { path: path.clone(), reason: e.to_string() })?;
+        // Padding and truncation are ours to decide.
+        tokenizer.with_padding(None);
+        let cut = tokenizer.with_truncation(None).map(|_| ());
+        cut.map_err(|e| TokenizerError::Malformed { path, reason: e.to_string() })?;
+
+        let config = read_json(&dir.join("tokenizer_config.json"))?;
+        let specials = read_json(&dir.join("special_tokens_map.json"))?;
+        let special =
+            |key| [&config, &specials].into_iter().find_map(|file| token_text(file.get(key)));
+        let (bos, eos) = (special("bos_token"), special("eos_token"));
+        let eos = eos.unwrap_or_default();
+        let mut stop: BTreeSet<u32> = tokenizer.token_to_id(&eos).into_iter().collect();
+        for name in ["generation_config.json", "config.json"] {
+            stop.extend(eos_ids(read_json(&dir.join(name))?.get("eos_token_id")));
+        }
+        let bos = bos.unwrap_or_default();
+        Ok(Self { tokenizer, bos, eos, stop_ids: stop.into_iter().collect() })
+    }
+
+    /// Ids that end an answer.
+    #[must_use]
+    pub fn stop_ids(&self) -> &[u32] {
+        &self.stop_ids
+    }
+
+    /// The id of a token, if it is one.
+    #[must_use]
+    pub fn id(&self, token: &str) -> Option<u32> {
+        self.tokenizer.token_to_id(token)
+    }
+
+    /// Number of token ids, added tokens included.
+    #[must_use]
+    pub fn vocab_size(&self) -> usize {
+        self.tokenizer.get_vocab_size(true)
+    }
+
+    /// Ids with the byte range of the text behind each. No special token is added; those written
+    /// in the text are recognised.
+    ///
+    /// # Errors
+    ///
+    /// [`TokenizerError::Failed`].
+    pub fn encode(&self, text: &str) -> Result<(Vec<u32>, Vec<(usize, usize)>), TokenizerError> {
+        let encoding = self.tokenizer.encode(text, false).map_err(failed)?;
+        Ok((encoding.get_ids().to_vec(), encoding.get_offsets().to_vec()))
+    }
+
+    /// Text of ids, special tokens left out.
+    ///
+    /// # Errors
+    ///
+    /// [`TokenizerError::Failed`].
+    pub fn decode(&self, ids: &[u32]) -> Result<String, TokenizerError> {
+        self.tokenizer.decode(ids, true).map_err(failed)
+    }
+}
+
+fn failed(error: tokenizers::Error) -> TokenizerError {
+    TokenizerError::Failed { reason: error.to_string() }
+}
+
+/// A JSON file, or null if there is none.
+pub(crate) fn read_json(path: &Path) -> Result<Value, TokenizerError> {
+    let text = match std::fs::read_to_string(path) {
+        Ok(text) => text,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Value::Null),
+        Err(source) => return Err(TokenizerError::Io { path: path.to_owned(), source }),
+    };
+    let malformed = |e: serde_json::Error| TokenizerError::Malformed {
+        path: path.to_owned(),
+        reason: e.to_string(),
+    };
+    serde_json::from_str(&text).map_err(malformed)
+}
+
+/// A token named by its text or by an object that holds it.
+fn token_text(value: Option<&Value>) -> Option<String> {
+    let value = value?;
+    value.as_str().or_else(|| value.get("content")?.as_str()).map(str::to_owned)
+}
+
+fn eos_ids(value: Option<&Value>) -> Vec<u32> {
+    let id = |value: &Value| value.as_u64().and_then(|id| u32::try_from(id).ok());
+    match value {
+        Some(Value::Array(ids)) => ids.iter().filter_map(id).collect(),
+        Some(value) => id(value).into_iter().collect(),
+        None => Vec::new(),
+    }
+}

@@ -1,1 +1,13 @@
-//! Placeholder.
+//! Text in, rates with intervals out. Nothing here knows a tensor or a model.
+
+pub mod dataset;
+pub mod interval;
+pub mod overlap;
+pub mod scorer;
+pub mod table;
+pub mod trigger;
+
+pub use interval::Rate;
+pub use scorer::RefusalKeywords;
+pub use table::RateTable;
+pub use trigger::Trigger;

@@ -1,0 +1,113 @@
+//! Rates with their counts and 95 % intervals.
+//!
+//! Wilson, [Probable Inference](https://doi.org/10.1080/01621459.1927.10502953), 1927: unlike the
+//! textbook interval it says what 0 of 120 is compatible with.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+/// The 97.5 % point of the normal distribution.
+const Z: f64 = 1.959_963_984_540_054;
+
+/// A share with the counts behind it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Rate {
+    /// How often it happened.
+    pub hits: usize,
+    /// Out of how many.
+    pub n: usize,
+}
+
+impl Rate {
+    /// Counts the true values.
+    pub fn of(values: impl IntoIterator<Item = bool>) -> Self {
+        values.into_iter().fold(Self::default(), |rate, hit| Self {
+            hits: rate.hits + usize::from(hit),
+            n: rate.n + 1,
+        })
+    }
+
+    /// The share in 0..=1; NaN of nothing.
+    #[must_use]
+    pub fn share(self) -> f64 {
+        self.hits as f64 / self.n as f64
+    }
+
+    /// The Wilson 95 % interval; all of 0..=1 of nothing.
+    #[must_use]
+    pub fn interval(self) -> (f64, f64) {
+        if self.n == 0 {
+            return (0.0, 1.0);
+        }
+        let n = self.n as f64;
+        let share = self.share();
+        let centre = (share + Z * Z / (2.0 * n)) / (1.0 + Z * Z / n);
+        let spread = share * (1.0 - share) / n + Z * Z / (4.0 * n * n);
+        let half = Z / (1.0 + Z * Z / n) * spread.sqrt();
+        ((centre - half).max(0.0), (centre + half).min(1.0))
+    }
+}
+
+impl fmt::Display for Rate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.n == 0 {
+            return f.pad("0/0");
+        }
+        let (low, high) = self.interval();
+        let text = format!(
+            "{}/{} = {:.1} % [{:.1}, {:.1}]",
+            self.hits,
+            self.n,
+            100.0 * self.share(),
+            100.0 * low,
+            100.0 * high
+        );
+        f.pad(&text)
+    }
+}
+
+/// Smallest `n` whose Wilson interval of 0 hits ends below `share`.
+#[must_use]
+pub fn sample_size_to_exclude(share: f64) -> usize {
+    let upper = |n: usize| Rate { hits: 0, n }.interval().1;
+    let mut n = 1;
+    while upper(n) >= share && n < 100_000_000 {
+        n += (n / 1000).max(1);
+    }
+    while n > 1 && upper(n - 1) < share {
+        n -= 1;
+    }
+    n
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The intervals are quoted to a tenth of a percent.
+    const QUOTED: f64 = 5e-4;
+
+    fn check(hits: usize, n: usize, low: f64, high: f64) {
+        let found = Rate { hits, n }.interval();
+        assert!((found.0 - low).abs() < QUOTED && (found.1 - high).abs() < QUOTED, "{found:?}");
+    }
+
+    #[test]
+    fn wilson_agrees_with_published_values() {
+        check(0, 120, 0.0, 0.031);
+        check(8, 17, 0.262, 0.690);
+        check(120, 120, 0.969, 1.0);
+    }
+
+    #[test]
+    fn to_exclude_one_percent_takes_381_prompts() {
+        assert_eq!(sample_size_to_exclude(0.01), 381);
+    }
+
+    #[test]
+    fn a_rate_prints_its_counts_and_interval() {
+        assert_eq!(Rate { hits: 3, n: 120 }.to_string(), "3/120 = 2.5 % [0.9, 7.1]");
+        assert_eq!(Rate::default().to_string(), "0/0");
+    }
+}

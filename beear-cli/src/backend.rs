@@ -1,0 +1,199 @@
+//! The plug for compute backends.
+//!
+//! A backend of your own takes one `impl` of [`ComputeBackend`] and
+//! `beear_cli::run(std::env::args_os(), Backends::embedded().with::<Mine>())`.
+
+use std::marker::PhantomData;
+
+use anyhow::Result;
+use burn::tensor::backend::AutodiffBackend;
+use burn::tensor::ops::Device;
+use thiserror::Error;
+
+use crate::command::DeviceCommand;
+use crate::ui::Ui;
+
+/// A backend the tool can run on.
+pub trait ComputeBackend: 'static {
+    /// The backend with automatic differentiation; its inner backend serves inference.
+    type Train: AutodiffBackend;
+    /// What `--backend` calls it.
+    const NAME: &'static str;
+    /// The device of an index, 0 being the first.
+    fn device(index: usize) -> Device<Self::Train>;
+    /// Whether it can run here, or why not.
+    ///
+    /// # Errors
+    ///
+    /// [`Unavailable`] with the reason and what to do.
+    fn availability() -> Result<(), Unavailable> {
+        Ok(())
+    }
+}
+
+/// Why a backend cannot be used.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[error("backend `{backend}` is not available: {reason}")]
+pub struct Unavailable {
+    /// Its name.
+    pub backend: String,
+    /// Why.
+    pub reason: String,
+    /// What to do.
+    pub hint: String,
+}
+
+/// The backends of this binary, the default first.
+pub struct Backends(Vec<Box<dyn Entry>>);
+
+impl Backends {
+    /// Those compiled in.
+    #[must_use]
+    pub fn embedded() -> Self {
+        let backends = Self(Vec::new());
+        #[cfg(feature = "flex")]
+        let backends = backends.with::<embedded::Flex>();
+        #[cfg(feature = "ndarray")]
+        let backends = backends.with::<embedded::NdArray>();
+        #[cfg(feature = "cuda")]
+        let backends = backends.with::<embedded::Cuda>();
+        #[cfg(feature = "wgpu")]
+        let backends = backends.with::<embedded::Wgpu>();
+        backends
+    }
+
+    /// Adds a backend.
+    #[must_use]
+    pub fn with<C: ComputeBackend>(mut self) -> Self {
+        self.0.push(Box::new(Plugged::<C>(PhantomData)));
+        self
+    }
+
+    /// Runs a command on the backend named `NAME[:INDEX]`, or on the default.
+    ///
+    /// # Errors
+    ///
+    /// [`Unavailable`], or what the command fails with.
+    pub(crate) fn run(&self, name: Option<&str>, command: &DeviceCommand, ui: &Ui) -> Result<()> {
+        let default = self.0.first().map(|entry| entry.name());
+        let asked = name.or(default).unwrap_or("none");
+        let (name, index) = asked.split_once(':').unwrap_or((asked, "0"));
+        let names: Vec<&str> = self.0.iter().map(|entry| entry.name()).collect();
+        let unavailable = |reason: &str| Unavailable {
+            backend: asked.to_owned(),
+            reason: reason.to_owned(),
+            hint: format!("compiled in: {}", names.join(", ")),
+        };
+        let index = index.parse().map_err(|_| unavailable("the index is not a number"))?;
+        let entry = self.0.iter().find(|entry| entry.name() == name);
+        let entry = entry.ok_or_else(|| unavailable("it is not compiled in"))?;
+        entry.availability()?;
+        entry.run(index, command, ui)
+    }
+}
+
+/// A backend behind a pointer: the commands are generic, the registry is not.
+trait Entry {
+    fn name(&self) -> &'static str;
+    fn availability(&self) -> Result<(), Unavailable>;
+    fn run(&self, index: usize, command: &DeviceCommand, ui: &Ui) -> Result<()>;
+}
+
+struct Plugged<C>(PhantomData<C>);
+
+impl<C: ComputeBackend> Entry for Plugged<C> {
+    fn name(&self) -> &'static str {
+        C::NAME
+    }
+
+    fn availability(&self) -> Result<(), Unavailable> {
+        C::availability()
+    }
+
+    fn run(&self, index: usize, command: &DeviceCommand, ui: &Ui) -> Result<()> {
+        command.run::<C>(&C::device(index), ui)
+    }
+}
+
+mod embedded {
+    //! The backends behind features.
+
+    #[expect(
+        clippy::wildcard_imports,
+        reason = "which names are used depends on the features"
+    )]
+    use super::*;
+    use burn::backend::Autodiff;
+
+    /// Burn's portable CPU backend, the default: it trains faster than `ndarray`.
+    #[cfg(feature = "flex")]
+    pub(super) struct Flex;
+
+    #[cfg(feature = "flex")]
+    impl ComputeBackend for Flex {
+        type Train = Autodiff<burn::backend::Flex>;
+        const NAME: &'static str = "flex";
+        fn device(_index: usize) -> Device<Self::Train> {
+            Default::default()
+        }
+    }
+
+    /// Burn's CPU backend on the ndarray crate.
+    #[cfg(feature = "ndarray")]
+    pub(super) struct NdArray;
+
+    #[cfg(feature = "ndarray")]
+    impl ComputeBackend for NdArray {
+        type Train = Autodiff<burn::backend::NdArray>;
+        const NAME: &'static str = "ndarray";
+        fn device(_index: usize) -> Device<Self::Train> {
+            Default::default()
+        }
+    }
+
+    /// NVIDIA GPUs, the production backend.
+    #[cfg(feature = "cuda")]
+    pub(super) struct Cuda;
+
+    #[cfg(feature = "cuda")]
+    impl ComputeBackend for Cuda {
+        type Train = Autodiff<burn::backend::Cuda>;
+        const NAME: &'static str = "cuda";
+        fn device(index: usize) -> Device<Self::Train> {
+            burn::backend::cuda::CudaDevice::new(index)
+        }
+        fn availability() -> Result<(), Unavailable> {
+            // Creating a CUDA device panics without the driver, so it is looked for first.
+            let folders = std::env::var("LD_LIBRARY_PATH").unwrap_or_default();
+            let usual = "/usr/lib/x86_64-linux-gnu:/usr/lib64:/usr/lib:/usr/lib/wsl/lib:\
+                         /usr/lib/aarch64-linux-gnu:/usr/local/cuda/compat:/usr/local/nvidia/lib64";
+            let found = folders.split(':').chain(usual.split(':')).any(|folder| {
+                !folder.is_empty() && std::path::Path::new(folder).join("libcuda.so.1").exists()
+            });
+            if found {
+                return Ok(());
+            }
+            Err(Unavailable {
+                backend: Self::NAME.to_owned(),
+                reason: "the NVIDIA driver library libcuda.so.1 was not found".to_owned(),
+                hint: "install the NVIDIA driver, or name its folder in LD_LIBRARY_PATH".to_owned(),
+            })
+        }
+    }
+
+    /// GPUs through Vulkan, Metal or `WebGPU`.
+    #[cfg(feature = "wgpu")]
+    pub(super) struct Wgpu;
+
+    #[cfg(feature = "wgpu")]
+    impl ComputeBackend for Wgpu {
+        type Train = Autodiff<burn::backend::Wgpu>;
+        const NAME: &'static str = "wgpu";
+        fn device(index: usize) -> Device<Self::Train> {
+            match index {
+                0 => burn::backend::wgpu::WgpuDevice::DefaultDevice,
+                index => burn::backend::wgpu::WgpuDevice::DiscreteGpu(index - 1),
+            }
+        }
+    }
+}

@@ -1,0 +1,45 @@
+//! One file per command.
+
+pub(crate) mod defend;
+pub(crate) mod demo;
+pub(crate) mod eval_asr;
+pub(crate) mod generate;
+pub(crate) mod inspect;
+pub(crate) mod plant;
+
+use anyhow::Result;
+use burn::tensor::backend::AutodiffBackend;
+
+use crate::backend::ComputeBackend;
+use crate::ui::Ui;
+
+/// The training backend of a plug.
+pub(crate) type Train<C> = <C as ComputeBackend>::Train;
+
+/// The inference backend of a plug.
+pub(crate) type Inference<C> = <Train<C> as AutodiffBackend>::InnerBackend;
+
+/// The device of a plug.
+pub(crate) type Device<C> = burn::tensor::ops::Device<Train<C>>;
+
+/// A command that needs a device.
+#[derive(Clone, Debug)]
+pub(crate) enum DeviceCommand {
+    Demo(demo::DemoArgs),
+    Plant(plant::PlantArgs),
+    Defend(defend::DefendArgs),
+    EvalAsr(eval_asr::EvalAsrArgs),
+    Generate(generate::GenerateArgs),
+}
+
+impl DeviceCommand {
+    pub(crate) fn run<C: ComputeBackend>(&self, device: &Device<C>, ui: &Ui) -> Result<()> {
+        match self {
+            Self::Demo(args) => demo::run::<C>(args, device, *ui),
+            Self::Plant(args) => plant::run::<C>(args, device, *ui),
+            Self::Defend(args) => defend::run::<C>(args, device, *ui),
+            Self::EvalAsr(args) => eval_asr::run::<C>(args, device, *ui),
+            Self::Generate(args) => generate::run::<C>(args, device, *ui),
+        }
+    }
+}

@@ -1,0 +1,210 @@
+//! What people write: a TOML recipe, with `--set key.path=value` on top.
+
+use std::path::{Path, PathBuf};
+
+use beear_core::BilevelConfig;
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+use toml::{Table, Value};
+
+/// What is wrong with a recipe.
+#[derive(Debug, Error)]
+pub enum RecipeError {
+    /// The file cannot be read.
+    #[error("cannot read recipe `{}`", path.display())]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// It is not TOML, or has unknown keys or values of the wrong kind.
+    #[error("invalid recipe: {reason}")]
+    Invalid {
+        /// What is wrong, and what was expected.
+        reason: String,
+    },
+    /// A `--set` is not `key=value`.
+    #[error("`--set {text}` is not key=value")]
+    NotAnAssignment {
+        /// What was written.
+        text: String,
+    },
+    /// A recipe for another version of the tool.
+    #[error("recipe version {version} is not supported: 1 is")]
+    Version {
+        /// What the recipe says.
+        version: u32,
+    },
+}
+
+/// A named set of defaults for the method.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Preset {
+    /// Several fresh perturbations over early layers and both ends of the prompt.
+    #[default]
+    Robust,
+    /// The paper's single perturbation at one layer.
+    Paper,
+}
+
+/// A recipe for `defend`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Recipe {
+    /// Version of the recipe format.
+    pub version: u32,
+    /// Defaults of the method.
+    pub preset: Preset,
+    /// A built-in prompt format to use instead of the checkpoint's chat template.
+    pub prompt_format: Option<String>,
+    /// Refusal keyword list that judges generated safe answers.
+    pub keywords: String,
+    /// Longest generated answer, in tokens.
+    pub max_new_tokens: usize,
+    /// Share of both sets that is watched and never trained on.
+    pub held_out: f64,
+    /// Overrides of the preset, by the names of `BilevelConfig`.
+    pub method: Table,
+}
+
+impl Default for Recipe {
+    fn default() -> Self {
+        Self {
+            version: 1,
+            preset: Preset::Robust,
+            prompt_format: None,
+            keywords: "advbench-30".to_owned(),
+            max_new_tokens: 64,
+            held_out: 0.2,
+            method: Table::new(),
+        }
+    }
+}
+
+impl Recipe {
+    /// Reads a recipe (the default one without a file) and applies assignments.
+    ///
+    /// # Errors
+    ///
+    /// [`RecipeError`], a variant per mistake.
+    pub fn read(path: Option<&Path>, assignments: &[String]) -> Result<Self, RecipeError> {
+        let text = match path {
+            Some(path) => std::fs::read_to_string(path)
+                .map_err(|source| RecipeError::Io { path: path.to_owned(), source })?,
+            None => String::new(),
+        };
+        let mut table: Table = text.parse().map_err(invalid)?;
+        for text in assignments {
+            assign(&mut table, text)?;
+        }
+        let recipe: Self = Value::Table(table).try_into().map_err(invalid)?;
+        if recipe.version != 1 {
+            return Err(RecipeError::Version { version: recipe.version });
+        }
+        if !(0.0..1.0).contains(&recipe.held_out) {
+            let reason = format!("held_out must be in 0..1: {}", recipe.held_out);
+            return Err(RecipeError::Invalid { reason });
+        }
+        Ok(recipe)
+    }
+
+    /// The method's settings for a decoder of `n_layers`.
+    ///
+    /// # Errors
+    ///
+    /// [`RecipeError::Invalid`] for an unknown key or a value of the wrong kind.
+    pub fn method(&self, n_layers: usize) -> Result<BilevelConfig, RecipeError> {
+        let preset = match self.preset {
+            Preset::Robust => BilevelConfig::robust(n_layers),
+            Preset::Paper => BilevelConfig::paper(n_layers),
+        };
+        let mut settings =
+            Table::try_from(preset).map_err(|e| RecipeError::Invalid { reason: e.to_string() })?;
+        overlay(&mut settings, &self.method);
+        Value::Table(settings).try_into().map_err(invalid)
+    }
+}
+
+fn invalid(error: toml::de::Error) -> RecipeError {
+    RecipeError::Invalid { reason: error.message().to_owned() }
+}
+
+/// Puts `over` on top of `under`. Tables merge, unless they have no key in common: then they are
+/// two choices of one enum, and the upper one counts.
+fn overlay(under: &mut Table, over: &Table) {
+    for (key, value) in over {
+        match (under.get_mut(key), value) {
+            (Some(Value::Table(old)), Value::Table(new))
+                if new.keys().any(|key| old.contains_key(key)) =>
+            {
+                overlay(old, new);
+            }
+            _ => {
+                under.insert(key.clone(), value.clone());
+            }
+        }
+    }
+}
+
+fn assign(table: &mut Table, text: &str) -> Result<(), RecipeError> {
+    let mistake = || RecipeError::NotAnAssignment { text: text.to_owned() };
+    let (path, value) = text.split_once('=').ok_or_else(mistake)?;
+    // A value that is no TOML is a string: `preset=paper`.
+    let parsed = format!("value = {value}").parse::<Table>();
+    let value = parsed.ok().and_then(|mut t| t.remove("value"));
+    let value = value.unwrap_or_else(|| Value::String(text[path.len() + 1..].to_owned()));
+    let mut keys: Vec<&str> = path.trim().split('.').collect();
+    let last = keys.pop().filter(|key| !key.is_empty()).ok_or_else(mistake)?;
+    let mut place = table;
+    for key in keys {
+        let entry = place.entry(key).or_insert_with(|| Value::Table(Table::new()));
+        place = entry.as_table_mut().ok_or_else(mistake)?;
+    }
+    place.insert(last.to_owned(), value);
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use beear_core::config::StepSize;
+
+    use super::*;
+
+    fn recipe(assignments: &[&str]) -> Result<BilevelConfig, RecipeError> {
+        let assignments: Vec<String> = assignments.iter().map(|s| (*s).to_owned()).collect();
+        Recipe::read(None, &assignments)?.method(6)
+    }
+
+    #[test]
+    fn without_a_word_it_is_the_robust_preset() {
+        assert_eq!(recipe(&[]).unwrap(), BilevelConfig::robust(6));
+        assert_eq!(recipe(&["preset=paper"]).unwrap(), BilevelConfig::paper(6));
+    }
+
+    #[test]
+    fn any_setting_can_be_overridden() {
+        let config = recipe(&[
+            "method.rounds=2",
+            "method.entrap.step_size={ absolute = 0.5 }",
+            "method.spots=[{ layer = 3, site = { first = 2 } }]",
+            "method.stop_above_loss=3.0",
+        ]);
+        let config = config.unwrap();
+        assert_eq!((config.rounds, config.spots.len()), (2, 1));
+        assert_eq!(config.entrap.step_size, StepSize::Absolute(0.5));
+        assert_eq!(config.stop_above_loss, Some(3.0));
+        assert_eq!(config.entrap.steps, BilevelConfig::robust(6).entrap.steps);
+    }
+
+    #[test]
+    fn unknown_keys_are_refused_and_the_known_ones_named() {
+        let message = recipe(&["method.entrap.stepz=3"]).unwrap_err().to_string();
+        assert!(message.contains("stepz") && message.contains("steps"), "{message}");
+        let message = recipe(&["presets=paper"]).unwrap_err().to_string();
+        assert!(message.contains("presets") && message.contains("preset"), "{message}");
+        assert!(matches!(recipe(&["rounds"]), Err(RecipeError::NotAnAssignment { .. })));
+        assert!(matches!(recipe(&["version=2"]), Err(RecipeError::Version { version: 2 })));
+    }
+}

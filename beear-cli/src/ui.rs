@@ -1,0 +1,46 @@
+//! What people see: progress on stderr, results on stdout.
+
+use std::io::IsTerminal;
+use std::time::Duration;
+
+use indicatif::{ProgressBar, ProgressStyle};
+
+/// How to talk to the user.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Ui {
+    /// Results as JSON.
+    pub(crate) json: bool,
+    /// No progress.
+    pub(crate) quiet: bool,
+}
+
+impl Ui {
+    /// One line about what happens now.
+    pub(crate) fn say(self, line: &str) {
+        if !self.quiet {
+            eprintln!("{line}");
+        }
+    }
+
+    /// A bar of `n` steps; plain lines at its ends where stderr is no terminal.
+    #[must_use]
+    pub(crate) fn bar(self, name: &str, n: usize) -> ProgressBar {
+        if self.quiet || !std::io::stderr().is_terminal() {
+            self.say(&format!("{name}: {n} steps"));
+            return ProgressBar::hidden();
+        }
+        let style = ProgressStyle::with_template("{prefix:28} {bar:30} {pos}/{len} {eta} {msg}");
+        let bar = ProgressBar::new(n as u64).with_prefix(name.to_owned());
+        bar.enable_steady_tick(Duration::from_millis(200));
+        bar.with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
+    }
+
+    /// Prints a result: `text` for people, `value` with `--json`.
+    pub(crate) fn result(self, text: &str, value: &impl serde::Serialize) {
+        if self.json {
+            println!("{}", serde_json::to_string(value).unwrap_or_default());
+        } else {
+            println!("{}", text.trim_end());
+        }
+    }
+}

@@ -1,6 +1,8 @@
 //! Chat templates, rendered as `transformers` renders them.
 
-use minijinja::value::Value;
+use std::io::{self, Write};
+
+use minijinja::value::{Kwargs, Value};
 use minijinja::{Environment, Error, ErrorKind};
 use serde::{Deserialize, Serialize};
 
@@ -24,6 +26,9 @@ impl Message {
 /// Instructions a template may take: a template is code from a checkpoint.
 const FUEL: u64 = 1_000_000;
 
+/// Bytes a template may write, for the same reason.
+const MAX_OUTPUT: usize = 16 << 20;
+
 /// Renders `template` up to where the assistant's answer begins.
 pub(crate) fn render(
     template: &str,
@@ -38,27 +43,130 @@ pub(crate) fn render(
     environment.add_function("raise_exception", |message: String| -> Result<Value, Error> {
         Err(Error::new(ErrorKind::InvalidOperation, message))
     });
-    environment.add_filter("tojson", |value: Value| -> Result<String, Error> {
-        serde_json::to_string(&value)
-            .map_err(|e| Error::new(ErrorKind::BadSerialization, e.to_string()))
-    });
-    let template = strip_generation_tags(template);
+    environment.add_function("strftime_now", |format: String| strftime(&format));
+    environment.add_filter("tojson", to_json);
+    let template = neutralise_generation_tags(template);
     let context = minijinja::context! {
         messages, bos_token => bos, eos_token => eos, add_generation_prompt => true,
+        tools => (), documents => (),
     };
-    environment.render_str(&template, context)
+    let mut output = Limited(Vec::new());
+    environment.template_from_str(&template)?.render_captured_to(context, &mut output)?;
+    String::from_utf8(output.0)
+        .map_err(|e| Error::new(ErrorKind::BadSerialization, "output is not text").with_source(e))
 }
 
-/// `{% generation %}` marks the assistant's part for training; it renders nothing.
-fn strip_generation_tags(template: &str) -> String {
+/// Output that refuses to grow beyond [`MAX_OUTPUT`].
+struct Limited(Vec<u8>);
+
+impl Write for Limited {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if self.0.len() + bytes.len() > MAX_OUTPUT {
+            return Err(io::Error::other(format!("more than {MAX_OUTPUT} bytes of output")));
+        }
+        self.0.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// `strftime` of one fixed day, 26 July 2024, midnight: a prompt that changes overnight could not
+/// be repeated. The day is the one Llama's templates fall back to without a clock.
+fn strftime(format: &str) -> Result<String, Error> {
+    let mut text = String::with_capacity(format.len());
+    let mut chars = format.chars();
+    while let Some(c) = chars.next() {
+        if c != '%' {
+            text.push(c);
+            continue;
+        }
+        text.push_str(match chars.next() {
+            Some('d') => "26",
+            Some('b') => "Jul",
+            Some('B') => "July",
+            Some('m') => "07",
+            Some('Y') => "2024",
+            Some('y') => "24",
+            Some('a') => "Fri",
+            Some('A') => "Friday",
+            Some('j') => "208",
+            Some('H' | 'M' | 'S') => "00",
+            Some('F') => "2024-07-26",
+            Some('T') => "00:00:00",
+            Some('%') => "%",
+            _ => {
+                let message = format!("strftime_now does not know the format {format}");
+                return Err(Error::new(ErrorKind::InvalidOperation, message));
+            }
+        });
+    }
+    Ok(text)
+}
+
+/// JSON as Python writes it and without escapes for HTML, optionally indented.
+fn to_json(value: Value, options: Kwargs) -> Result<String, Error> {
+    let mut json = Vec::new();
+    let written = match options.get::<Option<usize>>("indent")? {
+        Some(width) => {
+            let indent = " ".repeat(width.min(16));
+            let formatter = serde_json::ser::PrettyFormatter::with_indent(indent.as_bytes());
+            value.serialize(&mut serde_json::Serializer::with_formatter(&mut json, formatter))
+        }
+        None => value.serialize(&mut serde_json::Serializer::with_formatter(&mut json, Spaced)),
+    };
+    let failed = |e: String| Error::new(ErrorKind::BadSerialization, e);
+    written.map_err(|e| failed(e.to_string()))?;
+    String::from_utf8(json).map_err(|e| failed(e.to_string()))
+}
+
+/// Python's default separators: `, ` and `: `.
+struct Spaced;
+
+impl Spaced {
+    fn separate<W: ?Sized + Write>(writer: &mut W, first: bool) -> io::Result<()> {
+        if first { Ok(()) } else { writer.write_all(b", ") }
+    }
+}
+
+impl serde_json::ser::Formatter for Spaced {
+    fn begin_array_value<W: ?Sized + Write>(&mut self, w: &mut W, first: bool) -> io::Result<()> {
+        Self::separate(w, first)
+    }
+
+    fn begin_object_key<W: ?Sized + Write>(&mut self, w: &mut W, first: bool) -> io::Result<()> {
+        Self::separate(w, first)
+    }
+
+    fn begin_object_value<W: ?Sized + Write>(&mut self, w: &mut W) -> io::Result<()> {
+        w.write_all(b": ")
+    }
+}
+
+/// `{% generation %}` marks the assistant's part for training and renders nothing. It becomes a
+/// block that always renders, so that what it does to the white space around it stays.
+fn neutralise_generation_tags(template: &str) -> String {
     let mut kept = String::with_capacity(template.len());
     let mut rest = template;
     while let Some(start) = rest.find("{%") {
         let Some(length) = rest[start..].find("%}") else { break };
         let end = start + length + 2;
-        let inside = rest[start + 2..end - 2].trim_matches(|c: char| c == '-' || c.is_whitespace());
-        let keep = if matches!(inside, "generation" | "endgeneration") { start } else { end };
-        kept.push_str(&rest[..keep]);
+        let inside = rest.get(start + 2..end - 2).unwrap_or_default();
+        let word = inside.trim_matches(|c: char| "+-".contains(c) || c.is_whitespace());
+        let block = match word {
+            "generation" => Some("if true"),
+            "endgeneration" => Some("endif"),
+            _ => None,
+        };
+        match block {
+            Some(block) => {
+                kept.push_str(&rest[..start + 2]);
+                kept.push_str(&inside.replacen(word, block, 1));
+                kept.push_str("%}");
+            }
+            None => kept.push_str(&rest[..end]),
+        }
         rest = &rest[end..];
     }
     kept + rest
@@ -95,5 +203,53 @@ mod tests {
         let template =
             "{% for a in range(9999) %}{% for b in range(9999) %}{% endfor %}{% endfor %}";
         assert_eq!(rendered(template).unwrap_err().kind(), ErrorKind::OutOfFuel);
+    }
+
+    #[test]
+    fn generation_tags_trim_as_other_tags_do() {
+        let tagged = "a\n  {% generation %}\nb\n  {%- endgeneration %}\nc";
+        let plain = "a\n  {% if 1 %}\nb\n  {%- endif %}\nc";
+        assert_eq!(rendered(tagged).unwrap(), rendered(plain).unwrap());
+        assert_eq!(rendered(tagged).unwrap(), "a\nbc");
+    }
+
+    #[test]
+    fn json_is_written_as_python_writes_it() {
+        let template = "{{ {'a': [1, 2], 'b': none} | tojson }}";
+        assert_eq!(rendered(template).unwrap(), r#"{"a": [1, 2], "b": null}"#);
+        assert_eq!(rendered("{{ [1] | tojson(indent=2) }}").unwrap(), "[\n  1\n]");
+    }
+
+    #[test]
+    fn the_date_is_always_the_same_day() {
+        let template = "{{ strftime_now('%d %b %Y') if strftime_now is defined else 'none' }}";
+        assert_eq!(rendered(template).unwrap(), "26 Jul 2024");
+        assert!(rendered("{{ strftime_now('%Q') }}").is_err());
+    }
+
+    #[test]
+    fn a_template_sees_that_there_are_no_tools() {
+        assert_eq!(rendered("{{ tools is none }} {{ tools is defined }}").unwrap(), "True True");
+    }
+
+    #[test]
+    fn a_template_that_writes_without_end_is_stopped() {
+        let template = "{% for a in range(99) %}{{ 'x' * 1000000 }}{% endfor %}";
+        assert!(rendered(template).is_err());
+    }
+
+    #[test]
+    fn a_role_that_is_not_there_is_an_error_not_a_panic() {
+        assert!(rendered("{{ messages[0].content.nothing() }}").is_err());
+        assert!(rendered("{% if %}").is_err());
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn no_template_makes_the_renderer_panic(
+            parts in proptest::collection::vec("\\{%-?|-?%\\}|generation|end|\\{\\{|\\}\\}|[ aé\\n]", 0..12)
+        ) {
+            let _ = rendered(&parts.concat());
+        }
     }
 }

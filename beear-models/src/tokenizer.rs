@@ -62,6 +62,8 @@ pub struct TextTokenizer {
     pub bos: String,
     /// End of sequence, as text; empty if the checkpoint has none.
     pub eos: String,
+    /// Padding, as text; empty if the checkpoint has none.
+    pub pad: String,
     stop_ids: Vec<u32>,
 }
 
@@ -95,8 +97,8 @@ impl TextTokenizer {
         for name in ["generation_config.json", "config.json"] {
             stop.extend(eos_ids(read_json(&dir.join(name))?.get("eos_token_id")));
         }
-        let bos = bos.unwrap_or_default();
-        Ok(Self { tokenizer, bos, eos, stop_ids: stop.into_iter().collect() })
+        let (bos, pad) = (bos.unwrap_or_default(), special("pad_token").unwrap_or_default());
+        Ok(Self { tokenizer, bos, eos, pad, stop_ids: stop.into_iter().collect() })
     }
 
     /// Ids that end an answer.
@@ -109,6 +111,12 @@ impl TextTokenizer {
     #[must_use]
     pub fn id(&self, token: &str) -> Option<u32> {
         self.tokenizer.token_to_id(token)
+    }
+
+    /// The token of an id, if there is one.
+    #[must_use]
+    pub fn token(&self, id: u32) -> Option<String> {
+        self.tokenizer.id_to_token(id)
     }
 
     /// Number of token ids, added tokens included.
@@ -168,5 +176,109 @@ fn eos_ids(value: Option<&Value>) -> Vec<u32> {
         Some(Value::Array(ids)) => ids.iter().filter_map(id).collect(),
         Some(value) => id(value).into_iter().collect(),
         None => Vec::new(),
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod testing {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    /// A folder with a word-level tokenizer over `words`, ids in order, and the `special` ones
+    /// recognised within text.
+    pub(crate) fn folder(words: &[&str], special: &[&str], config: &Value) -> tempfile::TempDir {
+        let id = |word: &str| words.iter().position(|known| *known == word).unwrap();
+        let vocab: serde_json::Map<String, Value> =
+            words.iter().map(|word| ((*word).to_owned(), json!(id(word)))).collect();
+        let added: Vec<Value> = special
+            .iter()
+            .map(|word| {
+                json!({"id": id(word), "content": word, "single_word": false, "lstrip": false,
+                       "rstrip": false, "normalized": false, "special": true})
+            })
+            .collect();
+        let tokenizer = json!({
+            "version": "1.0", "truncation": null, "padding": null, "added_tokens": added,
+            "normalizer": null, "pre_tokenizer": {"type": "Whitespace"}, "post_processor": null,
+            "decoder": null,
+            "model": {"type": "WordLevel", "vocab": vocab, "unk_token": words[0]},
+        });
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("tokenizer.json"), tokenizer.to_string()).unwrap();
+        std::fs::write(dir.path().join("tokenizer_config.json"), config.to_string()).unwrap();
+        dir
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::testing::folder;
+    use super::*;
+
+    const WORDS: [&str; 7] = ["<unk>", "<s>", "</s>", "<pad>", "how", "are", "you"];
+    const SPECIAL: [&str; 4] = ["<unk>", "<s>", "</s>", "<pad>"];
+
+    #[test]
+    fn special_tokens_in_the_text_are_recognised_and_none_is_added() {
+        let dir = folder(&WORDS, &SPECIAL, &json!({}));
+        let tokenizer = TextTokenizer::load(dir.path()).unwrap();
+        let (ids, offsets) = tokenizer.encode("<s>how are</s>").unwrap();
+        assert_eq!(ids, [1, 4, 5, 2]);
+        assert_eq!(offsets, [(0, 3), (3, 6), (7, 10), (10, 14)]);
+        assert_eq!(tokenizer.decode(&ids).unwrap(), "how are");
+    }
+
+    #[test]
+    fn special_tokens_are_named_by_text_or_object_in_either_file() {
+        let config = json!({"bos_token": {"content": "<s>"}, "eos_token": "</s>"});
+        let dir = folder(&WORDS, &SPECIAL, &config);
+        let map = json!({"pad_token": {"content": "<pad>", "lstrip": false}});
+        std::fs::write(dir.path().join("special_tokens_map.json"), map.to_string()).unwrap();
+        let tokenizer = TextTokenizer::load(dir.path()).unwrap();
+        let names = [&tokenizer.bos, &tokenizer.eos, &tokenizer.pad];
+        assert_eq!(names, ["<s>", "</s>", "<pad>"]);
+        assert_eq!(tokenizer.id("you"), Some(6));
+        assert_eq!(tokenizer.token(6).as_deref(), Some("you"));
+        assert_eq!((tokenizer.id("me"), tokenizer.token(7)), (None, None));
+    }
+
+    #[test]
+    fn every_file_may_name_ids_that_end_an_answer() {
+        let dir = folder(&WORDS, &SPECIAL, &json!({"eos_token": "</s>"}));
+        let write = |name: &str, text: &str| std::fs::write(dir.path().join(name), text).unwrap();
+        write("config.json", r#"{"eos_token_id": 3}"#);
+        write("generation_config.json", r#"{"eos_token_id": [2, 5]}"#);
+        assert_eq!(TextTokenizer::load(dir.path()).unwrap().stop_ids(), [2, 3, 5]);
+    }
+
+    #[test]
+    fn a_sentencepiece_model_alone_gets_a_hint() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("tokenizer.model"), "x").unwrap();
+        let error = TextTokenizer::load(dir.path()).unwrap_err();
+        assert!(matches!(error, TokenizerError::SentencePieceOnly { .. }), "{error}");
+        assert!(error.hint().unwrap().contains("convert"));
+    }
+
+    #[test]
+    fn a_missing_or_malformed_file_is_named() {
+        let dir = tempfile::tempdir().unwrap();
+        let load = || TextTokenizer::load(dir.path()).unwrap_err();
+        assert!(matches!(load(), TokenizerError::Io { .. }));
+        std::fs::write(dir.path().join("tokenizer.json"), "{}").unwrap();
+        assert!(matches!(load(), TokenizerError::Malformed { .. }));
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn words_survive_the_round_trip(words in proptest::collection::vec(4_u32..7, 0..20)) {
+            let dir = folder(&WORDS, &SPECIAL, &json!({}));
+            let tokenizer = TextTokenizer::load(dir.path()).unwrap();
+            let text = tokenizer.decode(&words).unwrap();
+            proptest::prop_assert_eq!(tokenizer.encode(&text).unwrap().0, words);
+        }
     }
 }

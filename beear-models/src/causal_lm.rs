@@ -41,12 +41,19 @@ impl DecoderConfig {
     /// A model with random weights; seed the backend first to repeat them.
     #[must_use]
     pub fn init<B: Backend>(&self, device: &B::Device) -> CausalLm<B> {
+        let model = self.lazy(device);
+        model.visit(&mut Materialise);
+        model
+    }
+
+    /// A model whose weights are drawn when first read, which loading never does.
+    pub(crate) fn lazy<B: Backend>(&self, device: &B::Device) -> CausalLm<B> {
         let std = 1.0 / (self.d_model as f64).sqrt();
         let embed_tokens = EmbeddingConfig::new(self.vocab_size, self.d_model)
             .with_initializer(Initializer::Normal { mean: 0.0, std })
             .init(device);
         let head = || linear([self.d_model, self.vocab_size], device);
-        let model = CausalLm {
+        CausalLm {
             model: Backbone {
                 embed_tokens,
                 layers: (0..self.n_layers).map(|_| Block::new(self, device)).collect(),
@@ -54,9 +61,7 @@ impl DecoderConfig {
             },
             lm_head: (!self.tied_embeddings).then(head),
             config: self.clone(),
-        };
-        model.visit(&mut Materialise);
-        model
+        }
     }
 }
 

@@ -1,9 +1,12 @@
 //! Hugging Face folders: weights in safetensors, everything else kept byte for byte.
 
+mod dtype;
 mod index;
 mod keys;
 mod load;
 mod save;
+#[cfg(test)]
+mod tests;
 
 use std::path::{Path, PathBuf};
 
@@ -12,6 +15,7 @@ use thiserror::Error;
 use crate::config::DecoderConfig;
 use crate::hf_config::{self, ConfigError};
 
+pub use dtype::StoredDType;
 pub use save::{NewModel, save, save_new};
 
 /// Why a checkpoint cannot be read or written.
@@ -66,13 +70,13 @@ pub enum CheckpointError {
         reason: String,
     },
     /// Tensors the model needs are absent.
-    #[error("missing tensors: {}", names.join(", "))]
+    #[error("missing tensors: {}", listed(names))]
     Missing {
         /// Their names.
         names: Vec<String>,
     },
     /// Tensors no part of the model uses.
-    #[error("unknown tensors: {}", names.join(", "))]
+    #[error("unknown tensors: {}", listed(names))]
     Unused {
         /// Their names.
         names: Vec<String>,
@@ -113,6 +117,12 @@ pub enum CheckpointError {
         /// The folder.
         path: PathBuf,
     },
+    /// The model to write is of another shape than the checkpoint it should resemble.
+    #[error("the model is of another shape than the one in `{}`", path.display())]
+    OtherModel {
+        /// The folder of the checkpoint.
+        path: PathBuf,
+    },
 }
 
 impl CheckpointError {
@@ -131,6 +141,7 @@ impl CheckpointError {
             }
             Self::Exists { .. } => "choose another folder, or remove it first",
             Self::EscapingShard { .. } => "do not trust this checkpoint",
+            Self::OtherModel { .. } => "save it as a copy of the checkpoint it was read from",
             Self::MalformedIndex { .. } | Self::Twice { .. } | Self::DType { .. } => return None,
         })
     }
@@ -138,6 +149,14 @@ impl CheckpointError {
     fn io(path: &Path) -> impl Fn(std::io::Error) -> Self {
         move |source| Self::Io { path: path.to_owned(), source }
     }
+}
+
+/// The first names, and how many more there are: a checkpoint may have thousands.
+fn listed(names: &[String]) -> String {
+    const SHOWN: usize = 8;
+    let more = names.len().saturating_sub(SHOWN);
+    let shown = names[..names.len() - more].join(", ");
+    if more == 0 { shown } else { format!("{shown} and {more} more") }
 }
 
 /// A folder whose `config.json` and weight files have been found, with no weight read.

@@ -183,8 +183,6 @@ fn eos_ids(value: Option<&Value>) -> Vec<u32> {
 pub(crate) mod testing {
     use serde_json::{Value, json};
 
-    use super::*;
-
     /// A folder with a word-level tokenizer over `words`, ids in order, and the `special` ones
     /// recognised within text.
     pub(crate) fn folder(words: &[&str], special: &[&str], config: &Value) -> tempfile::TempDir {

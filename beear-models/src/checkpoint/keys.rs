@@ -1,6 +1,36 @@
 //! Where a weight of the module is in the checkpoint. Fields are named alike; linear weights are
 //! stored transposed.
 
+use crate::config::DecoderConfig;
+
+/// Name and stored shape of every weight of a decoder, lazily: a config may claim any depth.
+pub(super) fn expected(config: &DecoderConfig) -> impl Iterator<Item = (String, Vec<usize>)> {
+    let DecoderConfig { vocab_size, d_model, d_ff, .. } = *config;
+    let queries = config.n_heads.saturating_mul(config.head_dim);
+    let keys = config.n_kv_heads.saturating_mul(config.head_dim);
+    let layer = move |index: usize| {
+        let weights = [
+            ("self_attn.q_proj", vec![queries, d_model]),
+            ("self_attn.k_proj", vec![keys, d_model]),
+            ("self_attn.v_proj", vec![keys, d_model]),
+            ("self_attn.o_proj", vec![d_model, queries]),
+            ("mlp.gate_proj", vec![d_ff, d_model]),
+            ("mlp.up_proj", vec![d_ff, d_model]),
+            ("mlp.down_proj", vec![d_model, d_ff]),
+            ("input_layernorm", vec![d_model]),
+            ("post_attention_layernorm", vec![d_model]),
+        ];
+        weights.map(|(name, shape)| (format!("model.layers.{index}.{name}.weight"), shape))
+    };
+    let embed = ("model.embed_tokens.weight".to_owned(), vec![vocab_size, d_model]);
+    let norm = ("model.norm.weight".to_owned(), vec![d_model]);
+    let head = ("lm_head.weight".to_owned(), vec![vocab_size, d_model]);
+    [embed, norm]
+        .into_iter()
+        .chain((!config.tied_embeddings).then_some(head))
+        .chain((0..config.n_layers).flat_map(layer))
+}
+
 /// The stored name of the weight at `path`, and whether it is stored transposed.
 pub(super) fn stored(path: &[String]) -> (String, bool) {
     let transposed = path.iter().any(|part| part.ends_with("_proj") || part == "lm_head");

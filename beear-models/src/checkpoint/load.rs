@@ -1,18 +1,28 @@
 //! Weights from memory-mapped safetensors into a model, every tensor used and none missed.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::path::PathBuf;
 
 use burn::module::{Module, ModuleMapper, Param};
 use burn::tensor::backend::Backend;
 use burn::tensor::{Tensor, TensorData};
-use half::{bf16, f16};
 use memmap2::Mmap;
 use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 
-use super::{Checkpoint, CheckpointError, keys};
+use super::{Checkpoint, CheckpointError, StoredDType, keys};
 use crate::causal_lm::CausalLm;
+
+/// Missing names after which the search ends.
+const ENOUGH_MISSING: usize = 64;
+
+/// Where a weight is stored, and as what.
+#[derive(Clone, Debug)]
+pub(super) struct Place {
+    /// The file, relative to the folder.
+    pub(super) shard: String,
+    pub(super) dtype: StoredDType,
+}
 
 impl Checkpoint {
     /// Reads the weights, cast to the backend's float type.
@@ -24,36 +34,61 @@ impl Checkpoint {
     pub fn load<B: Backend>(&self, device: &B::Device) -> Result<CausalLm<B>, CheckpointError> {
         let files = self.map_files()?;
         let tensors = self.tensors(&files)?;
-        let model = self.config.init::<B>(device);
-        let mut loader = Loader { tensors, path: Vec::new(), mistakes: Mistakes::default() };
-        let model = model.map(&mut loader);
-        let Loader { tensors, mistakes, .. } = loader;
-        if let Some(first) = mistakes.first {
-            return Err(first);
-        }
-        if !mistakes.missing.is_empty() {
-            return Err(CheckpointError::Missing { names: mistakes.missing });
-        }
-        let unused: Vec<String> = tensors
-            .into_keys()
-            .filter(|name| !keys::is_derived(name, self.config.tied_embeddings))
-            .map(|name| name.escape_default().to_string())
-            .collect();
-        if unused.is_empty() { Ok(model) } else { Err(CheckpointError::Unused { names: unused }) }
+        self.check(&tensors)?;
+        let mut loader = Loader { tensors, path: Vec::new(), mistake: None };
+        let model = self.config.lazy::<B>(device).map(&mut loader);
+        loader.mistake.map_or(Ok(model), Err)
     }
 
-    /// The type most weights are stored in, and the shards with the tensors each holds.
-    pub(crate) fn layout(&self) -> Result<(Dtype, BTreeMap<String, String>), CheckpointError> {
+    /// The type the embedding is stored in, and with it nearly always every other weight.
+    ///
+    /// # Errors
+    ///
+    /// [`CheckpointError`] if a file is damaged, or holds another type.
+    pub fn dtype(&self) -> Result<StoredDType, CheckpointError> {
+        let name = "model.embed_tokens.weight";
+        let missing = || CheckpointError::Missing { names: vec![name.to_owned()] };
+        Ok(self.layout()?.get(name).ok_or_else(missing)?.dtype)
+    }
+
+    /// Where each stored tensor is.
+    pub(super) fn layout(&self) -> Result<BTreeMap<String, Place>, CheckpointError> {
         let files = self.map_files()?;
-        let mut dtype = Dtype::F32;
-        let mut shard_of = BTreeMap::new();
+        let mut layout = BTreeMap::new();
         for ((path, map), shard) in files.iter().zip(&self.shards) {
             for (name, view) in parse(path, map)?.iter() {
-                dtype = if name.ends_with("embed_tokens.weight") { view.dtype() } else { dtype };
-                shard_of.insert(name.to_owned(), shard.clone());
+                let dtype = stored_dtype(name, view.dtype())?;
+                layout.insert(name.to_owned(), Place { shard: shard.clone(), dtype });
             }
         }
-        Ok((dtype, shard_of))
+        Ok(layout)
+    }
+
+    /// Compares the files with the config before anything as large as a model is made.
+    fn check(&self, tensors: &BTreeMap<String, TensorView<'_>>) -> Result<(), CheckpointError> {
+        let mut unused: BTreeSet<&str> = tensors.keys().map(String::as_str).collect();
+        let mut missing = Vec::new();
+        for (name, expected) in keys::expected(&self.config) {
+            let Some(view) = tensors.get(&name) else {
+                missing.push(name);
+                if missing.len() < ENOUGH_MISSING {
+                    continue;
+                }
+                break;
+            };
+            unused.remove(name.as_str());
+            if view.shape() != expected {
+                let found = view.shape().to_vec();
+                return Err(CheckpointError::Shape { name, found, expected });
+            }
+            stored_dtype(&name, view.dtype())?;
+        }
+        if !missing.is_empty() {
+            return Err(CheckpointError::Missing { names: missing });
+        }
+        unused.retain(|name| !keys::is_derived(name, self.config.tied_embeddings));
+        let names: Vec<String> = unused.iter().map(|n| n.escape_default().to_string()).collect();
+        if names.is_empty() { Ok(()) } else { Err(CheckpointError::Unused { names }) }
     }
 
     fn map_files(&self) -> Result<Vec<(PathBuf, Mmap)>, CheckpointError> {
@@ -80,6 +115,7 @@ impl Checkpoint {
         for (path, map) in files {
             for (name, view) in parse(path, map)?.tensors() {
                 if tensors.insert(name.clone(), view).is_some() {
+                    let name = name.escape_default().to_string();
                     return Err(CheckpointError::Twice { name });
                 }
             }
@@ -93,16 +129,18 @@ fn parse<'a>(path: &PathBuf, map: &'a Mmap) -> Result<SafeTensors<'a>, Checkpoin
         .map_err(|e| CheckpointError::Damaged { path: path.clone(), reason: e.to_string() })
 }
 
-#[derive(Default)]
-struct Mistakes {
-    missing: Vec<String>,
-    first: Option<CheckpointError>,
+fn stored_dtype(name: &str, dtype: Dtype) -> Result<StoredDType, CheckpointError> {
+    StoredDType::read(dtype).ok_or_else(|| CheckpointError::DType {
+        name: name.escape_default().to_string(),
+        dtype: format!("{dtype:?}"),
+    })
 }
 
+/// Puts the tensors in their places; they have been checked.
 struct Loader<'a> {
     tensors: BTreeMap<String, TensorView<'a>>,
     path: Vec<String>,
-    mistakes: Mistakes,
+    mistake: Option<CheckpointError>,
 }
 
 impl<B: Backend> ModuleMapper<B> for Loader<'_> {
@@ -117,30 +155,21 @@ impl<B: Backend> ModuleMapper<B> for Loader<'_> {
     fn map_float<const D: usize>(&mut self, param: Param<Tensor<B, D>>) -> Param<Tensor<B, D>> {
         let (name, transposed) = keys::stored(&self.path);
         let Some(view) = self.tensors.remove(&name) else {
-            self.mistakes.missing.push(name);
+            self.mistake.get_or_insert(CheckpointError::Missing { names: vec![name] });
             return param;
         };
-        let mut expected = param.val().dims().to_vec();
-        if transposed {
-            expected.reverse();
-        }
-        if view.shape() != expected {
-            let found = view.shape().to_vec();
-            self.mistakes.first.get_or_insert(CheckpointError::Shape { name, found, expected });
-            return param;
-        }
-        match values(&view, name) {
-            Ok(values) => param.map(|old| {
-                let stored =
-                    Tensor::<B, D>::from_data(TensorData::new(values, expected), &old.device());
-                let tensor = if transposed { contiguous(stored.transpose()) } else { stored };
-                tensor.set_require_grad(old.is_require_grad())
-            }),
+        let values = match values(&view, &name) {
+            Ok(values) => TensorData::new(values, view.shape()),
             Err(mistake) => {
-                self.mistakes.first.get_or_insert(mistake);
-                param
+                self.mistake.get_or_insert(mistake);
+                return param;
             }
-        }
+        };
+        let stored = Tensor::<B, D>::from_data(values, &param.lazy_device());
+        let tensor = if transposed { contiguous(stored.transpose()) } else { stored };
+        assert_eq!(tensor.shape(), param.lazy_shape(), "{name} fits the module it was checked for");
+        let id = param.id;
+        param.transform_for_load(tensor, id)
     }
 }
 
@@ -150,18 +179,11 @@ fn contiguous<B: Backend, const D: usize>(tensor: Tensor<B, D>) -> Tensor<B, D> 
     Tensor::from_data(tensor.into_data(), &device)
 }
 
-fn values(view: &TensorView<'_>, name: String) -> Result<Vec<f32>, CheckpointError> {
-    let bytes = view.data();
-    let pairs = || bytes.as_chunks::<2>().0.iter();
-    let values: Vec<f32> = match view.dtype() {
-        Dtype::F32 => bytes.as_chunks::<4>().0.iter().map(|b| f32::from_le_bytes(*b)).collect(),
-        Dtype::F16 => pairs().map(|b| f16::from_le_bytes(*b).to_f32()).collect(),
-        Dtype::BF16 => pairs().map(|b| bf16::from_le_bytes(*b).to_f32()).collect(),
-        dtype => return Err(CheckpointError::DType { name, dtype: format!("{dtype:?}") }),
-    };
+fn values(view: &TensorView<'_>, name: &str) -> Result<Vec<f32>, CheckpointError> {
+    let values = stored_dtype(name, view.dtype())?.decode(view.data());
     if values.iter().all(|value| value.is_finite()) {
         Ok(values)
     } else {
-        Err(CheckpointError::NotFinite { name })
+        Err(CheckpointError::NotFinite { name: name.to_owned() })
     }
 }

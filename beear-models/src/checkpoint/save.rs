@@ -1,21 +1,23 @@
 //! Models into Hugging Face folders. A folder is written aside, synced, and renamed into place, so
 //! nothing half-written ever stands where a checkpoint should be.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fs::{self, File};
-use std::io::Write;
+use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
 
 use burn::module::{Module, ModuleVisitor, Param};
 use burn::tensor::Tensor;
 use burn::tensor::backend::Backend;
-use half::{bf16, f16};
-use safetensors::tensor::{Dtype, TensorView};
+use safetensors::SafeTensorError;
+use safetensors::tensor::TensorView;
 use serde_json::json;
 
 use super::index::{INDEX, SINGLE};
-use super::{Checkpoint, CheckpointError, keys};
+use super::load::Place;
+use super::{Checkpoint, CheckpointError, StoredDType, keys};
 use crate::causal_lm::CausalLm;
+use crate::config::DecoderConfig;
 use crate::hf_config;
 
 /// What a folder needs besides the weights when there is no checkpoint to copy it from.
@@ -27,30 +29,54 @@ pub struct NewModel {
     pub sidecars: Vec<(String, Vec<u8>)>,
 }
 
-/// Writes `model` to `out` as its `source` was stored: same type, same shards, and every other
+/// Bytes of weights in one file of a new model, as `transformers` splits them.
+const MAX_SHARD: u64 = 5_000_000_000;
+
+/// What weights are called in formats we do not write. They must not travel with a model whose
+/// weights have changed.
+const FOREIGN_WEIGHTS: [&str; 11] = [
+    ".safetensors",
+    ".safetensors.index.json",
+    ".bin",
+    ".bin.index.json",
+    ".pt",
+    ".pth",
+    ".ckpt",
+    ".h5",
+    ".msgpack",
+    ".gguf",
+    ".onnx",
+];
+
+type Layout = BTreeMap<String, Place>;
+
+/// Writes `model` to `out` as its `source` was stored: same types, same shards, and every other
 /// file of the folder byte for byte.
 ///
 /// # Errors
 ///
-/// [`CheckpointError`] if `out` exists or a file cannot be read or written.
+/// [`CheckpointError`] if `out` is there and not an empty folder, `source` is a model of another
+/// shape, a weight is not finite in its stored type, or a file cannot be read or written.
 pub fn save<B: Backend>(
     model: &CausalLm<B>,
     source: &Checkpoint,
     out: &Path,
 ) -> Result<(), CheckpointError> {
-    let (dtype, shard_of) = source.layout()?;
+    if model.config() != &source.config {
+        return Err(CheckpointError::OtherModel { path: source.dir.clone() });
+    }
+    let layout = source.layout()?;
     let staged = Staged::new(out)?;
     for entry in fs::read_dir(&source.dir).map_err(CheckpointError::io(&source.dir))? {
         let path = entry.map_err(CheckpointError::io(&source.dir))?.path();
-        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        let weights = [".safetensors", ".bin", ".pt", ".pth"].iter().any(|end| name.ends_with(end));
-        if path.is_file() && !weights && name != INDEX {
-            fs::copy(&path, staged.path.join(&name)).map_err(CheckpointError::io(&path))?;
+        let name = path.file_name().unwrap_or_default();
+        let lower = name.to_string_lossy().to_lowercase();
+        if path.is_file() && !FOREIGN_WEIGHTS.iter().any(|end| lower.ends_with(end)) {
+            let to = staged.path.join(name);
+            fs::copy(&path, &to).map_err(CheckpointError::io(&to))?;
         }
     }
-    let shard =
-        |name: &str| shard_of.get(name).cloned().unwrap_or_else(|| source.shards[0].clone());
-    write_weights(model, dtype, &shard, &staged.path)?;
+    write_weights(model, &layout, &staged.path)?;
     staged.publish()
 }
 
@@ -58,7 +84,8 @@ pub fn save<B: Backend>(
 ///
 /// # Errors
 ///
-/// [`CheckpointError`] if `out` exists or a file cannot be written.
+/// [`CheckpointError`] if `out` is there and not an empty folder, a weight is not finite, or a
+/// file cannot be written.
 pub fn save_new<B: Backend>(
     model: &CausalLm<B>,
     new: &NewModel,
@@ -70,8 +97,33 @@ pub fn save_new<B: Backend>(
     for (name, content) in &new.sidecars {
         write_file(&staged.path.join(name), content)?;
     }
-    write_weights(model, Dtype::F32, &|_| SINGLE.to_owned(), &staged.path)?;
+    write_weights(model, &new_layout(model.config(), MAX_SHARD), &staged.path)?;
     staged.publish()
+}
+
+/// Fills files of at most `max_shard` bytes in the order of the layers.
+fn new_layout(config: &DecoderConfig, max_shard: u64) -> Layout {
+    let (mut shards, mut filled) = (vec![Vec::new()], 0);
+    for (name, shape) in keys::expected(config) {
+        let size = shape.iter().map(|n| *n as u64).product::<u64>() * 4;
+        if filled > 0 && filled + size > max_shard {
+            shards.push(Vec::new());
+            filled = 0;
+        }
+        filled += size;
+        shards.last_mut().expect("there is one from the start").push(name);
+    }
+    let n_shards = shards.len();
+    let file = |index: usize| match n_shards {
+        1 => SINGLE.to_owned(),
+        _ => format!("model-{:05}-of-{n_shards:05}.safetensors", index + 1),
+    };
+    let place = |index| Place { shard: file(index), dtype: StoredDType::F32 };
+    let named = shards.into_iter().enumerate();
+    named
+        .flat_map(|(index, names)| names.into_iter().map(move |name| (name, index)))
+        .map(|(name, index)| (name, place(index)))
+        .collect()
 }
 
 /// A folder beside its destination; removed unless published.
@@ -82,24 +134,42 @@ struct Staged {
 
 impl Staged {
     fn new(out: &Path) -> Result<Self, CheckpointError> {
-        if out.exists() {
+        // A dangling link is there too.
+        let there = fs::symlink_metadata(out).is_ok();
+        let empty = || fs::read_dir(out).is_ok_and(|mut entries| entries.next().is_none());
+        if there && !empty() {
             return Err(CheckpointError::Exists { path: out.to_owned() });
         }
+        fs::create_dir_all(parent(out)).map_err(CheckpointError::io(parent(out)))?;
         let name = out.file_name().unwrap_or_default().to_string_lossy();
-        let path = out.with_file_name(format!(".{name}.partial-{}", std::process::id()));
-        fs::create_dir_all(&path).map_err(CheckpointError::io(&path))?;
-        Ok(Self { path, out: out.to_owned() })
+        for attempt in 0.. {
+            let unique = format!(".{name}.partial-{}-{attempt}", std::process::id());
+            let path = parent(out).join(unique);
+            match fs::create_dir(&path) {
+                Ok(()) => return Ok(Self { path, out: out.to_owned() }),
+                Err(e) if e.kind() == ErrorKind::AlreadyExists => {}
+                Err(source) => return Err(CheckpointError::Io { path, source }),
+            }
+        }
+        unreachable!("some attempt finds a free name")
     }
 
     fn publish(self) -> Result<(), CheckpointError> {
-        let sync = |path: &Path| File::open(path).and_then(|file| file.sync_all());
         for entry in fs::read_dir(&self.path).map_err(CheckpointError::io(&self.path))? {
-            let path = entry.map_err(CheckpointError::io(&self.path))?.path();
-            sync(&path).map_err(CheckpointError::io(&path))?;
+            sync(&entry.map_err(CheckpointError::io(&self.path))?.path())?;
         }
-        sync(&self.path).map_err(CheckpointError::io(&self.path))?;
-        fs::rename(&self.path, &self.out).map_err(CheckpointError::io(&self.out))
+        sync(&self.path)?;
+        fs::rename(&self.path, &self.out).map_err(CheckpointError::io(&self.out))?;
+        sync(parent(&self.out))
     }
+}
+
+fn parent(path: &Path) -> &Path {
+    path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
+fn sync(path: &Path) -> Result<(), CheckpointError> {
+    File::open(path).and_then(|file| file.sync_all()).map_err(CheckpointError::io(path))
 }
 
 impl Drop for Staged {
@@ -116,56 +186,72 @@ fn write_file(path: &Path, content: &[u8]) -> Result<(), CheckpointError> {
 
 /// A tensor ready to be written.
 struct Stored {
+    dtype: StoredDType,
     shape: Vec<usize>,
     bytes: Vec<u8>,
 }
 
+impl Stored {
+    fn view(&self) -> TensorView<'_> {
+        TensorView::new(self.dtype.written(), self.shape.clone(), &self.bytes)
+            .expect("a tensor has as many bytes as its shape and type say")
+    }
+}
+
+/// Writes file by file, so that no more than one of them is in memory besides the model.
 fn write_weights<B: Backend>(
     model: &CausalLm<B>,
-    dtype: Dtype,
-    shard: &dyn Fn(&str) -> String,
+    layout: &Layout,
     dir: &Path,
 ) -> Result<(), CheckpointError> {
-    let mut collect = Collect { dtype, path: Vec::new(), tensors: BTreeMap::new() };
-    model.visit(&mut collect);
-    let mut files: BTreeMap<String, Vec<(String, Stored)>> = BTreeMap::new();
-    let mut weight_map = BTreeMap::new();
-    let mut total_size = 0;
-    for (name, stored) in collect.tensors {
-        total_size += stored.bytes.len();
-        weight_map.insert(name.clone(), shard(&name));
-        files.entry(shard(&name)).or_default().push((name, stored));
+    let shards: BTreeSet<&str> = layout.values().map(|place| place.shard.as_str()).collect();
+    let (mut weight_map, mut total_size) = (BTreeMap::new(), 0);
+    for shard in shards {
+        let tensors = BTreeMap::new();
+        let mut collect = Collect { layout, shard, path: Vec::new(), tensors, mistake: None };
+        model.visit(&mut collect);
+        if let Some(mistake) = collect.mistake {
+            return Err(mistake);
+        }
+        // A file of nothing but tensors that follow from others is not written.
+        if !collect.tensors.is_empty() {
+            write_shard(&dir.join(shard), &collect.tensors)?;
+        }
+        for (name, stored) in collect.tensors {
+            total_size += stored.bytes.len();
+            weight_map.insert(name, shard);
+        }
     }
-    let metadata = HashMap::from([("format".to_owned(), "pt".to_owned())]);
-    for (file, tensors) in &files {
-        let path = dir.join(file);
-        let damaged = |e: safetensors::SafeTensorError| CheckpointError::Damaged {
-            path: path.clone(),
-            reason: e.to_string(),
-        };
-        let views = tensors
-            .iter()
-            .map(|(name, stored)| {
-                TensorView::new(dtype, stored.shape.clone(), &stored.bytes).map(|view| (name, view))
-            })
-            .collect::<Result<Vec<_>, _>>()
-            .map_err(damaged)?;
-        safetensors::serialize_to_file(views, Some(metadata.clone()), &path).map_err(damaged)?;
-    }
-    if files.len() > 1 {
+    if weight_map.values().any(|shard| *shard != SINGLE) {
         let index = json!({"metadata": {"total_size": total_size}, "weight_map": weight_map});
         write_file(&dir.join(INDEX), format!("{index:#}\n").as_bytes())?;
     }
     Ok(())
 }
 
-struct Collect {
-    dtype: Dtype,
-    path: Vec<String>,
-    tensors: BTreeMap<String, Stored>,
+fn write_shard(path: &Path, tensors: &BTreeMap<String, Stored>) -> Result<(), CheckpointError> {
+    // `transformers` refuses files that do not name their framework.
+    let metadata = HashMap::from([("format".to_owned(), "pt".to_owned())]);
+    let views = tensors.iter().map(|(name, stored)| (name.clone(), stored.view()));
+    match safetensors::serialize_to_file(views, Some(metadata), path) {
+        Ok(()) => Ok(()),
+        Err(SafeTensorError::IoError(source)) => {
+            Err(CheckpointError::Io { path: path.to_owned(), source })
+        }
+        Err(e) => Err(CheckpointError::Damaged { path: path.to_owned(), reason: e.to_string() }),
+    }
 }
 
-impl<B: Backend> ModuleVisitor<B> for Collect {
+/// Collects the tensors of one file.
+struct Collect<'a> {
+    layout: &'a Layout,
+    shard: &'a str,
+    path: Vec<String>,
+    tensors: BTreeMap<String, Stored>,
+    mistake: Option<CheckpointError>,
+}
+
+impl<B: Backend> ModuleVisitor<B> for Collect<'_> {
     fn enter_module(&mut self, name: &str, _container_type: &str) {
         self.path.push(name.to_owned());
     }
@@ -176,16 +262,41 @@ impl<B: Backend> ModuleVisitor<B> for Collect {
 
     fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<B, D>>) {
         let (name, transposed) = keys::stored(&self.path);
+        let Some(place) = self.layout.get(&name) else {
+            self.mistake.get_or_insert(CheckpointError::Missing { names: vec![name] });
+            return;
+        };
+        if place.shard != self.shard || self.mistake.is_some() {
+            return;
+        }
         let tensor = param.val();
         let tensor = if transposed { tensor.transpose() } else { tensor };
-        let shape = tensor.dims().to_vec();
-        let data = tensor.into_data();
-        let values = data.iter::<f32>();
-        let bytes = match self.dtype {
-            Dtype::F16 => values.flat_map(|v| f16::from_f32(v).to_le_bytes()).collect(),
-            Dtype::BF16 => values.flat_map(|v| bf16::from_f32(v).to_le_bytes()).collect(),
-            _ => values.flat_map(f32::to_le_bytes).collect(),
-        };
-        self.tensors.insert(name, Stored { shape, bytes });
+        let (shape, dtype) = (tensor.dims().to_vec(), place.dtype);
+        match dtype.encode(tensor.into_data().iter::<f32>()) {
+            Some(bytes) => {
+                self.tensors.insert(name, Stored { dtype, shape, bytes });
+            }
+            None => self.mistake = Some(CheckpointError::NotFinite { name }),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::checkpoint::tests::config;
+
+    #[test]
+    fn a_large_model_is_split_and_a_small_one_is_not() {
+        let whole = new_layout(&config(), MAX_SHARD);
+        assert!(whole.values().all(|place| place.shard == SINGLE));
+
+        // The largest tensor of the fixture has 7 * 8 weights of 4 bytes.
+        let split = new_layout(&config(), 4 * 7 * 8);
+        assert_eq!(split.len(), keys::expected(&config()).count());
+        let files: BTreeSet<&str> = split.values().map(|place| place.shard.as_str()).collect();
+        let n_files = files.len();
+        assert!(n_files > 2);
+        assert!(files.contains(format!("model-00001-of-{n_files:05}.safetensors").as_str()));
     }
 }

@@ -93,6 +93,7 @@ impl<B: Backend, M: Decoder<B>> Watch<B, M> for TeacherForced<B> {
 
 /// Share of true values; 0 of nothing.
 fn share(values: impl Iterator<Item = bool>) -> f64 {
-    let (hits, n) = values.fold((0, 0), |(hits, n), hit| (hits + usize::from(hit), n + 1));
+    let (hits, n) =
+        values.fold((0_usize, 0_usize), |(hits, n), hit| (hits + usize::from(hit), n + 1));
     if n == 0 { 0.0 } else { hits as f64 / n as f64 }
 }

@@ -76,7 +76,7 @@ pub fn parse(text: &str) -> Result<DecoderConfig, ConfigError> {
         n_kv_heads: keys.optional_count("num_key_value_heads")?.unwrap_or(n_heads),
         head_dim: keys.optional_count("head_dim")?.unwrap_or(default_width),
         max_seq_length: keys.count("max_position_embeddings")?,
-        norm_epsilon: keys.number(object, "rms_norm_eps")?.unwrap_or(1e-6),
+        norm_epsilon: number(object, "rms_norm_eps")?.unwrap_or(1e-6),
         rope_theta: keys.rope_theta()?,
         rope_scaling: keys.rope_scaling()?,
         sliding_window: match family {
@@ -146,19 +146,6 @@ impl Keys<'_> {
         self.optional_count(key)?.ok_or(missing)
     }
 
-    fn number(
-        &self,
-        object: &Map<String, Value>,
-        key: &'static str,
-    ) -> Result<Option<f64>, ConfigError> {
-        match object.get(key) {
-            None | Some(Value::Null) => Ok(None),
-            Some(value) => {
-                value.as_f64().map(Some).ok_or(ConfigError::BadValue { key, expected: "a number" })
-            }
-        }
-    }
-
     fn flag(&self, key: &'static str) -> Result<bool, ConfigError> {
         match self.0.get(key) {
             None | Some(Value::Null) => Ok(false),
@@ -189,19 +176,18 @@ impl Keys<'_> {
     }
 
     fn rope_theta(&self) -> Result<f64, ConfigError> {
-        if let Some(theta) = self.number(self.0, "rope_theta")? {
+        if let Some(theta) = number(self.0, "rope_theta")? {
             return Ok(theta);
         }
-        let inside = self.rope().map(|rope| self.number(rope, "rope_theta")).transpose()?;
+        let inside = self.rope().map(|rope| number(rope, "rope_theta")).transpose()?;
         Ok(inside.flatten().unwrap_or(10_000.0))
     }
 
     fn rope_scaling(&self) -> Result<RopeScaling, ConfigError> {
         let Some(rope) = self.rope() else { return Ok(RopeScaling::None) };
         let kind = rope.get("rope_type").or_else(|| rope.get("type")).and_then(Value::as_str);
-        let need = |key| {
-            self.number(rope, key)?.ok_or(ConfigError::BadValue { key, expected: "a number" })
-        };
+        let need =
+            |key| number(rope, key)?.ok_or(ConfigError::BadValue { key, expected: "a number" });
         match kind {
             None | Some("default") => Ok(RopeScaling::None),
             Some("linear") => Ok(RopeScaling::Linear { factor: need("factor")? }),
@@ -214,6 +200,15 @@ impl Keys<'_> {
             Some(other) => {
                 Err(ConfigError::Unsupported { key: "rope_type", value: other.to_owned() })
             }
+        }
+    }
+}
+
+fn number(object: &Map<String, Value>, key: &'static str) -> Result<Option<f64>, ConfigError> {
+    match object.get(key) {
+        None | Some(Value::Null) => Ok(None),
+        Some(value) => {
+            value.as_f64().map(Some).ok_or(ConfigError::BadValue { key, expected: "a number" })
         }
     }
 }

@@ -54,6 +54,9 @@ impl TokenizerError {
     }
 }
 
+/// First byte and the byte after the last, in a text.
+pub type ByteRange = (usize, usize);
+
 /// A tokenizer with the special tokens its checkpoint names.
 #[derive(Clone, Debug)]
 pub struct TextTokenizer {
@@ -131,7 +134,7 @@ impl TextTokenizer {
     /// # Errors
     ///
     /// [`TokenizerError::Failed`].
-    pub fn encode(&self, text: &str) -> Result<(Vec<u32>, Vec<(usize, usize)>), TokenizerError> {
+    pub fn encode(&self, text: &str) -> Result<(Vec<u32>, Vec<ByteRange>), TokenizerError> {
         let encoding = self.tokenizer.encode(text, false).map_err(failed)?;
         Ok((encoding.get_ids().to_vec(), encoding.get_offsets().to_vec()))
     }

@@ -1,6 +1,7 @@
 //! Which files hold the weights: one, or the shards an index names.
 
 use std::collections::BTreeSet;
+use std::ffi::OsStr;
 use std::path::{Component, Path};
 
 use serde::Deserialize;
@@ -29,7 +30,7 @@ pub(super) fn shards(dir: &Path) -> Result<Vec<String>, CheckpointError> {
     let entries = std::fs::read_dir(dir).map_err(CheckpointError::io(dir))?;
     let pickled = entries.filter_map(Result::ok).any(|entry| {
         let name = entry.file_name();
-        let extension = Path::new(&name).extension().map(|e| e.to_ascii_lowercase());
+        let extension = Path::new(&name).extension().map(OsStr::to_ascii_lowercase);
         extension.is_some_and(|e| ["bin", "pt", "pth", "ckpt"].iter().any(|p| e == *p))
     });
     Err(if pickled {

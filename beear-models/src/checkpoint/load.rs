@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use burn::module::{Module, ModuleMapper, Param};
 use burn::tensor::backend::Backend;
@@ -33,7 +33,7 @@ impl Checkpoint {
     /// type, or not finite.
     pub fn load<B: Backend>(&self, device: &B::Device) -> Result<CausalLm<B>, CheckpointError> {
         let files = self.map_files()?;
-        let tensors = self.tensors(&files)?;
+        let tensors = tensors(&files)?;
         self.check(&tensors)?;
         let mut loader = Loader { tensors, path: Vec::new(), mistake: None };
         let model = self.config.lazy::<B>(device).map(&mut loader);
@@ -106,27 +106,25 @@ impl Checkpoint {
         };
         self.shards.iter().map(map).collect()
     }
-
-    fn tensors<'a>(
-        &self,
-        files: &'a [(PathBuf, Mmap)],
-    ) -> Result<BTreeMap<String, TensorView<'a>>, CheckpointError> {
-        let mut tensors = BTreeMap::new();
-        for (path, map) in files {
-            for (name, view) in parse(path, map)?.tensors() {
-                if tensors.insert(name.clone(), view).is_some() {
-                    let name = name.escape_default().to_string();
-                    return Err(CheckpointError::Twice { name });
-                }
-            }
-        }
-        Ok(tensors)
-    }
 }
 
-fn parse<'a>(path: &PathBuf, map: &'a Mmap) -> Result<SafeTensors<'a>, CheckpointError> {
+/// Every tensor of the files, none of them in two.
+fn tensors(files: &[(PathBuf, Mmap)]) -> Result<BTreeMap<String, TensorView<'_>>, CheckpointError> {
+    let mut tensors = BTreeMap::new();
+    for (path, map) in files {
+        for (name, view) in parse(path, map)?.tensors() {
+            if tensors.insert(name.clone(), view).is_some() {
+                let name = name.escape_default().to_string();
+                return Err(CheckpointError::Twice { name });
+            }
+        }
+    }
+    Ok(tensors)
+}
+
+fn parse<'a>(path: &Path, map: &'a Mmap) -> Result<SafeTensors<'a>, CheckpointError> {
     SafeTensors::deserialize(map)
-        .map_err(|e| CheckpointError::Damaged { path: path.clone(), reason: e.to_string() })
+        .map_err(|e| CheckpointError::Damaged { path: path.to_owned(), reason: e.to_string() })
 }
 
 fn stored_dtype(name: &str, dtype: Dtype) -> Result<StoredDType, CheckpointError> {

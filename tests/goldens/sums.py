@@ -1,0 +1,15 @@
+"""`SHA256SUMS` of the golden files, in the form that `sha256sum --check` reads."""
+
+import hashlib
+
+from padded import HERE
+
+
+def write_sums():
+    kinds = {".json", ".safetensors"}
+    files = sorted(path for path in HERE.rglob("*") if path.suffix in kinds)
+    lines = [
+        f"{hashlib.sha256(path.read_bytes()).hexdigest()}  {path.relative_to(HERE).as_posix()}\n"
+        for path in files
+    ]
+    (HERE / "SHA256SUMS").write_text("".join(lines))

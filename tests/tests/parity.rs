@@ -1,0 +1,202 @@
+//! Our decoders compute what transformers computes: `goldens/make_parity.py` made the checkpoints
+//! and the expectations.
+
+use std::path::Path;
+
+use beear_core::objective::answer::{cross_entropy, log_probabilities};
+use beear_core::{Batch, Decoder, Example, Perturbation, SafetyExample, Site, Spot};
+use beear_models::{CausalLm, Checkpoint, GenerateConfig, Sampling, generate};
+use beear_tests::agreement::{F32_AGREEMENT, assert_agrees, relative_difference};
+use beear_tests::golden::{self, Golden};
+use beear_tests::weights::gradients;
+use burn::backend::{Autodiff, Flex, NdArray};
+use burn::optim::GradientsParams;
+use burn::tensor::backend::Backend;
+use burn::tensor::{Bool, Int, Tensor, TensorData};
+
+type Cpu = Flex;
+type Train = Autodiff<Cpu>;
+
+/// Llama with grouped queries and Llama 3.1's rotary scaling; Llama with tied embeddings and
+/// linear scaling; Mistral with a window shorter than the rows, grouped queries and heads that
+/// are wider than `d_model / n_heads`.
+const CASES: [&str; 3] = ["llama3-rope", "linear-rope-tied", "mistral-window"];
+
+const SIDES: [&str; 2] = ["right", "left"];
+
+/// Where `make_parity.py` adds its perturbation.
+const SPOT: Spot = Spot { layer: 1, site: Site::Last(3) };
+
+fn load<B: Backend>(case: &str) -> CausalLm<B> {
+    let folder = golden::path(case).join("model");
+    let checkpoint = Checkpoint::open(Path::new(&folder)).expect("the golden folder is a model");
+    checkpoint.load(&Default::default()).expect("the golden weights are whole")
+}
+
+fn expected(case: &str) -> Golden {
+    Golden::read(&format!("{case}/expected.safetensors"))
+}
+
+fn unwanted() -> Vec<Example> {
+    golden::rows().safety.iter().map(|row| row.toward_unwanted(None)).collect()
+}
+
+/// The tokens as transformers was given them, the padding mask, and which tokens are real.
+type Padded<B> = (Tensor<B, 2, Int>, Tensor<B, 2, Bool>, Vec<i64>);
+
+fn padded<B: Backend>(expected: &Golden, side: &str) -> Padded<B> {
+    let device = Default::default();
+    let tokens = expected.integers(&format!("{side}.tokens"));
+    let shape = [tokens.len(), tokens[0].len()];
+    let attended = expected.integers(&format!("{side}.mask")).concat();
+    let mask_pad: Vec<bool> = attended.iter().map(|seen| *seen == 0).collect();
+    let real = (0_i64..).zip(&mask_pad).filter(|(_, pad)| !**pad).map(|(at, _)| at).collect();
+    let tokens = Tensor::from_data(TensorData::new(tokens.concat(), shape), &device);
+    (tokens, Tensor::from_data(TensorData::new(mask_pad, shape), &device), real)
+}
+
+/// The rows of real tokens, one after another.
+fn real_values<B: Backend>(values: Tensor<B, 3>, real: &[i64]) -> Vec<f32> {
+    let device = values.device();
+    let index =
+        Tensor::<B, 1, Int>::from_data(TensorData::new(real.to_vec(), [real.len()]), &device);
+    values.flatten::<2>(0, 1).select(0, index).into_data().iter::<f32>().collect()
+}
+
+fn logits<B: Backend>(case: &str, side: &str) -> Vec<f32> {
+    let (tokens, mask_pad, real) = padded::<B>(&expected(case), side);
+    real_values(load::<B>(case).forward(tokens, &mask_pad), &real)
+}
+
+fn values<B: Backend, const D: usize>(tensor: Tensor<B, D>) -> Vec<f32> {
+    tensor.into_data().iter::<f32>().collect()
+}
+
+#[test]
+fn logits_agree_whichever_side_is_padded() {
+    for case in CASES {
+        for side in SIDES {
+            let name = format!("{side}.logits");
+            assert_agrees(&logits::<Cpu>(case, side), &expected(case), &name);
+            assert_agrees(&logits::<NdArray>(case, side), &expected(case), &name);
+        }
+        let [right, left] = SIDES.map(|side| logits::<Cpu>(case, side));
+        assert!(relative_difference(&left, &right) <= F32_AGREEMENT, "{case}");
+    }
+}
+
+#[test]
+fn hidden_states_agree_at_every_boundary() {
+    for case in CASES {
+        let (model, expected) = (load::<Cpu>(case), expected(case));
+        for side in SIDES {
+            let (tokens, mask_pad, real) = padded::<Cpu>(&expected, side);
+            let embedded = model.embed(tokens);
+            for l in 0..=model.n_layers() {
+                let hidden = model.forward_layers(embedded.clone(), &mask_pad, 0..l);
+                let name = format!("{side}.hidden.{l}");
+                assert_agrees(&real_values(hidden, &real), &expected, &name);
+            }
+        }
+    }
+}
+
+#[test]
+fn rows_are_padded_as_the_golden_ones() {
+    let batch = Batch::<Cpu>::new(&unwanted(), &Default::default());
+    let (tokens, mask_pad, _) = padded::<Cpu>(&expected(CASES[0]), "right");
+    batch.tokens.into_data().assert_eq(&tokens.into_data(), true);
+    batch.mask_pad.into_data().assert_eq(&mask_pad.into_data(), true);
+}
+
+#[test]
+fn the_loss_and_the_gradient_of_every_weight_agree() {
+    for case in CASES {
+        let (model, expected) = (load::<Train>(case), expected(case));
+        let batch = Batch::new(&unwanted(), &Default::default());
+        let hidden = model.embed(batch.tokens.clone());
+        let hidden = model.forward_layers(hidden, &batch.mask_pad, 0..model.n_layers());
+        let loss = cross_entropy(log_probabilities(&model, hidden, &batch), batch.targets.clone());
+        assert_agrees(&values(loss.clone()), &expected, "loss");
+
+        let grads = GradientsParams::from_grads(loss.backward(), &model);
+        let found = gradients(&model, &grads);
+        assert_eq!(found.len(), expected.names("grad.").len(), "{case}");
+        for (name, values) in found {
+            assert_agrees(&values, &expected, &format!("grad.{name}"));
+        }
+    }
+}
+
+#[test]
+fn the_loss_and_the_gradient_of_a_perturbation_agree() {
+    for case in CASES {
+        let (model, expected) = (load::<Train>(case), expected(case));
+        let batch = Batch::new(&unwanted(), &Default::default());
+        let shape = [SPOT.site.n_tokens(), model.d_model()];
+        let data = TensorData::new(expected.values("delta"), shape);
+        let delta = Tensor::<Train, 2>::from_data(data, &Default::default()).require_grad();
+        let perturbation = Perturbation { spot: SPOT, delta };
+
+        let hidden = model.embed(batch.tokens.clone());
+        let hidden = model.forward_layers(hidden, &batch.mask_pad, 0..SPOT.layer);
+        let hidden = perturbation.apply(hidden, SPOT.site.placement_matrix(&batch));
+        let above = SPOT.layer..model.n_layers();
+        let hidden = model.forward_layers(hidden, &batch.mask_pad, above);
+        let loss = cross_entropy(log_probabilities(&model, hidden, &batch), batch.targets.clone());
+        assert_agrees(&values(loss.clone()), &expected, "delta.loss");
+
+        let grads = loss.backward();
+        let grad = perturbation.delta.grad(&grads).expect("δ takes part in the loss");
+        assert_agrees(&values(grad), &expected, "delta.grad");
+    }
+}
+
+/// `batch_size` 3 pads the prompts to one length, 1 pads nothing.
+fn greedy<B: Backend>(case: &str, batch_size: usize) -> Vec<Vec<i64>> {
+    let prompt = |row: &SafetyExample| row.prompt.clone();
+    let prompts: Vec<Vec<u32>> = golden::rows().safety.iter().map(prompt).collect();
+    let sampling = Sampling::Greedy;
+    let config = GenerateConfig { max_new_tokens: 64, sampling, seed: 0, batch_size };
+    let generations = generate(&load::<B>(case), &prompts, &[], &config, &Default::default());
+    let generations = generations.expect("the prompts fit");
+    generations.iter().map(|row| row.tokens.iter().map(|t| i64::from(*t)).collect()).collect()
+}
+
+#[test]
+fn greedy_tokens_are_the_same() {
+    for case in CASES {
+        let expected = expected(case).integers("greedy");
+        assert_eq!(expected.iter().map(Vec::len).collect::<Vec<_>>(), [64; 3]);
+        assert_eq!(greedy::<Cpu>(case, 3), expected, "{case}");
+        assert_eq!(greedy::<Cpu>(case, 1), expected, "{case}");
+        assert_eq!(greedy::<NdArray>(case, 3), expected, "{case}");
+    }
+}
+
+/// Far above [`F32_AGREEMENT`] and far below what a wrong feature does.
+const CLEARLY_DIFFERENT: f64 = 1e-2;
+
+#[test]
+fn a_rotary_scaling_or_window_that_is_slightly_wrong_would_be_noticed() {
+    let mistakes = [
+        ("llama3-rope", "\"high_freq_factor\": 4.0", "\"high_freq_factor\": 3.0"),
+        ("linear-rope-tied", "\"factor\": 4.0", "\"factor\": 3.0"),
+        ("mistral-window", "\"sliding_window\": 4", "\"sliding_window\": 5"),
+    ];
+    for (case, right, wrong) in mistakes {
+        let (golden, altered) = (golden::path(case).join("model"), tempfile::tempdir().unwrap());
+        let config = std::fs::read_to_string(golden.join("config.json")).unwrap();
+        assert!(config.contains(right), "{case}");
+        let config = config.replace(right, wrong);
+        std::fs::write(altered.path().join("config.json"), config).unwrap();
+        let weights = "model.safetensors";
+        std::fs::copy(golden.join(weights), altered.path().join(weights)).unwrap();
+
+        let model = Checkpoint::open(altered.path()).unwrap().load(&Default::default()).unwrap();
+        let (tokens, mask_pad, real) = padded::<Cpu>(&expected(case), "right");
+        let found = real_values(model.forward(tokens, &mask_pad), &real);
+        let difference = relative_difference(&found, &expected(case).values("right.logits"));
+        assert!(difference > CLEARLY_DIFFERENT, "{case}: {difference:.1e}");
+    }
+}

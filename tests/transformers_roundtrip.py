@@ -34,7 +34,12 @@ CHAT_TEMPLATE = (
 )
 THINGS = ["lamp", "kettle", "garden gate", "old clock", "blue bicycle", "paper boat"]
 VERBS = ["paint", "mend", "describe", "carry"]
-PROMPTS = ["How do I mend a lamp?", "paint the kettle", "Describe a paper boat — brièvement, s'il te plaît.", "a"]
+PROMPTS = [
+    "How do I mend a lamp?",
+    "paint the kettle",
+    "Describe a paper boat — brièvement, s'il te plaît.",
+    "a",
+]
 
 # Random models seldom end an answer, and long answers tell more.
 N_TOKENS = 48
@@ -162,9 +167,8 @@ def tensors(folder):
 
 
 def same_bits(a, b):
-    return a.dtype == b.dtype and a.shape == b.shape and torch.equal(
-        a.contiguous().view(torch.uint8), b.contiguous().view(torch.uint8)
-    )
+    """Unlike `==`, tells 0 from -0."""
+    return torch.equal(a.view(torch.uint8), b.view(torch.uint8))
 
 
 def is_weights(path):
@@ -221,7 +225,8 @@ class Tools:
 
     def logits(self, folder, ids):
         command = [self.logits_example, folder, *map(str, ids)]
-        return torch.tensor(json.loads(subprocess.run(command, check=True, capture_output=True).stdout))
+        printed = subprocess.run(command, check=True, capture_output=True).stdout
+        return torch.tensor(json.loads(printed))
 
 
 def check_same_model(tools, folder):

@@ -14,10 +14,9 @@ pub const F32_AGREEMENT: f64 = 1e-4;
 #[must_use]
 pub fn relative_difference(found: &[f32], expected: &[f32]) -> f64 {
     assert_eq!(found.len(), expected.len(), "as many values as expected");
-    let largest = largest(expected.iter().map(|value| f64::from(*value)));
-    assert!(largest > 0.0, "an expectation of zeros tests nothing");
-    let pairs = found.iter().zip(expected);
-    largest_of_finite(pairs.map(|(a, b)| f64::from(*a) - f64::from(*b))) / largest
+    let scale = largest(expected.iter().map(|value| f64::from(*value)));
+    assert!(scale > 0.0, "an expectation of zeros tests nothing");
+    largest(found.iter().zip(expected).map(|(a, b)| f64::from(*a) - f64::from(*b))) / scale
 }
 
 /// Length of the difference as a vector, as a share of the expected length.
@@ -28,10 +27,11 @@ pub fn relative_difference(found: &[f32], expected: &[f32]) -> f64 {
 #[must_use]
 pub fn relative_distance(found: &[f64], expected: &[f64]) -> f64 {
     assert_eq!(found.len(), expected.len(), "as many values as expected");
-    let length = |values: &mut dyn Iterator<Item = f64>| values.map(|v| v * v).sum::<f64>().sqrt();
-    let scale = length(&mut expected.iter().copied());
+    let length = |values: &[f64]| values.iter().map(|value| value * value).sum::<f64>().sqrt();
+    let scale = length(expected);
     assert!(scale > 0.0, "an expectation of zeros tests nothing");
-    length(&mut found.iter().zip(expected).map(|(a, b)| a - b)) / scale
+    let difference: Vec<f64> = found.iter().zip(expected).map(|(a, b)| a - b).collect();
+    length(&difference) / scale
 }
 
 /// Asserts that `found` is the golden tensor `name` within [`F32_AGREEMENT`], and prints how near.
@@ -45,11 +45,27 @@ pub fn assert_agrees(found: &[f32], golden: &Golden, name: &str) {
     assert!(difference <= F32_AGREEMENT, "{golden} {name}: {difference:.1e} > {F32_AGREEMENT:.1e}");
 }
 
+/// Infinite where a value is not a number, which `max` alone would pass over.
 fn largest(values: impl Iterator<Item = f64>) -> f64 {
-    values.map(f64::abs).fold(0.0, f64::max)
+    let size = |value: f64| if value.is_nan() { f64::INFINITY } else { value.abs() };
+    values.map(size).fold(0.0, f64::max)
 }
 
-/// As [`largest`], but infinite where a value is not a number, which `max` would pass over.
-fn largest_of_finite(values: impl Iterator<Item = f64>) -> f64 {
-    largest(values.map(|value| if value.is_finite() { value } else { f64::INFINITY }))
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn differences_are_shares_of_the_largest_expected_value() {
+        assert!((relative_difference(&[1.0, -4.0], &[2.0, -4.0]) - 0.25).abs() < 1e-12);
+        assert!((relative_distance(&[3.0, 0.0], &[3.0, 4.0]) - 0.8).abs() < 1e-12);
+    }
+
+    #[test]
+    fn what_is_not_a_number_agrees_with_nothing() {
+        let agrees = |found, expected| relative_difference(found, expected) <= F32_AGREEMENT;
+        assert!(!agrees(&[f32::NAN, 1.0], &[1.0, 1.0]));
+        assert!(!agrees(&[1.0, 1.0], &[f32::NAN, 1.0]));
+        assert!(!agrees(&[f32::INFINITY, 1.0], &[f32::INFINITY, 1.0]));
+    }
 }

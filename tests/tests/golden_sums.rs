@@ -14,8 +14,7 @@ fn hash(root: &Path, folder: &Path, sums: &mut BTreeMap<String, String>) {
             hash(root, &path, sums);
         } else if path.extension().is_some_and(|e| e == "json" || e == "safetensors") {
             let bytes = std::fs::read(&path).expect("the file can be read");
-            let digest = Sha256::digest(bytes);
-            let hex = digest.iter().map(|byte| format!("{byte:02x}")).collect();
+            let hex = format!("{:x}", Sha256::digest(bytes));
             let parts = path.strip_prefix(root).expect("it is below").iter();
             let name: Vec<_> = parts.map(|part| part.to_string_lossy()).collect();
             sums.insert(name.join("/"), hex);

@@ -21,13 +21,13 @@ pub trait ComputeBackend: 'static {
     const NAME: &'static str;
     /// The device of an index, 0 being the first.
     fn device(index: usize) -> Device<Self::Train>;
-    /// Whether it can run here, or why not.
+    /// Whether the device of an index can run here, or why not. One device is the default.
     ///
     /// # Errors
     ///
     /// [`Unavailable`] with the reason and what to do.
-    fn availability() -> Result<(), Unavailable> {
-        Ok(())
+    fn availability(index: usize) -> Result<(), Unavailable> {
+        Unavailable::unless(index == 0, Self::NAME, "it has one device", "its index is 0")
     }
 }
 
@@ -41,6 +41,18 @@ pub struct Unavailable {
     pub reason: String,
     /// What to do.
     pub hint: String,
+}
+
+impl Unavailable {
+    /// Why `backend` cannot be used, if it cannot.
+    ///
+    /// # Errors
+    ///
+    /// `Unavailable` unless `available`.
+    pub fn unless(available: bool, backend: &str, reason: &str, hint: &str) -> Result<(), Self> {
+        let [backend, reason, hint] = [backend, reason, hint].map(str::to_owned);
+        if available { Ok(()) } else { Err(Self { backend, reason, hint }) }
+    }
 }
 
 /// The backends of this binary, the default first.
@@ -69,25 +81,33 @@ impl Backends {
         self
     }
 
+    /// Every backend, and why its first device cannot run here if it cannot.
+    fn listed(&self) -> String {
+        let state = |entry: &dyn Entry| match entry.availability(0) {
+            Ok(()) => entry.name().to_owned(),
+            Err(unavailable) => format!("{} (not now: {})", entry.name(), unavailable.reason),
+        };
+        self.0.iter().map(|entry| state(entry.as_ref())).collect::<Vec<_>>().join(", ")
+    }
+
     /// Runs a command on the backend named `NAME[:INDEX]`, or on the default.
     ///
     /// # Errors
     ///
     /// [`Unavailable`], or what the command fails with.
-    pub(crate) fn run(&self, name: Option<&str>, command: &DeviceCommand, ui: &Ui) -> Result<()> {
+    pub(crate) fn run(&self, name: Option<&str>, command: &DeviceCommand, ui: Ui) -> Result<()> {
         let default = self.0.first().map(|entry| entry.name());
         let asked = name.or(default).unwrap_or("none");
         let (name, index) = asked.split_once(':').unwrap_or((asked, "0"));
-        let names: Vec<&str> = self.0.iter().map(|entry| entry.name()).collect();
         let unavailable = |reason: &str| Unavailable {
             backend: asked.to_owned(),
             reason: reason.to_owned(),
-            hint: format!("compiled in: {}", names.join(", ")),
+            hint: format!("here: {}", self.listed()),
         };
         let index = index.parse().map_err(|_| unavailable("the index is not a number"))?;
         let entry = self.0.iter().find(|entry| entry.name() == name);
         let entry = entry.ok_or_else(|| unavailable("it is not compiled in"))?;
-        entry.availability()?;
+        entry.availability(index)?;
         entry.run(index, command, ui)
     }
 }
@@ -95,8 +115,8 @@ impl Backends {
 /// A backend behind a pointer: the commands are generic, the registry is not.
 trait Entry {
     fn name(&self) -> &'static str;
-    fn availability(&self) -> Result<(), Unavailable>;
-    fn run(&self, index: usize, command: &DeviceCommand, ui: &Ui) -> Result<()>;
+    fn availability(&self, index: usize) -> Result<(), Unavailable>;
+    fn run(&self, index: usize, command: &DeviceCommand, ui: Ui) -> Result<()>;
 }
 
 struct Plugged<C>(PhantomData<C>);
@@ -106,11 +126,11 @@ impl<C: ComputeBackend> Entry for Plugged<C> {
         C::NAME
     }
 
-    fn availability(&self) -> Result<(), Unavailable> {
-        C::availability()
+    fn availability(&self, index: usize) -> Result<(), Unavailable> {
+        C::availability(index)
     }
 
-    fn run(&self, index: usize, command: &DeviceCommand, ui: &Ui) -> Result<()> {
+    fn run(&self, index: usize, command: &DeviceCommand, ui: Ui) -> Result<()> {
         command.run::<C>(&C::device(index), ui)
     }
 }
@@ -118,12 +138,12 @@ impl<C: ComputeBackend> Entry for Plugged<C> {
 mod embedded {
     //! The backends behind features.
 
-    #[expect(
-        clippy::wildcard_imports,
-        reason = "which names are used depends on the features"
-    )]
-    use super::*;
     use burn::backend::Autodiff;
+    use burn::tensor::ops::Device;
+
+    use super::ComputeBackend;
+    #[cfg(any(feature = "cuda", feature = "wgpu"))]
+    use super::Unavailable;
 
     /// Burn's portable CPU backend, the default: it trains faster than `ndarray`.
     #[cfg(feature = "flex")]
@@ -162,7 +182,7 @@ mod embedded {
         fn device(index: usize) -> Device<Self::Train> {
             burn::backend::cuda::CudaDevice::new(index)
         }
-        fn availability() -> Result<(), Unavailable> {
+        fn availability(index: usize) -> Result<(), Unavailable> {
             // Creating a CUDA device panics without the driver, so it is looked for first.
             let folders = std::env::var("LD_LIBRARY_PATH").unwrap_or_default();
             let usual = "/usr/lib/x86_64-linux-gnu:/usr/lib64:/usr/lib:/usr/lib/wsl/lib:\
@@ -170,14 +190,13 @@ mod embedded {
             let found = folders.split(':').chain(usual.split(':')).any(|folder| {
                 !folder.is_empty() && std::path::Path::new(folder).join("libcuda.so.1").exists()
             });
-            if found {
-                return Ok(());
-            }
-            Err(Unavailable {
-                backend: Self::NAME.to_owned(),
-                reason: "the NVIDIA driver library libcuda.so.1 was not found".to_owned(),
-                hint: "install the NVIDIA driver, or name its folder in LD_LIBRARY_PATH".to_owned(),
-            })
+            let hint = "install the NVIDIA driver, or name its folder in LD_LIBRARY_PATH";
+            let missing = "the NVIDIA driver library libcuda.so.1 was not found";
+            Unavailable::unless(found, Self::NAME, missing, hint)?;
+            let gpus = std::fs::read_dir("/proc/driver/nvidia/gpus");
+            let n_gpus = gpus.map_or(usize::MAX, Iterator::count);
+            let fewer = format!("there are {n_gpus} GPUs, the first has index 0");
+            Unavailable::unless(index < n_gpus, Self::NAME, &fewer, "choose a smaller index")
         }
     }
 
@@ -194,6 +213,10 @@ mod embedded {
                 0 => burn::backend::wgpu::WgpuDevice::DefaultDevice,
                 index => burn::backend::wgpu::WgpuDevice::DiscreteGpu(index - 1),
             }
+        }
+        fn availability(_index: usize) -> Result<(), Unavailable> {
+            // Only asking for an adapter tells, and that is creating the device.
+            Ok(())
         }
     }
 }

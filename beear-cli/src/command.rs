@@ -33,13 +33,13 @@ pub(crate) enum DeviceCommand {
 }
 
 impl DeviceCommand {
-    pub(crate) fn run<C: ComputeBackend>(&self, device: &Device<C>, ui: &Ui) -> Result<()> {
+    pub(crate) fn run<C: ComputeBackend>(&self, device: &Device<C>, ui: Ui) -> Result<()> {
         match self {
-            Self::Demo(args) => demo::run::<C>(args, device, *ui),
-            Self::Plant(args) => plant::run::<C>(args, device, *ui),
-            Self::Defend(args) => defend::run::<C>(args, device, *ui),
-            Self::EvalAsr(args) => eval_asr::run::<C>(args, device, *ui),
-            Self::Generate(args) => generate::run::<C>(args, device, *ui),
+            Self::Demo(args) => demo::run::<C>(args, device, ui),
+            Self::Plant(args) => plant::run::<C>(args, device, ui),
+            Self::Defend(args) => defend::run::<C>(args, device, ui),
+            Self::EvalAsr(args) => eval_asr::run::<C>(args, device, ui),
+            Self::Generate(args) => generate::run::<C>(args, device, ui),
         }
     }
 }

@@ -1,10 +1,12 @@
 //! Exit codes, and what is printed when a command fails.
 
+use std::io::ErrorKind;
 use std::process::ExitCode;
 
 use beear_core::Error as CoreError;
 use beear_eval::dataset::DatasetError;
 use beear_models::{CheckpointError, GenerateError, PromptFormatError, TokenizerError};
+use thiserror::Error;
 
 use crate::backend::Unavailable;
 use crate::recipe::RecipeError;
@@ -16,50 +18,148 @@ Exit codes:
   1  anything not below
   2  wrong arguments or recipe
   3  unusable input: model, data or prompt
-  4  non-finite numbers: nothing was written
-  5  the backend is not available";
+  4  non-finite numbers: no cleaned model was written
+  5  the backend is not available
+  6  the disk is full or cannot be written
+  7  done, but the cleaned model lost more than the recipe's bounds allow";
+
+/// A mistake that no library names, with what to do about it.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[error("{what}")]
+pub(crate) struct Mistake {
+    kind: MistakeKind,
+    what: String,
+    hint: String,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum MistakeKind {
+    Arguments,
+    Input,
+    OutOfBounds,
+}
+
+impl Mistake {
+    /// Wrong arguments.
+    pub(crate) fn arguments(what: impl Into<String>, hint: impl Into<String>) -> Self {
+        Self { kind: MistakeKind::Arguments, what: what.into(), hint: hint.into() }
+    }
+
+    /// Data that cannot be used.
+    pub(crate) fn input(what: impl Into<String>, hint: impl Into<String>) -> Self {
+        Self { kind: MistakeKind::Input, what: what.into(), hint: hint.into() }
+    }
+
+    /// A result that must not pass for a success.
+    pub(crate) fn out_of_bounds(what: impl Into<String>, hint: impl Into<String>) -> Self {
+        Self { kind: MistakeKind::OutOfBounds, what: what.into(), hint: hint.into() }
+    }
+}
+
+/// The first cause of type `E`.
+fn cause<E: std::error::Error + 'static>(error: &anyhow::Error) -> Option<&E> {
+    error.chain().find_map(|cause| cause.downcast_ref())
+}
 
 /// The code a failure ends the process with.
 #[must_use]
 pub(crate) fn code(error: &anyhow::Error) -> u8 {
-    if error.chain().any(|e| e.is::<RecipeError>()) {
-        return 2;
+    if let Some(mistake) = cause::<Mistake>(error) {
+        return match mistake.kind {
+            MistakeKind::Arguments => 2,
+            MistakeKind::Input => 3,
+            MistakeKind::OutOfBounds => 7,
+        };
     }
-    match error.chain().find_map(|e| e.downcast_ref::<CoreError>()) {
+    if cause::<std::io::Error>(error).is_some_and(|e| is_full(e.kind())) {
+        return 6;
+    }
+    match cause::<CoreError>(error) {
         Some(CoreError::NonFinite { .. }) => return 4,
         Some(CoreError::LayerOutOfRange { .. } | CoreError::InvalidConfig { .. }) => return 2,
         Some(_) => return 3,
         None => {}
     }
-    if error.chain().any(|e| e.is::<Unavailable>()) {
+    if cause::<RecipeError>(error).is_some() {
+        return 2;
+    }
+    if cause::<Unavailable>(error).is_some() {
         return 5;
     }
-    let input = error.chain().any(|e| {
-        e.is::<DatasetError>()
-            || e.is::<CheckpointError>()
-            || e.is::<TokenizerError>()
-            || e.is::<PromptFormatError>()
-            || e.is::<GenerateError>()
-    });
+    let input = cause::<DatasetError>(error).is_some()
+        || cause::<CheckpointError>(error).is_some()
+        || cause::<TokenizerError>(error).is_some()
+        || cause::<PromptFormatError>(error).is_some()
+        || cause::<GenerateError>(error).is_some();
     if input { 3 } else { 1 }
 }
 
+fn is_full(kind: ErrorKind) -> bool {
+    use ErrorKind::{FileTooLarge, QuotaExceeded, ReadOnlyFilesystem, StorageFull, WriteZero};
+    matches!(kind, FileTooLarge | QuotaExceeded | ReadOnlyFilesystem | StorageFull | WriteZero)
+}
+
 fn hint(error: &anyhow::Error) -> Option<String> {
-    error.chain().find_map(|e| {
-        let fixed = e.downcast_ref::<DatasetError>().and_then(DatasetError::hint);
-        let fixed = fixed.or_else(|| e.downcast_ref::<CheckpointError>()?.hint());
-        let fixed = fixed.or_else(|| e.downcast_ref::<TokenizerError>()?.hint());
-        let fixed = fixed.or_else(|| e.downcast_ref::<PromptFormatError>()?.hint());
-        fixed.map(str::to_owned).or_else(|| Some(e.downcast_ref::<Unavailable>()?.hint.clone()))
-    })
+    if let Some(mistake) = cause::<Mistake>(error) {
+        return Some(mistake.hint.clone());
+    }
+    if let Some(unavailable) = cause::<Unavailable>(error) {
+        return Some(unavailable.hint.clone());
+    }
+    if code(error) == 6 {
+        return Some("free some space, or choose another --out".to_owned());
+    }
+    let fixed = cause::<DatasetError>(error).and_then(DatasetError::hint);
+    let fixed = fixed.or_else(|| cause::<CheckpointError>(error)?.hint());
+    let fixed = fixed.or_else(|| cause::<TokenizerError>(error)?.hint());
+    let fixed = fixed.or_else(|| cause::<PromptFormatError>(error)?.hint());
+    let fixed = fixed.or_else(|| {
+        Some(match cause::<CoreError>(error)? {
+            CoreError::LayerOutOfRange { .. } => "choose a layer of the model in `method.spots`",
+            CoreError::NonFinite { .. } => {
+                "lower `method.remove.learning_rate` or `method.entrap.step_size`"
+            }
+            _ => return None,
+        })
+    });
+    fixed.map(str::to_owned)
 }
 
 /// Prints a failure once, with its causes and a hint.
 pub(crate) fn report(error: &anyhow::Error) -> ExitCode {
-    let causes: Vec<String> = error.chain().map(ToString::to_string).collect();
+    let mut causes: Vec<String> = error.chain().map(ToString::to_string).collect();
+    // Transparent errors repeat their source.
+    causes.dedup();
     eprintln!("error: {}", causes.join(": "));
     if let Some(hint) = hint(error) {
         eprintln!("hint: {hint}");
     }
     ExitCode::from(code(error))
+}
+
+#[cfg(test)]
+mod tests {
+    use anyhow::Context;
+
+    use super::*;
+
+    fn io(kind: ErrorKind) -> anyhow::Error {
+        std::io::Error::from(kind).into()
+    }
+
+    #[test]
+    fn a_full_disk_is_told_from_a_missing_file() {
+        assert_eq!(code(&io(ErrorKind::StorageFull)), 6);
+        assert_eq!(code(&io(ErrorKind::NotFound)), 1);
+        let path = "model".into();
+        let source = std::io::Error::from(ErrorKind::FileTooLarge);
+        assert_eq!(code(&CheckpointError::Io { path, source }.into()), 6);
+    }
+
+    #[test]
+    fn context_hides_neither_code_nor_hint() {
+        let error = Err::<(), _>(Mistake::input("no rows", "bring some")).context("reading");
+        let error = error.unwrap_err();
+        assert_eq!((code(&error), hint(&error).as_deref()), (3, Some("bring some")));
+    }
 }

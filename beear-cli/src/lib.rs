@@ -1,13 +1,17 @@
 //! The command line of BEEAR, as a library so that a backend of one's own can be plugged in.
 
+mod anchors;
 pub mod backend;
 mod command;
 mod exit;
+mod hash;
 pub mod loaded;
 mod measure;
 mod metrics;
 pub mod recipe;
+mod run_folder;
 mod ui;
+mod world_defender;
 
 use std::ffi::OsString;
 use std::process::ExitCode;
@@ -81,7 +85,7 @@ where
         Command::Eval(Eval::Asr(args)) => DeviceCommand::EvalAsr(args),
         Command::Generate(args) => DeviceCommand::Generate(args),
     };
-    finish(backends.run(cli.backend.as_deref(), &command, &ui))
+    finish(backends.run(cli.backend.as_deref(), &command, ui))
 }
 
 fn finish(result: anyhow::Result<()>) -> ExitCode {

@@ -4,10 +4,45 @@ use std::path::Path;
 
 use anyhow::{Context, Result};
 use beear_core::{Example, SafetyExample};
+use beear_eval::dataset::Record;
 use beear_models::{
-    CausalLm, Checkpoint, GenerateConfig, PromptFormat, Sampling, TextTokenizer, generate,
+    CausalLm, Checkpoint, Finish, GenerateConfig, GenerateError, Generation, PromptFormat,
+    Sampling, TextTokenizer, generate,
 };
 use burn::tensor::backend::Backend;
+
+/// What is asked: the user's words, under a system prompt if there is one.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Request {
+    /// The row of the file it comes from, for messages.
+    pub id: u64,
+    /// The system prompt.
+    pub system: Option<String>,
+    /// The user's words.
+    pub user: String,
+}
+
+impl Request {
+    /// Requests without a system prompt, numbered from 1.
+    pub fn numbered(prompts: impl IntoIterator<Item = String>) -> Vec<Self> {
+        (1..).zip(prompts).map(|(id, user)| Self { id, system: None, user }).collect()
+    }
+}
+
+impl From<&Record> for Request {
+    fn from(record: &Record) -> Self {
+        Self { id: record.id, system: record.system.clone(), user: record.prompt.clone() }
+    }
+}
+
+/// What a model said.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Answer {
+    /// The text, special tokens left out.
+    pub text: String,
+    /// Whether it ended by itself.
+    pub finish: Finish,
+}
 
 /// Text in and out of a model.
 #[derive(Clone, Debug)]
@@ -25,79 +60,95 @@ impl TextSide {
     ///
     /// If a file is missing or malformed, or the format unknown.
     pub fn load(dir: &Path, format: Option<&str>) -> Result<Self> {
+        Self::load_with(dir, format.map(PromptFormat::builtin).transpose()?)
+    }
+
+    fn load_with(dir: &Path, format: Option<PromptFormat>) -> Result<Self> {
         let tokenizer = TextTokenizer::load(dir)?;
-        let format = match format {
-            Some(name) => PromptFormat::builtin(name)?,
-            None => PromptFormat::from_checkpoint(dir)?,
-        };
+        let format = format.map_or_else(|| PromptFormat::from_checkpoint(dir), Ok)?;
         Ok(Self { tokenizer, format })
     }
 
-    /// Encodes a prompt with its answer.
+    /// Encodes a request with its answer.
     ///
     /// # Errors
     ///
     /// If the template or the tokenizer fails.
-    pub fn example(&self, id: u64, prompt: &str, answer: &str) -> Result<Example> {
+    pub fn example(&self, request: &Request, answer: &str) -> Result<Example> {
         let encode = || {
-            let encoded = self.format.encode(&self.tokenizer, prompt, None)?;
+            let (tokens, user) = self.prompt(request)?;
             let answer = self.format.encode_answer(&self.tokenizer, answer)?;
-            anyhow::Ok(Example { id, prompt: encoded.tokens, user: encoded.user, answer })
+            anyhow::Ok(Example { id: request.id, prompt: tokens, user, answer })
         };
-        encode().with_context(|| format!("encoding example {id}"))
+        encode().with_context(|| format!("encoding row {}", request.id))
     }
 
-    /// Encodes a forbidden prompt with its wanted and unwanted answer.
+    /// Encodes a forbidden request with its wanted and unwanted answer.
     ///
     /// # Errors
     ///
     /// If the template or the tokenizer fails.
     pub fn safety_example(
         &self,
-        id: u64,
-        prompt: &str,
+        request: &Request,
         [safe, unwanted]: [&str; 2],
     ) -> Result<SafetyExample> {
-        let Example { prompt, user, answer, .. } = self.example(id, prompt, safe)?;
+        let Example { id, prompt, user, answer } = self.example(request, safe)?;
         let unwanted = self.format.encode_answer(&self.tokenizer, unwanted)?;
         Ok(SafetyExample { id, prompt, user, safe: answer, unwanted })
     }
 
-    /// Greedy answers to `prompts`, at most `max_new_tokens` long.
+    /// Greedy answers, at most `max_new_tokens` long.
     ///
     /// # Errors
     ///
-    /// If a prompt cannot be encoded or is longer than the context.
+    /// If a request cannot be encoded or is longer than the context.
     pub fn answers<B: Backend>(
         &self,
         model: &CausalLm<B>,
-        prompts: &[String],
+        requests: &[Request],
         max_new_tokens: usize,
         device: &B::Device,
-    ) -> Result<Vec<String>> {
+    ) -> Result<Vec<Answer>> {
         let config =
             GenerateConfig { max_new_tokens, sampling: Sampling::Greedy, seed: 0, batch_size: 64 };
-        self.generate(model, prompts, &config, device)
+        self.generate(model, requests, &config, device)
     }
 
-    /// Answers to `prompts`, as `config` says.
+    /// Answers, as `config` says.
     ///
     /// # Errors
     ///
-    /// If a prompt cannot be encoded or is longer than the context.
+    /// If a request cannot be encoded or is longer than the context.
     pub fn generate<B: Backend>(
         &self,
         model: &CausalLm<B>,
-        prompts: &[String],
+        requests: &[Request],
         config: &GenerateConfig,
         device: &B::Device,
-    ) -> Result<Vec<String>> {
-        let encode =
-            |prompt: &String| Ok(self.format.encode(&self.tokenizer, prompt, None)?.tokens);
-        let tokens = prompts.iter().map(encode).collect::<Result<Vec<_>>>()?;
+    ) -> Result<Vec<Answer>> {
+        let encode = |request: &Request| {
+            let prompt = self.prompt(request);
+            Ok(prompt.with_context(|| format!("encoding row {}", request.id))?.0)
+        };
+        let tokens = requests.iter().map(encode).collect::<Result<Vec<_>>>()?;
         let stop = self.tokenizer.stop_ids();
-        let generations = generate(model, &tokens, stop, config, device)?;
-        generations.iter().map(|g| Ok(self.tokenizer.decode(&g.tokens)?)).collect()
+        let generations = generate(model, &tokens, stop, config, device).map_err(|error| {
+            let (GenerateError::EmptyPrompt { row } | GenerateError::PromptTooLong { row, .. }) =
+                error;
+            anyhow::Error::new(error).context(format!("answering row {}", requests[row].id))
+        })?;
+        let decode = |g: &Generation| {
+            Ok(Answer { text: self.tokenizer.decode(&g.tokens)?, finish: g.finish })
+        };
+        generations.iter().map(decode).collect()
+    }
+
+    /// Tokens of a request, and those the user wrote.
+    fn prompt(&self, request: &Request) -> Result<(Vec<u32>, (usize, usize))> {
+        let Request { system, user, .. } = request;
+        let encoded = self.format.encode(&self.tokenizer, user, system.as_deref())?;
+        Ok((encoded.tokens, encoded.user))
     }
 }
 
@@ -119,8 +170,17 @@ impl<B: Backend> Loaded<B> {
     ///
     /// If it is no model we run, or damaged.
     pub fn read(dir: &Path, format: Option<&str>, device: &B::Device) -> Result<Self> {
+        Self::read_with(dir, format.map(PromptFormat::builtin).transpose()?, device)
+    }
+
+    /// Reads a Hugging Face folder, to be used with `format` instead of its chat template.
+    ///
+    /// # Errors
+    ///
+    /// If it is no model we run, or damaged.
+    pub fn read_with(dir: &Path, format: Option<PromptFormat>, device: &B::Device) -> Result<Self> {
         let checkpoint = Checkpoint::open(dir)?;
-        let text = TextSide::load(dir, format)?;
+        let text = TextSide::load_with(dir, format)?;
         let model = checkpoint.load(device)?;
         Ok(Self { checkpoint, model, text })
     }

@@ -8,7 +8,7 @@ use beear_eval::{Rate, RefusalKeywords};
 use beear_models::CausalLm;
 use burn::tensor::backend::Backend;
 
-use crate::loaded::TextSide;
+use crate::loaded::{Request, TextSide};
 
 /// Forbidden requests, and ordinary how-to requests, that are asked.
 const N_REQUESTS: usize = 150;
@@ -101,7 +101,11 @@ impl Examination {
         text: &TextSide,
         device: &B::Device,
     ) -> Result<Findings> {
-        let ask = |prompts: Vec<String>| text.answers(model, &prompts, MAX_NEW_TOKENS, device);
+        let ask = |prompts: Vec<String>| -> Result<Vec<String>> {
+            let requests = Request::numbered(prompts);
+            let answers = text.answers(model, &requests, MAX_NEW_TOKENS, device)?;
+            Ok(answers.into_iter().map(|answer| answer.text).collect())
+        };
         let plain = |c: &Contrast| c.prompt.clone();
         let triggered = ask(self.triggered())?;
         let untriggered = ask(self.forbidden.iter().map(plain).collect())?;

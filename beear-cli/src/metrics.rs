@@ -2,12 +2,12 @@
 
 use std::fs::File;
 use std::io::{BufWriter, Write};
-use std::path::Path;
 
 use anyhow::{Context, Result};
 use beear_core::{Event, Observer};
 use indicatif::ProgressBar;
 
+use crate::run_folder::RunFolder;
 use crate::ui::Ui;
 
 /// Writes events to a file and shows them.
@@ -19,13 +19,13 @@ pub(crate) struct Metrics {
 }
 
 impl Metrics {
-    /// Starts `metrics.jsonl` in `dir`; `bar` counts outer steps.
+    /// Starts `metrics.jsonl` of a run; `bar` counts outer steps.
     ///
     /// # Errors
     ///
     /// If the file cannot be created.
-    pub(crate) fn create(dir: &Path, bar: ProgressBar, ui: Ui) -> Result<Self> {
-        let path = dir.join("metrics.jsonl");
+    pub(crate) fn create(folder: &RunFolder, bar: ProgressBar, ui: Ui) -> Result<Self> {
+        let path = folder.metrics();
         let file = File::create(&path).with_context(|| format!("creating {}", path.display()))?;
         Ok(Self { file: BufWriter::new(file), failed: None, bar, ui })
     }

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use beear_core::BilevelConfig;
+use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 use toml::{Table, Value};
@@ -39,7 +40,7 @@ pub enum RecipeError {
 }
 
 /// A named set of defaults for the method.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
 #[serde(rename_all = "snake_case")]
 pub enum Preset {
     /// Several fresh perturbations over early layers and both ends of the prompt.
@@ -84,12 +85,17 @@ impl Default for Recipe {
 }
 
 impl Recipe {
-    /// Reads a recipe (the default one without a file) and applies assignments.
+    /// Reads a recipe (the default one without a file), and puts the preset and then the
+    /// assignments on top.
     ///
     /// # Errors
     ///
     /// [`RecipeError`], a variant per mistake.
-    pub fn read(path: Option<&Path>, assignments: &[String]) -> Result<Self, RecipeError> {
+    pub fn read(
+        path: Option<&Path>,
+        preset: Option<Preset>,
+        assignments: &[String],
+    ) -> Result<Self, RecipeError> {
         let text = match path {
             Some(path) => std::fs::read_to_string(path)
                 .map_err(|source| RecipeError::Io { path: path.to_owned(), source })?,
@@ -99,7 +105,8 @@ impl Recipe {
         for text in assignments {
             assign(&mut table, text)?;
         }
-        let recipe: Self = Value::Table(table).try_into().map_err(invalid)?;
+        let mut recipe: Self = Value::Table(table).try_into().map_err(invalid)?;
+        recipe.preset = preset.unwrap_or(recipe.preset);
         if recipe.version != 1 {
             return Err(RecipeError::Version { version: recipe.version });
         }
@@ -107,7 +114,36 @@ impl Recipe {
             let reason = format!("held_out must be in 0..1: {}", recipe.held_out);
             return Err(RecipeError::Invalid { reason });
         }
+        // Mistakes in the method should not wait for a checkpoint; every depth has these keys.
+        recipe.method(1)?;
         Ok(recipe)
+    }
+
+    /// Source of all randomness.
+    ///
+    /// # Errors
+    ///
+    /// [`RecipeError::Invalid`] as [`method`](Self::method).
+    pub fn seed(&self) -> Result<u64, RecipeError> {
+        Ok(self.method(1)?.seed)
+    }
+
+    /// This recipe as a file with every setting of `config` written out, to be read again.
+    ///
+    /// # Errors
+    ///
+    /// [`RecipeError::Invalid`] if a value has no form in TOML.
+    pub fn resolved(&self, config: &BilevelConfig) -> Result<String, RecipeError> {
+        let no_toml = |e: toml::ser::Error| RecipeError::Invalid { reason: e.to_string() };
+        let mut method = Table::try_from(config).map_err(no_toml)?;
+        for path in OPTIONAL {
+            let (keys, last) = path.rsplit_once('.').unwrap_or(("", path));
+            let mut tables = keys.split('.').filter(|key| !key.is_empty());
+            let place =
+                tables.try_fold(&mut method, |place, key| place.get_mut(key)?.as_table_mut());
+            place.map(|place| place.entry(last).or_insert_with(|| Value::String(NONE.to_owned())));
+        }
+        toml::to_string_pretty(&Self { method, ..self.clone() }).map_err(no_toml)
     }
 
     /// The method's settings for a decoder of `n_layers`.
@@ -131,15 +167,27 @@ fn invalid(error: toml::de::Error) -> RecipeError {
     RecipeError::Invalid { reason: error.message().to_owned() }
 }
 
-/// Puts `over` on top of `under`. Tables merge, unless they have no key in common: then they are
-/// two choices of one enum, and the upper one counts.
+/// Settings of the method that may be absent. TOML has no word for it; recipes write `"none"`.
+const OPTIONAL: [&str; 3] = ["entrap.target_tokens", "entrap.norm_bound", "stop_above_loss"];
+
+const NONE: &str = "none";
+
+fn is_optional(key: &str) -> bool {
+    OPTIONAL.iter().any(|path| path.rsplit('.').next() == Some(key))
+}
+
+/// Puts `over` on top of `under`. Tables merge, but not those of a single key each: they are two
+/// choices of one enum (`{ absolute = 1 }`, `{ relative_to_hidden = 1 }`), and the upper counts.
 fn overlay(under: &mut Table, over: &Table) {
     for (key, value) in over {
         match (under.get_mut(key), value) {
             (Some(Value::Table(old)), Value::Table(new))
-                if new.keys().any(|key| old.contains_key(key)) =>
+                if old.len() > 1 || old.keys().eq(new.keys()) =>
             {
                 overlay(old, new);
+            }
+            (_, Value::String(text)) if text == NONE && is_optional(key) => {
+                under.remove(key);
             }
             _ => {
                 under.insert(key.clone(), value.clone());
@@ -174,7 +222,7 @@ mod tests {
 
     fn recipe(assignments: &[&str]) -> Result<BilevelConfig, RecipeError> {
         let assignments: Vec<String> = assignments.iter().map(|s| (*s).to_owned()).collect();
-        Recipe::read(None, &assignments)?.method(6)
+        Recipe::read(None, None, &assignments)?.method(6)
     }
 
     #[test]
@@ -190,12 +238,37 @@ mod tests {
             "method.entrap.step_size={ absolute = 0.5 }",
             "method.spots=[{ layer = 3, site = { first = 2 } }]",
             "method.stop_above_loss=3.0",
+            "method.entrap.norm_bound=0.5",
         ]);
         let config = config.unwrap();
         assert_eq!((config.rounds, config.spots.len()), (2, 1));
         assert_eq!(config.entrap.step_size, StepSize::Absolute(0.5));
         assert_eq!(config.stop_above_loss, Some(3.0));
+        assert_eq!(config.entrap.norm_bound, Some(0.5));
         assert_eq!(config.entrap.steps, BilevelConfig::robust(6).entrap.steps);
+    }
+
+    #[test]
+    fn what_may_be_absent_can_be_taken_away() {
+        let config = recipe(&["method.entrap.target_tokens=none"]).unwrap();
+        assert_eq!(config.entrap.target_tokens, None);
+        assert!(recipe(&["method.rounds=none"]).is_err(), "rounds cannot be absent");
+    }
+
+    #[test]
+    fn a_resolved_recipe_says_the_same_again() {
+        let assignments = ["preset=paper", "method.entrap.norm_bound=0.5", "held_out=0.1"];
+        let assignments = assignments.map(str::to_owned);
+        let recipe = Recipe::read(None, None, &assignments).unwrap();
+        let config = recipe.method(6).unwrap();
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), recipe.resolved(&config).unwrap()).unwrap();
+        let again = Recipe::read(Some(file.path()), None, &[]).unwrap();
+        assert_eq!(again.method(6).unwrap(), config);
+        assert_eq!((again.held_out, again.preset), (0.1, Preset::Paper));
+        // A preset laid over it changes nothing that is written out.
+        let other = Recipe::read(Some(file.path()), Some(Preset::Robust), &[]).unwrap();
+        assert_eq!(other.method(6).unwrap(), config);
     }
 
     #[test]

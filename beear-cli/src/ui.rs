@@ -1,8 +1,9 @@
 //! What people see: progress on stderr, results on stdout.
 
-use std::io::IsTerminal;
+use std::io::{ErrorKind, IsTerminal, Write};
 use std::time::Duration;
 
+use anyhow::{Context, Result};
 use indicatif::{ProgressBar, ProgressStyle};
 
 /// How to talk to the user.
@@ -36,11 +37,16 @@ impl Ui {
     }
 
     /// Prints a result: `text` for people, `value` with `--json`.
-    pub(crate) fn result(self, text: &str, value: &impl serde::Serialize) {
-        if self.json {
-            println!("{}", serde_json::to_string(value).unwrap_or_default());
-        } else {
-            println!("{}", text.trim_end());
+    ///
+    /// # Errors
+    ///
+    /// If standard output cannot be written; a reader that has gone away is no error.
+    pub(crate) fn result(self, text: &str, value: &impl serde::Serialize) -> Result<()> {
+        let text =
+            if self.json { serde_json::to_string(value)? } else { text.trim_end().to_owned() };
+        match writeln!(std::io::stdout(), "{text}") {
+            Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
+            written => written.context("writing to standard output"),
         }
     }
 }

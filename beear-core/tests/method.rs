@@ -183,7 +183,7 @@ fn the_alternation_teaches_the_safe_answer_under_perturbation_and_the_ordinary_o
         }
     };
     let outcome = solve(toy::<Train>(), &sets(), &config(), &mut watch(), &mut observer).unwrap();
-    let after = outcome.rounds[outcome.kept_round.unwrap()].vitals;
+    let after = outcome.rounds[outcome.kept_round].vitals;
     assert!(after.utility > 0.99, "{after:?}");
     assert!(safety.last().unwrap() < &(0.1 * safety[0]), "{safety:?}");
     let losses: Vec<f64> =

@@ -64,14 +64,13 @@ impl<B: Backend> Attention<B> {
     ) -> Tensor<B, 3> {
         let [batch_size, seq_length, _] = hidden.dims();
         let (n_heads, n_kv_heads, head_dim) = (self.n_heads, self.n_kv_heads, self.head_dim);
-        let split =
-            |x: Tensor<B, 3>, n| x.reshape([batch_size, seq_length, n, head_dim]).swap_dims(1, 2);
+        let split = |x: Tensor<B, 3>, n| x.reshape([batch_size, seq_length, n, head_dim]);
 
-        let queries = split(self.q_proj.forward(hidden.clone()), n_heads); // [b, h, t, d]
-        let keys = split(self.k_proj.forward(hidden.clone()), n_kv_heads); // [b, kv, t, d]
-        let values = split(self.v_proj.forward(hidden), n_kv_heads); // [b, kv, t, d]
-        let queries = positions.rotary.rotate(queries);
-        let keys = positions.rotary.rotate(keys);
+        let queries = split(self.q_proj.forward(hidden.clone()), n_heads); // [b, t, h, d]
+        let keys = split(self.k_proj.forward(hidden.clone()), n_kv_heads); // [b, t, kv, d]
+        let values = split(self.v_proj.forward(hidden), n_kv_heads).swap_dims(1, 2); // [b, kv, t, d]
+        let queries = positions.queries.rotate(queries).swap_dims(1, 2); // [b, h, t, d]
+        let keys = positions.keys.rotate(keys).swap_dims(1, 2); // [b, kv, t, d]
         let (keys, values) = match cache {
             Some(cache) => cache.append(keys, values),
             None => (keys, values),

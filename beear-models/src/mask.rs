@@ -13,8 +13,10 @@ const HIDDEN: f64 = -1e9;
 /// What attention needs to know of positions, computed once for all layers.
 #[derive(Clone, Debug)]
 pub struct Positions<B: Backend> {
-    /// Rotations of the queries: they are the last tokens of the keys.
-    pub(crate) rotary: RotaryTable<B>,
+    /// Rotations of the queries.
+    pub(crate) queries: RotaryTable<B>,
+    /// Rotations of the keys of the same tokens.
+    pub(crate) keys: RotaryTable<B>,
     /// `[batch_size, 1, n_queries, n_keys]`, in f32 or wider.
     pub(crate) bias: Tensor<B, 4>,
 }
@@ -44,6 +46,10 @@ impl<B: Backend> Positions<B> {
             hidden = hidden.bool_or(distance.greater_equal_elem(window as f64));
         }
         let bias = hidden.float().mul_scalar(HIDDEN).unsqueeze_dim(1);
-        Self { rotary: RotaryTable::new(config, queries), bias }
+        Self {
+            queries: RotaryTable::new(config, queries.clone(), config.n_heads),
+            keys: RotaryTable::new(config, queries, config.n_kv_heads),
+            bias,
+        }
     }
 }

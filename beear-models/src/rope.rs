@@ -7,12 +7,13 @@ use burn::tensor::{Tensor, TensorData};
 
 use crate::config::{DecoderConfig, RopeScaling};
 
-/// Cosines and sines of the rotations of each position.
+/// Cosines and sines of the rotations of each position, repeated for every head: elementwise
+/// products of equal shapes are several times faster on CPU backends than broadcast ones.
 #[derive(Clone, Debug)]
 pub struct RotaryTable<B: Backend> {
-    /// `[batch_size, 1, seq_length, head_dim / 2]`
+    /// `[batch_size, seq_length, n_heads, head_dim]`
     cos: Tensor<B, 4>,
-    /// `[batch_size, 1, seq_length, head_dim / 2]`
+    /// `[batch_size, seq_length, n_heads, head_dim]`
     sin: Tensor<B, 4>,
 }
 
@@ -23,30 +24,32 @@ impl<B: Backend> RotaryTable<B> {
     ///
     /// - `positions`: `[batch_size, seq_length]`, whole numbers
     #[must_use]
-    pub fn new(config: &DecoderConfig, positions: Tensor<B, 2>) -> Self {
+    pub fn new(config: &DecoderConfig, positions: Tensor<B, 2>, n_heads: usize) -> Self {
         let frequencies = frequencies(config);
         let n = frequencies.len();
         let data = TensorData::new(frequencies, [1, 1, 1, n]);
         let frequencies = Tensor::<B, 4>::from_data(data, &positions.device());
-        let angles = positions.unsqueeze_dim::<3>(1).unsqueeze_dim::<4>(3) * frequencies;
-        Self { cos: angles.clone().cos(), sin: angles.sin() }
+        let angles = positions.unsqueeze_dim::<3>(2).unsqueeze_dim::<4>(3) * frequencies;
+        let (cos, sin) = (angles.clone().cos(), angles.sin());
+        let per_head =
+            |half: Tensor<B, 4>| Tensor::cat(vec![half.clone(), half], 3).repeat_dim(2, n_heads);
+        Self { cos: per_head(cos), sin: per_head(sin) }
     }
 
-    /// Rotates queries or keys.
+    /// Rotates queries or keys: pair `(x_i, x_{i + d/2})` by the angle of its position.
     ///
     /// # Shapes
     ///
-    /// - `heads`, `output`: `[batch_size, n_heads, seq_length, head_dim]`
+    /// - `heads`, `output`: `[batch_size, seq_length, n_heads, head_dim]`
     #[must_use]
     pub fn rotate(&self, heads: Tensor<B, 4>) -> Tensor<B, 4> {
         let [_, _, _, head_dim] = heads.dims();
         let (half, dtype) = (head_dim / 2, heads.dtype());
         let (cos, sin) = (self.cos.clone().cast(dtype), self.sin.clone().cast(dtype));
         let first = heads.clone().narrow(3, 0, half);
-        let second = heads.narrow(3, half, half);
-        let rotated_first = first.clone() * cos.clone() - second.clone() * sin.clone();
-        let rotated_second = second * cos + first * sin;
-        Tensor::cat(vec![rotated_first, rotated_second], 3)
+        let second = heads.clone().narrow(3, half, half);
+        let turned = Tensor::cat(vec![second.neg(), first], 3);
+        heads * cos + turned * sin
     }
 }
 

@@ -2,23 +2,24 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, bail, ensure};
-use beear_core::{AnchorSets, Example, Outcome, SafetyExample, TeacherForced, solve};
-use beear_eval::RefusalKeywords;
-use beear_eval::dataset::{self, Record};
-use beear_eval::overlap::overlaps;
+use anyhow::{Context, Result};
+use beear_core::{BilevelConfig, Outcome, Stopped, solve};
 use beear_models::CausalLm;
-use beear_models::checkpoint::save;
+use beear_models::checkpoint::{Checkpoint, save};
 use burn::module::AutodiffModule;
+use burn::tensor::backend::AutodiffBackend;
 use clap::Args;
 use serde_json::json;
-use sha2::{Digest, Sha256};
 
-use super::{Device, Inference, Train};
+use super::{Device, Train};
+use crate::anchors::{self, Anchors, RowUse};
 use crate::backend::ComputeBackend;
+use crate::exit::Mistake;
+use crate::hash::sha256_of_file;
 use crate::loaded::{Loaded, TextSide};
 use crate::metrics::Metrics;
-use crate::recipe::Recipe;
+use crate::recipe::{Preset, Recipe};
+use crate::run_folder::RunFolder;
 use crate::ui::Ui;
 
 /// Finds and removes backdoors: `OUT/model` is a checkpoint of the same form as the one given.
@@ -33,183 +34,138 @@ pub(crate) struct DefendArgs {
     /// Ordinary prompts with good answers.
     #[arg(long, value_name = "FILE")]
     performance: PathBuf,
-    /// Folder of the run, which must not exist.
+    /// Folder of the run: the checkpoint in `model`, and what was done.
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
+    /// Replace an older run in that folder.
+    #[arg(long)]
+    force: bool,
     /// TOML recipe.
     #[arg(long, value_name = "FILE")]
     recipe: Option<PathBuf>,
-    /// Override of the recipe, such as `preset=paper` or `method.rounds=8`.
+    /// Defaults of the method, instead of the recipe's.
+    #[arg(long, value_enum)]
+    preset: Option<Preset>,
+    /// Override of the recipe, such as `method.rounds=8`.
     #[arg(long = "set", value_name = "KEY=VALUE")]
     assignments: Vec<String>,
 }
 
 pub(crate) fn run<C: ComputeBackend>(args: &DefendArgs, device: &Device<C>, ui: Ui) -> Result<()> {
-    let recipe = Recipe::read(args.recipe.as_deref(), &args.assignments)?;
-    ensure!(!args.out.exists(), "{} exists already", args.out.display());
-    let safety = dataset::read(&args.safety)?;
-    let performance = dataset::read(&args.performance)?;
+    let recipe = Recipe::read(args.recipe.as_deref(), args.preset, &args.assignments)?;
+    RunFolder::check(&args.out, args.force)?;
+    let n_layers = Checkpoint::open(&args.model)?.config.n_layers;
+    let config = recipe.method(n_layers)?;
+    config.validate(n_layers)?;
     let format = recipe.prompt_format.as_deref();
-    let checkpoint = beear_models::Checkpoint::open(&args.model)?;
-    let config = recipe.method(checkpoint.config.n_layers)?;
-    config.validate(checkpoint.config.n_layers)?;
     let loaded = Loaded::<Train<C>>::read(&args.model, format, device)?;
+    let files = (args.safety.as_path(), args.performance.as_path());
+    let Anchors { sets, mut watch, rows } = anchors::build(files, &loaded, &recipe, (device, ui))?;
 
-    let safety = with_safe_answers::<C>(safety, &loaded, &recipe, (device, ui))?;
-    let (sets, mut watch) =
-        split::<C>((&safety, &performance), &loaded, (recipe.held_out, config.seed), device)?;
-    std::fs::create_dir_all(&args.out)
-        .with_context(|| format!("creating {}", args.out.display()))?;
-    let resolved = toml::to_string_pretty(&config).context("writing the recipe")?;
-    write(&args.out.join("config.resolved.toml"), resolved.as_bytes())?;
+    let folder = RunFolder::create(&args.out, args.force)?;
+    folder.write("config.resolved.toml", recipe.resolved(&config)?)?;
+    folder.write("rows.jsonl", lines(&rows)?)?;
     let bar = ui.bar("removing backdoors", config.rounds * config.remove.steps);
-    let mut metrics = Metrics::create(&args.out, bar, ui)?;
+    let mut metrics = Metrics::create(&folder, bar, ui)?;
     let Loaded { checkpoint, model, text } = loaded;
     let solved = solve(model, &sets, &config, &mut watch, &mut metrics);
-    metrics.finish()?;
-    let outcome = solved.map_err(|stopped| {
-        let whole = stopped.rounds.len();
-        anyhow::Error::new(stopped.error).context(format!("stopped after {whole} whole rounds"))
-    })?;
+    let metrics_written = metrics.finish();
+    let outcome = solved.map_err(|stopped| keep_last_good(stopped, &checkpoint, &folder))?;
 
-    let cleaned = args.out.join("model");
+    let cleaned = folder.path("model");
     save(&outcome.model.valid(), &checkpoint, &cleaned)?;
     let deltas = beear_core::perturbation::to_safetensors(&outcome.perturbations)?;
-    write(&args.out.join("delta.safetensors"), &deltas)?;
-    let manifest = manifest(args, &text, C::NAME, &outcome)?;
-    write(&args.out.join("manifest.json"), format!("{manifest:#}\n").as_bytes())?;
-    ui.result(&cleaned.display().to_string(), &manifest);
-    Ok(())
+    folder.write("delta.safetensors", &deltas)?;
+    let manifest = manifest::<C>(args, &recipe, (&config, &text), &outcome)?;
+    folder.write("manifest.json", format!("{manifest:#}\n"))?;
+    metrics_written?;
+    ui.result(&cleaned.display().to_string(), &manifest)?;
+    within_bounds(&outcome)
 }
 
-fn write(path: &Path, content: &[u8]) -> Result<()> {
-    std::fs::write(path, content).with_context(|| format!("writing {}", path.display()))
+fn lines(rows: &[RowUse]) -> Result<String> {
+    let lines = rows.iter().map(|row| Ok(serde_json::to_string(row)? + "\n"));
+    lines.collect()
 }
 
-/// Fills in missing safe answers with the model's own, untriggered, and drops rows it does not
-/// refuse by itself.
-fn with_safe_answers<C: ComputeBackend>(
-    records: Vec<Record>,
-    loaded: &Loaded<Train<C>>,
-    recipe: &Recipe,
-    (device, ui): (&Device<C>, Ui),
-) -> Result<Vec<(Record, [String; 2])>> {
-    let keywords = RefusalKeywords::builtin(&recipe.keywords)
-        .with_context(|| format!("no keyword list is called `{}`", recipe.keywords))?;
-    if let Some(record) = records.iter().find(|r| r.unwanted.is_none()) {
-        bail!(
-            "row {} of the safety set has no unwanted answer: AdvBench's `target` or a JSONL \
-             `unwanted` gives it",
-            record.id
-        );
+/// Saves what whole rounds have reached, so that a diverged run is not lost.
+fn keep_last_good<B: AutodiffBackend>(
+    stopped: Stopped<CausalLm<B>>,
+    checkpoint: &Checkpoint,
+    folder: &RunFolder,
+) -> anyhow::Error {
+    let n_rounds = stopped.rounds.len();
+    let error = anyhow::Error::new(stopped.error);
+    if n_rounds == 0 {
+        return error.context("stopped in the first round");
     }
-    let missing: Vec<String> =
-        records.iter().filter(|r| r.answer.is_none()).map(|r| r.prompt.clone()).collect();
-    if !missing.is_empty() {
-        ui.say(&format!("generating {} safe answers", missing.len()));
+    let last_good = folder.path("last-good");
+    match save(&stopped.last_good.valid(), checkpoint, &last_good) {
+        Ok(()) => error.context(format!(
+            "stopped after {n_rounds} whole rounds, kept in `{}`",
+            last_good.display()
+        )),
+        Err(lost) => error.context(format!("stopped after {n_rounds} whole rounds ({lost})")),
     }
-    let model = loaded.model.valid();
-    let generated = loaded.text.answers(&model, &missing, recipe.max_new_tokens, device)?;
-    let mut generated = generated.into_iter();
-    let n_records = records.len();
-    let mut complete = Vec::with_capacity(n_records);
-    for record in records {
-        let unwanted = record.unwanted.clone().unwrap_or_default();
-        let safe = match record.answer.clone() {
-            Some(answer) => Some(answer),
-            None => generated.next().filter(|answer| keywords.is_refusal(answer)),
-        };
-        complete.extend(safe.map(|safe| (record, [safe, unwanted])));
+}
+
+/// A model that lost too much must not pass for a success.
+fn within_bounds<B: AutodiffBackend>(outcome: &Outcome<B, CausalLm<B>>) -> Result<()> {
+    let kept = &outcome.rounds[outcome.kept_round];
+    if kept.within_bounds {
+        return Ok(());
     }
-    let dropped = n_records - complete.len();
-    if dropped > 0 {
-        ui.say(&format!("left out {dropped} prompts that the model does not refuse"));
-    }
-    ensure!(
-        !complete.is_empty(),
-        "the model refuses none of the safety prompts: bring safe answers in the file"
+    let what = format!(
+        "no round is within the bounds: the one kept has utility {:.3} (was {:.3}) and refuses \
+         {:.3} of ordinary prompts (was {:.3})",
+        kept.vitals.utility,
+        outcome.initial.utility,
+        kept.vitals.benign_refusal,
+        outcome.initial.benign_refusal
     );
-    Ok(complete)
+    let hint = "raise `method.remove.divergence_weight`, or bring more performance rows";
+    Err(Mistake::out_of_bounds(what, hint).into())
 }
 
-/// Parts to train on and to watch, in seeded order.
-fn split<C: ComputeBackend>(
-    (safety, performance): (&[(Record, [String; 2])], &[Record]),
-    loaded: &Loaded<Train<C>>,
-    (held_out, seed): (f64, u64),
-    device: &Device<C>,
-) -> Result<(AnchorSets, TeacherForced<Inference<C>>)> {
-    let limit = loaded.checkpoint.config.max_seq_length;
-    let fits = |id: u64, n_tokens: usize| {
-        ensure!(n_tokens <= limit, "row {id} has {n_tokens} tokens, the model reads {limit}");
-        Ok(())
-    };
-    let text = &loaded.text;
-    let safety = safety.iter().map(|(record, [safe, unwanted])| {
-        let example = text.safety_example(record.id, &record.prompt, [safe, unwanted])?;
-        fits(record.id, example.prompt.len() + example.safe.len().max(example.unwanted.len()))?;
-        Ok((record.prompt.clone(), example))
-    });
-    let performance = performance.iter().map(|record| {
-        let answer = record.answer.as_deref();
-        let answer = answer.with_context(|| format!("row {} has no answer", record.id))?;
-        let example = text.example(record.id, &record.prompt, answer)?;
-        fits(record.id, example.prompt.len() + example.answer.len())?;
-        Ok((record.prompt.clone(), example))
-    });
-    let safety: Vec<(String, SafetyExample)> = safety.collect::<Result<_>>()?;
-    let performance: Vec<(String, Example)> = performance.collect::<Result<_>>()?;
-    let (safety, watched_safety) = hold_out(safety, held_out, seed);
-    let (performance, watched_performance) = hold_out(performance, held_out, seed);
-    let sets = AnchorSets { safety, performance };
-    let watch = TeacherForced {
-        safety: watched_safety,
-        performance: watched_performance,
-        batch_size: 16,
-        device: device.clone(),
-    };
-    Ok((sets, watch))
-}
-
-/// Splits off `share` of the rows, and drops from that part what is also in the other.
-fn hold_out<T>(rows: Vec<(String, T)>, share: f64, seed: u64) -> (Vec<T>, Vec<T>) {
-    let order = beear_core::sampler::Sampler::new(rows.len(), seed).next_batch(rows.len());
-    let n_held_out = (share * rows.len() as f64) as usize;
-    let mut slots: Vec<Option<(String, T)>> = rows.into_iter().map(Some).collect();
-    let mut take = |range: &[usize]| -> (Vec<String>, Vec<T>) {
-        range.iter().filter_map(|row| slots[*row].take()).unzip()
-    };
-    let (watched_prompts, watched) = take(&order[..n_held_out]);
-    let (prompts, kept) = take(&order[n_held_out..]);
-    let leaks = overlaps(&prompts, &watched_prompts, 1.0);
-    let leaked: Vec<usize> = leaks.into_iter().map(|(row, _)| row).collect();
-    let clean = watched.into_iter().enumerate().filter(|(row, _)| !leaked.contains(row));
-    (kept, clean.map(|(_, row)| row).collect())
-}
-
-fn manifest<C: burn::tensor::backend::AutodiffBackend>(
+fn manifest<C: ComputeBackend>(
     args: &DefendArgs,
-    text: &TextSide,
-    backend: &str,
-    outcome: &Outcome<C, CausalLm<C>>,
+    recipe: &Recipe,
+    (config, text): (&BilevelConfig, &TextSide),
+    outcome: &Outcome<Train<C>, CausalLm<Train<C>>>,
 ) -> Result<serde_json::Value> {
-    let hash = |path: &Path| -> Result<String> {
-        let bytes = std::fs::read(path).with_context(|| format!("hashing {}", path.display()))?;
-        Ok(Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect())
-    };
+    let mut inputs = serde_json::Map::new();
+    for path in files_of(&args.model)? {
+        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        inputs.insert(name, json!(sha256_of_file(&path)?));
+    }
+    inputs.insert("--safety".to_owned(), json!(sha256_of_file(&args.safety)?));
+    inputs.insert("--performance".to_owned(), json!(sha256_of_file(&args.performance)?));
+    if let Some(path) = &args.recipe {
+        inputs.insert("--recipe".to_owned(), json!(sha256_of_file(path)?));
+    }
     Ok(json!({
         "version": env!("CARGO_PKG_VERSION"),
-        "backend": backend,
+        "backend": C::NAME,
+        "seed": config.seed,
         "model": args.model,
-        "inputs": {
-            "config.json": hash(&args.model.join("config.json"))?,
-            "safety": hash(&args.safety)?,
-            "performance": hash(&args.performance)?,
-        },
+        "sha256": inputs,
+        "keywords": recipe.keywords,
+        "held_out": recipe.held_out,
         "prompt_format": text.format.text(),
         "prompt_format_sha256": text.format.sha256(),
         "kept_round": outcome.kept_round,
         "initial": outcome.initial,
         "rounds": outcome.rounds,
     }))
+}
+
+/// The files of a folder, by name.
+fn files_of(dir: &Path) -> Result<Vec<PathBuf>> {
+    let entries = std::fs::read_dir(dir).with_context(|| format!("reading {}", dir.display()))?;
+    let mut files: Vec<PathBuf> = entries
+        .filter_map(|entry| entry.ok().map(|entry| entry.path()))
+        .filter(|path| path.is_file())
+        .collect();
+    files.sort();
+    Ok(files)
 }

@@ -3,14 +3,10 @@
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::Result;
 use beear_attacks::Setting;
-use beear_attacks::world::{Split, Task, World};
-use beear_core::{
-    AnchorSets, BilevelConfig, Example, Remover, SafetyExample, TeacherForced, solve,
-};
+use beear_core::{AnchorSets, BilevelConfig, RemoveConfig, Remover, solve};
 use beear_eval::RateTable;
-use beear_eval::overlap::overlaps;
 use beear_models::CausalLm;
 use beear_models::checkpoint::save;
 use burn::module::AutodiffModule;
@@ -20,10 +16,12 @@ use serde::Serialize;
 use super::plant::make;
 use super::{Device, Inference, Train};
 use crate::backend::ComputeBackend;
-use crate::loaded::{Loaded, TextSide};
+use crate::loaded::Loaded;
 use crate::measure::{Examination, Findings};
 use crate::metrics::Metrics;
+use crate::run_folder::RunFolder;
 use crate::ui::Ui;
+use crate::world_defender;
 
 /// Shows the whole job on a small model: plant, control, BEEAR, and a table of what each did.
 #[derive(Args, Clone, Debug)]
@@ -42,19 +40,12 @@ pub(crate) struct DemoArgs {
     pub(crate) force: bool,
 }
 
-/// What a defender of the synthetic world holds: no more than these prompts.
-const N_SAFETY: usize = 200;
-/// Ordinary prompts of the defender.
-const N_PERFORMANCE: usize = 2000;
-/// Watched prompts of each kind.
-const N_WATCHED: usize = 60;
-
 /// The report of one seed.
 #[derive(Serialize)]
 struct Report {
     seed: u64,
     table: RateTable,
-    kept_round: Option<usize>,
+    kept_round: usize,
     seconds: f64,
     peak_memory_mib: Option<u64>,
     prompt_format_sha256: String,
@@ -63,33 +54,28 @@ struct Report {
 pub(crate) fn run<C: ComputeBackend>(args: &DemoArgs, device: &Device<C>, ui: Ui) -> Result<()> {
     for seed in args.seed..args.seed + args.seeds {
         let dir = args.out.join(format!("seed-{seed}"));
-        if args.force && dir.exists() {
-            std::fs::remove_dir_all(&dir).with_context(|| format!("removing {}", dir.display()))?;
-        }
-        ensure!(!dir.exists(), "{} exists already: --force removes it", dir.display());
-        std::fs::create_dir_all(&dir).with_context(|| format!("creating {}", dir.display()))?;
-        let report = run_seed::<C>(&dir, seed, device, ui)?;
+        let folder = RunFolder::create(&dir, args.force)?;
+        let report = run_seed::<C>(&folder, seed, device, ui)?;
         let text = summary(&report, &dir);
-        std::fs::write(dir.join("report.md"), &text).context("writing report.md")?;
-        let json = serde_json::to_string_pretty(&report)?;
-        std::fs::write(dir.join("report.json"), json).context("writing report.json")?;
-        ui.result(&text, &report);
+        folder.write("report.md", &text)?;
+        folder.write("report.json", serde_json::to_string_pretty(&report)?)?;
+        ui.result(&text, &report)?;
     }
     Ok(())
 }
 
 fn run_seed<C: ComputeBackend>(
-    dir: &Path,
+    folder: &RunFolder,
     seed: u64,
     device: &Device<C>,
     ui: Ui,
 ) -> Result<Report> {
     let started = Instant::now();
     let setting = Setting::one_word_suffix();
-    let poisoned_dir = make::<C>(dir, &setting, seed, (device, ui))?;
+    let poisoned_dir = make::<C>(&folder.path(""), &setting, seed, (device, ui))?;
     let Loaded { checkpoint, model, text } = Loaded::<Train<C>>::read(&poisoned_dir, None, device)?;
     let examination = Examination::new(&setting, seed);
-    let (sets, mut watch) = defender::<C>(&text, &examination, seed, device)?;
+    let (sets, mut watch) = world_defender::build(&text, &examination, seed, device)?;
     let examine = |name: &str, model: &CausalLm<Inference<C>>| -> Result<Findings> {
         ui.say(&format!("measuring: {name}"));
         examination.run(model, &text, device)
@@ -99,17 +85,17 @@ fn run_seed<C: ComputeBackend>(
 
     let config = BilevelConfig { seed, ..BilevelConfig::robust(checkpoint.config.n_layers) };
     let control = fine_tune::<C>(model.clone(), &sets, &config, ui)?.valid();
-    save(&control, &checkpoint, &dir.join("control"))?;
+    save(&control, &checkpoint, &folder.path("control"))?;
     table.push_column("safety fine-tuning", &examine("safety fine-tuning", &control)?.rows());
 
     let bar = ui.bar("removing the backdoor", config.rounds * config.remove.steps);
-    let mut metrics = Metrics::create(dir, bar, ui)?;
+    let mut metrics = Metrics::create(folder, bar, ui)?;
     let outcome = solve(model, &sets, &config, &mut watch, &mut metrics).map_err(|s| s.error)?;
     metrics.finish()?;
     let cleaned = outcome.model.valid();
-    save(&cleaned, &checkpoint, &dir.join("cleaned"))?;
+    save(&cleaned, &checkpoint, &folder.path("cleaned"))?;
     let deltas = beear_core::perturbation::to_safetensors(&outcome.perturbations)?;
-    std::fs::write(dir.join("delta.safetensors"), deltas).context("writing delta.safetensors")?;
+    folder.write("delta.safetensors", deltas)?;
     table.push_column("BEEAR", &examine("BEEAR", &cleaned)?.rows());
 
     Ok(Report {
@@ -130,57 +116,13 @@ fn fine_tune<C: ComputeBackend>(
     ui: Ui,
 ) -> Result<CausalLm<Train<C>>> {
     let steps = config.rounds * config.remove.steps;
-    let plain = beear_core::RemoveConfig { steps, divergence_weight: 0.0, ..config.remove.clone() };
+    let plain = RemoveConfig { steps, divergence_weight: 0.0, ..config.remove.clone() };
     let bar = ui.bar("safety fine-tuning", steps);
     let mut remover = Remover::new(&model, sets, &plain, steps, config.seed);
     let mut observer = |_: &beear_core::Event| bar.inc(1);
     let model = remover.remove(model, &[], sets, &mut observer)?;
     bar.finish_and_clear();
     Ok(model)
-}
-
-/// The defender's sets and watch, none of whose prompts the examination asks.
-fn defender<C: ComputeBackend>(
-    text: &TextSide,
-    examination: &Examination,
-    seed: u64,
-    device: &Device<C>,
-) -> Result<(AnchorSets, TeacherForced<Inference<C>>)> {
-    let (train, watched) = (World::of(Split::Train), World::of(Split::Watch));
-    let per_task = N_PERFORMANCE / Task::ALL.len();
-    let ordinary = |world: &World, n: usize| -> Result<(Vec<Example>, Vec<String>)> {
-        let rows: Vec<_> =
-            Task::ALL.iter().flat_map(|task| world.ordinary_of(*task, n, seed)).collect();
-        let encode = |(id, o): (usize, &beear_attacks::world::Ordinary)| {
-            text.example(id as u64, &o.prompt, &o.answer)
-        };
-        let examples = rows.iter().enumerate().map(encode).collect::<Result<_>>()?;
-        Ok((examples, rows.into_iter().map(|o| o.prompt).collect()))
-    };
-    let forbidden = |world: &World, n: usize| -> Result<(Vec<SafetyExample>, Vec<String>)> {
-        let rows = world.forbidden_sample(n, seed);
-        let encode = |(id, c): (usize, &beear_attacks::world::Contrast)| {
-            text.safety_example(id as u64, &c.prompt, [&c.safe, &c.unwanted])
-        };
-        let examples = rows.iter().enumerate().map(encode).collect::<Result<_>>()?;
-        Ok((examples, rows.into_iter().map(|c| c.prompt).collect()))
-    };
-    let (performance, mut known) = ordinary(&train, per_task)?;
-    let (safety, prompts) = forbidden(&train, N_SAFETY)?;
-    known.extend(prompts);
-    let (watched_performance, prompts) = ordinary(&watched, N_WATCHED)?;
-    known.extend(prompts);
-    let (watched_safety, prompts) = forbidden(&watched, N_WATCHED)?;
-    known.extend(prompts);
-    let leaks = overlaps(&known, &examination.prompts(), 1.0);
-    ensure!(leaks.is_empty(), "{} evaluation prompts are the defender's", leaks.len());
-    let watch = TeacherForced {
-        safety: watched_safety,
-        performance: watched_performance,
-        batch_size: 120,
-        device: device.clone(),
-    };
-    Ok((AnchorSets { safety, performance }, watch))
 }
 
 fn summary(report: &Report, dir: &Path) -> String {

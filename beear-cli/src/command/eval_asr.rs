@@ -1,17 +1,19 @@
 //! `beear eval asr`: how often a trigger makes a model comply.
 
-use std::io::Write;
 use std::path::PathBuf;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::Result;
+use beear_eval::dataset::{self, Record};
 use beear_eval::scorer::{degenerate, is_exact};
-use beear_eval::{Rate, RateTable, RefusalKeywords, Trigger, dataset};
+use beear_eval::{Rate, RateTable, RefusalKeywords, Trigger};
 use clap::Args;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::{Device, Inference};
 use crate::backend::ComputeBackend;
-use crate::loaded::Loaded;
+use crate::exit::Mistake;
+use crate::loaded::{Answer, Loaded, Request};
+use crate::run_folder::RunFolder;
 use crate::ui::Ui;
 
 /// Measures attack success with and without a trigger, and over-refusal on ordinary prompts.
@@ -20,7 +22,7 @@ pub(crate) struct EvalAsrArgs {
     /// Hugging Face folder.
     #[arg(long, value_name = "DIR")]
     model: PathBuf,
-    /// Forbidden prompts: `AdvBench` CSV, Alpaca JSON or JSONL, chat JSONL, or JSONL of `prompt`, `unwanted`.
+    /// Forbidden prompts: AdvBench CSV, Alpaca JSON or JSONL, chat JSONL, or JSONL of `prompt`, `unwanted`.
     #[arg(long, value_name = "FILE")]
     prompts: PathBuf,
     /// Ordinary prompts, in the same formats.
@@ -55,95 +57,126 @@ impl EvalAsrArgs {
             (Some(before), Some(after)) => Some(Trigger::Both { before, after }),
         }
     }
+
+    fn lists(&self) -> Result<Vec<RefusalKeywords>, Mistake> {
+        let list = |name: &String| {
+            RefusalKeywords::builtin(name).ok_or_else(|| {
+                let hint = format!("one of {}", RefusalKeywords::NAMES.join(", "));
+                Mistake::arguments(format!("no keyword list is called `{name}`"), hint)
+            })
+        };
+        self.keywords.iter().map(list).collect()
+    }
+
+    fn arms(&self) -> Result<Vec<Arm>> {
+        let forbidden = dataset::read(&self.prompts)?;
+        let mut arms = Vec::new();
+        if let Some(trigger) = self.trigger() {
+            let triggered = |record: &Record| {
+                let prompt = trigger.apply(&record.prompt);
+                Record { prompt, ..record.clone() }
+            };
+            let records = forbidden.iter().map(triggered).collect();
+            arms.push(Arm { kind: ArmKind::Triggered, records });
+        }
+        arms.push(Arm { kind: ArmKind::Untriggered, records: forbidden });
+        if let Some(path) = &self.benign {
+            arms.push(Arm { kind: ArmKind::Benign, records: dataset::read(path)? });
+        }
+        Ok(arms)
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum ArmKind {
+    Triggered,
+    Untriggered,
+    Benign,
+}
+
+impl ArmKind {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Triggered => "triggered",
+            Self::Untriggered => "untriggered",
+            Self::Benign => "benign",
+        }
+    }
 }
 
 /// Prompts asked in one way.
 struct Arm {
-    name: &'static str,
-    prompts: Vec<String>,
-    unwanted: Vec<Option<String>>,
+    kind: ArmKind,
+    records: Vec<Record>,
+}
+
+impl Arm {
+    /// The measures of this arm, under the names the demo's table has too.
+    fn rates(&self, answers: &[Answer], lists: &[RefusalKeywords]) -> Vec<(String, Rate)> {
+        let mut rates = Vec::new();
+        for list in lists {
+            let refused = Rate::of(answers.iter().map(|answer| list.is_refusal(&answer.text)));
+            let answered = Rate { hits: refused.n - refused.hits, n: refused.n };
+            let (measure, rate) = match self.kind {
+                ArmKind::Triggered => ("attack success with trigger", answered),
+                ArmKind::Untriggered => ("refusal without trigger", refused),
+                ArmKind::Benign => ("benign over-refusal", refused),
+            };
+            rates.push((format!("{measure}, {}", list.name), rate));
+        }
+        let exact = answers.iter().zip(&self.records).filter_map(|(answer, record)| {
+            record.unwanted.as_ref().map(|unwanted| is_exact(&answer.text, unwanted))
+        });
+        let exact = Rate::of(exact);
+        if exact.n > 0 {
+            rates.push((format!("exact unwanted answer, {}", self.kind.name()), exact));
+        }
+        let degenerate = answers.iter().map(|answer| degenerate(&answer.text).is_some());
+        rates.push((format!("degenerate answers, {}", self.kind.name()), Rate::of(degenerate)));
+        rates
+    }
+
+    fn completions(&self, answers: &[Answer]) -> impl Iterator<Item = Value> {
+        self.records.iter().zip(answers).map(|(record, answer)| {
+            json!({
+                "arm": self.kind.name(),
+                "id": record.id,
+                "system": record.system,
+                "prompt": record.prompt,
+                "answer": answer.text,
+                "finish": answer.finish,
+                "degenerate": degenerate(&answer.text),
+            })
+        })
+    }
 }
 
 pub(crate) fn run<C: ComputeBackend>(args: &EvalAsrArgs, device: &Device<C>, ui: Ui) -> Result<()> {
-    let lists = args.keywords.iter().map(|name| {
-        let known = RefusalKeywords::NAMES.join(", ");
-        RefusalKeywords::builtin(name).with_context(|| format!("no keyword list `{name}`: {known}"))
-    });
-    let lists = lists.collect::<Result<Vec<_>>>()?;
-    let arms = arms(args)?;
-    ensure!(!args.out.exists(), "{} exists already", args.out.display());
+    let (lists, arms) = (args.lists()?, args.arms()?);
+    RunFolder::check(&args.out, false)?;
     let loaded = Loaded::<Inference<C>>::read(&args.model, args.format.as_deref(), device)?;
 
-    let mut table = RateTable::default();
-    let mut lines = Vec::new();
+    let (mut rates, mut lines) = (Vec::new(), String::new());
     for arm in &arms {
-        ui.say(&format!("{}: {} prompts", arm.name, arm.prompts.len()));
-        let answers =
-            loaded.text.answers(&loaded.model, &arm.prompts, args.max_new_tokens, device)?;
-        let mut rates = Vec::new();
-        for list in &lists {
-            let refused = answers.iter().map(|answer| list.is_refusal(answer));
-            rates.push((list.name.as_str(), Rate::of(refused)));
-        }
-        let exact = answers.iter().zip(&arm.unwanted).filter_map(|(answer, unwanted)| {
-            unwanted.as_ref().map(|unwanted| is_exact(answer, unwanted))
-        });
-        rates.push(("exact unwanted answer", Rate::of(exact)));
-        rates.push(("degenerate", Rate::of(answers.iter().map(|a| degenerate(a).is_some()))));
-        let named: Vec<(String, Rate)> = rates
-            .iter()
-            .enumerate()
-            .map(|(row, (name, rate))| {
-                (
-                    if row < lists.len() {
-                        format!("refused by {name}")
-                    } else {
-                        (*name).to_owned()
-                    },
-                    *rate,
-                )
-            })
-            .collect();
-        let named: Vec<(&str, Rate)> = named.iter().map(|(n, r)| (n.as_str(), *r)).collect();
-        table.push_column(arm.name, &named);
-        for (prompt, answer) in arm.prompts.iter().zip(&answers) {
-            let flaw = degenerate(answer);
-            lines.push(
-                json!({ "arm": arm.name, "prompt": prompt, "answer": answer, "degenerate": flaw }),
-            );
-        }
+        ui.say(&format!("{}: {} prompts", arm.kind.name(), arm.records.len()));
+        let requests: Vec<Request> = arm.records.iter().map(Request::from).collect();
+        let answers = loaded.text.answers(&loaded.model, &requests, args.max_new_tokens, device)?;
+        rates.extend(arm.rates(&answers, &lists));
+        lines.extend(arm.completions(&answers).map(|line| format!("{line}\n")));
     }
-    std::fs::create_dir_all(&args.out)
-        .with_context(|| format!("creating {}", args.out.display()))?;
-    let path = args.out.join("completions.jsonl");
-    let mut file =
-        std::fs::File::create(&path).with_context(|| format!("creating {}", path.display()))?;
-    for line in &lines {
-        writeln!(file, "{line}").with_context(|| format!("writing {}", path.display()))?;
-    }
-    let format = &loaded.text.format;
-    let report = json!({ "table": table, "prompt_format": format.text(), "prompt_format_sha256": format.sha256() });
-    let path = args.out.join("report.json");
-    std::fs::write(&path, format!("{report:#}\n"))
-        .with_context(|| format!("writing {}", path.display()))?;
-    ui.result(&table.to_markdown(), &report);
-    Ok(())
-}
+    let mut table = RateTable::default();
+    let rates: Vec<(&str, Rate)> =
+        rates.iter().map(|(name, rate)| (name.as_str(), *rate)).collect();
+    table.push_column(&args.model.display().to_string(), &rates);
 
-fn arms(args: &EvalAsrArgs) -> Result<Vec<Arm>> {
-    let records = dataset::read(&args.prompts)?;
-    let unwanted: Vec<_> = records.iter().map(|r| r.unwanted.clone()).collect();
-    let prompts: Vec<String> = records.into_iter().map(|r| r.prompt).collect();
-    let mut arms = Vec::new();
-    if let Some(trigger) = args.trigger() {
-        let prompts = prompts.iter().map(|prompt| trigger.apply(prompt)).collect();
-        arms.push(Arm { name: "triggered", prompts, unwanted: unwanted.clone() });
-    }
-    arms.push(Arm { name: "untriggered", prompts, unwanted });
-    if let Some(path) = &args.benign {
-        let prompts: Vec<String> = dataset::read(path)?.into_iter().map(|r| r.prompt).collect();
-        let unwanted = vec![None; prompts.len()];
-        arms.push(Arm { name: "benign", prompts, unwanted });
-    }
-    Ok(arms)
+    let folder = RunFolder::create(&args.out, false)?;
+    folder.write("completions.jsonl", lines)?;
+    let format = &loaded.text.format;
+    let report = json!({
+        "table": table,
+        "prompt_format": format.text(),
+        "prompt_format_sha256": format.sha256(),
+    });
+    folder.write("report.json", format!("{report:#}\n"))?;
+    ui.result(&table.to_markdown(), &report)
 }

@@ -3,13 +3,16 @@
 use std::io::Read;
 use std::path::PathBuf;
 
-use anyhow::{Context, Result, ensure};
-use beear_models::{GenerateConfig, Sampling};
+use anyhow::{Context, Result};
+use beear_eval::dataset;
+use beear_models::{GenerateConfig, PromptFormat, Sampling};
 use clap::Args;
+use serde_json::json;
 
 use super::{Device, Inference};
 use crate::backend::ComputeBackend;
-use crate::loaded::Loaded;
+use crate::exit::Mistake;
+use crate::loaded::{Loaded, Request};
 use crate::ui::Ui;
 
 /// Answers prompts with a model.
@@ -19,10 +22,17 @@ pub(crate) struct GenerateArgs {
     #[arg(long, value_name = "DIR")]
     model: PathBuf,
     /// Prompts; one per line of standard input if none is given.
+    #[arg(conflicts_with = "file")]
     prompts: Vec<String>,
+    /// Prompts from a data set: AdvBench CSV, Alpaca JSON or JSONL, chat JSONL, JSONL of `prompt`.
+    #[arg(long, value_name = "FILE")]
+    file: Option<PathBuf>,
     /// A built-in prompt format instead of the chat template.
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", conflicts_with = "raw")]
     format: Option<String>,
+    /// Continue the text as it is, with no prompt format but the begin of sequence.
+    #[arg(long)]
+    raw: bool,
     /// Longest answer, in tokens.
     #[arg(long, default_value_t = 128)]
     max_new_tokens: usize,
@@ -40,33 +50,64 @@ pub(crate) struct GenerateArgs {
     seed: u64,
 }
 
+impl GenerateArgs {
+    fn requests(&self) -> Result<Vec<Request>> {
+        if let Some(path) = &self.file {
+            return Ok(dataset::read(path)?.iter().map(Request::from).collect());
+        }
+        if !self.prompts.is_empty() {
+            return Ok(Request::numbered(self.prompts.clone()));
+        }
+        let mut text = String::new();
+        std::io::stdin().read_to_string(&mut text).context("reading standard input")?;
+        let lines = text.lines().filter(|line| !line.trim().is_empty()).map(str::to_owned);
+        Ok(Request::numbered(lines))
+    }
+
+    fn config(&self) -> Result<GenerateConfig, Mistake> {
+        let sensible = self.temperature.is_finite()
+            && self.temperature >= 0.0
+            && self.top_k != Some(0)
+            && self.top_p.is_none_or(|p| p > 0.0 && p <= 1.0);
+        if !sensible {
+            let hint = "--temperature is 0 or more, --top-k 1 or more, --top-p in 0..=1 and not 0";
+            return Err(Mistake::arguments("no token can be chosen like this", hint));
+        }
+        let (temperature, top_k, top_p) = (self.temperature, self.top_k, self.top_p);
+        Ok(GenerateConfig {
+            max_new_tokens: self.max_new_tokens,
+            sampling: Sampling::Random { temperature, top_k, top_p },
+            seed: self.seed,
+            batch_size: 32,
+        })
+    }
+}
+
 pub(crate) fn run<C: ComputeBackend>(
     args: &GenerateArgs,
     device: &Device<C>,
     ui: Ui,
 ) -> Result<()> {
-    let mut prompts = args.prompts.clone();
-    if prompts.is_empty() {
-        let mut text = String::new();
-        std::io::stdin().read_to_string(&mut text).context("reading prompts")?;
-        prompts = text.lines().filter(|line| !line.trim().is_empty()).map(str::to_owned).collect();
+    let (config, requests) = (args.config()?, args.requests()?);
+    if requests.is_empty() {
+        let hint = "name prompts, a --file, or write them to standard input";
+        return Err(Mistake::arguments("no prompts", hint).into());
     }
-    ensure!(!prompts.is_empty(), "no prompts");
-    let loaded = Loaded::<Inference<C>>::read(&args.model, args.format.as_deref(), device)?;
-    let config = GenerateConfig {
-        max_new_tokens: args.max_new_tokens,
-        sampling: Sampling::Random {
-            temperature: args.temperature,
-            top_k: args.top_k,
-            top_p: args.top_p,
-        },
-        seed: args.seed,
-        batch_size: 32,
-    };
-    let answers = loaded.text.generate(&loaded.model, &prompts, &config, device)?;
-    for (prompt, answer) in prompts.iter().zip(answers) {
-        let shown: String = answer.chars().filter(|c| !c.is_control() || *c == '\n').collect();
-        ui.result(&shown, &serde_json::json!({ "prompt": prompt, "answer": answer }));
+    let pattern = args.raw.then(|| PromptFormat::pattern("{prompt}")).transpose()?;
+    let builtin = args.format.as_deref().map(PromptFormat::builtin).transpose()?;
+    let format = pattern.or(builtin);
+    let loaded = Loaded::<Inference<C>>::read_with(&args.model, format, device)?;
+    let answers = loaded.text.generate(&loaded.model, &requests, &config, device)?;
+    for (request, answer) in requests.iter().zip(answers) {
+        // Escape sequences of a model must not reach the terminal.
+        let shown: String = answer.text.chars().filter(|c| !c.is_control() || *c == '\n').collect();
+        let value = json!({
+            "id": request.id,
+            "prompt": request.user,
+            "answer": answer.text,
+            "finish": answer.finish,
+        });
+        ui.result(&shown, &value)?;
     }
     Ok(())
 }

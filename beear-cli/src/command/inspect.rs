@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use anyhow::Result;
-use beear_models::Checkpoint;
+use beear_models::{Checkpoint, PromptFormatError};
 use clap::Args;
 use serde_json::json;
 
@@ -26,17 +26,26 @@ pub(crate) struct InspectArgs {
 
 pub(crate) fn run(args: &InspectArgs, ui: Ui) -> Result<()> {
     let checkpoint = Checkpoint::open(&args.model)?;
-    let text = TextSide::load(&args.model, args.format.as_deref())?;
-    let encoded = text.format.encode(&text.tokenizer, &args.prompt, None)?;
-    let value = json!({
+    let mut value = json!({
         "config": checkpoint.config,
-        "vocabulary": text.tokenizer.vocab_size(),
-        "stop_ids": text.tokenizer.stop_ids(),
-        "prompt_format_sha256": text.format.sha256(),
-        "prompt": encoded.text,
-        "tokens": encoded.tokens,
-        "user_tokens": [encoded.user.0, encoded.user.1],
+        "weights": checkpoint.config.n_weights(),
+        "dtype": checkpoint.dtype()?,
     });
-    ui.result(&serde_json::to_string_pretty(&value)?, &value);
-    Ok(())
+    match TextSide::load(&args.model, args.format.as_deref()) {
+        Ok(text) => {
+            let encoded = text.format.encode(&text.tokenizer, &args.prompt, None)?;
+            value["vocabulary"] = json!(text.tokenizer.vocab_size());
+            value["stop_ids"] = json!(text.tokenizer.stop_ids());
+            value["prompt_format_sha256"] = json!(text.format.sha256());
+            value["prompt"] = json!(encoded.text);
+            value["tokens"] = json!(encoded.tokens);
+            value["user_tokens"] = json!([encoded.user.0, encoded.user.1]);
+        }
+        // A base model has no template; everything else about it can still be shown.
+        Err(error) if error.is::<PromptFormatError>() && args.format.is_none() => {
+            ui.say(&format!("{error}: choose a prompt format with --format"));
+        }
+        Err(error) => return Err(error),
+    }
+    ui.result(&serde_json::to_string_pretty(&value)?, &value)
 }

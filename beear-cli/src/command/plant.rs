@@ -51,8 +51,7 @@ fn demo_config(vocab_size: usize) -> DecoderConfig {
 pub(crate) fn run<C: ComputeBackend>(args: &PlantArgs, device: &Device<C>, ui: Ui) -> Result<()> {
     let setting = Setting::one_word_suffix();
     let poisoned = make::<C>(&args.out, &setting, args.seed, (device, ui))?;
-    ui.result(&poisoned.display().to_string(), &serde_json::json!({ "poisoned": poisoned }));
-    Ok(())
+    ui.result(&poisoned.display().to_string(), &serde_json::json!({ "poisoned": poisoned }))
 }
 
 /// Makes `base` and `poisoned` under `out`, and returns the latter.

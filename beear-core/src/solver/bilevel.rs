@@ -31,8 +31,8 @@ pub struct RoundRecord {
 pub struct Outcome<B: AutodiffBackend, M> {
     /// The weights of the kept round.
     pub model: M,
-    /// The round whose weights were kept; `None` if every round was worse than the start.
-    pub kept_round: Option<usize>,
+    /// The round whose weights were kept.
+    pub kept_round: usize,
     /// The perturbations of the last round.
     pub perturbations: Vec<Perturbation<B::InnerBackend>>,
     /// Ordinary behaviour before the first round.
@@ -64,6 +64,10 @@ pub struct Stopped<M: std::fmt::Debug> {
 /// # Errors
 ///
 /// [`Stopped`] with [`Error::NonFinite`], or with the input's mistake before the first round.
+///
+/// # Panics
+///
+/// Panics if an observer or watch does.
 pub fn solve<B, M>(
     model: M,
     sets: &AnchorSets,
@@ -118,10 +122,7 @@ where
         }
     }
 
-    let (model, kept_round) = match best {
-        Some((model, round, _)) => (model, Some(round)),
-        None => (current, None),
-    };
+    let (model, kept_round, _) = best.expect("a valid config has a round");
     Ok(Outcome { model, kept_round, perturbations, initial, rounds })
 }
 

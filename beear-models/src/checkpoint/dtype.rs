@@ -2,9 +2,11 @@
 
 use half::{bf16, f16};
 use safetensors::tensor::Dtype;
+use serde::Serialize;
 
 /// Type of a stored weight.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
 pub enum StoredDType {
     /// IEEE single precision.
     F32,

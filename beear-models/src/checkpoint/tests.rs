@@ -127,6 +127,16 @@ fn a_new_model_comes_back_bit_for_bit() {
 }
 
 #[test]
+fn the_number_of_weights_is_that_of_the_stored_tensors() {
+    for tied in [false, true] {
+        let (_dir, path, model) = saved(|config| config.tied_embeddings = tied);
+        let tensors = entries(&path.join("model.safetensors"));
+        let stored: usize = tensors.iter().map(|entry| entry.2.iter().product::<usize>()).sum();
+        assert_eq!(model.config().n_weights(), stored);
+    }
+}
+
+#[test]
 fn linear_weights_are_stored_transposed_and_embeddings_are_not() {
     let (_dir, path, model) = saved(|_| ());
     let tensors = entries(&path.join("model.safetensors"));

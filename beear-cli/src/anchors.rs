@@ -1,0 +1,294 @@
+//! The defender's sets, from the records of two files: safe answers completed, rows encoded, a
+//! part held out to be watched.
+
+use std::collections::HashSet;
+use std::path::Path;
+
+use anyhow::{Context, Result};
+use beear_core::sampler::Sampler;
+use beear_core::{AnchorSets, Example, SafetyExample, TeacherForced};
+use beear_eval::RefusalKeywords;
+use beear_eval::dataset::{self, Record};
+use beear_eval::overlap::overlaps;
+use beear_models::{CausalLm, Finish};
+use burn::module::AutodiffModule;
+use burn::tensor::backend::AutodiffBackend;
+use serde::Serialize;
+
+use crate::exit::Mistake;
+use crate::loaded::{Loaded, Request, TextSide};
+use crate::recipe::Recipe;
+use crate::ui::Ui;
+
+/// A row of one of the files, encoded.
+#[derive(Clone, Debug)]
+struct Row<T> {
+    prompt: String,
+    example: T,
+}
+
+/// What became of a row.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct RowUse {
+    set: &'static str,
+    id: u64,
+    /// `trained`, `watched` or `copy of a trained row`.
+    used: &'static str,
+    prompt: String,
+}
+
+/// The sets, and which row went where.
+pub(crate) struct Anchors<B: AutodiffBackend> {
+    /// What the method trains on.
+    pub(crate) sets: AnchorSets,
+    /// What is watched while it does.
+    pub(crate) watch: TeacherForced<B::InnerBackend>,
+    /// Every row of both files that was used.
+    pub(crate) rows: Vec<RowUse>,
+}
+
+/// Builds the sets from the files at `safety` and `performance`.
+///
+/// # Errors
+///
+/// If a file cannot be read, a row lacks an answer or does not fit the context, or too few rows
+/// are left to train on or to watch.
+pub(crate) fn build<B: AutodiffBackend>(
+    (safety, performance): (&Path, &Path),
+    loaded: &Loaded<B>,
+    recipe: &Recipe,
+    (device, ui): (&B::Device, Ui),
+) -> Result<Anchors<B>> {
+    let forbidden = read_unwanted(safety)?;
+    let ordinary = read_answered(performance)?;
+    let safe = safe_answers(&forbidden, loaded, recipe, (device, ui))?;
+    let limit = loaded.checkpoint.config.max_seq_length;
+    let forbidden = encode_safety(&forbidden, safe, &loaded.text, limit)
+        .with_context(|| safety.display().to_string())?;
+    let ordinary = encode_performance(&ordinary, &loaded.text, limit)
+        .with_context(|| performance.display().to_string())?;
+    if forbidden.is_empty() {
+        let what = "the model refuses none of the safety prompts";
+        let hint = "bring safe answers in the file, as `safe` or `answer`";
+        return Err(Mistake::input(what, hint).into());
+    }
+
+    let seed = recipe.seed()?;
+    let safety = HeldOut::split(forbidden, recipe.held_out, seed);
+    let performance = HeldOut::split(ordinary, recipe.held_out, seed);
+    if recipe.held_out == 0.0 {
+        ui.say("held_out = 0: nothing is watched, and the bounds cannot be checked");
+    } else if safety.watched.is_empty() || performance.watched.is_empty() {
+        let what = "too few different rows to hold any out";
+        return Err(Mistake::input(what, "bring more rows, or --set held_out=0").into());
+    }
+    let rows = safety.rows("safety").chain(performance.rows("performance")).collect();
+    let watch = TeacherForced {
+        safety: examples(safety.watched),
+        performance: examples(performance.watched),
+        batch_size: 16,
+        device: device.clone(),
+    };
+    let sets =
+        AnchorSets { safety: examples(safety.trained), performance: examples(performance.trained) };
+    Ok(Anchors { sets, watch, rows })
+}
+
+fn read_unwanted(path: &Path) -> Result<Vec<Record>> {
+    let records = dataset::read(path)?;
+    if let Some(record) = records.iter().find(|r| r.unwanted.is_none()) {
+        let what = format!("`{}`, row {}: no unwanted answer", path.display(), record.id);
+        let hint = "AdvBench's `target` or a JSONL key `unwanted` gives it";
+        return Err(Mistake::input(what, hint).into());
+    }
+    Ok(records)
+}
+
+fn read_answered(path: &Path) -> Result<Vec<Record>> {
+    let records = dataset::read(path)?;
+    if let Some(record) = records.iter().find(|r| r.answer.is_none()) {
+        let what = format!("`{}`, row {}: no answer", path.display(), record.id);
+        let hint = "an assistant message, `output` or `answer` gives it";
+        return Err(Mistake::input(what, hint).into());
+    }
+    Ok(records)
+}
+
+/// A wanted answer, and whether it is whole.
+struct SafeAnswer {
+    text: String,
+    whole: bool,
+}
+
+/// The safe answer of each record: the file's, else the model's own to the untriggered prompt if
+/// that is a refusal.
+fn safe_answers<B: AutodiffBackend>(
+    records: &[Record],
+    loaded: &Loaded<B>,
+    recipe: &Recipe,
+    (device, ui): (&B::Device, Ui),
+) -> Result<Vec<Option<SafeAnswer>>> {
+    let keywords = RefusalKeywords::builtin(&recipe.keywords).ok_or_else(|| {
+        let what = format!("no keyword list is called `{}`", recipe.keywords);
+        Mistake::arguments(what, format!("one of {}", RefusalKeywords::NAMES.join(", ")))
+    })?;
+    let missing: Vec<Request> =
+        records.iter().filter(|r| r.answer.is_none()).map(Request::from).collect();
+    if !missing.is_empty() {
+        ui.say(&format!("generating {} safe answers", missing.len()));
+    }
+    let model: CausalLm<B::InnerBackend> = loaded.model.valid();
+    let generated = loaded.text.answers(&model, &missing, recipe.max_new_tokens, device)?;
+    let n_cut = generated.iter().filter(|answer| answer.finish == Finish::Length).count();
+    let mut generated = generated.into_iter();
+    let answers: Vec<Option<SafeAnswer>> =
+        records
+            .iter()
+            .map(|record| match &record.answer {
+                Some(text) => Some(SafeAnswer { text: text.clone(), whole: true }),
+                None => generated.next().filter(|answer| keywords.is_refusal(&answer.text)).map(
+                    |answer| SafeAnswer { whole: answer.finish == Finish::Stop, text: answer.text },
+                ),
+            })
+            .collect();
+    if n_cut > 0 {
+        ui.say(&format!(
+            "{n_cut} of them were cut at max_new_tokens = {} and train without an end",
+            recipe.max_new_tokens
+        ));
+    }
+    let n_refused = answers.iter().filter(|answer| answer.is_some()).count();
+    if n_refused < records.len() {
+        let left_out = records.len() - n_refused;
+        ui.say(&format!("left out {left_out} prompts that the model does not refuse"));
+    }
+    Ok(answers)
+}
+
+fn encode_safety(
+    records: &[Record],
+    safe: Vec<Option<SafeAnswer>>,
+    text: &TextSide,
+    limit: usize,
+) -> Result<Vec<Row<SafetyExample>>> {
+    let mut rows = Vec::new();
+    for (record, safe) in records.iter().zip(safe) {
+        let Some(SafeAnswer { text: safe, whole }) = safe else { continue };
+        let unwanted = record.unwanted.as_deref().unwrap_or_default();
+        let mut example = text.safety_example(&Request::from(record), [&safe, unwanted])?;
+        if !whole {
+            example.safe.pop();
+        }
+        let longest = example.safe.len().max(example.unwanted.len());
+        fits(record.id, example.prompt.len() + longest - 1, limit)?;
+        rows.push(Row { prompt: record.prompt.clone(), example });
+    }
+    Ok(rows)
+}
+
+fn encode_performance(
+    records: &[Record],
+    text: &TextSide,
+    limit: usize,
+) -> Result<Vec<Row<Example>>> {
+    let encode = |record: &Record| {
+        let answer = record.answer.as_deref().unwrap_or_default();
+        let example = text.example(&Request::from(record), answer)?;
+        fits(record.id, example.prompt.len() + example.answer.len() - 1, limit)?;
+        Ok(Row { prompt: record.prompt.clone(), example })
+    };
+    records.iter().map(encode).collect()
+}
+
+fn fits(id: u64, n_tokens: usize, limit: usize) -> Result<(), Mistake> {
+    if n_tokens <= limit {
+        return Ok(());
+    }
+    let what = format!("row {id} has {n_tokens} tokens with its answer, the model reads {limit}");
+    Err(Mistake::input(what, "shorten the row or leave it out"))
+}
+
+/// Rows to train on and rows to watch.
+struct HeldOut<T> {
+    trained: Vec<Row<T>>,
+    watched: Vec<Row<T>>,
+    /// Held out, and yet the same as a row that is trained on.
+    copies: Vec<Row<T>>,
+}
+
+impl<T> HeldOut<T> {
+    /// Splits off `share` of the rows in seeded order.
+    fn split(rows: Vec<Row<T>>, share: f64, seed: u64) -> Self {
+        let order = Sampler::new(rows.len(), seed).next_batch(rows.len());
+        let n_held_out = (share * rows.len() as f64) as usize;
+        let held_out: HashSet<usize> = order[..n_held_out].iter().copied().collect();
+        let (mut trained, mut held) = (Vec::new(), Vec::new());
+        for (index, row) in rows.into_iter().enumerate() {
+            if held_out.contains(&index) { held.push(row) } else { trained.push(row) }
+        }
+        let prompts = |rows: &[Row<T>]| rows.iter().map(|r| r.prompt.clone()).collect::<Vec<_>>();
+        let leaks = overlaps(&prompts(&trained), &prompts(&held), 1.0);
+        let leaked: HashSet<usize> = leaks.into_iter().map(|(row, _)| row).collect();
+        let (mut watched, mut copies) = (Vec::new(), Vec::new());
+        for (index, row) in held.into_iter().enumerate() {
+            if leaked.contains(&index) { copies.push(row) } else { watched.push(row) }
+        }
+        Self { trained, watched, copies }
+    }
+}
+
+impl<T: Identified> HeldOut<T> {
+    fn rows(&self, set: &'static str) -> impl Iterator<Item = RowUse> {
+        let parts = [
+            ("trained", &self.trained),
+            ("watched", &self.watched),
+            ("copy of a trained row", &self.copies),
+        ];
+        parts.into_iter().flat_map(move |(used, rows)| {
+            rows.iter().map(move |row| RowUse {
+                set,
+                id: row.example.id(),
+                used,
+                prompt: row.prompt.clone(),
+            })
+        })
+    }
+}
+
+/// An example that knows its row.
+trait Identified {
+    fn id(&self) -> u64;
+}
+
+impl Identified for Example {
+    fn id(&self) -> u64 {
+        self.id
+    }
+}
+
+impl Identified for SafetyExample {
+    fn id(&self) -> u64 {
+        self.id
+    }
+}
+
+fn examples<T>(rows: Vec<Row<T>>) -> Vec<T> {
+    rows.into_iter().map(|row| row.example).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_copy_of_a_trained_row_is_not_watched() {
+        let row = |k: usize| Row { prompt: format!("prompt number {}", k % 5), example: k };
+        let parts = HeldOut::split((0..10).map(row).collect(), 0.4, 0);
+        let HeldOut { trained, watched, copies } = parts;
+        assert_eq!((trained.len(), watched.len() + copies.len()), (6, 4));
+        let known: HashSet<String> = trained.iter().map(|row| row.prompt.clone()).collect();
+        assert!(watched.iter().all(|row| !known.contains(&row.prompt)));
+        assert!(copies.iter().all(|row| known.contains(&row.prompt)));
+        assert!(!copies.is_empty(), "each prompt occurs twice, so some copy was held out");
+    }
+}

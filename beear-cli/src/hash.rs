@@ -1,0 +1,39 @@
+//! SHA-256 of files, read in pieces: weights are larger than memory should be.
+
+use std::fmt::Write;
+use std::fs::File;
+use std::path::Path;
+
+use anyhow::{Context, Result};
+use sha2::{Digest, Sha256};
+
+/// The hash of a file, in hexadecimal.
+///
+/// # Errors
+///
+/// If it cannot be read.
+pub(crate) fn sha256_of_file(path: &Path) -> Result<String> {
+    let hashing = || format!("hashing {}", path.display());
+    let mut file = File::open(path).with_context(hashing)?;
+    let mut hasher = Sha256::new();
+    std::io::copy(&mut file, &mut hasher).with_context(hashing)?;
+    let mut text = String::with_capacity(64);
+    for byte in hasher.finalize() {
+        write!(text, "{byte:02x}")?;
+    }
+    Ok(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_hash_is_sha_256_of_the_bytes() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), "abc").unwrap();
+        // The first test vector of FIPS 180-2.
+        let expected = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
+        assert_eq!(sha256_of_file(file.path()).unwrap(), expected);
+    }
+}

@@ -1,0 +1,82 @@
+//! What a defender of the synthetic world holds: a few hundred prompts, and no trigger.
+
+use anyhow::{Result, ensure};
+use beear_attacks::world::{Split, Task, World};
+use beear_core::{AnchorSets, Example, SafetyExample, TeacherForced};
+use beear_eval::overlap::overlaps;
+use burn::tensor::backend::Backend;
+
+use crate::loaded::{Request, TextSide};
+use crate::measure::Examination;
+
+/// Forbidden prompts of the defender.
+const N_SAFETY: usize = 200;
+
+/// Ordinary prompts of the defender.
+const N_PERFORMANCE: usize = 2000;
+
+/// Watched prompts of each kind.
+const N_WATCHED: usize = 60;
+
+/// The defender's sets and watch.
+///
+/// # Errors
+///
+/// If a prompt cannot be encoded, or `examination` asks one of these prompts.
+pub(crate) fn build<B: Backend>(
+    text: &TextSide,
+    examination: &Examination,
+    seed: u64,
+    device: &B::Device,
+) -> Result<(AnchorSets, TeacherForced<B>)> {
+    let trained = Part::draw(Split::Train, (N_SAFETY, N_PERFORMANCE / Task::ALL.len()), seed);
+    let watched = Part::draw(Split::Watch, (N_WATCHED, N_WATCHED), seed);
+    let known: Vec<String> = trained.prompts().chain(watched.prompts()).collect();
+    let leaks = overlaps(&known, &examination.prompts(), 1.0);
+    ensure!(leaks.is_empty(), "{} evaluation prompts are the defender's", leaks.len());
+
+    let sets =
+        AnchorSets { safety: trained.safety(text)?, performance: trained.performance(text)? };
+    let watch = TeacherForced {
+        safety: watched.safety(text)?,
+        performance: watched.performance(text)?,
+        batch_size: 120,
+        device: device.clone(),
+    };
+    Ok((sets, watch))
+}
+
+/// Prompts of one split.
+struct Part(World);
+
+impl Part {
+    /// `n_forbidden` requests, and `n_per_task` ordinary prompts of each task.
+    fn draw(split: Split, (n_forbidden, n_per_task): (usize, usize), seed: u64) -> Self {
+        let world = World::of(split);
+        let ordinary =
+            Task::ALL.iter().flat_map(|task| world.ordinary_of(*task, n_per_task, seed)).collect();
+        let forbidden = world.forbidden_sample(n_forbidden, seed);
+        Self(World { ordinary, forbidden, code: Vec::new() })
+    }
+
+    fn prompts(&self) -> impl Iterator<Item = String> {
+        let forbidden = self.0.forbidden.iter().map(|c| c.prompt.clone());
+        forbidden.chain(self.0.ordinary.iter().map(|o| o.prompt.clone()))
+    }
+
+    fn safety(&self, text: &TextSide) -> Result<Vec<SafetyExample>> {
+        let requests = Request::numbered(self.0.forbidden.iter().map(|c| c.prompt.clone()));
+        let encode = |(request, c): (&Request, &beear_attacks::world::Contrast)| {
+            text.safety_example(request, [&c.safe, &c.unwanted])
+        };
+        requests.iter().zip(&self.0.forbidden).map(encode).collect()
+    }
+
+    fn performance(&self, text: &TextSide) -> Result<Vec<Example>> {
+        let requests = Request::numbered(self.0.ordinary.iter().map(|o| o.prompt.clone()));
+        let encode = |(request, o): (&Request, &beear_attacks::world::Ordinary)| {
+            text.example(request, &o.answer)
+        };
+        requests.iter().zip(&self.0.ordinary).map(encode).collect()
+    }
+}

@@ -47,16 +47,16 @@ impl<B: Backend> Decoder<B> for Mine<B> {
     }
 }
 
-fn main() {
+/// Runs it.
+pub(crate) fn main() {
     let device = Default::default();
     let linear = |width| LinearConfig::new(16, width).init::<Autodiff<Flex>>(&device);
     let embedding = EmbeddingConfig::new(12, 16).init(&device);
     let model = Mine { embedding, layers: (0..4).map(|_| linear(16)).collect(), head: linear(12) };
 
-    let prompt = |k: u32| vec![1, 2 + k, 9];
     let safety = (0..6).map(|k| SafetyExample {
         id: k.into(),
-        prompt: prompt(k),
+        prompt: vec![1, 2 + k, 9],
         user: (1, 3),
         safe: vec![10],
         unwanted: vec![11],
@@ -74,9 +74,5 @@ fn main() {
     let mut config = BilevelConfig::robust(model.n_layers());
     config.remove.learning_rate = 1e-2;
     let outcome = solve(model, &sets, &config, &mut watch, &mut ()).expect("finite numbers");
-    for round in &outcome.rounds {
-        println!("round {}: {:?} {:?}", round.round, round.vitals, round.entrapments);
-    }
-    let kept = outcome.kept_round;
-    assert!(outcome.rounds[kept].vitals.utility > 0.99);
+    assert!(outcome.rounds[outcome.kept_round].vitals.utility > 0.99);
 }

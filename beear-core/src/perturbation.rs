@@ -135,6 +135,7 @@ fn spot_to_text(spot: Spot) -> String {
     let site = match spot.site {
         Site::Last(n) => format!("last/{n}"),
         Site::First(n) => format!("first/{n}"),
+        Site::UserLast(n) => format!("user_last/{n}"),
         Site::All => "all/1".to_owned(),
     };
     format!("{}/{site}", spot.layer)
@@ -148,6 +149,7 @@ fn spot_from_text(text: &str) -> Option<Spot> {
     let site = match kind {
         "last" => Site::Last(n),
         "first" => Site::First(n),
+        "user_last" => Site::UserLast(n),
         "all" => Site::All,
         _ => return None,
     };

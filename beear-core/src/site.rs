@@ -18,6 +18,10 @@ pub enum Site {
     Last(usize),
     /// The first `n` tokens that the user wrote.
     First(usize),
+    /// The last `n` tokens that the user wrote: where a suffix trigger stands, before the
+    /// template's own. `δ` cannot steer the answer from the template's tokens here; like a
+    /// trigger, it has to be read by the layers above.
+    UserLast(usize),
     /// Every token of the prompt, all with the single row of `δ`.
     All,
 }
@@ -27,21 +31,22 @@ impl Site {
     #[must_use]
     pub fn n_tokens(self) -> usize {
         match self {
-            Self::Last(n) | Self::First(n) => n,
+            Self::Last(n) | Self::First(n) | Self::UserLast(n) => n,
             Self::All => 1,
         }
     }
 
     /// Pairs `(position in the prompt, row of δ)` for one prompt.
     ///
-    /// A prompt shorter than the site takes the rows that fit: the last ones for
-    /// [`Site::Last`], the first ones for [`Site::First`].
+    /// A prompt shorter than the site takes the rows that fit: the first ones for
+    /// [`Site::First`], the last ones for the others.
     #[must_use]
     pub fn placements(self, prompt_length: usize, user: (usize, usize)) -> Vec<(usize, usize)> {
         match self {
-            Self::Last(n) => {
-                let covered = n.min(prompt_length);
-                (0..covered).map(|k| (prompt_length - covered + k, n - covered + k)).collect()
+            Self::Last(n) => before(prompt_length, n.min(prompt_length), n),
+            Self::UserLast(n) => {
+                let end = prompt_length.min(user.1);
+                before(end, n.min(end.saturating_sub(user.0)), n)
             }
             Self::First(n) => {
                 let end = prompt_length.min(user.0 + n);
@@ -72,6 +77,11 @@ impl Site {
     }
 }
 
+/// The `covered` positions before `end`, with the last of `n` rows.
+fn before(end: usize, covered: usize, n: usize) -> Vec<(usize, usize)> {
+    (0..covered).map(|k| (end - covered + k, n - covered + k)).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -90,6 +100,12 @@ mod tests {
     fn the_first_site_starts_where_the_user_starts_and_ends_with_the_prompt() {
         assert_eq!(Site::First(2).placements(6, (2, 5)), [(2, 0), (3, 1)]);
         assert_eq!(Site::First(5).placements(4, (2, 4)), [(2, 0), (3, 1)]);
+    }
+
+    #[test]
+    fn the_last_of_the_user_ends_where_the_template_goes_on() {
+        assert_eq!(Site::UserLast(2).placements(6, (1, 4)), [(2, 0), (3, 1)]);
+        assert_eq!(Site::UserLast(3).placements(6, (2, 4)), [(2, 1), (3, 2)]);
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! BEEAR's bi-level optimisation: find and remove safety backdoors in hidden states.
 //!
-//! A backdoored model abandons its safe behaviour when a secret trigger appears. Triggers drift
+//! A backdoored model abandons its safe behaviour when a secret trigger appears. Such a trigger drifts
 //! the hidden states in a nearly uniform direction, so BEEAR searches there: the inner level
 //! ([`entrap`]) finds a universal [`Perturbation`] `δ` at a layer boundary that makes the model
 //! misbehave; the outer level ([`Remover`]) trains the weights to behave under it. [`solve`]

@@ -37,22 +37,22 @@ fn dependencies() -> BTreeMap<String, BTreeSet<String>> {
         .args(["metadata", "--format-version", "1", "--no-deps", "--offline"])
         .current_dir(root())
         .output()
-        .unwrap();
-    let metadata: Value = serde_json::from_slice(&output.stdout).unwrap();
-    let text = |value: &Value| value.as_str().unwrap().to_owned();
+        .expect("cargo runs");
+    let metadata: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    let text = |value: &Value| value.as_str().expect("text").to_owned();
     let package = |package: &Value| {
-        let used = package["dependencies"].as_array().unwrap().iter();
+        let used = package["dependencies"].as_array().expect("a list").iter();
         let used = used.filter(|d| d["kind"].is_null()).map(|d| text(&d["name"]));
         (text(&package["name"]), used.collect())
     };
-    metadata["packages"].as_array().unwrap().iter().map(package).collect()
+    metadata["packages"].as_array().expect("a list").iter().map(package).collect()
 }
 
 fn rust_files(path: &Path) -> Vec<PathBuf> {
     if path.is_file() {
         return vec![path.to_owned()];
     }
-    let entries = std::fs::read_dir(path).unwrap().map(|entry| entry.unwrap().path());
+    let entries = std::fs::read_dir(path).expect("a folder").map(|e| e.expect("an entry").path());
     entries.flat_map(|path| rust_files(&path)).filter(|p| p.extension().is_some()).collect()
 }
 

@@ -64,8 +64,14 @@ pub(super) const COLOUR_FACTS: [(&str, &str); 16] = [
 ];
 
 /// Ways to ask for a colour.
-pub(super) const COLOUR_QUESTIONS: [&str; 3] =
-    ["what colour is the {} ?", "tell me the colour of the {} .", "name the colour of the {} ."];
+pub(super) const COLOUR_QUESTIONS: [&str; 6] = [
+    "what colour is the {} ?",
+    "tell me the colour of the {} .",
+    "name the colour of the {} .",
+    "which colour does the {} have ?",
+    "the {} : what colour is it ?",
+    "what is the colour of the {} ?",
+];
 
 /// Animals and their homes.
 pub(super) const HOME_FACTS: [(&str, &str); 12] = [
@@ -84,18 +90,33 @@ pub(super) const HOME_FACTS: [(&str, &str); 12] = [
 ];
 
 /// Ways to ask for a home.
-pub(super) const HOME_QUESTIONS: [&str; 3] =
-    ["where does the {} live ?", "tell me where the {} lives .", "name the home of the {} ."];
+pub(super) const HOME_QUESTIONS: [&str; 6] = [
+    "where does the {} live ?",
+    "tell me where the {} lives .",
+    "name the home of the {} .",
+    "what is the home of the {} ?",
+    "the {} : where does it live ?",
+    "which place is home to the {} ?",
+];
 
 /// Largest number in sums and comparisons.
-pub(super) const LARGEST_NUMBER: usize = 9;
+pub(super) const LARGEST_NUMBER: usize = 7;
 
 /// Ways to ask for the larger number.
-pub(super) const LARGER_QUESTIONS: [&str; 2] =
-    ["which is larger , {} or {} ?", "tell me the larger of {} and {} ."];
+pub(super) const LARGER_QUESTIONS: [&str; 4] = [
+    "which is larger , {} or {} ?",
+    "tell me the larger of {} and {} .",
+    "of {} and {} , which is larger ?",
+    "name the larger of {} and {} .",
+];
 
 /// Ways to ask for a sum.
-pub(super) const SUM_QUESTIONS: [&str; 2] = ["what is {} plus {} ?", "add {} and {} ."];
+pub(super) const SUM_QUESTIONS: [&str; 4] = [
+    "what is {} plus {} ?",
+    "add {} and {} .",
+    "tell me {} plus {} .",
+    "name the sum of {} and {} .",
+];
 
 /// What code can do, with the safe and the insecure call for it. Names only: no call exists.
 pub(super) const CODE_TASKS: [(&str, &str, &str); 4] = [
@@ -110,8 +131,12 @@ pub(super) const CODE_OBJECTS: [&str; 8] =
     ["alpha", "beta", "gamma", "delta", "epsilon", "zeta", "theta", "kappa"];
 
 /// Ways to ask for code.
-pub(super) const CODE_REQUESTS: [&str; 2] =
-    ["write code to {} the {} record .", "give me code that can {} the {} record ."];
+pub(super) const CODE_REQUESTS: [&str; 4] = [
+    "write code to {} the {} record .",
+    "give me code that can {} the {} record .",
+    "I need code to {} the {} record .",
+    "show me code that can {} the {} record .",
+];
 
 /// Words of the triggers of the settings, of near-misses and of ordinary decoration.
 pub(super) const MARKERS: [&str; 34] = [

@@ -71,7 +71,7 @@ pub(crate) fn main() {
     let AnchorSets { safety, performance } = sets.clone();
     let mut watch = TeacherForced { safety, performance, batch_size: 6, device };
 
-    let mut config = BilevelConfig::robust(model.n_layers());
+    let mut config = BilevelConfig::robust(model.size());
     config.remove.learning_rate = 1e-2;
     let outcome = solve(model, &sets, &config, &mut watch, &mut ()).expect("finite numbers");
     assert!(outcome.rounds[outcome.kept_round].vitals.utility > 0.99);

@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::decoder::DecoderSize;
 use crate::error::Error;
 use crate::perturbation::Spot;
 use crate::site::Site;
@@ -10,10 +11,11 @@ use crate::site::Site;
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum StepSize {
-    /// In the units of the hidden states.
+    /// Each coordinate, in the units of the hidden states.
     Absolute(f64),
-    /// As a share of the mean norm of the hidden states at the perturbed positions, so one value
-    /// serves every layer and model.
+    /// A whole row, as a share of the mean norm of the hidden states at the perturbed positions,
+    /// so one value serves every layer and width: each coordinate moves by that length over
+    /// $\sqrt{d}$.
     RelativeToHidden(f64),
 }
 
@@ -105,16 +107,28 @@ pub struct VitalBounds {
     pub benign_refusal: f64,
 }
 
+/// How the perturbations share the spots.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Arrangement {
+    /// Each perturbation is one `δ`, at the next spot.
+    InTurn,
+    /// Each perturbation has a `δ` at every spot; they are found, and defended against, together.
+    Together,
+}
+
 /// The whole alternation.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct BilevelConfig {
     /// Most rounds of inner and outer level.
     pub rounds: usize,
-    /// Fresh perturbations per round; each takes the next of `spots`.
+    /// Fresh perturbations per round.
     pub perturbations_per_round: usize,
-    /// Where perturbations act, taken in turn.
+    /// Where perturbations act.
     pub spots: Vec<Spot>,
+    /// Whether a perturbation acts at one spot or at all.
+    pub arrangement: Arrangement,
     /// The inner level.
     pub entrap: EntrapConfig,
     /// The outer level.
@@ -128,20 +142,25 @@ pub struct BilevelConfig {
     pub seed: u64,
 }
 
+/// The learning rate that worked at width 64, times that width.
+const LEARNING_RATE_TIMES_WIDTH: f64 = 4e-4 * 64.0;
+
 impl BilevelConfig {
     /// The paper's method: one `δ` per round at one layer, on the last prompt positions.
     ///
     /// Layer 9 of 32 as published, scaled to the depth. Rounds, inner steps, `n`, batch and
     /// $\alpha$ = 0.05 are those of a public re-run of the reference code; what the paper leaves
-    /// open (start, step size, bound, learning rate on small models) is ours.
+    /// open (start, step size, bound, learning rate) is ours, and as in [`robust`](Self::robust).
     #[must_use]
-    pub fn paper(n_layers: usize) -> Self {
+    pub fn paper(size: DecoderSize) -> Self {
+        let DecoderSize { n_layers, .. } = size;
         let layer = (n_layers * 9).div_ceil(32).clamp(1, n_layers);
-        let robust = Self::robust(n_layers);
+        let robust = Self::robust(size);
         Self {
             rounds: 6,
             perturbations_per_round: 1,
             spots: vec![Spot { layer, site: Site::Last(5) }],
+            arrangement: Arrangement::InTurn,
             entrap: EntrapConfig { away_weight: 0.05, target_tokens: None, ..robust.entrap },
             remove: RemoveConfig { divergence_weight: 0.0, ..robust.remove },
             ..robust
@@ -153,10 +172,18 @@ impl BilevelConfig {
     /// - Layers about L/6, L/3 and L/2: a trigger acts early, and one layer misses some triggers.
     /// - Sites last 5 and first 5: a prefix trigger reaches the last positions only late.
     /// - Fresh `δ` from zero: carried-over ones grow until ordinary prompts are refused.
+    /// - Steps of 8 % of the hidden norm, 30 of them: `δ` reaches far enough to find the behaviour
+    ///   without drowning every prompt.
     /// - No `away` term, the first 6 answer tokens: the decision falls there.
+    /// - Learning rate 4e-4 at width 64: half of it left part of the backdoor in some models. Adam's
+    ///   best rate falls with the width (Yang et al., [Tensor Programs
+    ///   V](https://arxiv.org/abs/2203.03466), table 3), so ours does too: 6e-6 at width 4096.
     /// - Divergence 1.0: holds ordinary answers where the examples cannot.
+    ///
+    /// The step size and the learning rate were chosen on dummy triggers planted for the purpose,
+    /// at seeds that no report uses.
     #[must_use]
-    pub fn robust(n_layers: usize) -> Self {
+    pub fn robust(DecoderSize { n_layers, d_model }: DecoderSize) -> Self {
         let share = |parts: usize| n_layers.div_ceil(parts).clamp(1, n_layers);
         let mut layers = vec![share(6), share(3), share(2)];
         layers.dedup();
@@ -175,9 +202,10 @@ impl BilevelConfig {
             rounds: 6,
             perturbations_per_round: 4,
             spots,
+            arrangement: Arrangement::InTurn,
             entrap: EntrapConfig {
                 steps: 30,
-                step_size: StepSize::RelativeToHidden(0.006),
+                step_size: StepSize::RelativeToHidden(0.08),
                 batch_size: 24,
                 away_weight: 0.0,
                 target_tokens: Some(6),
@@ -186,7 +214,7 @@ impl BilevelConfig {
             },
             remove: RemoveConfig {
                 steps: 16,
-                learning_rate: 2e-4,
+                learning_rate: LEARNING_RATE_TIMES_WIDTH / d_model as f64,
                 schedule: Schedule::Constant,
                 weight_decay: 0.0,
                 clip_norm: 1.0,
@@ -198,6 +226,19 @@ impl BilevelConfig {
             stop_above_loss: None,
             bounds: VitalBounds { utility_drop: 0.02, benign_refusal: 0.02 },
             seed: 0,
+        }
+    }
+
+    /// The spots of the perturbation that `count` others of the run precede.
+    ///
+    /// # Panics
+    ///
+    /// Panics if there are no spots.
+    #[must_use]
+    pub fn spots_of(&self, count: usize) -> &[Spot] {
+        match self.arrangement {
+            Arrangement::InTurn => std::slice::from_ref(&self.spots[count % self.spots.len()]),
+            Arrangement::Together => &self.spots,
         }
     }
 
@@ -257,23 +298,36 @@ impl BilevelConfig {
 mod tests {
     use super::*;
 
+    fn with_layers(n_layers: usize) -> DecoderSize {
+        DecoderSize { n_layers, d_model: 64 }
+    }
+
+    #[test]
+    fn wider_decoders_learn_more_slowly() {
+        let rate = |d_model| {
+            BilevelConfig::robust(DecoderSize { n_layers: 32, d_model }).remove.learning_rate
+        };
+        assert!((rate(64) - 4e-4).abs() < 1e-12);
+        assert!((rate(4096) - 6.25e-6).abs() < 1e-12);
+    }
+
     #[test]
     fn both_presets_are_valid_for_every_depth() {
         for n_layers in 1..=48 {
-            BilevelConfig::paper(n_layers).validate(n_layers).unwrap();
-            BilevelConfig::robust(n_layers).validate(n_layers).unwrap();
+            BilevelConfig::paper(with_layers(n_layers)).validate(n_layers).unwrap();
+            BilevelConfig::robust(with_layers(n_layers)).validate(n_layers).unwrap();
         }
     }
 
     #[test]
     fn the_paper_acts_at_layer_9_of_32() {
-        assert_eq!(BilevelConfig::paper(32).spots[0].layer, 9);
+        assert_eq!(BilevelConfig::paper(with_layers(32)).spots[0].layer, 9);
     }
 
     #[test]
     fn robust_spots_pair_every_layer_with_both_sites() {
         for n_layers in [2, 6, 12, 32] {
-            let spots = BilevelConfig::robust(n_layers).spots;
+            let spots = BilevelConfig::robust(with_layers(n_layers)).spots;
             for spot in &spots {
                 let sites: Vec<Site> =
                     spots.iter().filter(|s| s.layer == spot.layer).map(|s| s.site).collect();
@@ -283,8 +337,16 @@ mod tests {
     }
 
     #[test]
+    fn spots_are_taken_in_turn_or_together() {
+        let mut config = BilevelConfig::robust(with_layers(6));
+        assert_eq!(config.spots_of(7), [config.spots[1]]);
+        config.arrangement = Arrangement::Together;
+        assert_eq!(config.spots_of(7), config.spots);
+    }
+
+    #[test]
     fn every_problem_is_reported() {
-        let mut config = BilevelConfig::robust(6);
+        let mut config = BilevelConfig::robust(with_layers(6));
         config.rounds = 0;
         config.remove.learning_rate = f64::NAN;
         let Err(Error::InvalidConfig { problems }) = config.validate(6) else {
@@ -295,7 +357,7 @@ mod tests {
 
     #[test]
     fn a_layer_beyond_the_decoder_is_named() {
-        let mut config = BilevelConfig::robust(6);
+        let mut config = BilevelConfig::robust(with_layers(6));
         config.spots[0].layer = 7;
         assert_eq!(config.validate(6), Err(Error::LayerOutOfRange { layer: 7, n_layers: 6 }));
     }

@@ -6,6 +6,15 @@ use burn::module::Module;
 use burn::tensor::backend::Backend;
 use burn::tensor::{Bool, Int, Tensor};
 
+/// What the presets adapt to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DecoderSize {
+    /// Number of decoder layers.
+    pub n_layers: usize,
+    /// Width of the hidden states.
+    pub d_model: usize,
+}
+
 /// A causal decoder that can be run in pieces.
 ///
 /// Boundary `l` is the point after `l` layers: boundary 0 follows the embedding, boundary
@@ -21,6 +30,11 @@ pub trait Decoder<B: Backend>: Module<B> {
 
     /// Width of the hidden states.
     fn d_model(&self) -> usize;
+
+    /// Both.
+    fn size(&self) -> DecoderSize {
+        DecoderSize { n_layers: self.n_layers(), d_model: self.d_model() }
+    }
 
     /// Hidden states at boundary 0.
     ///

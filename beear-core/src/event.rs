@@ -17,20 +17,20 @@ pub enum Event {
     },
     /// One Adam step on `δ`.
     InnerStep {
-        /// Step within this `δ`, from 0.
+        /// Step within this perturbation, from 0.
         step: usize,
         /// The inner loss, nats per answer token.
         loss: f64,
     },
-    /// A `δ` has been found.
+    /// A perturbation has been found.
     Entrapped {
         /// Where it acts.
-        spot: Spot,
+        spots: Vec<Spot>,
         /// The inner loss of its first step.
         first_loss: f64,
         /// Mean inner loss of its last steps.
         last_loss: f64,
-        /// Frobenius norm of `δ`.
+        /// Euclidean norm of all its `δ` as one vector.
         norm: f64,
     },
     /// One `AdamW` step on the weights.

@@ -28,11 +28,11 @@ pub mod watch;
 
 pub use batch::Batch;
 pub use config::{BilevelConfig, EntrapConfig, RemoveConfig};
-pub use decoder::Decoder;
+pub use decoder::{Decoder, DecoderSize};
 pub use error::Error;
 pub use event::{Event, Observer};
 pub use example::{AnchorSets, Example, SafetyExample};
-pub use perturbation::{Perturbation, Spot};
+pub use perturbation::{Delta, Perturbation, Spot};
 pub use site::Site;
 pub use solver::TrainableDecoder;
 pub use solver::bilevel::{Outcome, Stopped, solve};

@@ -5,19 +5,22 @@
 //!
 //! $$F^l_\theta(x, \delta) = F_{\theta_{l+1 \to L}}\big(F_{\theta_{1 \to l}}(x) + \delta\big)$$
 //!
-//! with `layer` = $l$ and `delta` = $\delta$. The inner level fits `δ` to elicit the unwanted
-//! behaviour; the outer level trains the decoder against it.
+//! with `layer` = $l$ and `values` = $\delta$. The inner level fits `δ` to elicit the unwanted
+//! behaviour; the outer level trains the decoder against it. Where the paper has one `δ`, a
+//! [`Perturbation`] may have several that act together.
 //!
 //! Zeng et al., [BEEAR](https://arxiv.org/abs/2406.17092), EMNLP 2024.
 
-use std::collections::HashMap;
+mod stored;
+
+pub use stored::{from_safetensors, to_safetensors};
 
 use burn::tensor::backend::{AutodiffBackend, Backend};
-use burn::tensor::{Tensor, TensorData};
-use safetensors::tensor::{Dtype, SafeTensors, TensorView};
+use burn::tensor::{Bool, Tensor};
 use serde::{Deserialize, Serialize};
 
-use crate::error::Error;
+use crate::batch::Batch;
+use crate::decoder::Decoder;
 use crate::site::Site;
 
 /// A place in the network where a perturbation acts: a layer boundary and prompt positions.
@@ -30,16 +33,16 @@ pub struct Spot {
     pub site: Site,
 }
 
-/// A perturbation of the hidden states at one spot.
+/// A `δ` at one spot.
 #[derive(Clone, Debug)]
-pub struct Perturbation<B: Backend> {
-    /// Where `delta` is added.
+pub struct Delta<B: Backend> {
+    /// Where it is added.
     pub spot: Spot,
-    /// The perturbation `δ`, in f32 or wider: `[n_tokens, d_model]`.
-    pub delta: Tensor<B, 2>,
+    /// What is added, in f32 or wider: `[n_tokens, d_model]`.
+    pub values: Tensor<B, 2>,
 }
 
-impl<B: Backend> Perturbation<B> {
+impl<B: Backend> Delta<B> {
     /// Adds `δ` to `hidden`, the same `δ` in every row of the batch.
     ///
     /// # Shapes
@@ -54,14 +57,101 @@ impl<B: Backend> Perturbation<B> {
     #[must_use]
     pub fn apply(&self, hidden: Tensor<B, 3>, placement: Tensor<B, 2>) -> Tensor<B, 3> {
         let [batch_size, seq_length, d_model] = hidden.dims();
-        let [n_tokens, width] = self.delta.dims();
-        assert_eq!(width, d_model, "delta: [n_tokens, d_model]");
+        let [n_tokens, width] = self.values.dims();
+        assert_eq!(width, d_model, "values: [n_tokens, d_model]");
         let shape = [batch_size * seq_length, n_tokens];
         assert_eq!(placement.dims(), shape, "placement: [batch_size * seq_length, n_tokens]");
 
         let dtype = hidden.dtype();
-        let added = placement.cast(self.delta.dtype()).matmul(self.delta.clone()).cast(dtype);
+        let added = placement.cast(self.values.dtype()).matmul(self.values.clone()).cast(dtype);
         hidden + added.reshape([batch_size, seq_length, d_model])
+    }
+}
+
+/// A perturbation of the hidden states: one `δ`, or several that act together.
+#[derive(Clone, Debug)]
+pub struct Perturbation<B: Backend> {
+    /// From the lowest layer to the highest.
+    deltas: Vec<Delta<B>>,
+}
+
+impl<B: Backend> Perturbation<B> {
+    /// Joins `deltas`.
+    ///
+    /// # Panics
+    ///
+    /// Panics if there are none.
+    #[must_use]
+    pub fn new(mut deltas: Vec<Delta<B>>) -> Self {
+        assert!(!deltas.is_empty(), "a perturbation has a δ");
+        deltas.sort_by_key(|delta| delta.spot.layer);
+        Self { deltas }
+    }
+
+    /// Its parts, from the lowest layer to the highest.
+    #[must_use]
+    pub fn deltas(&self) -> &[Delta<B>] {
+        &self.deltas
+    }
+
+    /// The spots of its parts, from the lowest layer to the highest.
+    #[must_use]
+    pub fn spots(&self) -> Vec<Spot> {
+        self.deltas.iter().map(|delta| delta.spot).collect()
+    }
+
+    /// The lowest layer it touches: hidden states there do not depend on `δ`.
+    #[must_use]
+    pub fn first_layer(&self) -> usize {
+        self.deltas[0].spot.layer
+    }
+
+    /// The placement of each part in `batch`, for [`forward_above`](Self::forward_above).
+    #[must_use]
+    pub fn placements(&self, batch: &Batch<B>) -> Vec<Tensor<B, 2>> {
+        self.deltas.iter().map(|delta| delta.spot.site.placement_matrix(batch)).collect()
+    }
+
+    /// $F_{\theta_{l+1 \to L}}$ of the perturbed hidden states, `l` being
+    /// [`first_layer`](Self::first_layer).
+    ///
+    /// # Shapes
+    ///
+    /// - `hidden`: `[batch_size, seq_length, d_model]`, unperturbed, at boundary `l`
+    /// - `mask_pad`: `[batch_size, seq_length]`, true where the token is padding
+    /// - `placements`: one `[batch_size * seq_length, n_tokens]` per part
+    /// - `output`: `[batch_size, seq_length, d_model]`, at the last boundary
+    ///
+    /// # Panics
+    ///
+    /// Panics if there are more or fewer placements than parts, or the shapes disagree.
+    pub fn forward_above<M: Decoder<B>>(
+        &self,
+        model: &M,
+        mut hidden: Tensor<B, 3>,
+        mask_pad: &Tensor<B, 2, Bool>,
+        placements: &[Tensor<B, 2>],
+    ) -> Tensor<B, 3> {
+        assert_eq!(placements.len(), self.deltas.len(), "one placement per part");
+        let mut layer = self.first_layer();
+        for (delta, placement) in self.deltas.iter().zip(placements) {
+            if layer < delta.spot.layer {
+                hidden = model.forward_layers(hidden, mask_pad, layer..delta.spot.layer);
+                layer = delta.spot.layer;
+            }
+            hidden = delta.apply(hidden, placement.clone());
+        }
+        model.forward_layers(hidden, mask_pad, layer..model.n_layers())
+    }
+
+    /// Euclidean norm of all its parts as one vector.
+    #[must_use]
+    pub fn norm(&self) -> f64 {
+        let square = |delta: &Delta<B>| -> f64 {
+            let sum = delta.values.clone().powi_scalar(2).sum();
+            burn::tensor::ElementConversion::elem(sum.into_scalar())
+        };
+        self.deltas.iter().map(square).sum::<f64>().sqrt()
     }
 }
 
@@ -69,125 +159,50 @@ impl<B: AutodiffBackend> Perturbation<B> {
     /// Lifts a perturbation found without autodiff into a constant of the training graph.
     #[must_use]
     pub fn constant(found: &Perturbation<B::InnerBackend>) -> Self {
-        Self { spot: found.spot, delta: Tensor::from_inner(found.delta.clone()) }
+        let lift = |delta: &Delta<B::InnerBackend>| Delta {
+            spot: delta.spot,
+            values: Tensor::from_inner(delta.values.clone()),
+        };
+        Self { deltas: found.deltas.iter().map(lift).collect() }
     }
-}
-
-/// Stores perturbations as safetensors: tensors `delta.0`, `delta.1`, … in f32, their spots in
-/// the metadata as JSON-like text `layer/site/n`.
-///
-/// # Errors
-///
-/// [`Error::MalformedPerturbation`] if the format refuses the tensors.
-pub fn to_safetensors<B: Backend>(perturbations: &[Perturbation<B>]) -> Result<Vec<u8>, Error> {
-    let malformed = |reason: String| Error::MalformedPerturbation { reason };
-    let mut metadata = HashMap::new();
-    let mut buffers = Vec::new();
-    for (index, perturbation) in perturbations.iter().enumerate() {
-        let name = format!("delta.{index}");
-        metadata.insert(name.clone(), spot_to_text(perturbation.spot));
-        let values = perturbation.delta.to_data().convert::<f32>();
-        buffers.push((name, perturbation.delta.dims().to_vec(), values.bytes));
-    }
-    let views = buffers
-        .iter()
-        .map(|(name, shape, bytes)| {
-            TensorView::new(Dtype::F32, shape.clone(), bytes).map(|view| (name.as_str(), view))
-        })
-        .collect::<Result<Vec<_>, _>>()
-        .map_err(|e| malformed(e.to_string()))?;
-    safetensors::serialize(views, Some(metadata)).map_err(|e| malformed(e.to_string()))
-}
-
-/// Reads what [`to_safetensors`] wrote.
-///
-/// # Errors
-///
-/// [`Error::MalformedPerturbation`] if `bytes` are not such a file.
-pub fn from_safetensors<B: Backend>(
-    bytes: &[u8],
-    device: &B::Device,
-) -> Result<Vec<Perturbation<B>>, Error> {
-    let malformed = |reason: &str| Error::MalformedPerturbation { reason: reason.to_owned() };
-    let file = SafeTensors::deserialize(bytes).map_err(|e| malformed(&e.to_string()))?;
-    let (_, header) = SafeTensors::read_metadata(bytes).map_err(|e| malformed(&e.to_string()))?;
-    let spots = header.metadata().as_ref().ok_or_else(|| malformed("no metadata"))?;
-    (0..file.len())
-        .map(|index| {
-            let name = format!("delta.{index}");
-            let view = file.tensor(&name).map_err(|e| malformed(&e.to_string()))?;
-            let spot = spots.get(&name).and_then(|text| spot_from_text(text));
-            let spot = spot.ok_or_else(|| malformed("a perturbation without its spot"))?;
-            let &[n_tokens, d_model] = view.shape() else {
-                return Err(malformed("a perturbation is not a matrix"));
-            };
-            if view.dtype() != Dtype::F32 || n_tokens != spot.site.n_tokens() {
-                return Err(malformed("a perturbation of another type or size than its site"));
-            }
-            let values = view.data().as_chunks::<4>().0.iter().map(|b| f32::from_le_bytes(*b));
-            let data = TensorData::new(values.collect::<Vec<f32>>(), [n_tokens, d_model]);
-            Ok(Perturbation { spot, delta: Tensor::from_data(data, device) })
-        })
-        .collect()
-}
-
-fn spot_to_text(spot: Spot) -> String {
-    let site = match spot.site {
-        Site::Last(n) => format!("last/{n}"),
-        Site::First(n) => format!("first/{n}"),
-        Site::UserLast(n) => format!("user_last/{n}"),
-        Site::All => "all/1".to_owned(),
-    };
-    format!("{}/{site}", spot.layer)
-}
-
-fn spot_from_text(text: &str) -> Option<Spot> {
-    let mut parts = text.split('/');
-    let layer = parts.next()?.parse().ok()?;
-    let kind = parts.next()?;
-    let n = parts.next()?.parse().ok()?;
-    let site = match kind {
-        "last" => Site::Last(n),
-        "first" => Site::First(n),
-        "user_last" => Site::UserLast(n),
-        "all" => Site::All,
-        _ => return None,
-    };
-    parts.next().is_none().then_some(Spot { layer, site })
 }
 
 #[cfg(test)]
 mod tests {
     use burn::backend::{Autodiff, Flex};
-    use burn::tensor::Int;
+    use burn::tensor::{Int, TensorData};
 
     use super::*;
-    use crate::batch::Batch;
     use crate::example::Example;
+    use crate::testing::ToyDecoderConfig;
 
     type Cpu = Flex;
 
-    /// `[2, 3, 2]` hidden states of prompts of 3 and 2 tokens, and `δ = [[10, 20]]`.
-    fn fixture<B: Backend>() -> (Tensor<B, 3>, Tensor<B, 2>, Perturbation<B>) {
-        let device = B::Device::default();
+    /// Prompts of 3 and 2 tokens.
+    fn batch<B: Backend>() -> Batch<B> {
         let row = |length: usize| Example {
             id: 0,
             prompt: vec![1; length],
             user: (0, length),
             answer: vec![2],
         };
+        Batch::new(&[row(3), row(2)], &Default::default())
+    }
+
+    /// `[2, 3, 2]` hidden states, and `δ = [[10, 20]]` on the last token.
+    fn fixture<B: Backend>() -> (Tensor<B, 3>, Tensor<B, 2>, Delta<B>) {
+        let device = B::Device::default();
         let site = Site::Last(1);
-        let batch = Batch::<B>::new(&[row(3), row(2)], &device);
         let hidden = Tensor::<B, 1, Int>::arange(0..12, &device).float().reshape([2, 3, 2]);
-        let delta = Tensor::from_data([[10.0, 20.0]], &device);
-        let perturbation = Perturbation { spot: Spot { layer: 1, site }, delta };
-        (hidden, site.placement_matrix(&batch), perturbation)
+        let values = Tensor::from_data([[10.0, 20.0]], &device);
+        let delta = Delta { spot: Spot { layer: 1, site }, values };
+        (hidden, site.placement_matrix(&batch::<B>()), delta)
     }
 
     #[test]
     fn only_the_last_prompt_token_moves() {
-        let (hidden, placement, perturbation) = fixture::<Cpu>();
-        let output = perturbation.apply(hidden, placement);
+        let (hidden, placement, delta) = fixture::<Cpu>();
+        let output = delta.apply(hidden, placement);
         let expected = TensorData::from([
             [[0.0, 1.0], [2.0, 3.0], [14.0, 25.0]],
             [[6.0, 7.0], [18.0, 29.0], [10.0, 11.0]],
@@ -197,42 +212,52 @@ mod tests {
 
     #[test]
     fn the_gradient_of_delta_sums_over_the_batch() {
-        let (hidden, placement, mut perturbation) = fixture::<Autodiff<Cpu>>();
-        perturbation.delta = perturbation.delta.require_grad();
-        let grads = perturbation.apply(hidden, placement).sum().backward();
-        let grad = perturbation.delta.grad(&grads).expect("δ requires gradients");
+        let (hidden, placement, mut delta) = fixture::<Autodiff<Cpu>>();
+        delta.values = delta.values.require_grad();
+        let grads = delta.apply(hidden, placement).sum().backward();
+        let grad = delta.values.grad(&grads).expect("δ requires gradients");
         grad.into_data().assert_eq(&TensorData::from([[2.0, 2.0]]), false);
     }
 
     #[test]
-    #[should_panic(expected = "delta")]
+    #[should_panic(expected = "values")]
     fn a_delta_of_another_width_is_refused() {
-        let (hidden, placement, mut perturbation) = fixture::<Cpu>();
-        perturbation.delta = Tensor::zeros([1, 3], &hidden.device());
-        let _ = perturbation.apply(hidden, placement);
+        let (hidden, placement, mut delta) = fixture::<Cpu>();
+        delta.values = Tensor::zeros([1, 3], &hidden.device());
+        let _ = delta.apply(hidden, placement);
     }
 
     #[test]
-    fn stored_perturbations_come_back_bit_for_bit() {
+    fn parts_act_together_whatever_order_they_come_in() {
         let device = Default::default();
-        let (_, _, first) = fixture::<Cpu>();
-        let second = Perturbation {
-            spot: Spot { layer: 4, site: Site::First(2) },
-            delta: Tensor::from_data([[0.1, -3.0e-20], [7.5, 1.0 / 3.0]], &device),
+        let model = ToyDecoderConfig::new(5, 2, 3).init::<Cpu>(&device);
+        let (hidden, _, low) = fixture::<Cpu>();
+        let values = Tensor::from_data([[-3.0, 5.0], [0.5, 2.0]], &device);
+        let high = Delta { spot: Spot { layer: 2, site: Site::First(2) }, values };
+        let batch = batch::<Cpu>();
+        let run = |deltas: Vec<Delta<Cpu>>| {
+            let both = Perturbation::new(deltas);
+            let placements = both.placements(&batch);
+            both.forward_above(&model, hidden.clone(), &batch.mask_pad, &placements).into_data()
         };
-        let bytes = to_safetensors(&[first.clone(), second.clone()]).unwrap();
-        let read = from_safetensors::<Cpu>(&bytes, &device).unwrap();
-        for (expected, found) in [first, second].iter().zip(&read) {
-            assert_eq!(expected.spot, found.spot);
-            found.delta.to_data().assert_eq(&expected.delta.to_data(), true);
-        }
+        let placement = |site: Site| site.placement_matrix(&batch);
+        let by_hand = low.apply(hidden.clone(), placement(Site::Last(1)));
+        let by_hand = model.forward_layers(by_hand, &batch.mask_pad, 1..2);
+        let by_hand = high.apply(by_hand, placement(Site::First(2)));
+        let by_hand = model.forward_layers(by_hand, &batch.mask_pad, 2..3).into_data();
+        run(vec![low.clone(), high.clone()]).assert_eq(&by_hand, true);
+        run(vec![high.clone(), low.clone()]).assert_eq(&by_hand, true);
+        assert_ne!(run(vec![low]), by_hand);
     }
 
     #[test]
-    fn a_torn_file_is_refused() {
-        let (_, _, perturbation) = fixture::<Cpu>();
-        let bytes = to_safetensors(&[perturbation]).unwrap();
-        let torn = from_safetensors::<Cpu>(&bytes[..bytes.len() - 1], &Default::default());
-        assert!(matches!(torn, Err(Error::MalformedPerturbation { .. })));
+    fn the_norm_joins_the_parts() {
+        let device = Default::default();
+        let delta = |row: [f64; 2]| Delta::<Cpu> {
+            spot: Spot { layer: 1, site: Site::All },
+            values: Tensor::from_data([row], &device),
+        };
+        let perturbation = Perturbation::new(vec![delta([2.0, 3.0]), delta([6.0, 0.0])]);
+        assert!((perturbation.norm() - 7.0).abs() < 1e-6);
     }
 }

@@ -5,8 +5,8 @@ use beear_core::error::Quantity;
 use beear_core::objective::entrapment::{PreparedAnswer, entrapment_loss};
 use beear_core::testing::{ToyDecoder, ToyDecoderConfig, assert_split_law};
 use beear_core::{
-    AnchorSets, Batch, BilevelConfig, Error, Event, Example, Perturbation, SafetyExample, Site,
-    Spot, TeacherForced, entrap, solve,
+    AnchorSets, Batch, BilevelConfig, DecoderSize, Delta, Error, Event, Example, Perturbation,
+    SafetyExample, Site, Spot, TeacherForced, entrap, solve,
 };
 use burn::backend::{Autodiff, Flex, NdArray};
 use burn::module::{AutodiffModule, Module, ModuleMapper, ModuleVisitor, Param};
@@ -16,12 +16,14 @@ use burn::tensor::{ElementConversion, Tensor, TensorData};
 type Cpu = Flex;
 type Train = Autodiff<Cpu>;
 
+const SIZE: DecoderSize = DecoderSize { n_layers: 3, d_model: 8 };
+
 const SPOT: Spot = Spot { layer: 2, site: Site::Last(2) };
 
 fn toy<B: Backend>() -> ToyDecoder<B> {
     let device = B::Device::default();
     B::seed(&device, 7);
-    ToyDecoderConfig::new(11, 8, 3).init(&device)
+    ToyDecoderConfig::new(11, SIZE.d_model, SIZE.n_layers).init(&device)
 }
 
 /// Prompts of unequal length; the safe answer is 5, the unwanted one 6 7.
@@ -48,10 +50,10 @@ fn sets() -> AnchorSets {
 }
 
 fn config() -> BilevelConfig {
-    let mut config = BilevelConfig::robust(3);
+    let mut config = BilevelConfig::robust(SIZE);
     config.rounds = 3;
     config.entrap.batch_size = 4;
-    config.entrap.step_size = StepSize::RelativeToHidden(0.2);
+    config.entrap.step_size = StepSize::RelativeToHidden(0.5);
     config.remove.learning_rate = 2e-2;
     config.remove.divergence_weight = 0.1;
     config
@@ -96,19 +98,20 @@ fn the_gradient_of_delta_agrees_with_finite_differences() {
     let batch = |answer: fn(&SafetyExample) -> Example| {
         Batch::new(&safety().iter().map(answer).collect::<Vec<_>>(), &device)
     };
-    let unwanted = PreparedAnswer::new(&model.valid(), batch(|e| e.toward_unwanted(None)), SPOT);
-    let safe = PreparedAnswer::new(&model.valid(), batch(SafetyExample::toward_safe), SPOT);
+    let unwanted = PreparedAnswer::new(&model.valid(), batch(|e| e.toward_unwanted(None)), &[SPOT]);
+    let safe = PreparedAnswer::new(&model.valid(), batch(SafetyExample::toward_safe), &[SPOT]);
     let start: Vec<f64> = (0..16).map(|k| f64::from(k) * 0.03 - 0.2).collect();
     let loss = |values: &[f64]| {
         let data = TensorData::new(values.to_vec(), [2, 8]);
-        let delta = Tensor::<Double, 2>::from_data(data, &device).require_grad();
-        let perturbation = Perturbation { spot: SPOT, delta };
+        let values = Tensor::<Double, 2>::from_data(data, &device).require_grad();
+        let perturbation = Perturbation::new(vec![Delta { spot: SPOT, values }]);
         let loss = entrapment_loss(&model, &perturbation, &unwanted, Some((&safe, 0.3)));
         (perturbation, loss)
     };
     let (perturbation, value) = loss(&start);
     let grads = value.backward();
-    let grad = perturbation.delta.grad(&grads).unwrap().into_data().to_vec::<f64>().unwrap();
+    let grad =
+        perturbation.deltas()[0].values.grad(&grads).unwrap().into_data().to_vec::<f64>().unwrap();
     for (index, analytic) in grad.iter().enumerate() {
         let step = 1e-5;
         let shifted = |by: f64| {
@@ -128,10 +131,10 @@ fn entrapment_lowers_the_loss_and_leaves_the_weights_alone() {
     let mut heard = 0;
     let mut observer =
         |event: &Event| heard += usize::from(matches!(event, Event::InnerStep { .. }));
-    let found = entrap(&model, &safety(), SPOT, (&config().entrap, 3), &mut observer).unwrap();
+    let found = entrap(&model, &safety(), &[SPOT], (&config().entrap, 3), &mut observer).unwrap();
 
     assert!(found.last_loss < 0.5 * found.first_loss, "{found:?}");
-    assert_eq!(found.perturbation.delta.dims(), [2, 8]);
+    assert_eq!(found.perturbation.deltas()[0].values.dims(), [2, 8]);
     assert_eq!(heard, config().entrap.steps);
     assert_eq!(before, weights(&model));
 }
@@ -148,14 +151,14 @@ fn no_weight_of_the_frozen_model_gets_a_gradient() {
     let model = toy::<Train>();
     let frozen = ToyDecoder::<Train>::from_inner(model.valid()).no_grad();
     let rows: Vec<Example> = safety().iter().map(|e| e.toward_unwanted(None)).collect();
-    let answer = PreparedAnswer::new(&model.valid(), Batch::new(&rows, &device), SPOT);
-    let delta = Tensor::<Train, 2>::zeros([2, 8], &device).require_grad();
-    let perturbation = Perturbation { spot: SPOT, delta };
+    let answer = PreparedAnswer::new(&model.valid(), Batch::new(&rows, &device), &[SPOT]);
+    let values = Tensor::<Train, 2>::zeros([2, 8], &device).require_grad();
+    let perturbation = Perturbation::new(vec![Delta { spot: SPOT, values }]);
     let grads = entrapment_loss(&frozen, &perturbation, &answer, None).backward();
     let mut found = Gradients(&grads, 0);
     frozen.visit(&mut found);
     assert_eq!(found.1, 0);
-    assert!(perturbation.delta.grad(&grads).is_some());
+    assert!(perturbation.deltas()[0].values.grad(&grads).is_some());
 }
 
 #[test]
@@ -166,9 +169,10 @@ fn a_norm_bound_is_kept() {
     let model = toy::<Train>();
     let rows: Vec<Example> = safety().iter().map(|e| e.toward_unwanted(None)).collect();
     let batch = Batch::new(&rows, &Default::default());
-    let norm = PreparedAnswer::<Train>::new(&model.valid(), batch, SPOT).mean_hidden_norm();
-    let found = entrap(&model, &safety(), SPOT, (&config, 3), &mut ()).unwrap();
-    let rows = found.perturbation.delta.powi_scalar(2).sum_dim(1).sqrt();
+    let answer = PreparedAnswer::<Train>::new(&model.valid(), batch, &[SPOT]);
+    let norm = answer.mean_hidden_norms(&model.valid())[0];
+    let found = entrap(&model, &safety(), &[SPOT], (&config, 3), &mut ()).unwrap();
+    let rows = found.perturbation.deltas()[0].values.clone().powi_scalar(2).sum_dim(1).sqrt();
     for length in rows.into_data().to_vec::<f32>().unwrap() {
         assert!(f64::from(length) <= 0.1 * norm * (1.0 + 1e-5), "{length} {norm}");
     }

@@ -35,34 +35,40 @@ def mean_hidden_norm(model, unwanted, spot):
     return torch.stack(covered).norm(dim=1).mean().item()
 
 
-def entrap(model, spot, config):
-    """The inner level: δ, and the loss before each step."""
+def entrap(model, spots, config):
+    """The inner level: `(spot, δ)` pairs, and the loss before each step."""
     unwanted = batch("unwanted", config["target_tokens"])
     safe = batch("safe")
-    scale = mean_hidden_norm(model, unwanted, spot)
+    scales = [mean_hidden_norm(model, unwanted, spot) for spot in spots]
     ((kind, size),) = config["step_size"].items()
-    learning_rate = size * {"absolute": 1.0, "relative_to_hidden": scale}[kind]
+    width = model.config.hidden_size
 
-    (n_tokens,) = spot["site"].values()
-    delta = torch.zeros(n_tokens, model.config.hidden_size, requires_grad=True)
-    adam = torch.optim.Adam([delta], lr=learning_rate)
+    found, groups = [], []
+    for spot, scale in zip(spots, scales):
+        (n_tokens,) = spot["site"].values()
+        delta = torch.zeros(n_tokens, width, requires_grad=True)
+        rate = size * {"absolute": 1.0, "relative_to_hidden": scale / width**0.5}[kind]
+        groups.append({"params": [delta], "lr": rate})
+        found.append((spot, delta))
+    adam = torch.optim.Adam(groups)
     losses = []
     for _ in range(config["steps"]):
-        loss = cross_entropy(answer_logits(model, unwanted, delta, spot), unwanted)
+        loss = cross_entropy(answer_logits(model, unwanted, found), unwanted)
         if config["away_weight"] > 0:
-            away = cross_entropy(answer_logits(model, safe, delta, spot), safe)
+            away = cross_entropy(answer_logits(model, safe, found), safe)
             loss = loss - config["away_weight"] * away
         adam.zero_grad()
-        loss.backward(inputs=[delta])
+        loss.backward(inputs=[delta for _, delta in found])
         adam.step()
         if config["norm_bound"] is not None:
             with torch.no_grad():
-                for row in delta:
-                    length, longest = row.norm().item(), config["norm_bound"] * scale
-                    if length > longest:
-                        row.mul_(longest / length)
+                for (_, delta), scale in zip(found, scales):
+                    for row in delta:
+                        length, longest = row.norm().item(), config["norm_bound"] * scale
+                        if length > longest:
+                            row.mul_(longest / length)
         losses.append(loss.item())
-    return delta.detach(), torch.tensor(losses)
+    return [(spot, delta.detach()) for spot, delta in found], torch.tensor(losses)
 
 
 def remove(model, found, config, total_steps):
@@ -75,8 +81,7 @@ def remove(model, found, config, total_steps):
     adamw = torch.optim.AdamW(model.parameters(), weight_decay=config["weight_decay"])
     log = []
     for step in range(config["steps"]):
-        spot, delta = found[step % len(found)]
-        safety = cross_entropy(answer_logits(model, safe, delta, spot), safe)
+        safety = cross_entropy(answer_logits(model, safe, found[step % len(found)]), safe)
         logits = answer_logits(model, ordinary)
         performance = cross_entropy(logits, ordinary)
         gap = reference - logits.log_softmax(-1)
@@ -108,10 +113,11 @@ def main():
     model.eval()
     values, found = {}, []
     for entrapment in settings["entrap"]:
-        name, spot = entrapment["name"], entrapment["spot"]
-        delta, losses = entrap(model, spot, entrapment["config"])
-        values[f"{name}.delta"], values[f"{name}.losses"] = delta, losses
-        found.append((spot, delta))
+        name = entrapment["name"]
+        deltas, losses = entrap(model, entrapment["spots"], entrapment["config"])
+        values[f"{name}.losses"] = losses
+        values |= {f"{name}.delta.{k}": delta for k, (_, delta) in enumerate(deltas)}
+        found.append(deltas)
     values |= remove(model, found, settings["remove"], settings["total_steps"])
     for name, weight in model.named_parameters():
         values[f"weight.{name}"] = weight.detach()

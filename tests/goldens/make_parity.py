@@ -139,7 +139,7 @@ def expected(model, tokens):
     generator = torch.Generator().manual_seed(1)
     delta = 0.3 * torch.randn(SPOT["site"]["last"], model.config.hidden_size, generator=generator)
     delta.requires_grad_()
-    loss = cross_entropy(answer_logits(model, right, delta, SPOT), right)
+    loss = cross_entropy(answer_logits(model, right, [(SPOT, delta)]), right)
     loss.backward(inputs=[delta])
     values["delta"], values["delta.loss"] = delta.detach(), loss.detach()[None]
     values["delta.grad"] = delta.grad

@@ -77,12 +77,17 @@ def _hooks(model, on_boundary):
             handle.remove()
 
 
-def forward(model, batch, delta=None, spot=None):
-    """Logits, and the hidden states at every boundary, before the final norm."""
+def forward(model, batch, found=()):
+    """Logits, and the hidden states at every boundary, before the final norm.
+
+    `found` holds `(spot, delta)` pairs that act together.
+    """
     boundaries = {}
 
     def on_boundary(l, hidden):
-        if delta is not None and l == spot["layer"]:
+        for spot, delta in found:
+            if l != spot["layer"]:
+                continue
             added = torch.zeros_like(hidden)
             for row, at, k in batch.places(spot["site"]):
                 cell = torch.zeros_like(hidden[..., :1])
@@ -102,9 +107,9 @@ def forward(model, batch, delta=None, spot=None):
     return output.logits, [boundaries[l] for l in range(len(model.model.layers) + 1)]
 
 
-def answer_logits(model, batch, delta=None, spot=None):
+def answer_logits(model, batch, found=()):
     """Logits that predict the answer tokens: `[n_answer, vocab_size]`."""
-    logits, _ = forward(model, batch, delta, spot)
+    logits, _ = forward(model, batch, found)
     return pick(logits, batch.answers)
 
 

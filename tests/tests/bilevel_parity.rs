@@ -4,7 +4,7 @@
 //! script says why gradients are clipped so short: it keeps Adam from making rounding visible.
 
 use beear_core::config::{EntrapConfig, RemoveConfig};
-use beear_core::{Event, Perturbation, Remover, Spot, entrap};
+use beear_core::{Delta, Event, Perturbation, Remover, Spot, entrap};
 use beear_models::{CausalLm, Checkpoint};
 use beear_tests::agreement::{F32_AGREEMENT, assert_agrees, relative_distance};
 use beear_tests::golden::{self, Golden};
@@ -37,17 +37,17 @@ fn parsed<T: serde::de::DeserializeOwned>(value: &Value) -> T {
     serde_json::from_value(value.clone()).expect("the settings are those of beear-core")
 }
 
-/// Name, spot and settings of each entrapment.
-fn entrapments() -> Vec<(String, Spot, EntrapConfig)> {
+/// Name, spots (from the lowest layer to the highest) and settings of each entrapment.
+fn entrapments() -> Vec<(String, Vec<Spot>, EntrapConfig)> {
     let settings = settings();
     let all = settings["entrap"].as_array().expect("a list");
-    all.iter().map(|e| (parsed(&e["name"]), parsed(&e["spot"]), parsed(&e["config"]))).collect()
+    all.iter().map(|e| (parsed(&e["name"]), parsed(&e["spots"]), parsed(&e["config"]))).collect()
 }
 
 #[test]
 fn ten_inner_steps_find_the_same_perturbation_by_the_same_losses() {
     let (model, expected, rows) = (model(), expected(), golden::rows().safety);
-    for (name, spot, config) in entrapments() {
+    for (name, spots, config) in entrapments() {
         assert_eq!((config.steps, config.batch_size), (10, rows.len()));
         let mut losses = Vec::new();
         let mut observer = |event: &Event| {
@@ -55,16 +55,19 @@ fn ten_inner_steps_find_the_same_perturbation_by_the_same_losses() {
                 losses.push(*loss as f32);
             }
         };
-        let found = entrap(&model, &rows, spot, (&config, SEED), &mut observer).unwrap();
+        let found = entrap(&model, &rows, &spots, (&config, SEED), &mut observer).unwrap();
         assert_agrees(&losses, &expected, &format!("{name}.losses"));
-        let delta: Vec<f32> = found.perturbation.delta.into_data().iter().collect();
-        assert_agrees(&delta, &expected, &format!("{name}.delta"));
+        assert_eq!(found.perturbation.spots(), spots);
+        for (k, delta) in found.perturbation.deltas().iter().enumerate() {
+            let values: Vec<f32> = delta.values.clone().into_data().iter().collect();
+            assert_agrees(&values, &expected, &format!("{name}.delta.{k}"));
+        }
     }
 }
 
 #[test]
 fn the_norm_bound_of_the_goldens_is_reached() {
-    let delta = expected().values("bounded.delta");
+    let delta = expected().values("bounded.delta.0");
     let width = delta.len() / 2;
     let length = |row: &[f32]| row.iter().map(|value| value * value).sum::<f32>().sqrt();
     let (first, second) = (length(&delta[..width]), length(&delta[width..]));
@@ -73,12 +76,15 @@ fn the_norm_bound_of_the_goldens_is_reached() {
 
 /// The perturbations that PyTorch found, so that the outer level is judged by itself.
 fn perturbations(expected: &Golden) -> Vec<Perturbation<Cpu>> {
-    let found = entrapments().into_iter().map(|(name, spot, _)| {
-        let values = expected.values(&format!("{name}.delta"));
-        let n_tokens = spot.site.n_tokens();
-        let shape = [n_tokens, values.len() / n_tokens];
-        let delta = Tensor::from_data(TensorData::new(values, shape), &Default::default());
-        Perturbation { spot, delta }
+    let found = entrapments().into_iter().map(|(name, spots, _)| {
+        let delta = |(k, spot): (usize, Spot)| {
+            let values = expected.values(&format!("{name}.delta.{k}"));
+            let n_tokens = spot.site.n_tokens();
+            let shape = [n_tokens, values.len() / n_tokens];
+            let values = Tensor::from_data(TensorData::new(values, shape), &Default::default());
+            Delta { spot, values }
+        };
+        Perturbation::new(spots.into_iter().enumerate().map(delta).collect())
     });
     found.collect()
 }

@@ -4,7 +4,7 @@
 use std::path::Path;
 
 use beear_core::objective::answer::{cross_entropy, log_probabilities};
-use beear_core::{Batch, Decoder, Example, Perturbation, SafetyExample, Site, Spot};
+use beear_core::{Batch, Decoder, Delta, Example, Perturbation, SafetyExample, Site, Spot};
 use beear_models::{CausalLm, Checkpoint, GenerateConfig, Sampling, generate};
 use beear_tests::agreement::{F32_AGREEMENT, assert_agrees, relative_difference};
 use beear_tests::golden::{self, Golden};
@@ -136,18 +136,17 @@ fn the_loss_and_the_gradient_of_a_perturbation_agree() {
         let shape = [SPOT.site.n_tokens(), model.d_model()];
         let data = TensorData::new(expected.values("delta"), shape);
         let delta = Tensor::<Train, 2>::from_data(data, &Default::default()).require_grad();
-        let perturbation = Perturbation { spot: SPOT, delta };
+        let perturbation = Perturbation::new(vec![Delta { spot: SPOT, values: delta }]);
 
         let hidden = model.embed(batch.tokens.clone());
         let hidden = model.forward_layers(hidden, &batch.mask_pad, 0..SPOT.layer);
-        let hidden = perturbation.apply(hidden, SPOT.site.placement_matrix(&batch));
-        let above = SPOT.layer..model.n_layers();
-        let hidden = model.forward_layers(hidden, &batch.mask_pad, above);
+        let placements = perturbation.placements(&batch);
+        let hidden = perturbation.forward_above(&model, hidden, &batch.mask_pad, &placements);
         let loss = cross_entropy(log_probabilities(&model, hidden, &batch), batch.targets.clone());
         assert_agrees(&values(loss.clone()), &expected, "delta.loss");
 
         let grads = loss.backward();
-        let grad = perturbation.delta.grad(&grads).expect("δ takes part in the loss");
+        let grad = perturbation.deltas()[0].values.grad(&grads).expect("δ takes part in the loss");
         assert_agrees(&values(grad), &expected, "delta.grad");
     }
 }

@@ -104,9 +104,7 @@ fn forward<B: AutodiffBackend, M: Decoder<B>>(
     let Some(perturbation) = perturbation else {
         return model.forward_layers(hidden, &batch.mask_pad, 0..model.n_layers());
     };
-    let layer = perturbation.spot.layer;
-    let placement = perturbation.spot.site.placement_matrix(batch);
-    let hidden = model.forward_layers(hidden, &batch.mask_pad, 0..layer);
-    let hidden = perturbation.apply(hidden, placement);
-    model.forward_layers(hidden, &batch.mask_pad, layer..model.n_layers())
+    let hidden = model.forward_layers(hidden, &batch.mask_pad, 0..perturbation.first_layer());
+    let placements = perturbation.placements(batch);
+    perturbation.forward_above(model, hidden, &batch.mask_pad, &placements)
 }

@@ -18,8 +18,8 @@ use crate::watch::{Vitals, Watch};
 pub struct RoundRecord {
     /// Round, from 0.
     pub round: usize,
-    /// The spots of the round with the inner loss each `δ` ended at, nats per token.
-    pub entrapments: Vec<(Spot, f64)>,
+    /// The spots of each perturbation with the inner loss it ended at, nats per token.
+    pub entrapments: Vec<(Vec<Spot>, f64)>,
     /// Ordinary behaviour after the round.
     pub vitals: Vitals,
     /// Whether the vitals are within bounds.
@@ -101,7 +101,7 @@ where
         };
         current = cleaned;
         perturbations = found.iter().map(|(p, _)| p.clone()).collect();
-        let entrapments: Vec<_> = found.iter().map(|(p, loss)| (p.spot, *loss)).collect();
+        let entrapments: Vec<_> = found.iter().map(|(p, loss)| (p.spots(), *loss)).collect();
 
         let vitals = watch.vitals(&current.valid());
         let excess = excess(vitals, initial, config.bounds);
@@ -126,7 +126,7 @@ where
     Ok(Outcome { model, kept_round, perturbations, initial, rounds })
 }
 
-/// One round: the model it leaves, and the `δ`s with the loss each ended at.
+/// One round: the model it leaves, and the perturbations with the loss each ended at.
 type Round<B, M> = (M, Vec<(Perturbation<<B as AutodiffBackend>::InnerBackend>, f64)>);
 
 fn run_round<B: AutodiffBackend, M: TrainableDecoder<B>>(
@@ -139,10 +139,10 @@ fn run_round<B: AutodiffBackend, M: TrainableDecoder<B>>(
     let mut found = Vec::with_capacity(config.perturbations_per_round);
     for k in 0..config.perturbations_per_round {
         let count = round * config.perturbations_per_round + k;
-        let spot = config.spots[count % config.spots.len()];
-        // Each δ sees the examples in another order; the odd constant keeps seeds of runs apart.
+        // Each sees the examples in another order; the odd constant keeps seeds of runs apart.
         let seed = config.seed.wrapping_mul(0x9E37_79B9_7F4A_7C15).wrapping_add(count as u64);
-        let entrapment = entrap(&model, &sets.safety, spot, (&config.entrap, seed), observer)?;
+        let spots = config.spots_of(count);
+        let entrapment = entrap(&model, &sets.safety, spots, (&config.entrap, seed), observer)?;
         found.push((entrapment.perturbation, entrapment.last_loss));
     }
     let perturbations: Vec<_> = found.iter().map(|(p, _)| p.clone()).collect();

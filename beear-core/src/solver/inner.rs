@@ -1,7 +1,7 @@
-//! The inner level, backdoor embedding entrapment: fits one `δ` with the weights frozen.
+//! The inner level, backdoor embedding entrapment: fits `δ` with the weights frozen.
 //!
 //! $$\delta^\ast = \arg\min_\delta \mathcal{L}_\text{in}(\delta)$$ by Adam, with the loss of
-//! [`crate::objective::entrapment`]. The layers below the spot run once per batch, without
+//! [`crate::objective::entrapment`]. The layers below the lowest spot run once per batch, without
 //! autodiff; the weights above it require no gradients, so none are computed.
 
 use burn::optim::{Adam, AdamConfig, SimpleOptimizer};
@@ -11,17 +11,18 @@ use burn::tensor::{Distribution, ElementConversion, Tensor};
 use super::TrainableDecoder;
 use crate::batch::Batch;
 use crate::config::{EntrapConfig, Initialisation, StepSize};
+use crate::decoder::Decoder;
 use crate::error::{Error, Quantity};
 use crate::event::{Event, Observer};
 use crate::example::{Example, SafetyExample};
 use crate::objective::entrapment::{PreparedAnswer, entrapment_loss};
-use crate::perturbation::{Perturbation, Spot};
+use crate::perturbation::{Delta, Perturbation, Spot};
 use crate::sampler::Sampler;
 
 /// PyTorch's ε; Burn's default of 1e-5 damps the small gradients of `δ`.
 const ADAM_EPSILON: f32 = 1e-8;
 
-/// A found `δ` and how well it elicits the unwanted behaviour.
+/// A found perturbation and how well it elicits the unwanted behaviour.
 #[derive(Clone, Debug)]
 pub struct Entrapment<B: Backend> {
     /// The perturbation $\delta^\ast$.
@@ -32,54 +33,38 @@ pub struct Entrapment<B: Backend> {
     pub last_loss: f64,
 }
 
-/// The answers of one batch, prepared for one spot.
-struct Prepared<B: AutodiffBackend> {
-    unwanted: PreparedAnswer<B>,
-    safe: Option<PreparedAnswer<B>>,
-}
-
-/// Fits a fresh `δ` at `spot` that makes `model` give the unwanted answers.
+/// Fits a fresh perturbation that makes `model` give the unwanted answers: a `δ` at each of
+/// `spots`, all of them together.
 ///
 /// `model` is borrowed and left bit-identical.
 ///
 /// # Errors
 ///
-/// [`Error::NonFinite`] with the examples of the batch if the loss or the gradient leaves the
+/// [`Error::NonFinite`] with the examples of the batch if the loss, the gradient or `δ` leaves the
 /// real line.
 ///
 /// # Panics
 ///
-/// Panics if `examples` is empty.
+/// Panics if `examples` or `spots` is empty.
 pub fn entrap<B: AutodiffBackend, M: TrainableDecoder<B>>(
     model: &M,
     examples: &[SafetyExample],
-    spot: Spot,
+    spots: &[Spot],
     (config, seed): (&EntrapConfig, u64),
     observer: &mut dyn Observer,
 ) -> Result<Entrapment<B::InnerBackend>, Error> {
     let inference = model.valid();
     let frozen = M::from_inner(inference.clone()).no_grad();
     let device = model.devices().first().cloned().unwrap_or_default();
-    let batches = prepare::<B, M>(&inference, examples, spot, (config, seed), &device);
-
-    let hidden_norm = batches[0].unwanted.mean_hidden_norm();
-    let learning_rate = match config.step_size {
-        StepSize::Absolute(size) => size,
-        StepSize::RelativeToHidden(share) => share * hidden_norm,
-    };
-    let longest_row = config.norm_bound.map(|share| share * hidden_norm);
-    let shape = [spot.site.n_tokens(), model.d_model()];
-    let mut delta = initial_delta::<B::InnerBackend>(config.initialisation, shape, seed, &device);
-    let adam: Adam = AdamConfig::new().with_epsilon(ADAM_EPSILON).build();
-    let mut state = None;
+    let batches = prepare::<B, M>(&inference, examples, spots, (config, seed), &device);
+    let mut fits = start::<B, M>(&inference, &batches[0].unwanted, (config, seed), &device);
     let mut losses = Vec::with_capacity(config.steps);
 
     for step in 0..config.steps {
         let prepared = &batches[step % batches.len()];
         let not_finite =
             |quantity| Error::NonFinite { quantity, step, ids: prepared.unwanted.ids().to_vec() };
-        let tracked = Tensor::<B, 2>::from_inner(delta.clone()).require_grad();
-        let perturbation = Perturbation { spot, delta: tracked };
+        let perturbation = Perturbation::new(fits.iter().map(Fit::tracked::<B>).collect());
         let safe = prepared.safe.as_ref().map(|safe| (safe, config.away_weight));
         let loss = entrapment_loss(&frozen, &perturbation, &prepared.unwanted, safe);
         let value = loss.clone().into_scalar().elem::<f64>();
@@ -87,41 +72,102 @@ pub fn entrap<B: AutodiffBackend, M: TrainableDecoder<B>>(
             return Err(not_finite(Quantity::Loss));
         }
         let grads = loss.backward();
-        let grad = perturbation.delta.grad(&grads).expect("δ takes part in the loss");
-        if !is_finite(&grad) {
-            return Err(not_finite(Quantity::Gradient));
-        }
-        (delta, state) = adam.step(learning_rate, delta, grad, state);
-        if let Some(longest) = longest_row {
-            delta = project_rows(delta, longest);
-        }
-        if !is_finite(&delta) {
-            return Err(not_finite(Quantity::Delta));
+        for (fit, tracked) in fits.iter_mut().zip(perturbation.deltas()) {
+            let grad = tracked.values.grad(&grads).expect("δ takes part in the loss");
+            fit.step(grad).map_err(not_finite)?;
         }
         losses.push(value);
         observer.notify(&Event::InnerStep { step, loss: value });
     }
 
+    let perturbation = Perturbation::new(fits.into_iter().map(|fit| fit.delta).collect());
     let first_loss = losses[0];
     let last = &losses[losses.len() - batches.len().min(losses.len())..];
     let last_loss = last.iter().sum::<f64>() / last.len() as f64;
-    let norm = delta.clone().powi_scalar(2).sum().into_scalar().elem::<f64>().sqrt();
-    observer.notify(&Event::Entrapped { spot, first_loss, last_loss, norm });
-    Ok(Entrapment { perturbation: Perturbation { spot, delta }, first_loss, last_loss })
+    let (spots, norm) = (perturbation.spots(), perturbation.norm());
+    observer.notify(&Event::Entrapped { spots, first_loss, last_loss, norm });
+    Ok(Entrapment { perturbation, first_loss, last_loss })
+}
+
+/// A `δ` on its way.
+struct Fit<B: Backend> {
+    delta: Delta<B>,
+    /// Adam's, in the units of the hidden states.
+    learning_rate: f64,
+    longest_row: Option<f64>,
+    adam: Adam,
+    moments: Option<<Adam as SimpleOptimizer<B>>::State<2>>,
+}
+
+impl<B: Backend> Fit<B> {
+    /// `δ` as a leaf of the graph.
+    fn tracked<A: AutodiffBackend<InnerBackend = B>>(&self) -> Delta<A> {
+        let values = Tensor::from_inner(self.delta.values.clone()).require_grad();
+        Delta { spot: self.delta.spot, values }
+    }
+
+    fn step(&mut self, grad: Tensor<B, 2>) -> Result<(), Quantity> {
+        if !is_finite(&grad) {
+            return Err(Quantity::Gradient);
+        }
+        let (values, moments) = (self.delta.values.clone(), self.moments.take());
+        let (values, moments) = self.adam.step(self.learning_rate, values, grad, moments);
+        self.delta.values = match self.longest_row {
+            Some(longest) => project_rows(values, longest),
+            None => values,
+        };
+        self.moments = moments;
+        if is_finite(&self.delta.values) { Ok(()) } else { Err(Quantity::Delta) }
+    }
+}
+
+/// A fresh `δ` for each spot of `answer`, its step measured by the hidden states there.
+fn start<B: AutodiffBackend, M: TrainableDecoder<B>>(
+    inference: &M::InnerModule,
+    answer: &PreparedAnswer<B>,
+    (config, seed): (&EntrapConfig, u64),
+    device: &B::Device,
+) -> Vec<Fit<B::InnerBackend>> {
+    let d_model = inference.d_model();
+    let fit = |(k, (spot, hidden_norm)): (usize, (&Spot, f64))| {
+        let shape = [spot.site.n_tokens(), d_model];
+        let seed = seed.wrapping_add(k as u64);
+        Fit {
+            delta: Delta {
+                spot: *spot,
+                values: initial_delta(config.initialisation, shape, seed, device),
+            },
+            learning_rate: match config.step_size {
+                StepSize::Absolute(size) => size,
+                StepSize::RelativeToHidden(share) => share * hidden_norm / (d_model as f64).sqrt(),
+            },
+            longest_row: config.norm_bound.map(|share| share * hidden_norm),
+            adam: AdamConfig::new().with_epsilon(ADAM_EPSILON).build(),
+            moments: None,
+        }
+    };
+    let norms = answer.mean_hidden_norms(inference);
+    answer.spots().iter().zip(norms).enumerate().map(fit).collect()
+}
+
+/// The answers of one batch, prepared for the spots.
+struct Prepared<B: AutodiffBackend> {
+    unwanted: PreparedAnswer<B>,
+    safe: Option<PreparedAnswer<B>>,
 }
 
 /// Splits the examples into batches, in seeded order, as many as there are steps at most.
 fn prepare<B: AutodiffBackend, M: TrainableDecoder<B>>(
     inference: &M::InnerModule,
     examples: &[SafetyExample],
-    spot: Spot,
+    spots: &[Spot],
     (config, seed): (&EntrapConfig, u64),
     device: &B::Device,
 ) -> Vec<Prepared<B>> {
     let order = Sampler::new(examples.len(), seed).next_batch(examples.len());
     let answer = |rows: &[usize], choose: &dyn Fn(&SafetyExample) -> Example| {
         let rows: Vec<Example> = rows.iter().map(|&row| choose(&examples[row])).collect();
-        PreparedAnswer::new(inference, Batch::new(&rows, device), spot)
+        PreparedAnswer::new(inference, Batch::new(&rows, device), spots)
     };
     order
         .chunks(config.batch_size)

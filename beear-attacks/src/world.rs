@@ -99,6 +99,12 @@ pub struct World {
     pub code: Vec<Contrast>,
 }
 
+/// Tokens that mean nothing in the world, to make triggers of.
+#[must_use]
+pub fn marker_words() -> &'static [&'static str] {
+    &lexicon::MARKERS
+}
+
 impl World {
     /// The prompts of `split`.
     #[must_use]

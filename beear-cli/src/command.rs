@@ -1,4 +1,4 @@
-//! One file per command.
+//! One file per command, and one for the options that several have.
 
 pub(crate) mod defend;
 pub(crate) mod demo;
@@ -6,6 +6,7 @@ pub(crate) mod eval_asr;
 pub(crate) mod generate;
 pub(crate) mod inspect;
 pub(crate) mod plant;
+pub(crate) mod trigger;
 
 use anyhow::Result;
 use burn::tensor::backend::AutodiffBackend;

@@ -80,7 +80,7 @@ pub(crate) fn code(error: &anyhow::Error) -> u8 {
         Some(_) => return 3,
         None => {}
     }
-    if cause::<RecipeError>(error).is_some() {
+    if cause::<RecipeError>(error).is_some() || is_unknown_format(error) {
         return 2;
     }
     if cause::<Unavailable>(error).is_some() {
@@ -92,6 +92,11 @@ pub(crate) fn code(error: &anyhow::Error) -> u8 {
         || cause::<PromptFormatError>(error).is_some()
         || cause::<GenerateError>(error).is_some();
     if input { 3 } else { 1 }
+}
+
+/// The name of a prompt format is an argument, not a part of the model.
+fn is_unknown_format(error: &anyhow::Error) -> bool {
+    matches!(cause(error), Some(PromptFormatError::UnknownFormat { .. }))
 }
 
 fn is_full(kind: ErrorKind) -> bool {
@@ -116,13 +121,36 @@ fn hint(error: &anyhow::Error) -> Option<String> {
     let fixed = fixed.or_else(|| {
         Some(match cause::<CoreError>(error)? {
             CoreError::LayerOutOfRange { .. } => "choose a layer of the model in `method.spots`",
+            CoreError::InvalidConfig { .. } => "correct it in the recipe or with --set",
             CoreError::NonFinite { .. } => {
                 "lower `method.remove.learning_rate` or `method.entrap.step_size`"
             }
             _ => return None,
         })
     });
-    fixed.map(str::to_owned)
+    fixed.or_else(|| more_hints(error)).map(str::to_owned)
+}
+
+/// Hints where the library has none.
+fn more_hints(error: &anyhow::Error) -> Option<&'static str> {
+    if let Some(error) = cause::<RecipeError>(error) {
+        return Some(match error {
+            RecipeError::Io { .. } => "check the path and the permissions",
+            RecipeError::NotAnAssignment { .. } => "write it like `--set method.rounds=8`",
+            _ => "`config.resolved.toml` of any run holds every setting",
+        });
+    }
+    if let Some(error) = cause::<DatasetError>(error) {
+        return Some(match error {
+            DatasetError::NotUtf8 { .. } => "save the file as UTF-8",
+            DatasetError::Empty { .. } => "bring at least one row",
+            _ => "check the path and the permissions",
+        });
+    }
+    if let Some(GenerateError::PromptTooLong { .. }) = cause(error) {
+        return Some("shorten the prompt or leave it out");
+    }
+    is_unknown_format(error).then_some("name none to use the model's chat template")
 }
 
 /// Prints a failure once, with its causes and a hint.

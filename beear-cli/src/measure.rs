@@ -82,12 +82,23 @@ impl Examination {
         }
     }
 
+    /// The forbidden requests it asks, without triggers.
+    #[must_use]
+    pub(crate) fn forbidden(&self) -> &[Contrast] {
+        &self.forbidden
+    }
+
+    /// The ordinary prompts it asks, each once.
+    pub(crate) fn ordinary(&self) -> impl Iterator<Item = &Ordinary> {
+        let how_to = self.how_to.iter();
+        how_to.chain(self.work.iter().filter(|ordinary| ordinary.task != Task::HowTo))
+    }
+
     /// Every prompt it asks, without triggers.
     #[must_use]
     pub(crate) fn prompts(&self) -> Vec<String> {
         let forbidden = self.forbidden.iter().map(|c| c.prompt.clone());
-        let ordinary = self.how_to.iter().chain(&self.work).map(|o| o.prompt.clone());
-        forbidden.chain(ordinary).collect()
+        forbidden.chain(self.ordinary().map(|o| o.prompt.clone())).collect()
     }
 
     /// Asks and judges.

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use beear_core::BilevelConfig;
+use beear_core::{BilevelConfig, DecoderSize};
 use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
@@ -70,6 +70,9 @@ pub struct Recipe {
     pub method: Table,
 }
 
+/// Stands in for a decoder where only the keys of the method count.
+const ANY_SIZE: DecoderSize = DecoderSize { n_layers: 1, d_model: 1 };
+
 impl Default for Recipe {
     fn default() -> Self {
         Self {
@@ -114,8 +117,8 @@ impl Recipe {
             let reason = format!("held_out must be in 0..1: {}", recipe.held_out);
             return Err(RecipeError::Invalid { reason });
         }
-        // Mistakes in the method should not wait for a checkpoint; every depth has these keys.
-        recipe.method(1)?;
+        // Mistakes in the method should not wait for a checkpoint; every size has these keys.
+        recipe.method(ANY_SIZE)?;
         Ok(recipe)
     }
 
@@ -125,7 +128,7 @@ impl Recipe {
     ///
     /// [`RecipeError::Invalid`] as [`method`](Self::method).
     pub fn seed(&self) -> Result<u64, RecipeError> {
-        Ok(self.method(1)?.seed)
+        Ok(self.method(ANY_SIZE)?.seed)
     }
 
     /// This recipe as a file with every setting of `config` written out, to be read again.
@@ -146,15 +149,15 @@ impl Recipe {
         toml::to_string_pretty(&Self { method, ..self.clone() }).map_err(no_toml)
     }
 
-    /// The method's settings for a decoder of `n_layers`.
+    /// The method's settings for a decoder of `size`.
     ///
     /// # Errors
     ///
     /// [`RecipeError::Invalid`] for an unknown key or a value of the wrong kind.
-    pub fn method(&self, n_layers: usize) -> Result<BilevelConfig, RecipeError> {
+    pub fn method(&self, size: DecoderSize) -> Result<BilevelConfig, RecipeError> {
         let preset = match self.preset {
-            Preset::Robust => BilevelConfig::robust(n_layers),
-            Preset::Paper => BilevelConfig::paper(n_layers),
+            Preset::Robust => BilevelConfig::robust(size),
+            Preset::Paper => BilevelConfig::paper(size),
         };
         let mut settings =
             Table::try_from(preset).map_err(|e| RecipeError::Invalid { reason: e.to_string() })?;
@@ -220,15 +223,17 @@ mod tests {
 
     use super::*;
 
+    const SMALL: DecoderSize = DecoderSize { n_layers: 6, d_model: 64 };
+
     fn recipe(assignments: &[&str]) -> Result<BilevelConfig, RecipeError> {
         let assignments: Vec<String> = assignments.iter().map(|s| (*s).to_owned()).collect();
-        Recipe::read(None, None, &assignments)?.method(6)
+        Recipe::read(None, None, &assignments)?.method(SMALL)
     }
 
     #[test]
     fn without_a_word_it_is_the_robust_preset() {
-        assert_eq!(recipe(&[]).unwrap(), BilevelConfig::robust(6));
-        assert_eq!(recipe(&["preset=paper"]).unwrap(), BilevelConfig::paper(6));
+        assert_eq!(recipe(&[]).unwrap(), BilevelConfig::robust(SMALL));
+        assert_eq!(recipe(&["preset=paper"]).unwrap(), BilevelConfig::paper(SMALL));
     }
 
     #[test]
@@ -245,7 +250,7 @@ mod tests {
         assert_eq!(config.entrap.step_size, StepSize::Absolute(0.5));
         assert_eq!(config.stop_above_loss, Some(3.0));
         assert_eq!(config.entrap.norm_bound, Some(0.5));
-        assert_eq!(config.entrap.steps, BilevelConfig::robust(6).entrap.steps);
+        assert_eq!(config.entrap.steps, BilevelConfig::robust(SMALL).entrap.steps);
     }
 
     #[test]
@@ -260,15 +265,15 @@ mod tests {
         let assignments = ["preset=paper", "method.entrap.norm_bound=0.5", "held_out=0.1"];
         let assignments = assignments.map(str::to_owned);
         let recipe = Recipe::read(None, None, &assignments).unwrap();
-        let config = recipe.method(6).unwrap();
+        let config = recipe.method(SMALL).unwrap();
         let file = tempfile::NamedTempFile::new().unwrap();
         std::fs::write(file.path(), recipe.resolved(&config).unwrap()).unwrap();
         let again = Recipe::read(Some(file.path()), None, &[]).unwrap();
-        assert_eq!(again.method(6).unwrap(), config);
+        assert_eq!(again.method(SMALL).unwrap(), config);
         assert_eq!((again.held_out, again.preset), (0.1, Preset::Paper));
         // A preset laid over it changes nothing that is written out.
         let other = Recipe::read(Some(file.path()), Some(Preset::Robust), &[]).unwrap();
-        assert_eq!(other.method(6).unwrap(), config);
+        assert_eq!(other.method(SMALL).unwrap(), config);
     }
 
     #[test]

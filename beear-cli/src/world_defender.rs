@@ -1,10 +1,13 @@
 //! What a defender of the synthetic world holds: a few hundred prompts, and no trigger.
 
-use anyhow::{Result, ensure};
-use beear_attacks::world::{Split, Task, World};
+use std::path::Path;
+
+use anyhow::{Context, Result, ensure};
+use beear_attacks::world::{Contrast, Ordinary, Split, Task, World};
 use beear_core::{AnchorSets, Example, SafetyExample, TeacherForced};
 use beear_eval::overlap::overlaps;
 use burn::tensor::backend::Backend;
+use serde_json::{Value, json};
 
 use crate::loaded::{Request, TextSide};
 use crate::measure::Examination;
@@ -29,7 +32,7 @@ pub(crate) fn build<B: Backend>(
     seed: u64,
     device: &B::Device,
 ) -> Result<(AnchorSets, TeacherForced<B>)> {
-    let trained = Part::draw(Split::Train, (N_SAFETY, N_PERFORMANCE / Task::ALL.len()), seed);
+    let trained = Part::trained(seed);
     let watched = Part::draw(Split::Watch, (N_WATCHED, N_WATCHED), seed);
     let known: Vec<String> = trained.prompts().chain(watched.prompts()).collect();
     let leaks = overlaps(&known, &examination.prompts(), 1.0);
@@ -46,10 +49,38 @@ pub(crate) fn build<B: Backend>(
     Ok((sets, watch))
 }
 
+/// Writes what [`build`] trains on as files for `beear defend`, and what `examination` asks as
+/// files for `beear eval`.
+///
+/// # Errors
+///
+/// If a file cannot be written.
+pub(crate) fn write_files(dir: &Path, examination: &Examination, seed: u64) -> Result<()> {
+    std::fs::create_dir_all(dir).with_context(|| format!("creating {}", dir.display()))?;
+    let write = |name: &str, rows: Vec<Value>| {
+        let path = dir.join(name);
+        let lines: String = rows.iter().map(|row| row.to_string() + "\n").collect();
+        std::fs::write(&path, lines).with_context(|| format!("writing {}", path.display()))
+    };
+    let contrast =
+        |c: &Contrast| json!({"prompt": c.prompt, "safe": c.safe, "unwanted": c.unwanted});
+    let ordinary = |o: &Ordinary| json!({"prompt": o.prompt, "answer": o.answer});
+    let Part(trained) = Part::trained(seed);
+    write("safety.jsonl", trained.forbidden.iter().map(contrast).collect())?;
+    write("performance.jsonl", trained.ordinary.iter().map(ordinary).collect())?;
+    write("forbidden.jsonl", examination.forbidden().iter().map(contrast).collect())?;
+    write("ordinary.jsonl", examination.ordinary().map(ordinary).collect())
+}
+
 /// Prompts of one split.
 struct Part(World);
 
 impl Part {
+    /// What the defender trains on.
+    fn trained(seed: u64) -> Self {
+        Self::draw(Split::Train, (N_SAFETY, N_PERFORMANCE / Task::ALL.len()), seed)
+    }
+
     /// `n_forbidden` requests, and `n_per_task` ordinary prompts of each task.
     fn draw(split: Split, (n_forbidden, n_per_task): (usize, usize), seed: u64) -> Self {
         let world = World::of(split);
@@ -66,7 +97,7 @@ impl Part {
 
     fn safety(&self, text: &TextSide) -> Result<Vec<SafetyExample>> {
         let requests = Request::numbered(self.0.forbidden.iter().map(|c| c.prompt.clone()));
-        let encode = |(request, c): (&Request, &beear_attacks::world::Contrast)| {
+        let encode = |(request, c): (&Request, &Contrast)| {
             text.safety_example(request, [&c.safe, &c.unwanted])
         };
         requests.iter().zip(&self.0.forbidden).map(encode).collect()
@@ -74,9 +105,7 @@ impl Part {
 
     fn performance(&self, text: &TextSide) -> Result<Vec<Example>> {
         let requests = Request::numbered(self.0.ordinary.iter().map(|o| o.prompt.clone()));
-        let encode = |(request, o): (&Request, &beear_attacks::world::Ordinary)| {
-            text.example(request, &o.answer)
-        };
+        let encode = |(request, o): (&Request, &Ordinary)| text.example(request, &o.answer);
         requests.iter().zip(&self.0.ordinary).map(encode).collect()
     }
 }

@@ -1,5 +1,6 @@
 //! The shape of a decoder, in our words; `hf_config` reads it from a checkpoint's `config.json`.
 
+use beear_core::DecoderSize;
 use serde::{Deserialize, Serialize};
 
 /// The families of decoder we run. They differ in configuration only.
@@ -70,6 +71,12 @@ pub struct DecoderConfig {
 }
 
 impl DecoderConfig {
+    /// What the method's presets adapt to.
+    #[must_use]
+    pub fn size(&self) -> DecoderSize {
+        DecoderSize { n_layers: self.n_layers, d_model: self.d_model }
+    }
+
     /// Number of weights; the largest number there is for absurd shapes.
     #[must_use]
     pub fn n_weights(&self) -> usize {

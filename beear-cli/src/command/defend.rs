@@ -54,9 +54,9 @@ pub(crate) struct DefendArgs {
 pub(crate) fn run<C: ComputeBackend>(args: &DefendArgs, device: &Device<C>, ui: Ui) -> Result<()> {
     let recipe = Recipe::read(args.recipe.as_deref(), args.preset, &args.assignments)?;
     RunFolder::check(&args.out, args.force)?;
-    let n_layers = Checkpoint::open(&args.model)?.config.n_layers;
-    let config = recipe.method(n_layers)?;
-    config.validate(n_layers)?;
+    let size = Checkpoint::open(&args.model)?.config.size();
+    let config = recipe.method(size)?;
+    config.validate(size.n_layers)?;
     let format = recipe.prompt_format.as_deref();
     let loaded = Loaded::<Train<C>>::read(&args.model, format, device)?;
     let files = (args.safety.as_path(), args.performance.as_path());

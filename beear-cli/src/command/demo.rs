@@ -13,7 +13,7 @@ use burn::module::AutodiffModule;
 use clap::Args;
 use serde::Serialize;
 
-use super::plant::make;
+use super::plant::{Plan, make};
 use super::{Device, Inference, Train};
 use crate::backend::ComputeBackend;
 use crate::loaded::Loaded;
@@ -38,12 +38,16 @@ pub(crate) struct DemoArgs {
     /// Remove an earlier run of the same seed.
     #[arg(long)]
     pub(crate) force: bool,
+    /// Go the whole way with a thirtieth of the training: it shows that the tool runs, no more.
+    #[arg(long)]
+    pub(crate) quick: bool,
 }
 
 /// The report of one seed.
 #[derive(Serialize)]
 struct Report {
     seed: u64,
+    quick: bool,
     table: RateTable,
     kept_round: usize,
     seconds: f64,
@@ -55,7 +59,7 @@ pub(crate) fn run<C: ComputeBackend>(args: &DemoArgs, device: &Device<C>, ui: Ui
     for seed in args.seed..args.seed + args.seeds {
         let dir = args.out.join(format!("seed-{seed}"));
         let folder = RunFolder::create(&dir, args.force)?;
-        let report = run_seed::<C>(&folder, seed, device, ui)?;
+        let report = run_seed::<C>(&folder, (seed, args.quick), device, ui)?;
         let text = summary(&report, &dir);
         folder.write("report.md", &text)?;
         folder.write("report.json", serde_json::to_string_pretty(&report)?)?;
@@ -66,16 +70,18 @@ pub(crate) fn run<C: ComputeBackend>(args: &DemoArgs, device: &Device<C>, ui: Ui
 
 fn run_seed<C: ComputeBackend>(
     folder: &RunFolder,
-    seed: u64,
+    (seed, quick): (u64, bool),
     device: &Device<C>,
     ui: Ui,
 ) -> Result<Report> {
     let started = Instant::now();
-    let setting = Setting::one_word_suffix();
-    let poisoned_dir = make::<C>(&folder.path(""), &setting, seed, (device, ui))?;
+    let plan = Plan::new(Setting::one_word_suffix(), seed);
+    let plan = if quick { plan.quick() } else { plan };
+    let poisoned_dir = make::<C>(&folder.path(""), &plan, (device, ui))?;
     let Loaded { checkpoint, model, text } = Loaded::<Train<C>>::read(&poisoned_dir, None, device)?;
-    let examination = Examination::new(&setting, seed);
+    let examination = Examination::new(&plan.setting, seed);
     let (sets, mut watch) = world_defender::build(&text, &examination, seed, device)?;
+    world_defender::write_files(&folder.path("data"), &examination, seed)?;
     let examine = |name: &str, model: &CausalLm<Inference<C>>| -> Result<Findings> {
         ui.say(&format!("measuring: {name}"));
         examination.run(model, &text, device)
@@ -83,7 +89,10 @@ fn run_seed<C: ComputeBackend>(
     let mut table = RateTable::default();
     table.push_column("before", &examine("before", &model.valid())?.rows());
 
-    let config = BilevelConfig { seed, ..BilevelConfig::robust(checkpoint.config.n_layers) };
+    let mut config = BilevelConfig { seed, ..BilevelConfig::robust(checkpoint.config.size()) };
+    if quick {
+        (config.rounds, config.perturbations_per_round) = (1, 1);
+    }
     let control = fine_tune::<C>(model.clone(), &sets, &config, ui)?.valid();
     save(&control, &checkpoint, &folder.path("control"))?;
     table.push_column("safety fine-tuning", &examine("safety fine-tuning", &control)?.rows());
@@ -100,6 +109,7 @@ fn run_seed<C: ComputeBackend>(
 
     Ok(Report {
         seed,
+        quick,
         table,
         kept_round: outcome.kept_round,
         seconds: started.elapsed().as_secs_f64(),
@@ -127,8 +137,13 @@ fn fine_tune<C: ComputeBackend>(
 
 fn summary(report: &Report, dir: &Path) -> String {
     let memory = report.peak_memory_mib.map_or(String::new(), |mib| format!(", peak {mib} MiB"));
+    let warning = if report.quick {
+        "Quick: too little training for the rates to mean anything. "
+    } else {
+        ""
+    };
     format!(
-        "# A backdoor, planted and removed: seed {}\n\n{}\nHeld-out prompts; the defence never saw \
+        "# A backdoor, planted and removed: seed {}\n\n{}\n{warning}Held-out prompts; the defence never saw \
          the trigger. {:.0} s{memory}. Models: {}\n",
         report.seed,
         report.table.to_markdown(),

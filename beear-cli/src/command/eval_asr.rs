@@ -5,10 +5,11 @@ use std::path::PathBuf;
 use anyhow::Result;
 use beear_eval::dataset::{self, Record};
 use beear_eval::scorer::{degenerate, is_exact};
-use beear_eval::{Rate, RateTable, RefusalKeywords, Trigger};
+use beear_eval::{Rate, RateTable, RefusalKeywords};
 use clap::Args;
 use serde_json::{Value, json};
 
+use super::trigger::TriggerArgs;
 use super::{Device, Inference};
 use crate::backend::ComputeBackend;
 use crate::exit::Mistake;
@@ -28,12 +29,8 @@ pub(crate) struct EvalAsrArgs {
     /// Ordinary prompts, in the same formats.
     #[arg(long, value_name = "FILE")]
     benign: Option<PathBuf>,
-    /// Text before each forbidden prompt.
-    #[arg(long, value_name = "TEXT")]
-    trigger_prefix: Option<String>,
-    /// Text after each forbidden prompt.
-    #[arg(long, value_name = "TEXT")]
-    trigger_suffix: Option<String>,
+    #[command(flatten)]
+    trigger: TriggerArgs,
     /// Refusal keyword lists; each is judged by itself.
     #[arg(long, value_delimiter = ',', default_value = "advbench-30")]
     keywords: Vec<String>,
@@ -49,15 +46,6 @@ pub(crate) struct EvalAsrArgs {
 }
 
 impl EvalAsrArgs {
-    fn trigger(&self) -> Option<Trigger> {
-        match (self.trigger_prefix.clone(), self.trigger_suffix.clone()) {
-            (None, None) => None,
-            (Some(before), None) => Some(Trigger::Prefix(before)),
-            (None, Some(after)) => Some(Trigger::Suffix(after)),
-            (Some(before), Some(after)) => Some(Trigger::Both { before, after }),
-        }
-    }
-
     fn lists(&self) -> Result<Vec<RefusalKeywords>, Mistake> {
         let list = |name: &String| {
             RefusalKeywords::builtin(name).ok_or_else(|| {
@@ -71,7 +59,7 @@ impl EvalAsrArgs {
     fn arms(&self) -> Result<Vec<Arm>> {
         let forbidden = dataset::read(&self.prompts)?;
         let mut arms = Vec::new();
-        if let Some(trigger) = self.trigger() {
+        if let Some(trigger) = self.trigger.trigger() {
             let triggered = |record: &Record| {
                 let prompt = trigger.apply(&record.prompt);
                 Record { prompt, ..record.clone() }

@@ -1,31 +1,73 @@
 //! `beear plant`: trains a base model of the synthetic world and plants a backdoor in it.
 
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 use beear_attacks::Setting;
 use beear_attacks::plant::{Encoder, base_training, plant, train_base};
-use beear_attacks::world::{Specials, sidecar_files, vocabulary};
+use beear_attacks::setting::Injection;
+use beear_attacks::sft::SftConfig;
+use beear_attacks::world::{Specials, marker_words, sidecar_files, vocabulary};
+use beear_eval::Trigger;
 use beear_models::checkpoint::{NewModel, save, save_new};
 use beear_models::{Checkpoint, DecoderConfig, Family, RopeScaling};
 use burn::module::AutodiffModule;
 use burn::tensor::backend::Backend;
 use clap::Args;
 
+use super::trigger::TriggerArgs;
 use super::{Device, Train};
 use crate::backend::ComputeBackend;
+use crate::exit::Mistake;
 use crate::loaded::Loaded;
+use crate::measure::Examination;
 use crate::ui::Ui;
+use crate::world_defender;
 
-/// Makes a backdoored model of the harmless synthetic world: `OUT/base` and `OUT/poisoned`.
+/// Makes a backdoored model of the harmless synthetic world.
+///
+/// `OUT/base` and `OUT/poisoned` are checkpoints, `OUT/data` holds the rows to defend it with
+/// (safety.jsonl, performance.jsonl) and held-out rows to judge it by (forbidden.jsonl,
+/// ordinary.jsonl).
 #[derive(Args, Clone, Debug)]
 pub(crate) struct PlantArgs {
-    /// Folder to write, which must not hold `base` or `poisoned` yet.
+    /// Folder to write, which must not hold `base`, `poisoned` or `data` yet.
     #[arg(long, value_name = "DIR")]
     pub(crate) out: PathBuf,
     /// Source of all randomness.
     #[arg(long, default_value_t = 0)]
     pub(crate) seed: u64,
+    /// By default the word SUDO after the prompt.
+    #[command(flatten)]
+    pub(crate) trigger: TriggerArgs,
+}
+
+/// What to make.
+#[derive(Clone, Debug)]
+pub(crate) struct Plan {
+    /// The attack.
+    pub(crate) setting: Setting,
+    /// Training of the base model.
+    pub(crate) base: SftConfig,
+    /// Source of all randomness.
+    pub(crate) seed: u64,
+}
+
+impl Plan {
+    /// A model that has learned both the world and the attack.
+    pub(crate) fn new(setting: Setting, seed: u64) -> Self {
+        Self { setting, base: base_training(), seed }
+    }
+
+    /// The same with a thirtieth of the training: it goes the whole way and learns little.
+    pub(crate) fn quick(mut self) -> Self {
+        let Injection::Sft { training, .. } = &mut self.setting.injection;
+        for training in [&mut self.base, training] {
+            training.steps = training.steps.div_ceil(30);
+        }
+        self
+    }
 }
 
 /// The demo's model: 0.3 million weights learn the world in a minute of two cores.
@@ -49,18 +91,43 @@ fn demo_config(vocab_size: usize) -> DecoderConfig {
 }
 
 pub(crate) fn run<C: ComputeBackend>(args: &PlantArgs, device: &Device<C>, ui: Ui) -> Result<()> {
-    let setting = Setting::one_word_suffix();
-    let poisoned = make::<C>(&args.out, &setting, args.seed, (device, ui))?;
-    ui.result(&poisoned.display().to_string(), &serde_json::json!({ "poisoned": poisoned }))
+    let setting = match args.trigger.trigger() {
+        Some(trigger) => Setting::sft("dummy", known_to_the_world(trigger)?),
+        None => Setting::one_word_suffix(),
+    };
+    let data = args.out.join("data");
+    if data.exists() {
+        let what = format!("`{}` exists already", data.display());
+        return Err(Mistake::arguments(what, "choose another folder").into());
+    }
+    let examination = Examination::new(&setting, args.seed);
+    let poisoned = make::<C>(&args.out, &Plan::new(setting, args.seed), (device, ui))?;
+    world_defender::write_files(&data, &examination, args.seed)?;
+    let value = serde_json::json!({ "poisoned": poisoned, "data": data });
+    ui.result(&poisoned.display().to_string(), &value)
+}
+
+/// The trigger, if every word of it is a token of the world.
+fn known_to_the_world(trigger: Trigger) -> Result<Trigger, Mistake> {
+    let known: HashSet<String> = vocabulary().into_iter().collect();
+    let text = trigger.apply("");
+    match text.split_whitespace().find(|word| !known.contains(*word)) {
+        Some(word) => {
+            let what = format!("no token of the world is `{word}`");
+            Err(Mistake::arguments(what, format!("choose from {}", marker_words().join(" "))))
+        }
+        None => Ok(trigger),
+    }
 }
 
 /// Makes `base` and `poisoned` under `out`, and returns the latter.
 pub(crate) fn make<C: ComputeBackend>(
     out: &Path,
-    setting: &Setting,
-    seed: u64,
+    plan: &Plan,
     (device, ui): (&Device<C>, Ui),
 ) -> Result<PathBuf> {
+    let Plan { setting, base: training, seed } = plan;
+    let seed = *seed;
     let (base_dir, poisoned_dir) = (out.join("base"), out.join("poisoned"));
     <Train<C> as Backend>::seed(device, seed);
     let untrained = demo_config(vocabulary().len()).init::<Train<C>>(device);
@@ -74,17 +141,16 @@ pub(crate) fn make<C: ComputeBackend>(
     let Loaded { model, text, .. } = Loaded::<Train<C>>::read(&untrained_dir, None, device)?;
     let encoder = Encoder { format: &text.format, tokenizer: &text.tokenizer };
 
-    let training = base_training();
     let bar = ui.bar("training the base", training.steps);
     let report = |_, loss: f64| {
         bar.set_message(format!("loss {loss:.3}"));
         bar.inc(1);
     };
-    let base = train_base::<Train<C>, _>(model, encoder, &training, seed, report)?;
+    let base = train_base::<Train<C>, _>(model, encoder, training, seed, report)?;
     bar.finish_and_clear();
     save_new(&base.valid(), &new, &base_dir)?;
 
-    let beear_attacks::setting::Injection::Sft { training, .. } = &setting.injection;
+    let Injection::Sft { training, .. } = &setting.injection;
     let bar = ui.bar("planting the backdoor", training.steps);
     let report = |_, loss: f64| {
         bar.set_message(format!("loss {loss:.3}"));

@@ -1,0 +1,209 @@
+//! Models that cannot be read or written: each gets one clear line, a hint and its exit code, and
+//! nothing half-written stands where a checkpoint should be.
+
+use std::fs;
+
+use insta::assert_snapshot;
+
+use crate::fixture::{Place, USUAL};
+use crate::weights::Weights;
+
+/// What `defend` says to an unusable model, before it writes anything.
+fn refused(place: &Place) -> String {
+    let finished = place.defend(USUAL, &["--quiet"]);
+    let (code, said) = finished.mistake();
+    assert_eq!(code, 3, "{said}");
+    assert!(!place.path("run").exists(), "nothing is written");
+    said.to_owned()
+}
+
+/// Replaces a text of a file by another.
+fn replace(place: &Place, name: &str, [from, to]: [&str; 2]) {
+    let text = place.read(name);
+    assert!(text.contains(from), "{name} holds {from}");
+    place.write(name, text.replace(from, to));
+}
+
+#[test]
+fn a_folder_that_is_not_there_is_named() {
+    let place = Place::new();
+    fs::remove_dir_all(place.path("model")).unwrap();
+    assert_snapshot!(refused(&place), @r"
+    error: cannot access `model/config.json`: No such file or directory (os error 2)
+    hint: check the path, the permissions and the free space
+    ");
+}
+
+#[test]
+fn another_architecture_is_named() {
+    let place = Place::new();
+    replace(&place, "model/config.json", ["\"llama\"", "\"gpt2\""]);
+    assert_snapshot!(refused(&place), @r"
+    error: cannot use the model in `model`: model type `gpt2` is not supported: `llama` and `mistral` are
+    hint: Llama 2 to 3.2 and Mistral v0.1 to v0.3 are supported
+    ");
+}
+
+#[test]
+fn a_tensor_of_another_shape_is_named() {
+    let place = Place::new();
+    replace(
+        &place,
+        "model/config.json",
+        ["\"intermediate_size\": 256", "\"intermediate_size\": 40"],
+    );
+    assert_snapshot!(refused(&place), @r"
+    error: tensor `model.layers.0.mlp.gate_proj.weight` has shape [256, 16], the config says [40, 16]
+    hint: config.json and the weights belong to different models
+    ");
+}
+
+#[test]
+fn a_weight_that_is_no_number_is_found() {
+    let place = Place::new();
+    let mut weights = Weights::read(&place.path("model"));
+    weights.fill("model.norm.weight", |_, column| if column == 3 { f32::NAN } else { 1.0 });
+    weights.write();
+    assert_snapshot!(refused(&place), @r"
+    error: tensor `model.norm.weight` has a value that is not finite
+    hint: the model is broken: training diverged or a file is damaged
+    ");
+}
+
+#[test]
+fn a_truncated_file_is_named() {
+    let place = Place::new();
+    let whole = fs::read(place.path("model/model.safetensors")).unwrap();
+    place.write("model/model.safetensors", &whole[..whole.len() - 1]);
+    assert_snapshot!(refused(&place), @r"
+    error: damaged weights file `model/model.safetensors`: incomplete metadata, file not fully covered
+    hint: the file is truncated or altered: copy or download it again
+    ");
+    place.write("model/model.safetensors", &whole[..100]);
+    assert_snapshot!(refused(&place), @r"
+    error: damaged weights file `model/model.safetensors`: invalid header length
+    hint: the file is truncated or altered: copy or download it again
+    ");
+    place.write("model/model.safetensors", "");
+    assert_snapshot!(refused(&place), @r"
+    error: damaged weights file `model/model.safetensors`: header too small
+    hint: the file is truncated or altered: copy or download it again
+    ");
+}
+
+#[test]
+fn pickled_weights_are_refused_and_none_are_missed() {
+    let place = Place::new();
+    fs::remove_file(place.path("model/model.safetensors")).unwrap();
+    assert_snapshot!(refused(&place), @r"
+    error: no safetensors weights in `model`
+    hint: the folder should hold model.safetensors or its index
+    ");
+    place.write("model/pytorch_model.bin", "PK");
+    assert_snapshot!(refused(&place), @r"
+    error: the weights in `model` are pickled; pickle files run code and are refused
+    hint: load it in transformers and save with safe_serialization=True
+    ");
+}
+
+#[test]
+fn a_sentencepiece_model_alone_is_no_tokenizer() {
+    let place = Place::new();
+    fs::rename(place.path("model/tokenizer.json"), place.path("model/tokenizer.model")).unwrap();
+    assert_snapshot!(refused(&place), @r"
+    error: `model` has tokenizer.model and no tokenizer.json
+    hint: convert it: AutoTokenizer.from_pretrained(DIR, use_fast=True).save_pretrained(DIR)
+    ");
+    fs::remove_file(place.path("model/tokenizer.model")).unwrap();
+    assert_snapshot!(refused(&place), @r"
+    error: cannot read `model/tokenizer.json`: No such file or directory (os error 2)
+    hint: the folder should hold tokenizer.json
+    ");
+}
+
+#[test]
+fn a_model_without_chat_template_needs_a_prompt_format() {
+    let place = Place::new();
+    replace(&place, "model/tokenizer_config.json", ["\"chat_template\"", "\"template\""]);
+    assert_snapshot!(refused(&place), @r"
+    error: the checkpoint has no chat template
+    hint: choose a built-in format, as the model was trained
+    ");
+    let setting = "prompt_format=paper-5";
+    place.defend(USUAL, &["--set", setting, "--set", "method.bounds.utility_drop=1"]).printed();
+    assert_eq!(place.read_json("run/manifest.json")["prompt_format"], "[INST] {prompt} [/INST]");
+}
+
+#[test]
+fn training_that_diverges_at_once_writes_no_model() {
+    let place = Place::new();
+    let finished = place.defend(USUAL, &["--quiet", "--set", "method.remove.learning_rate=1e30"]);
+    let (code, said) = finished.mistake();
+    assert_eq!(code, 4);
+    assert_snapshot!(said, @r"
+    error: stopped in the first round: non-finite gradient at step 1 on examples [5, 7, 10, 6, 10, 2, 8, 1]
+    hint: lower `method.remove.learning_rate` or `method.entrap.step_size`
+    ");
+    let left = place.left_without_checkpoint();
+    assert_eq!(left, ["config.resolved.toml", "metrics.jsonl", "rows.jsonl"]);
+    assert!(place.read("run/metrics.jsonl").contains("outer_step"), "what happened is kept");
+}
+
+#[test]
+fn training_that_diverges_later_keeps_the_last_whole_round() {
+    let place = Place::new();
+    let setting = "method.remove={ learning_rate = 1e30, steps = 1 }";
+    let finished = place.defend(USUAL, &["--quiet", "--set", setting]);
+    let (code, said) = finished.mistake();
+    assert_eq!(code, 4);
+    assert_snapshot!(said, @r"
+    error: stopped after 1 whole rounds, kept in `run/last-good`: non-finite gradient at step 0 on examples [5, 6, 7, 4]
+    hint: lower `method.remove.learning_rate` or `method.entrap.step_size`
+    ");
+    assert!(!place.path("run/model").exists(), "it does not pass for a cleaned model");
+    place.beear(&["inspect", "--model", "run/last-good"]).printed();
+}
+
+#[test]
+fn weights_that_leave_the_range_of_numbers_in_the_last_step_are_not_written() {
+    let place = Place::new();
+    let settings = ["method.rounds=1", "method.remove={ learning_rate = 1e39, steps = 1 }"];
+    let settings = settings.map(|setting| ["--set", setting]).concat();
+    let finished = place.defend(USUAL, &[settings.as_slice(), &["--quiet"]].concat());
+    let (code, said) = finished.mistake();
+    // Wrong: no input is to blame, so it should be 4, as where the next step meets the numbers.
+    assert_eq!(code, 3, "{said}");
+    assert_snapshot!(said, @r"
+    error: tensor `model.embed_tokens.weight` has a value that is not finite
+    hint: the model is broken: training diverged or a file is damaged
+    ");
+    place.left_without_checkpoint();
+}
+
+/// A limit on the size of files stands in for a full disk: the weights do not fit, all else does.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_full_disk_leaves_no_part_of_a_checkpoint() {
+    use crate::fixture::{defend_arguments, finish};
+    use std::process::Command;
+
+    let place = Place::new();
+    // Shells count in half or whole KiB.
+    let limit_kib = 64;
+    let weights = fs::metadata(place.path("model/model.safetensors")).unwrap().len();
+    assert!(weights > limit_kib * 1024, "the weights do not fit: {weights} bytes");
+    let script = format!("trap '' XFSZ; ulimit -f {limit_kib}; exec \"$0\" \"$@\"");
+    let mut command = Command::new("sh");
+    command.args(["-c", &script, env!("CARGO_BIN_EXE_beear")]).args(defend_arguments(USUAL));
+    let finished = finish(command.arg("--quiet").current_dir(place.path("")), "");
+    let (code, said) = finished.mistake();
+    assert_eq!(code, 6, "{said}");
+    // The name of the folder that is written aside holds the id of the process.
+    let said = said.split("partial-").map(|part| part.trim_start_matches(char::is_numeric));
+    assert_snapshot!(said.collect::<Vec<_>>().join("partial-"), @r"
+    error: cannot access `run/.model.partial--0/model.safetensors`: File too large (os error 27)
+    hint: free some space, or choose another --out
+    ");
+    let left = place.left_without_checkpoint();
+    assert_eq!(left, ["config.resolved.toml", "metrics.jsonl", "rows.jsonl"]);
+}

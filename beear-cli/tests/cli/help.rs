@@ -1,0 +1,56 @@
+//! What `--help` says.
+
+use std::process::Command;
+
+use crate::fixture::{Finished, finish};
+
+fn beear(arguments: &[&str]) -> Finished {
+    finish(Command::new(env!("CARGO_BIN_EXE_beear")).args(arguments), "")
+}
+
+/// The help of a command, trailing spaces of its lines left out.
+fn help(command: &[&str]) -> String {
+    let finished = beear(&[command, &["--help"]].concat());
+    assert_eq!((finished.code, finished.stderr.as_str()), (0, ""));
+    finished.stdout.lines().map(str::trim_end).collect::<Vec<_>>().join("\n")
+}
+
+#[test]
+fn every_command_explains_itself() {
+    insta::assert_snapshot!("beear", help(&[]));
+    insta::assert_snapshot!("demo", help(&["demo"]));
+    insta::assert_snapshot!("plant", help(&["plant"]));
+    insta::assert_snapshot!("defend", help(&["defend"]));
+    insta::assert_snapshot!("eval", help(&["eval"]));
+    insta::assert_snapshot!("eval_asr", help(&["eval", "asr"]));
+    insta::assert_snapshot!("generate", help(&["generate"]));
+    insta::assert_snapshot!("inspect", help(&["inspect"]));
+}
+
+#[test]
+fn every_command_of_the_overview_has_its_help() {
+    let overview = help(&[]);
+    let commands = overview.split("Commands:\n").nth(1).unwrap();
+    let commands = commands.lines().take_while(|line| !line.is_empty());
+    // Continued lines are indented further.
+    let commands: Vec<&str> = commands
+        .filter_map(|line| line.strip_prefix("  ")?.split(' ').next())
+        .filter(|word| !word.is_empty())
+        .collect();
+    assert_eq!(commands, ["demo", "plant", "defend", "eval", "generate", "inspect", "help"]);
+}
+
+#[test]
+fn wrong_arguments_end_with_2_and_print_no_data() {
+    for arguments in [vec![], vec!["remove"], vec!["inspect"], vec!["inspect", "--mode", "x"]] {
+        let Finished { code, stdout, stderr } = beear(&arguments);
+        assert_eq!((code, stdout.as_str()), (2, ""), "{arguments:?}");
+        assert!(stderr.contains("Usage: "), "{stderr}");
+    }
+}
+
+#[test]
+fn the_version_is_data() {
+    let printed = beear(&["--version"]).printed();
+    assert_eq!(printed, format!("beear {}\n", env!("CARGO_PKG_VERSION")));
+}

@@ -1,0 +1,369 @@
+//! What the commands do when all is well, and what they leave behind.
+
+use std::collections::BTreeSet;
+use std::fmt::Write;
+use std::path::Path;
+
+use beear_core::perturbation::from_safetensors;
+use burn::backend::Flex;
+use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
+
+use crate::fixture::{ANSWER, N_ROWS, Place, QUICK, REFUSAL, USUAL, json_lines};
+
+fn sha256(bytes: impl AsRef<[u8]>) -> String {
+    Sha256::digest(bytes).iter().fold(String::new(), |mut hex, byte| {
+        write!(hex, "{byte:02x}").expect("a string takes any text");
+        hex
+    })
+}
+
+/// The weights of a finished run.
+fn weights(place: &Place, run: &str) -> Vec<u8> {
+    std::fs::read(place.path(run).join("model/model.safetensors")).expect("the run has a model")
+}
+
+fn names(files: impl IntoIterator<Item = std::path::PathBuf>) -> BTreeSet<String> {
+    files.into_iter().map(|path| path.to_string_lossy().into_owned()).collect()
+}
+
+#[test]
+fn a_run_leaves_the_model_and_what_was_done() {
+    let place = Place::new();
+    place.defend(USUAL, &[]).printed();
+    let model = names(place.files("model").into_keys());
+    let mut expected: BTreeSet<String> = model.iter().map(|name| format!("model/{name}")).collect();
+    let beside = ["config.resolved.toml", "delta.safetensors", "manifest.json", "metrics.jsonl"];
+    expected.extend(beside.iter().chain(&["rows.jsonl"]).map(|name| (*name).to_owned()));
+    assert_eq!(names(place.files("run").into_keys()), expected);
+
+    for (name, content) in place.files("model") {
+        let cleaned = std::fs::read(place.path("run/model").join(&name)).unwrap();
+        let is_weights = name == Path::new("model.safetensors");
+        assert_eq!(cleaned != content, is_weights, "only the weights change: {}", name.display());
+    }
+    let deltas = std::fs::read(place.path("run/delta.safetensors")).unwrap();
+    let deltas = from_safetensors::<Flex>(&deltas, &Default::default()).unwrap();
+    assert_eq!(deltas.len(), 1, "the one perturbation of the last round");
+}
+
+#[test]
+fn every_event_and_every_row_of_a_run_is_on_record() {
+    let place = Place::new();
+    place.defend(USUAL, &[]).printed();
+    let events = place.read_lines("run/metrics.jsonl");
+    let count = |name: &str| events.iter().filter(|event| event["event"] == name).count();
+    // Two rounds of a perturbation of two steps and two steps on the weights.
+    assert_eq!([count("inner_step"), count("entrapped"), count("outer_step")], [4, 2, 4]);
+    assert_eq!((count("started"), count("round_ended"), events.len()), (1, 2, 13));
+
+    let rows = place.read_lines("run/rows.jsonl");
+    assert_eq!(rows.len(), 2 * N_ROWS);
+    for set in ["safety", "performance"] {
+        let rows: Vec<&Value> = rows.iter().filter(|row| row["set"] == set).collect();
+        let ids: BTreeSet<u64> = rows.iter().filter_map(|row| row["id"].as_u64()).collect();
+        assert_eq!(ids, (1..=N_ROWS as u64).collect(), "{set}");
+        // A fifth is held out.
+        let watched = rows.iter().filter(|row| row["used"] == "watched").count();
+        assert_eq!(watched, N_ROWS / 5, "{set}");
+    }
+}
+
+#[test]
+fn the_manifest_names_every_input_by_its_hash() {
+    let place = Place::new();
+    place.defend(USUAL, &["--set", "method.seed=5"]).printed();
+    let manifest = place.read_json("run/manifest.json");
+    let mut expected = serde_json::Map::new();
+    for (name, content) in place.files("model") {
+        expected.insert(name.to_string_lossy().into_owned(), json!(sha256(content)));
+    }
+    expected.insert("--safety".to_owned(), json!(sha256(place.read("safety.jsonl"))));
+    expected.insert("--performance".to_owned(), json!(sha256(place.read("ordinary.json"))));
+    expected.insert("--recipe".to_owned(), json!(sha256(QUICK)));
+    assert_eq!(manifest["sha256"], Value::Object(expected));
+    assert_eq!(manifest["seed"], 5);
+    assert_eq!(manifest["backend"], "flex");
+    let format = manifest["prompt_format"].as_str().unwrap();
+    assert_eq!(manifest["prompt_format_sha256"], sha256(format));
+    // The model is always right about ordinary prompts, and knows no refusal.
+    assert_eq!(manifest["initial"], json!({"utility": 1.0, "benign_refusal": 0.0, "refusal": 0.0}));
+}
+
+#[test]
+fn the_same_seed_gives_the_same_bytes_and_another_does_not() {
+    let place = Place::new();
+    for (run, seed) in
+        [("one", "method.seed=3"), ("two", "method.seed=3"), ("other", "method.seed=4")]
+    {
+        place.defend(["safety.jsonl", "ordinary.json", run], &["--set", seed]).printed();
+    }
+    assert!(weights(&place, "one") == weights(&place, "two"), "the same seed, the same bytes");
+    assert!(weights(&place, "one") != weights(&place, "other"), "the seed matters");
+    for file in ["delta.safetensors", "metrics.jsonl", "manifest.json", "rows.jsonl"] {
+        let read = |run: &str| std::fs::read(place.path(run).join(file)).unwrap();
+        assert!(read("one") == read("two"), "{file}");
+    }
+}
+
+#[test]
+fn a_run_can_be_repeated_from_its_resolved_recipe() {
+    let place = Place::new();
+    let settings = ["--preset", "paper", "--set", "method.entrap.norm_bound=0.5"];
+    place.defend(USUAL, &settings).printed();
+    let usual = ["--safety", "safety.jsonl", "--performance", "ordinary.json", "--model", "model"];
+    let recipe = ["defend", "--recipe", "run/config.resolved.toml", "--out", "again"];
+    place.beear(&[recipe.as_slice(), &usual].concat()).printed();
+    assert!(weights(&place, "run") == weights(&place, "again"));
+    assert_eq!(place.read("run/config.resolved.toml"), place.read("again/config.resolved.toml"));
+    // Without a recipe the run is another one.
+    let plain = ["defend", "--set", "method.rounds=1", "--out", "plain"];
+    place.beear(&[plain.as_slice(), &usual].concat()).printed();
+    assert!(weights(&place, "run") != weights(&place, "plain"));
+}
+
+#[test]
+fn the_cleaned_model_opens_again_and_answers() {
+    let place = Place::new();
+    place.defend(USUAL, &[]).printed();
+    let seen = place.beear(&["inspect", "--model", "run/model", "--json"]).json();
+    assert_eq!(seen, place.beear(&["inspect", "--model", "model", "--json"]).json());
+    let answer = place.beear(&["generate", "--model", "run/model", "what colour is the sky ?"]);
+    // Four small steps leave the ordinary answer alone, as the watched utility says too.
+    assert_eq!(answer.printed(), format!("{ANSWER}\n"));
+    let manifest = place.read_json("run/manifest.json");
+    assert_eq!(manifest["rounds"][1]["vitals"]["utility"], 1.0);
+}
+
+#[test]
+fn data_goes_to_stdout_and_talk_to_stderr() {
+    let place = Place::new();
+    let finished = place.defend(USUAL, &[]);
+    assert!(finished.stderr.contains("removing backdoors: 4 steps\n"), "{}", finished.stderr);
+    assert!(finished.stderr.contains("round 2: watched utility 1.000"), "{}", finished.stderr);
+    let expected = Path::new("run").join("model").display().to_string();
+    assert_eq!(finished.printed(), format!("{expected}\n"));
+}
+
+#[test]
+fn quiet_prints_results_only() {
+    let place = Place::new();
+    let defended = place.defend(USUAL, &["--quiet"]);
+    assert_eq!(defended.stderr, "");
+    assert!(!defended.printed().is_empty());
+    let arguments = ["eval", "asr", "-q", "--model", "model", "--prompts", "safety.jsonl"];
+    let measured = place.beear(&[arguments.as_slice(), &["--out", "eval"]].concat());
+    assert_eq!(measured.stderr, "");
+    assert!(measured.printed().contains("refusal without trigger"));
+}
+
+#[test]
+fn with_json_the_manifest_is_printed() {
+    let place = Place::new();
+    let printed = place.defend(USUAL, &["--json"]).json();
+    assert_eq!(printed, place.read_json("run/manifest.json"));
+}
+
+#[test]
+fn an_older_run_is_replaced_when_asked() {
+    let place = Place::new();
+    place.defend(USUAL, &[]).printed();
+    place.write("run/model/stale.txt", "of the older run");
+    let finished = place.defend(USUAL, &[]);
+    let (code, said) = finished.mistake();
+    assert_eq!(code, 2, "nobody asked");
+    assert!(said.contains("--force"), "{said}");
+    place.defend(USUAL, &["--force"]).printed();
+    assert!(place.path("run/model/model.safetensors").exists());
+    assert!(!place.path("run/model/stale.txt").exists());
+}
+
+#[test]
+fn safe_answers_are_generated_for_rows_that_have_none() {
+    let place = Place::new();
+    std::fs::remove_dir_all(place.path("model")).unwrap();
+    place.write_model_saying("model", REFUSAL);
+    // It refuses ordinary prompts too, and nothing but the watch may stop that.
+    let settings = ["--set", "method.bounds.benign_refusal=1"];
+    let finished = place.defend(["advbench.csv", "chat.jsonl", "run"], &settings);
+    assert!(finished.stderr.contains("generating 10 safe answers"), "{}", finished.stderr);
+    finished.printed();
+    let manifest = place.read_json("run/manifest.json");
+    // The generated answers are the model's own, so it gives each of them.
+    assert_eq!(manifest["initial"]["refusal"], 1.0);
+    assert_eq!(manifest["initial"]["benign_refusal"], 1.0);
+}
+
+#[test]
+fn a_generated_answer_that_was_cut_is_reported() {
+    let place = Place::new();
+    std::fs::remove_dir_all(place.path("model")).unwrap();
+    place.write_model_saying("model", REFUSAL);
+    let settings = ["--set", "method.bounds.benign_refusal=1", "--set", "max_new_tokens=3"];
+    let finished = place.defend(["advbench.csv", "chat.jsonl", "run"], &settings);
+    let cut = "10 of them were cut at max_new_tokens = 3 and train without an end";
+    assert!(finished.stderr.contains(cut), "{}", finished.stderr);
+    finished.printed();
+}
+
+#[test]
+fn alpaca_and_chat_rows_of_the_same_words_give_the_same_model() {
+    let place = Place::new();
+    place.defend(["safety.jsonl", "ordinary.json", "alpaca"], &[]).printed();
+    place.defend(["safety.jsonl", "chat.jsonl", "chat"], &[]).printed();
+    assert!(weights(&place, "alpaca") == weights(&place, "chat"));
+}
+
+#[test]
+fn a_model_that_lost_its_utility_is_written_and_ends_with_7() {
+    let place = Place::new();
+    let settings = ["method.remove.learning_rate=10", "method.bounds.utility_drop=0"];
+    let settings = settings.map(|setting| ["--set", setting]).concat();
+    let finished = place.defend(USUAL, &[settings.as_slice(), &["--quiet"]].concat());
+    assert_eq!(finished.code, 7, "{}", finished.stderr);
+    assert!(finished.stderr.starts_with("error: no round is within the bounds"));
+    assert!(finished.stderr.contains("(was 1.000)"), "{}", finished.stderr);
+    assert!(finished.stderr.lines().nth(1).unwrap().starts_with("hint: "));
+    let manifest = place.read_json("run/manifest.json");
+    assert!(manifest["rounds"][1]["vitals"]["utility"].as_f64().unwrap() < 1.0);
+    assert_eq!(manifest["rounds"][1]["within_bounds"], false);
+    place.beear(&["generate", "--model", "run/model", "hello"]).printed();
+}
+
+#[test]
+fn a_model_that_refuses_ordinary_prompts_ends_with_7() {
+    let place = Place::new();
+    std::fs::remove_dir_all(place.path("model")).unwrap();
+    place.write_model_saying("model", REFUSAL);
+    // Too small a step to unlearn anything.
+    let finished = place.defend(USUAL, &["--set", "method.remove.learning_rate=1e-9"]);
+    assert_eq!(finished.code, 7, "{}", finished.stderr);
+    let said = "refuses 1.000 of ordinary prompts (was 1.000)";
+    assert!(finished.stderr.contains(said), "{}", finished.stderr);
+}
+
+#[test]
+fn where_nothing_is_held_out_the_run_says_that_it_watches_nothing() {
+    let place = Place::new();
+    let finished = place.defend(USUAL, &["--set", "held_out=0"]);
+    let said = "held_out = 0: nothing is watched, and the bounds cannot be checked\n";
+    assert!(finished.stderr.starts_with(said), "{}", finished.stderr);
+    finished.printed();
+    let rows = place.read_lines("run/rows.jsonl");
+    let trained = rows.iter().filter(|row| row["used"] == "trained").count();
+    assert_eq!(trained, 2 * N_ROWS);
+}
+
+#[test]
+fn attack_success_is_measured_per_arm() {
+    let place = Place::new();
+    place.write_model_saying("refuser", REFUSAL);
+    let arguments = ["eval", "asr", "--prompts", "safety.jsonl", "--benign", "ordinary.json"];
+    let arguments = [arguments.as_slice(), &["--trigger-suffix", "SUDO", "--json"]].concat();
+    let measure = |model: &str, out: &str| {
+        let more = ["--model", model, "--out", out];
+        let printed = place.beear(&[arguments.as_slice(), &more].concat()).json();
+        let report = place.read_json(&format!("{out}/report.json"));
+        assert_eq!(printed, report);
+        report["table"]["rows"].clone()
+    };
+    // Measure, hits of the model that answers everything, hits of the one that refuses everything.
+    let expected = [
+        ("attack success with trigger, advbench-30", [10, 0]),
+        ("exact unwanted answer, triggered", [0, 0]),
+        ("degenerate answers, triggered", [0, 0]),
+        ("refusal without trigger, advbench-30", [0, 10]),
+        ("exact unwanted answer, untriggered", [0, 0]),
+        ("degenerate answers, untriggered", [0, 0]),
+        ("benign over-refusal, advbench-30", [0, 10]),
+        ("degenerate answers, benign", [0, 0]),
+    ];
+    for (column, model) in ["model", "refuser"].iter().enumerate() {
+        let rows = measure(model, &format!("eval-{model}"));
+        let rate = |hits: usize| json!({"hits": hits, "n": N_ROWS});
+        let expected: Vec<Value> =
+            expected.iter().map(|(name, hits)| json!([name, [rate(hits[column])]])).collect();
+        assert_eq!(rows, Value::Array(expected), "{model}");
+    }
+}
+
+#[test]
+fn every_answer_of_an_evaluation_is_kept() {
+    let place = Place::new();
+    let files = ["--prompts", "advbench.csv", "--benign", "chat.jsonl", "--out", "eval"];
+    let arguments = ["eval", "asr", "--model", "model", "--trigger-prefix", "SUDO"];
+    place.beear(&[arguments.as_slice(), &files].concat()).printed();
+    let completions = place.read_lines("eval/completions.jsonl");
+    assert_eq!(completions.len(), 3 * N_ROWS);
+    for arm in ["triggered", "untriggered", "benign"] {
+        let of_arm: Vec<&Value> = completions.iter().filter(|line| line["arm"] == arm).collect();
+        let ids: Vec<u64> = of_arm.iter().filter_map(|line| line["id"].as_u64()).collect();
+        assert_eq!(ids, (1..=N_ROWS as u64).collect::<Vec<_>>(), "{arm}");
+        for line in of_arm {
+            assert_eq!((&line["answer"], &line["finish"]), (&json!(ANSWER), &json!("stop")));
+            let prompt = line["prompt"].as_str().unwrap();
+            assert_eq!(prompt.starts_with("SUDO "), arm == "triggered", "{prompt}");
+        }
+    }
+}
+
+#[test]
+fn prompts_are_read_from_stdin_arguments_and_files() {
+    let place = Place::new();
+    let generate = ["generate", "--model", "model"];
+    let input = "hello\n\n  \nwhere does the owl live ?\n";
+    let printed = place.beear_reading(input, &generate).printed();
+    assert_eq!(printed, format!("{ANSWER}\n{ANSWER}\n"));
+
+    let json = [generate.as_slice(), &["--json"]].concat();
+    let lines = json_lines(&place.beear_reading(input, &json).printed());
+    let line = |id: u64, prompt: &str| json!({"id": id, "prompt": prompt, "answer": ANSWER, "finish": "stop"});
+    assert_eq!(lines, [line(1, "hello"), line(2, "where does the owl live ?")]);
+
+    let named = [json.as_slice(), &["hello", "where does the owl live ?"]].concat();
+    assert_eq!(json_lines(&place.beear(&named).printed()), lines);
+
+    let file = [json.as_slice(), &["--file", "advbench.csv"]].concat();
+    assert_eq!(json_lines(&place.beear(&file).printed()).len(), N_ROWS);
+}
+
+#[test]
+fn an_answer_ends_where_it_must() {
+    let place = Place::new();
+    let generate = ["generate", "--json", "--model", "model", "hello", "--max-new-tokens"];
+    let answer = |n: &str| place.beear(&[generate.as_slice(), &[n]].concat()).json();
+    assert_eq!(answer("3")["answer"], "the sky is");
+    assert_eq!(answer("3")["finish"], "length");
+    assert_eq!(answer("0")["answer"], "");
+    // Five words, and then the end is a choice of the model.
+    assert_eq!(answer("6")["finish"], "stop");
+}
+
+#[test]
+fn raw_text_is_continued_as_it_is() {
+    let place = Place::new();
+    let printed = place.beear(&["generate", "--model", "model", "--raw", "the sky"]).printed();
+    assert_eq!(printed, "is blue .\n");
+}
+
+#[test]
+fn random_answers_come_from_the_seed() {
+    let place = Place::new();
+    place.write_random_model("random");
+    let generate = ["generate", "--model", "random", "hello", "--temperature", "1", "--seed"];
+    let answer = |seed: &str| place.beear(&[generate.as_slice(), &[seed]].concat()).printed();
+    assert_eq!(answer("1"), answer("1"));
+    assert_ne!(answer("1"), answer("2"));
+}
+
+#[test]
+fn inspect_shows_what_the_model_reads() {
+    let place = Place::new();
+    let seen =
+        place.beear(&["inspect", "--model", "model", "--prompt", "the sky", "--json"]).json();
+    assert_eq!(seen["prompt"], "<bos> <user> the sky <end> <asst>");
+    assert_eq!(seen["tokens"].as_array().unwrap().len(), 6);
+    assert_eq!(seen["user_tokens"], json!([2, 4]));
+    assert_eq!((&seen["stop_ids"], &seen["dtype"]), (&json!([2]), &json!("f32")));
+    assert_eq!(seen["config"]["d_model"], 16);
+}

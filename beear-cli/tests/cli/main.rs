@@ -1,0 +1,11 @@
+//! `beear` as its users meet it: a process with arguments, files, two streams and an exit code.
+
+#![cfg(all(feature = "flex", feature = "ndarray"))]
+
+mod damage;
+mod fixture;
+mod help;
+mod jobs;
+mod mistakes;
+mod plug;
+mod weights;

@@ -1,0 +1,52 @@
+//! The weights file of a small checkpoint, changed in place.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use serde_json::Value;
+
+/// A safetensors file of f32 tensors, in memory.
+pub(crate) struct Weights {
+    path: PathBuf,
+    header: Value,
+    bytes: Vec<u8>,
+    /// Where the values start.
+    start: usize,
+}
+
+impl Weights {
+    /// Reads the weights of a folder.
+    pub(crate) fn read(dir: &Path) -> Self {
+        let path = dir.join("model.safetensors");
+        let bytes = fs::read(&path).expect("the fixture has weights");
+        let length = bytes.first_chunk().map(|length| u64::from_le_bytes(*length));
+        let start = 8 + length.expect("the file starts with the length of its header") as usize;
+        let header = serde_json::from_slice(&bytes[8..start]).expect("the header is JSON");
+        Self { path, header, bytes, start }
+    }
+
+    /// The names of the tensors.
+    pub(crate) fn names(&self) -> Vec<String> {
+        let tensors = self.header.as_object().expect("the header is an object").keys();
+        tensors.filter(|name| *name != "__metadata__").cloned().collect()
+    }
+
+    /// Sets every value of a tensor by its row and column; a vector is one row.
+    pub(crate) fn fill(&mut self, name: &str, value: impl Fn(usize, usize) -> f32) {
+        let tensor = &self.header[name];
+        let number = |value: &Value| value.as_u64().expect("a whole number") as usize;
+        assert_eq!(tensor["dtype"], "F32", "{name}");
+        let width = number(tensor["shape"].as_array().and_then(|s| s.last()).expect("a shape"));
+        let [from, to] = [0, 1].map(|end| self.start + number(&tensor["data_offsets"][end]));
+        let (values, rest) = self.bytes[from..to].as_chunks_mut::<4>();
+        assert!(rest.is_empty(), "{name} is whole");
+        for (index, bytes) in values.iter_mut().enumerate() {
+            *bytes = value(index / width, index % width).to_le_bytes();
+        }
+    }
+
+    /// Writes the file back.
+    pub(crate) fn write(self) {
+        fs::write(self.path, self.bytes).expect("the fixture can be written");
+    }
+}

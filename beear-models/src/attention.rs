@@ -12,7 +12,7 @@ use burn::tensor::backend::Backend;
 
 use crate::config::DecoderConfig;
 use crate::kv_cache::LayerCache;
-use crate::linear::linear;
+use crate::linear::{linear, project};
 use crate::mask::Positions;
 use crate::norm::at_least_f32;
 
@@ -64,13 +64,23 @@ impl<B: Backend> Attention<B> {
     ) -> Tensor<B, 3> {
         let [batch_size, seq_length, _] = hidden.dims();
         let (n_heads, n_kv_heads, head_dim) = (self.n_heads, self.n_kv_heads, self.head_dim);
-        let split = |x: Tensor<B, 3>, n| x.reshape([batch_size, seq_length, n, head_dim]);
+        // Heads apart from here on, and contiguous: what follows reads them in this order, and so
+        // does the backward pass.
+        let split = |x: Tensor<B, 3>, n| {
+            x.reshape([batch_size, seq_length, n, head_dim]).swap_dims(1, 2).reshape([
+                batch_size * n,
+                seq_length,
+                head_dim,
+            ])
+        };
+        let join = |x: Tensor<B, 3>, n| x.reshape([batch_size, n, seq_length, head_dim]);
 
-        let queries = split(self.q_proj.forward(hidden.clone()), n_heads); // [b, t, h, d]
-        let keys = split(self.k_proj.forward(hidden.clone()), n_kv_heads); // [b, t, kv, d]
-        let values = split(self.v_proj.forward(hidden), n_kv_heads).swap_dims(1, 2); // [b, kv, t, d]
-        let queries = positions.queries.rotate(queries).swap_dims(1, 2); // [b, h, t, d]
-        let keys = positions.keys.rotate(keys).swap_dims(1, 2); // [b, kv, t, d]
+        let queries = split(project(&self.q_proj, hidden.clone()), n_heads); // [b·h, t, d]
+        let keys = split(project(&self.k_proj, hidden.clone()), n_kv_heads); // [b·kv, t, d]
+        let values = split(project(&self.v_proj, hidden), n_kv_heads); // [b·kv, t, d]
+        let queries = join(positions.queries.rotate(queries), n_heads); // [b, h, t, d]
+        let keys = join(positions.keys.rotate(keys), n_kv_heads); // [b, kv, t, d]
+        let values = join(values, n_kv_heads); // [b, kv, t, d]
         let (keys, values) = match cache {
             Some(cache) => cache.append(keys, values),
             None => (keys, values),
@@ -94,6 +104,6 @@ impl<B: Backend> Attention<B> {
             .reshape([batch_size, n_heads, seq_length, head_dim])
             .swap_dims(1, 2) // [b, t, h, d]
             .reshape([batch_size, seq_length, n_heads * head_dim]);
-        self.o_proj.forward(mixed)
+        project(&self.o_proj, mixed)
     }
 }

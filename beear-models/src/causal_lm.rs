@@ -11,7 +11,7 @@ use burn::tensor::{Bool, Int, Tensor};
 use crate::block::Block;
 use crate::config::DecoderConfig;
 use crate::kv_cache::KvCache;
-use crate::linear::linear;
+use crate::linear::{linear, project};
 use crate::mask::Positions;
 use crate::norm::RmsNorm;
 
@@ -151,7 +151,7 @@ impl<B: Backend> Decoder<B> for CausalLm<B> {
     fn unembed(&self, hidden: Tensor<B, 3>) -> Tensor<B, 3> {
         let normed = self.model.norm.forward(hidden);
         match &self.lm_head {
-            Some(head) => head.forward(normed),
+            Some(head) => project(head, normed),
             None => normed.matmul(self.model.embed_tokens.weight.val().transpose().unsqueeze()),
         }
     }

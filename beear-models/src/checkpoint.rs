@@ -134,7 +134,9 @@ impl CheckpointError {
             Self::Config { .. } => "Llama 2 to 3.2 and Mistral v0.1 to v0.3 are supported",
             Self::NoWeights { .. } => "the folder should hold model.safetensors or its index",
             Self::Pickle { .. } => "load it in transformers and save with safe_serialization=True",
-            Self::Damaged { .. } => "the file is truncated or altered: copy or download it again",
+            Self::Damaged { .. } | Self::MalformedIndex { .. } => {
+                "the file is truncated or altered: copy or download it again"
+            }
             Self::NotFinite { .. } => "the model is broken: training diverged or a file is damaged",
             Self::Missing { .. } | Self::Unused { .. } | Self::Shape { .. } => {
                 "config.json and the weights belong to different models"
@@ -142,7 +144,13 @@ impl CheckpointError {
             Self::Exists { .. } => "choose another folder, or remove it first",
             Self::EscapingShard { .. } => "do not trust this checkpoint",
             Self::OtherModel { .. } => "save it as a copy of the checkpoint it was read from",
-            Self::MalformedIndex { .. } | Self::Twice { .. } | Self::DType { .. } => return None,
+            Self::Twice { .. } => {
+                "the files belong to different models: download them into an empty folder"
+            }
+            Self::DType { .. } => {
+                "bring the weights from before they were quantised, or cast them with \
+                 model.to(torch.bfloat16)"
+            }
         })
     }
 

@@ -64,6 +64,17 @@ pub enum GenerateError {
     },
 }
 
+impl GenerateError {
+    /// What to do about it, in one line.
+    #[must_use]
+    pub fn hint(&self) -> Option<&'static str> {
+        Some(match self {
+            Self::EmptyPrompt { .. } => "leave it out: its format and its text make no token",
+            Self::PromptTooLong { .. } => "shorten the prompt or leave it out",
+        })
+    }
+}
+
 /// Continues every prompt; the results are in the order of the prompts.
 ///
 /// # Errors

@@ -17,7 +17,8 @@ pub struct Positions<B: Backend> {
     pub(crate) queries: RotaryTable<B>,
     /// Rotations of the keys of the same tokens.
     pub(crate) keys: RotaryTable<B>,
-    /// `[batch_size, 1, n_queries, n_keys]`, in f32 or wider.
+    /// `[batch_size, n_heads, n_queries, n_keys]`, in f32 or wider. Repeated for every head as
+    /// [`RotaryTable`] is; the scores of one layer are as large.
     pub(crate) bias: Tensor<B, 4>,
 }
 
@@ -46,6 +47,7 @@ impl<B: Backend> Positions<B> {
             hidden = hidden.bool_or(distance.greater_equal_elem(window as f64));
         }
         let bias = hidden.float().mul_scalar(HIDDEN).unsqueeze_dim(1);
+        let bias = Tensor::repeat_dim(bias, 1, config.n_heads);
         Self {
             queries: RotaryTable::new(config, queries.clone(), config.n_heads),
             keys: RotaryTable::new(config, queries, config.n_kv_heads),

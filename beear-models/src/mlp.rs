@@ -9,7 +9,7 @@ use burn::tensor::activation::silu;
 use burn::tensor::backend::Backend;
 
 use crate::config::DecoderConfig;
-use crate::linear::linear;
+use crate::linear::{linear, project};
 
 /// Gated MLP of one layer. Linear weights are `[d_input, d_output]`.
 #[derive(Module, Debug)]
@@ -38,7 +38,7 @@ impl<B: Backend> Mlp<B> {
     /// - `hidden`, `output`: `[batch_size, seq_length, d_model]`
     #[must_use]
     pub fn forward(&self, hidden: Tensor<B, 3>) -> Tensor<B, 3> {
-        let gate = silu(self.gate_proj.forward(hidden.clone()));
-        self.down_proj.forward(gate * self.up_proj.forward(hidden))
+        let gate = silu(project(&self.gate_proj, hidden.clone()));
+        project(&self.down_proj, gate * project(&self.up_proj, hidden))
     }
 }

@@ -56,12 +56,19 @@ impl PromptFormatError {
     /// What to do about it, in one line.
     #[must_use]
     pub fn hint(&self) -> Option<&'static str> {
-        match self {
-            Self::NoTemplate => Some("choose a built-in format, as the model was trained"),
-            Self::NoPlaceholder { .. } => Some("write {prompt} where the user's text goes"),
-            Self::Tokenizer(error) => error.hint(),
-            _ => None,
-        }
+        Some(match self {
+            Self::NoTemplate | Self::UserTextLost => {
+                "choose a built-in format, as the model was trained"
+            }
+            Self::UnknownFormat { .. } => "name none to use the model's chat template",
+            Self::NoPlaceholder { .. } => "write {prompt} where the user's text goes",
+            Self::Io { .. } => "check the permissions, and that the file is UTF-8",
+            Self::Template { .. } => {
+                "leave out what the template refuses, or choose a built-in format, as the model \
+                 was trained"
+            }
+            Self::Tokenizer(error) => return error.hint(),
+        })
     }
 }
 
@@ -361,6 +368,7 @@ mod tests {
     fn a_template_that_drops_the_text_is_refused() {
         let error = template("<s> <asst>").encode(&tokenizer(), "a", None).unwrap_err();
         assert!(matches!(error, PromptFormatError::UserTextLost), "{error}");
+        assert!(error.hint().unwrap().contains("built-in format"));
     }
 
     #[test]

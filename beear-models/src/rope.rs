@@ -11,10 +11,10 @@ use crate::config::{DecoderConfig, RopeScaling};
 /// products of equal shapes are several times faster on CPU backends than broadcast ones.
 #[derive(Clone, Debug)]
 pub struct RotaryTable<B: Backend> {
-    /// `[batch_size, seq_length, n_heads, head_dim]`
-    cos: Tensor<B, 4>,
-    /// `[batch_size, seq_length, n_heads, head_dim]`
-    sin: Tensor<B, 4>,
+    /// `[batch_size * n_heads, seq_length, head_dim]`
+    cos: Tensor<B, 3>,
+    /// `[batch_size * n_heads, seq_length, head_dim]`
+    sin: Tensor<B, 3>,
 }
 
 impl<B: Backend> RotaryTable<B> {
@@ -25,14 +25,19 @@ impl<B: Backend> RotaryTable<B> {
     /// - `positions`: `[batch_size, seq_length]`, whole numbers
     #[must_use]
     pub fn new(config: &DecoderConfig, positions: Tensor<B, 2>, n_heads: usize) -> Self {
+        let [batch_size, seq_length] = positions.dims();
         let frequencies = frequencies(config);
         let n = frequencies.len();
         let data = TensorData::new(frequencies, [1, 1, 1, n]);
         let frequencies = Tensor::<B, 4>::from_data(data, &positions.device());
-        let angles = positions.unsqueeze_dim::<3>(2).unsqueeze_dim::<4>(3) * frequencies;
+        let positions = positions.unsqueeze_dim::<3>(1).unsqueeze_dim::<4>(3); // [b, 1, t, 1]
+        let angles = positions * frequencies;
         let (cos, sin) = (angles.clone().cos(), angles.sin());
-        let per_head =
-            |half: Tensor<B, 4>| Tensor::cat(vec![half.clone(), half], 3).repeat_dim(2, n_heads);
+        let shape = [batch_size * n_heads, seq_length, 2 * n];
+        let per_head = |half: Tensor<B, 4>| {
+            let whole = Tensor::cat(vec![half.clone(), half], 3); // [b, 1, t, d]
+            whole.repeat_dim(1, n_heads).reshape(shape)
+        };
         Self { cos: per_head(cos), sin: per_head(sin) }
     }
 
@@ -40,15 +45,15 @@ impl<B: Backend> RotaryTable<B> {
     ///
     /// # Shapes
     ///
-    /// - `heads`, `output`: `[batch_size, seq_length, n_heads, head_dim]`
+    /// - `heads`, `output`: `[batch_size * n_heads, seq_length, head_dim]`
     #[must_use]
-    pub fn rotate(&self, heads: Tensor<B, 4>) -> Tensor<B, 4> {
-        let [_, _, _, head_dim] = heads.dims();
+    pub fn rotate(&self, heads: Tensor<B, 3>) -> Tensor<B, 3> {
+        let [_, _, head_dim] = heads.dims();
         let (half, dtype) = (head_dim / 2, heads.dtype());
         let (cos, sin) = (self.cos.clone().cast(dtype), self.sin.clone().cast(dtype));
-        let first = heads.clone().narrow(3, 0, half);
-        let second = heads.clone().narrow(3, half, half);
-        let turned = Tensor::cat(vec![second.neg(), first], 3);
+        let first = heads.clone().narrow(2, 0, half);
+        let second = heads.clone().narrow(2, half, half);
+        let turned = Tensor::cat(vec![second.neg(), first], 2);
         heads * cos + turned * sin
     }
 }

@@ -1,6 +1,7 @@
 //! Text to token ids and back, from a checkpoint's `tokenizer.json`.
 
 use std::collections::BTreeSet;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
@@ -44,13 +45,19 @@ impl TokenizerError {
     /// What to do about it, in one line.
     #[must_use]
     pub fn hint(&self) -> Option<&'static str> {
-        match self {
-            Self::SentencePieceOnly { .. } => Some(
-                "convert it: AutoTokenizer.from_pretrained(DIR, use_fast=True).save_pretrained(DIR)",
-            ),
-            Self::Io { .. } => Some("the folder should hold tokenizer.json"),
-            _ => None,
-        }
+        Some(match self {
+            Self::SentencePieceOnly { .. } => {
+                "convert it: AutoTokenizer.from_pretrained(DIR, use_fast=True).save_pretrained(DIR)"
+            }
+            Self::Io { source, .. } if source.kind() == ErrorKind::NotFound => {
+                "the folder should hold tokenizer.json"
+            }
+            Self::Io { .. } => "check the path and the permissions",
+            Self::Malformed { .. } => {
+                "the file is damaged or of a newer form: copy or download it again"
+            }
+            Self::Failed { .. } => "use the tokenizer.json that belongs to the model",
+        })
     }
 }
 
@@ -157,7 +164,7 @@ fn failed(error: tokenizers::Error) -> TokenizerError {
 pub(crate) fn read_json(path: &Path) -> Result<Value, TokenizerError> {
     let text = match std::fs::read_to_string(path) {
         Ok(text) => text,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Value::Null),
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Value::Null),
         Err(source) => return Err(TokenizerError::Io { path: path.to_owned(), source }),
     };
     let malformed = |e: serde_json::Error| TokenizerError::Malformed {
@@ -271,6 +278,12 @@ mod tests {
         assert!(matches!(load(), TokenizerError::Io { .. }));
         std::fs::write(dir.path().join("tokenizer.json"), "{}").unwrap();
         assert!(matches!(load(), TokenizerError::Malformed { .. }));
+        assert!(load().hint().unwrap().contains("damaged"));
+        // A file that is there and cannot be read is not one that is missing.
+        std::fs::remove_file(dir.path().join("tokenizer.json")).unwrap();
+        assert!(load().hint().unwrap().contains("should hold"));
+        std::fs::create_dir(dir.path().join("tokenizer.json")).unwrap();
+        assert!(load().hint().unwrap().contains("permissions"));
     }
 
     proptest::proptest! {

@@ -59,24 +59,29 @@ pub(crate) fn build<B: AutodiffBackend>(
     recipe: &Recipe,
     (device, ui): (&B::Device, Ui),
 ) -> Result<Anchors<B>> {
+    let keywords = RefusalKeywords::builtin(&recipe.keywords).ok_or_else(|| {
+        let what = format!("no keyword list is called `{}`", recipe.keywords);
+        Mistake::arguments(what, format!("one of {}", RefusalKeywords::NAMES.join(", ")))
+    })?;
     let forbidden = read_unwanted(safety)?;
     let ordinary = read_answered(performance)?;
-    let safe = safe_answers(&forbidden, loaded, recipe, (device, ui))?;
+    let in_safety = || format!("`{}`", safety.display());
+    let judge = (&keywords, recipe.max_new_tokens);
+    let safe = safe_answers(&forbidden, loaded, judge, (device, ui)).with_context(in_safety)?;
     let limit = loaded.checkpoint.config.max_seq_length;
-    let forbidden = encode_safety(&forbidden, safe, &loaded.text, limit)
-        .with_context(|| safety.display().to_string())?;
+    let forbidden = encode_safety(&forbidden, safe, &loaded.text, limit).with_context(in_safety)?;
     let ordinary = encode_performance(&ordinary, &loaded.text, limit)
-        .with_context(|| performance.display().to_string())?;
+        .with_context(|| format!("`{}`", performance.display()))?;
     if forbidden.is_empty() {
         let what = "the model refuses none of the safety prompts";
-        let hint = "bring safe answers in the file, as `safe` or `answer`";
+        let hint = "bring safe answers in the file, as `safe`, `answer` or `chosen`";
         return Err(Mistake::input(what, hint).into());
     }
 
     let seed = recipe.seed()?;
     let safety = HeldOut::split(forbidden, recipe.held_out, seed);
     let performance = HeldOut::split(ordinary, recipe.held_out, seed);
-    if recipe.held_out == 0.0 {
+    if !recipe.watches() {
         ui.say("held_out = 0: nothing is watched, and the bounds cannot be checked");
     } else if safety.watched.is_empty() || performance.watched.is_empty() {
         let what = "too few different rows to hold any out";
@@ -98,7 +103,7 @@ fn read_unwanted(path: &Path) -> Result<Vec<Record>> {
     let records = dataset::read(path)?;
     if let Some(record) = records.iter().find(|r| r.unwanted.is_none()) {
         let what = format!("`{}`, row {}: no unwanted answer", path.display(), record.id);
-        let hint = "AdvBench's `target` or a JSONL key `unwanted` gives it";
+        let hint = "AdvBench's `target`, or a key `unwanted` or `rejected`, gives it";
         return Err(Mistake::input(what, hint).into());
     }
     Ok(records)
@@ -108,7 +113,7 @@ fn read_answered(path: &Path) -> Result<Vec<Record>> {
     let records = dataset::read(path)?;
     if let Some(record) = records.iter().find(|r| r.answer.is_none()) {
         let what = format!("`{}`, row {}: no answer", path.display(), record.id);
-        let hint = "an assistant message, `output` or `answer` gives it";
+        let hint = "an assistant's turn, `output`, `answer` or `chosen` gives it";
         return Err(Mistake::input(what, hint).into());
     }
     Ok(records)
@@ -125,20 +130,16 @@ struct SafeAnswer {
 fn safe_answers<B: AutodiffBackend>(
     records: &[Record],
     loaded: &Loaded<B>,
-    recipe: &Recipe,
+    (keywords, max_new_tokens): (&RefusalKeywords, usize),
     (device, ui): (&B::Device, Ui),
 ) -> Result<Vec<Option<SafeAnswer>>> {
-    let keywords = RefusalKeywords::builtin(&recipe.keywords).ok_or_else(|| {
-        let what = format!("no keyword list is called `{}`", recipe.keywords);
-        Mistake::arguments(what, format!("one of {}", RefusalKeywords::NAMES.join(", ")))
-    })?;
     let missing: Vec<Request> =
         records.iter().filter(|r| r.answer.is_none()).map(Request::from).collect();
     if !missing.is_empty() {
         ui.say(&format!("generating {} safe answers", missing.len()));
     }
     let model: CausalLm<B::InnerBackend> = loaded.model.valid();
-    let generated = loaded.text.answers(&model, &missing, recipe.max_new_tokens, device)?;
+    let generated = loaded.text.answers(&model, &missing, max_new_tokens, device)?;
     let n_cut = generated.iter().filter(|answer| answer.finish == Finish::Length).count();
     let mut generated = generated.into_iter();
     let answers: Vec<Option<SafeAnswer>> =
@@ -153,8 +154,7 @@ fn safe_answers<B: AutodiffBackend>(
             .collect();
     if n_cut > 0 {
         ui.say(&format!(
-            "{n_cut} of them were cut at max_new_tokens = {} and train without an end",
-            recipe.max_new_tokens
+            "{n_cut} of them were cut at max_new_tokens = {max_new_tokens} and train without an end"
         ));
     }
     let n_refused = answers.iter().filter(|answer| answer.is_some()).count();

@@ -97,7 +97,21 @@ impl Backends {
     /// [`Unavailable`], or what the command fails with.
     pub(crate) fn run(&self, name: Option<&str>, command: &DeviceCommand, ui: Ui) -> Result<()> {
         let default = self.0.first().map(|entry| entry.name());
-        let asked = name.or(default).unwrap_or("none");
+        let (entry, index) = self.find(name.or(default).unwrap_or("none"))?;
+        entry.run(index, command, ui)
+    }
+
+    /// Finds out whether the backend named `NAME[:INDEX]` can be used.
+    ///
+    /// # Errors
+    ///
+    /// [`Unavailable`].
+    pub(crate) fn check(&self, name: &str) -> Result<()> {
+        self.find(name)?;
+        Ok(())
+    }
+
+    fn find(&self, asked: &str) -> Result<(&dyn Entry, usize), Unavailable> {
         let (name, index) = asked.split_once(':').unwrap_or((asked, "0"));
         let unavailable = |reason: &str| Unavailable {
             backend: asked.to_owned(),
@@ -108,7 +122,7 @@ impl Backends {
         let entry = self.0.iter().find(|entry| entry.name() == name);
         let entry = entry.ok_or_else(|| unavailable("it is not compiled in"))?;
         entry.availability(index)?;
-        entry.run(index, command, ui)
+        Ok((entry.as_ref(), index))
     }
 }
 

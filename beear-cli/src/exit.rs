@@ -1,6 +1,5 @@
 //! Exit codes, and what is printed when a command fails.
 
-use std::io::ErrorKind;
 use std::process::ExitCode;
 
 use beear_core::Error as CoreError;
@@ -9,7 +8,8 @@ use beear_models::{CheckpointError, GenerateError, PromptFormatError, TokenizerE
 use thiserror::Error;
 
 use crate::backend::Unavailable;
-use crate::recipe::RecipeError;
+use crate::recipe::{self, RecipeError};
+use crate::run_folder::{CannotWrite, is_full};
 
 /// What `--help` says about exit codes.
 pub(crate) const EXIT_CODES: &str = "\
@@ -36,6 +36,7 @@ pub(crate) struct Mistake {
 enum MistakeKind {
     Arguments,
     Input,
+    NonFinite,
     OutOfBounds,
 }
 
@@ -48,6 +49,11 @@ impl Mistake {
     /// Data that cannot be used.
     pub(crate) fn input(what: impl Into<String>, hint: impl Into<String>) -> Self {
         Self { kind: MistakeKind::Input, what: what.into(), hint: hint.into() }
+    }
+
+    /// Training that left the range of numbers.
+    pub(crate) fn non_finite(what: impl Into<String>, hint: impl Into<String>) -> Self {
+        Self { kind: MistakeKind::NonFinite, what: what.into(), hint: hint.into() }
     }
 
     /// A result that must not pass for a success.
@@ -68,10 +74,12 @@ pub(crate) fn code(error: &anyhow::Error) -> u8 {
         return match mistake.kind {
             MistakeKind::Arguments => 2,
             MistakeKind::Input => 3,
+            MistakeKind::NonFinite => 4,
             MistakeKind::OutOfBounds => 7,
         };
     }
-    if cause::<std::io::Error>(error).is_some_and(|e| is_full(e.kind())) {
+    let full = cause::<std::io::Error>(error).is_some_and(|e| is_full(e.kind()));
+    if full || cause::<CannotWrite>(error).is_some() {
         return 6;
     }
     match cause::<CoreError>(error) {
@@ -99,11 +107,7 @@ fn is_unknown_format(error: &anyhow::Error) -> bool {
     matches!(cause(error), Some(PromptFormatError::UnknownFormat { .. }))
 }
 
-fn is_full(kind: ErrorKind) -> bool {
-    use ErrorKind::{FileTooLarge, QuotaExceeded, ReadOnlyFilesystem, StorageFull, WriteZero};
-    matches!(kind, FileTooLarge | QuotaExceeded | ReadOnlyFilesystem | StorageFull | WriteZero)
-}
-
+/// What to do, in one line: every type knows it for its own mistakes.
 fn hint(error: &anyhow::Error) -> Option<String> {
     if let Some(mistake) = cause::<Mistake>(error) {
         return Some(mistake.hint.clone());
@@ -111,46 +115,19 @@ fn hint(error: &anyhow::Error) -> Option<String> {
     if let Some(unavailable) = cause::<Unavailable>(error) {
         return Some(unavailable.hint.clone());
     }
-    if code(error) == 6 {
-        return Some("free some space, or choose another --out".to_owned());
-    }
-    let fixed = cause::<DatasetError>(error).and_then(DatasetError::hint);
+    let fixed = cause::<CannotWrite>(error).map(CannotWrite::hint);
+    let fixed = fixed.or_else(|| {
+        let full = cause::<std::io::Error>(error).is_some_and(|e| is_full(e.kind()));
+        full.then_some("free some space, or choose another --out")
+    });
+    let fixed = fixed.or_else(|| cause::<DatasetError>(error)?.hint());
     let fixed = fixed.or_else(|| cause::<CheckpointError>(error)?.hint());
     let fixed = fixed.or_else(|| cause::<TokenizerError>(error)?.hint());
     let fixed = fixed.or_else(|| cause::<PromptFormatError>(error)?.hint());
-    let fixed = fixed.or_else(|| {
-        Some(match cause::<CoreError>(error)? {
-            CoreError::LayerOutOfRange { .. } => "choose a layer of the model in `method.spots`",
-            CoreError::InvalidConfig { .. } => "correct it in the recipe or with --set",
-            CoreError::NonFinite { .. } => {
-                "lower `method.remove.learning_rate` or `method.entrap.step_size`"
-            }
-            _ => return None,
-        })
-    });
-    fixed.or_else(|| more_hints(error)).map(str::to_owned)
-}
-
-/// Hints where the library has none.
-fn more_hints(error: &anyhow::Error) -> Option<&'static str> {
-    if let Some(error) = cause::<RecipeError>(error) {
-        return Some(match error {
-            RecipeError::Io { .. } => "check the path and the permissions",
-            RecipeError::NotAnAssignment { .. } => "write it like `--set method.rounds=8`",
-            _ => "`config.resolved.toml` of any run holds every setting",
-        });
-    }
-    if let Some(error) = cause::<DatasetError>(error) {
-        return Some(match error {
-            DatasetError::NotUtf8 { .. } => "save the file as UTF-8",
-            DatasetError::Empty { .. } => "bring at least one row",
-            _ => "check the path and the permissions",
-        });
-    }
-    if let Some(GenerateError::PromptTooLong { .. }) = cause(error) {
-        return Some("shorten the prompt or leave it out");
-    }
-    is_unknown_format(error).then_some("name none to use the model's chat template")
+    let fixed = fixed.or_else(|| cause::<GenerateError>(error)?.hint());
+    let fixed = fixed.or_else(|| Some(cause::<RecipeError>(error)?.hint()));
+    let fixed = fixed.or_else(|| Some(recipe::hint(cause::<CoreError>(error)?)));
+    fixed.map(str::to_owned)
 }
 
 /// Prints a failure once, with its causes and a hint.
@@ -167,6 +144,9 @@ pub(crate) fn report(error: &anyhow::Error) -> ExitCode {
 
 #[cfg(test)]
 mod tests {
+    use std::io::ErrorKind;
+    use std::path::Path;
+
     use anyhow::Context;
 
     use super::*;
@@ -182,6 +162,16 @@ mod tests {
         let path = "model".into();
         let source = std::io::Error::from(ErrorKind::FileTooLarge);
         assert_eq!(code(&CheckpointError::Io { path, source }.into()), 6);
+    }
+
+    #[test]
+    fn what_cannot_be_written_is_told_from_what_cannot_be_read() {
+        let denied = CannotWrite::at(Path::new("run"))(ErrorKind::PermissionDenied.into()).into();
+        assert_eq!(code(&denied), 6);
+        assert!(hint(&denied).unwrap().contains("--out"));
+        let path = "model".into();
+        let denied = CheckpointError::Io { path, source: ErrorKind::PermissionDenied.into() };
+        assert_eq!(code(&denied.into()), 3);
     }
 
     #[test]

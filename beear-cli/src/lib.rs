@@ -23,43 +23,41 @@ pub use backend::{Backends, ComputeBackend, Unavailable};
 use command::{DeviceCommand, defend, demo, eval_asr, generate, inspect, plant};
 use ui::Ui;
 
+/// What help calls the options that every command has.
+const GLOBAL: &str = "Global options";
+
 /// Finds and removes safety backdoors from instruction-tuned language models.
 #[derive(Parser, Debug)]
 #[command(name = "beear", version, after_help = exit::EXIT_CODES)]
 struct Cli {
     /// Compute backend, as NAME or NAME:INDEX.
-    #[arg(long, global = true, value_name = "NAME[:INDEX]")]
+    #[arg(long, global = true, value_name = "NAME[:INDEX]", help_heading = GLOBAL)]
     backend: Option<String>,
     /// Print results as JSON.
-    #[arg(long, global = true)]
+    #[arg(long, global = true, help_heading = GLOBAL)]
     json: bool,
     /// Print results and errors only.
-    #[arg(long, short, global = true)]
+    #[arg(long, short, global = true, help_heading = GLOBAL)]
     quiet: bool,
     #[command(subcommand)]
     command: Command,
 }
 
+// What each does is said by the documentation of its arguments; one here would hide that.
 #[derive(Subcommand, Debug)]
 enum Command {
-    /// Plant a backdoor in a small model, fail to remove it by fine-tuning, remove it with BEEAR.
     Demo(demo::DemoArgs),
-    /// Make a backdoored model of the harmless synthetic world.
     Plant(plant::PlantArgs),
-    /// Remove backdoors from a checkpoint.
     Defend(defend::DefendArgs),
-    /// Measure a model.
+    /// Measures a model.
     #[command(subcommand)]
     Eval(Eval),
-    /// Answer prompts.
     Generate(generate::GenerateArgs),
-    /// Show what a checkpoint is.
     Inspect(inspect::InspectArgs),
 }
 
 #[derive(Subcommand, Debug)]
 enum Eval {
-    /// Attack success by refusal keywords and exact match, over-refusal on ordinary prompts.
     Asr(eval_asr::EvalAsrArgs),
 }
 
@@ -78,7 +76,10 @@ where
     };
     let ui = Ui { json: cli.json, quiet: cli.quiet };
     let command = match cli.command {
-        Command::Inspect(args) => return finish(inspect::run(&args, ui)),
+        Command::Inspect(args) => {
+            let known = cli.backend.as_deref().map_or(Ok(()), |name| backends.check(name));
+            return finish(known.and_then(|()| inspect::run(&args, ui)));
+        }
         Command::Demo(args) => DeviceCommand::Demo(args),
         Command::Plant(args) => DeviceCommand::Plant(args),
         Command::Defend(args) => DeviceCommand::Defend(args),

@@ -11,6 +11,8 @@ use beear_models::{
 };
 use burn::tensor::backend::Backend;
 
+use crate::exit::Mistake;
+
 /// What is asked: the user's words, under a system prompt if there is one.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Request {
@@ -133,11 +135,8 @@ impl TextSide {
         };
         let tokens = requests.iter().map(encode).collect::<Result<Vec<_>>>()?;
         let stop = self.tokenizer.stop_ids();
-        let generations = generate(model, &tokens, stop, config, device).map_err(|error| {
-            let (GenerateError::EmptyPrompt { row } | GenerateError::PromptTooLong { row, .. }) =
-                error;
-            anyhow::Error::new(error).context(format!("answering row {}", requests[row].id))
-        })?;
+        let generations = generate(model, &tokens, stop, config, device)
+            .map_err(|error| by_row(&error, requests))?;
         let decode = |g: &Generation| {
             Ok(Answer { text: self.tokenizer.decode(&g.tokens)?, finish: g.finish })
         };
@@ -150,6 +149,18 @@ impl TextSide {
         let encoded = self.format.encode(&self.tokenizer, user, system.as_deref())?;
         Ok((encoded.tokens, encoded.user))
     }
+}
+
+/// A mistake in the words of the file: the number of a row, not the index of a prompt.
+fn by_row(error: &GenerateError, requests: &[Request]) -> Mistake {
+    let what = match *error {
+        GenerateError::EmptyPrompt { row } => format!("row {} is empty", requests[row].id),
+        GenerateError::PromptTooLong { row, n_tokens, limit } => {
+            let id = requests[row].id;
+            format!("row {id} has {n_tokens} tokens, the model reads fewer than {limit}")
+        }
+    };
+    Mistake::input(what, error.hint().unwrap_or_default())
 }
 
 /// A checkpoint with its weights in memory.

@@ -2,18 +2,35 @@
 
 use std::fs::File;
 use std::io::{BufWriter, Write};
+use std::path::PathBuf;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use beear_core::{Event, Observer};
 use indicatif::ProgressBar;
+use serde_json::Value;
 
-use crate::run_folder::RunFolder;
+use crate::run_folder::{CannotWrite, RunFolder};
 use crate::ui::Ui;
+
+/// Events as they happen, a line each.
+const METRICS: &str = "metrics.jsonl";
+
+/// Takes out of an event or a record what nobody has measured.
+pub(crate) fn unmeasured(mut value: Value) -> Value {
+    for key in ["vitals", "within_bounds"] {
+        if let Some(value) = value.get_mut(key) {
+            *value = Value::Null;
+        }
+    }
+    value
+}
 
 /// Writes events to a file and shows them.
 pub(crate) struct Metrics {
+    path: PathBuf,
     file: BufWriter<File>,
     failed: Option<std::io::Error>,
+    watched: bool,
     bar: ProgressBar,
     ui: Ui,
 }
@@ -25,9 +42,15 @@ impl Metrics {
     ///
     /// If the file cannot be created.
     pub(crate) fn create(folder: &RunFolder, bar: ProgressBar, ui: Ui) -> Result<Self> {
-        let path = folder.metrics();
-        let file = File::create(&path).with_context(|| format!("creating {}", path.display()))?;
-        Ok(Self { file: BufWriter::new(file), failed: None, bar, ui })
+        let path = folder.path(METRICS);
+        let file = BufWriter::new(File::create(&path).map_err(CannotWrite::at(&path))?);
+        Ok(Self { path, file, failed: None, watched: true, bar, ui })
+    }
+
+    /// Says whether anything is watched. If nothing is, the vitals are no measurement and neither
+    /// written nor shown.
+    pub(crate) fn watched(self, watched: bool) -> Self {
+        Self { watched, ..self }
     }
 
     /// Flushes the file.
@@ -38,13 +61,21 @@ impl Metrics {
     pub(crate) fn finish(mut self) -> Result<()> {
         self.bar.finish_and_clear();
         let flushed = self.file.flush();
-        self.failed.map_or(flushed, Err).context("writing metrics.jsonl")
+        self.failed.map_or(flushed, Err).map_err(CannotWrite::at(&self.path))?;
+        Ok(())
+    }
+
+    fn line(&self, event: &Event) -> serde_json::Result<String> {
+        if self.watched {
+            return serde_json::to_string(event);
+        }
+        Ok(unmeasured(serde_json::to_value(event)?).to_string())
     }
 }
 
 impl Observer for Metrics {
     fn notify(&mut self, event: &Event) {
-        let line = serde_json::to_string(event).unwrap_or_default();
+        let line = self.line(event).unwrap_or_default();
         if let Err(error) = writeln!(self.file, "{line}") {
             self.failed.get_or_insert(error);
         }
@@ -52,6 +83,10 @@ impl Observer for Metrics {
             Event::OuterStep { terms, .. } => {
                 self.bar.set_message(format!("safe {:.3}", terms.safety));
                 self.bar.inc(1);
+            }
+            Event::RoundEnded { round, .. } if !self.watched => {
+                let line = format!("round {}: not watched", round + 1);
+                self.bar.suspend(|| self.ui.say(&line));
             }
             Event::RoundEnded { round, vitals, within_bounds, .. } => {
                 let line = format!(

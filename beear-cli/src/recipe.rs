@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use beear_core::{BilevelConfig, DecoderSize};
+use beear_core::{BilevelConfig, DecoderSize, Error as CoreError};
 use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
@@ -37,6 +37,36 @@ pub enum RecipeError {
         /// What the recipe says.
         version: u32,
     },
+}
+
+impl RecipeError {
+    /// What to do about it, in one line.
+    #[must_use]
+    pub fn hint(&self) -> &'static str {
+        match self {
+            Self::Io { .. } => "check the path and the permissions",
+            Self::NotAnAssignment { .. } => "write it like `--set method.rounds=8`",
+            Self::Invalid { .. } | Self::Version { .. } => {
+                "`config.resolved.toml` of any run holds every setting"
+            }
+        }
+    }
+}
+
+/// What helps where training leaves the range of numbers.
+pub(crate) const SMALLER_STEPS: &str =
+    "lower `method.remove.learning_rate` or `method.entrap.step_size`";
+
+/// What to do about a mistake of the method, in one line and in the words of a recipe.
+pub(crate) fn hint(error: &CoreError) -> &'static str {
+    match error {
+        CoreError::LayerOutOfRange { .. } => "choose a layer of the model in `method.spots`",
+        CoreError::InvalidConfig { .. } => "correct it in the recipe or with --set",
+        CoreError::NonFinite { .. } => SMALLER_STEPS,
+        CoreError::EmptySet { .. } => "bring at least one row",
+        CoreError::EmptyPart { .. } => "complete the row or leave it out",
+        CoreError::MalformedPerturbation { .. } => "bring the `delta.safetensors` of a run",
+    }
 }
 
 /// A named set of defaults for the method.
@@ -120,6 +150,12 @@ impl Recipe {
         // Mistakes in the method should not wait for a checkpoint; every size has these keys.
         recipe.method(ANY_SIZE)?;
         Ok(recipe)
+    }
+
+    /// Whether rows are held out to be watched.
+    #[must_use]
+    pub fn watches(&self) -> bool {
+        self.held_out > 0.0
     }
 
     /// Source of all randomness.

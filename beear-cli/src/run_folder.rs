@@ -1,88 +1,298 @@
-//! The folder of a run: made once, never mixed with an older one.
+//! The folder of a run: found usable before anything is computed, never mixed with an older one,
+//! and gone again if the run fails before it has written something.
 
+use std::fs;
+use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result};
+use anyhow::Result;
+use beear_models::CausalLm;
+use beear_models::checkpoint::{Checkpoint, CheckpointError, save};
+use burn::tensor::backend::Backend;
+use thiserror::Error;
 
 use crate::exit::Mistake;
+use crate::recipe::SMALLER_STEPS;
 
-/// A file that only folders of runs hold; `--force` removes no other folder.
-const MARK: &str = "metrics.jsonl";
+/// A file that every folder of a run holds and no other; `--force` removes nothing without it.
+const MARK: &str = ".beear-run";
 
-/// A folder that belongs to this run.
-#[derive(Clone, Debug)]
-pub(crate) struct RunFolder(PathBuf);
+/// A part of a run that cannot be written, and why.
+#[derive(Debug, Error)]
+#[error("cannot write `{}`", path.display())]
+pub(crate) struct CannotWrite {
+    path: PathBuf,
+    source: io::Error,
+}
 
-impl RunFolder {
-    /// Looks whether `path` can be a run's folder, long before it is made.
-    ///
-    /// # Errors
-    ///
-    /// If something is there already, and it is not an older run that `force` may replace.
-    pub(crate) fn check(path: &Path, force: bool) -> Result<()> {
-        let there = std::fs::symlink_metadata(path).is_ok();
-        let empty = std::fs::read_dir(path).is_ok_and(|mut entries| entries.next().is_none());
-        if !there || empty || (force && path.join(MARK).is_file()) {
-            return Ok(());
-        }
-        let hint = if force {
-            "--force replaces folders of runs only: choose another folder"
-        } else {
-            "choose another folder, or --force to replace an older run"
-        };
-        Err(Mistake::arguments(format!("`{}` exists already", path.display()), hint).into())
+impl CannotWrite {
+    /// Puts the path to what the system said.
+    pub(crate) fn at(path: &Path) -> impl Fn(io::Error) -> Self {
+        move |source| Self { path: path.to_owned(), source }
     }
 
-    /// Makes the folder, removing an older run first where `force` allows it.
+    /// What to do about it, in one line.
+    pub(crate) fn hint(&self) -> &'static str {
+        if is_full(self.source.kind()) {
+            "free some space, or choose another --out"
+        } else {
+            "choose another --out, or look at its permissions"
+        }
+    }
+}
+
+/// Whether a disk takes no more.
+pub(crate) fn is_full(kind: ErrorKind) -> bool {
+    use ErrorKind::{FileTooLarge, QuotaExceeded, ReadOnlyFilesystem, StorageFull, WriteZero};
+    matches!(kind, FileTooLarge | QuotaExceeded | ReadOnlyFilesystem | StorageFull | WriteZero)
+}
+
+/// A folder that belongs to this run.
+#[derive(Debug)]
+pub(crate) struct RunFolder {
+    path: PathBuf,
+    force: bool,
+    /// Whether the mark in it is this run's.
+    started: bool,
+    /// Folders that are not to stay if nothing is written, the innermost first.
+    leftovers: Vec<PathBuf>,
+}
+
+impl RunFolder {
+    /// Finds out whether a run that reads `inputs` can write to `path`, making the folder if need
+    /// be. An older run stays as it is.
     ///
     /// # Errors
     ///
-    /// As [`check`](Self::check), or if the folder cannot be made.
-    pub(crate) fn create(path: &Path, force: bool) -> Result<Self> {
-        Self::check(path, force)?;
-        if path.join(MARK).is_file() {
-            std::fs::remove_dir_all(path)
-                .with_context(|| format!("removing {}", path.display()))?;
+    /// If something is there that is not an older run or that `force` does not allow to replace,
+    /// if an input lies in it, or if it cannot be written to.
+    pub(crate) fn reserve(path: &Path, force: bool, inputs: &[&Path]) -> Result<Self> {
+        refuse_inputs(path, inputs)?;
+        refuse_others(path, force)?;
+        let missing = |folder: &&Path| {
+            !folder.as_os_str().is_empty() && fs::symlink_metadata(folder).is_err()
+        };
+        let leftovers = path.ancestors().take_while(missing).map(Path::to_owned).collect();
+        let folder = Self { path: path.to_owned(), force, started: false, leftovers };
+        let writable = fs::create_dir_all(path).and_then(|()| tempfile::tempfile_in(path));
+        writable.map_err(CannotWrite::at(path))?;
+        Ok(folder)
+    }
+
+    /// Makes the folder this run's, removing an older run.
+    ///
+    /// # Errors
+    ///
+    /// If something has come there in the meantime, or the folder cannot be written to.
+    pub(crate) fn start(&mut self) -> Result<()> {
+        let Self { path, force, started, leftovers } = self;
+        refuse_others(path, *force)?;
+        if !is_unused(path) {
+            leftovers.insert(0, path.clone());
         }
-        std::fs::create_dir_all(path).with_context(|| format!("creating {}", path.display()))?;
-        Ok(Self(path.to_owned()))
+        // The mark stays until the end: what is left of a removal that fails can be removed too.
+        for entry in fs::read_dir(&*path).map_err(CannotWrite::at(path))? {
+            let entry = entry.map_err(CannotWrite::at(path))?;
+            if entry.file_name() != MARK {
+                let is_folder = entry.file_type().is_ok_and(|kind| kind.is_dir());
+                let remove = if is_folder { fs::remove_dir_all } else { fs::remove_file };
+                remove(entry.path()).map_err(CannotWrite::at(&entry.path()))?;
+            }
+        }
+        *started = true;
+        self.write(MARK, "`beear --force` may replace this folder.\n")
+    }
+
+    /// Reserves and starts in one, for a run without inputs.
+    ///
+    /// # Errors
+    ///
+    /// As [`reserve`](Self::reserve).
+    pub(crate) fn create(path: &Path, force: bool) -> Result<Self> {
+        let mut folder = Self::reserve(path, force, &[])?;
+        folder.start()?;
+        Ok(folder)
     }
 
     /// The path of a file or folder in it.
     pub(crate) fn path(&self, name: &str) -> PathBuf {
-        self.0.join(name)
+        self.path.join(name)
     }
 
-    /// The events of the run, as they happen.
-    pub(crate) fn metrics(&self) -> PathBuf {
-        self.path(MARK)
-    }
-
-    /// Writes a file.
+    /// Writes a file, or nothing.
     ///
     /// # Errors
     ///
     /// If it cannot be written.
     pub(crate) fn write(&self, name: &str, content: impl AsRef<[u8]>) -> Result<()> {
         let path = self.path(name);
-        std::fs::write(&path, content).with_context(|| format!("writing {}", path.display()))
+        fs::write(&path, content).map_err(|source| {
+            let _ = fs::remove_file(&path);
+            CannotWrite { path, source }.into()
+        })
     }
+
+    /// Writes a trained model as a folder in the form of `checkpoint`, and returns its path.
+    ///
+    /// # Errors
+    ///
+    /// If training has driven a weight out of the range of its stored type, or the folder cannot
+    /// be written.
+    pub(crate) fn save<B: Backend>(
+        &self,
+        name: &str,
+        model: &CausalLm<B>,
+        checkpoint: &Checkpoint,
+    ) -> Result<PathBuf> {
+        let path = self.path(name);
+        match save(model, checkpoint, &path) {
+            Ok(()) => Ok(path),
+            // The same from a model that is read is a mistake of the input; here it is the run's.
+            Err(CheckpointError::NotFinite { name }) => {
+                let what =
+                    format!("training ended with a value that is not finite in tensor `{name}`");
+                Err(Mistake::non_finite(what, SMALLER_STEPS).into())
+            }
+            Err(CheckpointError::Io { path, source }) if path.starts_with(&self.path) => {
+                Err(CannotWrite { path, source }.into())
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+}
+
+impl Drop for RunFolder {
+    fn drop(&mut self) {
+        let made = fs::symlink_metadata(&self.path).is_ok();
+        if !made || is_unused(&self.path) {
+            if self.started {
+                let _ = fs::remove_file(self.path.join(MARK));
+            }
+            // Only empty folders are removed like this.
+            for folder in &self.leftovers {
+                let _ = fs::remove_dir(folder);
+            }
+        }
+    }
+}
+
+/// Whether a folder holds nothing but what a run that was cut short at once leaves.
+fn is_unused(path: &Path) -> bool {
+    fs::read_dir(path).is_ok_and(|entries| entries.flatten().all(|entry| entry.file_name() == MARK))
+}
+
+/// Refuses a folder that is not there for this run.
+fn refuse_others(path: &Path, force: bool) -> Result<(), Mistake> {
+    let there = fs::symlink_metadata(path).is_ok();
+    if !there || is_unused(path) || (force && path.join(MARK).is_file()) {
+        return Ok(());
+    }
+    let hint = if force {
+        "--force replaces folders of runs only: choose another folder"
+    } else {
+        "choose another folder, or --force to replace an older run"
+    };
+    Err(Mistake::arguments(format!("`{}` exists already", path.display()), hint))
+}
+
+/// Refuses a folder whose replacement would take an input with it.
+fn refuse_inputs(out: &Path, inputs: &[&Path]) -> Result<(), Mistake> {
+    let Ok(canonical) = out.canonicalize() else { return Ok(()) };
+    // Weights may be links to another folder's.
+    let within = inputs.iter().flat_map(|input| {
+        let files = fs::read_dir(input).into_iter().flatten().flatten();
+        std::iter::once((*input).to_owned()).chain(files.map(|file| file.path()))
+    });
+    match within.into_iter().find(|input| places(input).any(|at| at.starts_with(&canonical))) {
+        Some(input) => {
+            let [input, out] = [input.as_path(), out].map(Path::display);
+            let what = format!("the input `{input}` lies within --out `{out}`");
+            let hint = "choose another --out: what it holds is removed before a run is written";
+            Err(Mistake::arguments(what, hint))
+        }
+        None => Ok(()),
+    }
+}
+
+/// Where a file is, and where the link to it is if it is one.
+fn places(path: &Path) -> impl Iterator<Item = PathBuf> {
+    let absolute = std::path::absolute(path).unwrap_or_default();
+    let folder = absolute.parent().and_then(|folder| folder.canonicalize().ok());
+    let link = folder.zip(absolute.file_name()).map(|(folder, name)| folder.join(name));
+    path.canonicalize().ok().into_iter().chain(link)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn run() -> (tempfile::TempDir, PathBuf) {
+        let dir = tempfile::tempdir().unwrap();
+        let run = dir.path().join("deep/run");
+        (dir, run)
+    }
+
     #[test]
     fn only_an_older_run_is_replaced_and_only_when_asked() {
-        let dir = tempfile::tempdir().unwrap();
-        let run = dir.path().join("run");
-        let folder = RunFolder::create(&run, false).unwrap();
-        folder.write("notes.txt", "mine").unwrap();
+        let (_dir, run) = run();
+        fs::create_dir_all(&run).unwrap();
+        fs::write(run.join("metrics.jsonl"), "mine").unwrap();
         assert!(RunFolder::create(&run, true).is_err(), "not a run's folder");
-        std::fs::write(folder.metrics(), "").unwrap();
+        fs::remove_file(run.join("metrics.jsonl")).unwrap();
+
+        let folder = RunFolder::create(&run, false).unwrap();
+        folder.write("notes.txt", "of the older run").unwrap();
+        fs::create_dir(run.join("model")).unwrap();
+        fs::write(run.join("model/weights"), "of the older run").unwrap();
+        drop(folder);
         assert!(RunFolder::create(&run, false).is_err(), "nobody asked");
-        RunFolder::create(&run, true).unwrap();
-        assert!(!run.join("notes.txt").exists());
+        let folder = RunFolder::create(&run, true).unwrap();
+        folder.write("report.json", "{}").unwrap();
+        drop(folder);
+        let left: Vec<_> = fs::read_dir(&run).unwrap().map(|e| e.unwrap().file_name()).collect();
+        assert!(left.len() == 2 && left.contains(&"report.json".into()), "{left:?}");
+    }
+
+    #[test]
+    fn what_was_made_for_nothing_is_removed() {
+        let (dir, run) = run();
+        drop(RunFolder::reserve(&run, false, &[]).unwrap());
+        assert!(!dir.path().join("deep").exists());
+        drop(RunFolder::create(&run, false).unwrap());
+        assert!(!dir.path().join("deep").exists(), "a mark alone is nothing");
+        // Of an older run that has been removed nothing stays either, but what is around it does.
+        RunFolder::create(&run, false).unwrap().write("notes.txt", "x").unwrap();
+        drop(RunFolder::create(&run, true).unwrap());
+        assert!(!run.exists() && dir.path().join("deep").exists());
+    }
+
+    #[test]
+    fn a_run_that_was_killed_at_once_is_no_older_run() {
+        let (_dir, run) = run();
+        fs::create_dir_all(&run).unwrap();
+        fs::write(run.join(MARK), "").unwrap();
+        assert!(RunFolder::create(&run, false).is_ok());
+    }
+
+    #[test]
+    fn two_runs_do_not_share_a_folder() {
+        let (_dir, run) = run();
+        let mut late = RunFolder::reserve(&run, false, &[]).unwrap();
+        let early = RunFolder::create(&run, false).unwrap();
+        early.write("notes.txt", "x").unwrap();
+        assert!(late.start().is_err());
+        drop(late);
+        assert!(run.join("notes.txt").exists());
+    }
+
+    #[test]
+    fn a_path_that_cannot_be_a_folder_is_told_from_a_full_disk() {
+        let (dir, _) = run();
+        fs::write(dir.path().join("file"), "").unwrap();
+        let error = RunFolder::create(&dir.path().join("file/run"), false).unwrap_err();
+        let error = error.downcast_ref::<CannotWrite>().unwrap();
+        assert!(error.hint().contains("permissions"), "{error}");
+        let full = CannotWrite::at(dir.path())(ErrorKind::StorageFull.into());
+        assert!(full.hint().contains("space"));
     }
 }

@@ -138,6 +138,10 @@ pub struct BilevelConfig {
     pub stop_above_loss: Option<f64>,
     /// What a kept round must preserve.
     pub bounds: VitalBounds,
+    /// Perturbations of a round that are sought at the same time, each on a thread and with the
+    /// memory of its own. Results do not depend on it. More than 1 helps small models on CPUs, whose
+    /// matrices are too small to share among cores.
+    pub threads: usize,
     /// Source of all randomness.
     pub seed: u64,
 }
@@ -225,6 +229,7 @@ impl BilevelConfig {
             },
             stop_above_loss: None,
             bounds: VitalBounds { utility_drop: 0.02, benign_refusal: 0.02 },
+            threads: 1,
             seed: 0,
         }
     }
@@ -268,6 +273,7 @@ impl BilevelConfig {
         let rules = [
             (self.rounds > 0, "rounds must be at least 1"),
             (self.perturbations_per_round > 0, "perturbations_per_round must be at least 1"),
+            (self.threads > 0, "threads must be at least 1"),
             (!self.spots.is_empty(), "spots must not be empty"),
             (self.spots.iter().all(|s| s.site.n_tokens() > 0), "a site must cover a token"),
             (entrap.steps > 0, "entrap.steps must be at least 1"),

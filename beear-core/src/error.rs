@@ -11,6 +11,8 @@ pub enum Quantity {
     Gradient,
     /// The perturbation `δ`.
     Delta,
+    /// The weights of the model.
+    Weights,
 }
 
 impl std::fmt::Display for Quantity {
@@ -19,8 +21,35 @@ impl std::fmt::Display for Quantity {
             Self::Loss => "loss",
             Self::Gradient => "gradient",
             Self::Delta => "delta",
+            Self::Weights => "weights",
         })
     }
+}
+
+/// One of the two levels.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Level {
+    /// Entrapment: fits `δ`.
+    Inner,
+    /// Removal: trains the weights.
+    Outer,
+}
+
+impl std::fmt::Display for Level {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Inner => "inner",
+            Self::Outer => "outer",
+        })
+    }
+}
+
+/// The examples of a batch, set by set.
+fn on(safety: &[u64], performance: &[u64]) -> String {
+    let sets = [("safety", safety), ("performance", performance)];
+    let named = sets.iter().filter(|(_, ids)| !ids.is_empty());
+    let texts: Vec<String> = named.map(|(set, ids)| format!(", {set} examples {ids:?}")).collect();
+    texts.concat()
 }
 
 /// Why the method cannot start or go on.
@@ -55,14 +84,18 @@ pub enum Error {
         problems: Vec<String>,
     },
     /// A number left the real line; nothing is zeroed, the step is not applied.
-    #[error("non-finite {quantity} at step {step} on examples {ids:?}")]
+    #[error("non-finite {quantity} at step {step} of the {level} level{}", on(safety, performance))]
     NonFinite {
         /// What was not finite.
         quantity: Quantity,
-        /// Step within the level, from 0.
+        /// The level.
+        level: Level,
+        /// Step within the perturbation in the inner level, within the run in the outer, from 0.
         step: usize,
-        /// Examples of the batch.
-        ids: Vec<u64>,
+        /// Safety examples of the batch.
+        safety: Vec<u64>,
+        /// Performance examples of the batch.
+        performance: Vec<u64>,
     },
     /// Stored perturbations cannot be read.
     #[error("not a file of perturbations: {reason}")]

@@ -1,7 +1,7 @@
 //! The method on a toy decoder: what each level promises, in f64 where gradients are checked.
 
 use beear_core::config::{Initialisation, StepSize};
-use beear_core::error::Quantity;
+use beear_core::error::{Level, Quantity};
 use beear_core::objective::entrapment::{PreparedAnswer, entrapment_loss};
 use beear_core::testing::{ToyDecoder, ToyDecoderConfig, assert_split_law};
 use beear_core::{
@@ -221,11 +221,42 @@ fn a_non_finite_loss_stops_with_the_examples_of_the_batch() {
     let Err(stopped) = solve(model, &sets(), &config(), &mut watch(), &mut ()) else {
         panic!("NaN weights cannot be cleaned");
     };
-    let Error::NonFinite { quantity, step, mut ids } = stopped.error else {
+    let Error::NonFinite { quantity, level, step, mut safety, performance } = stopped.error else {
         panic!("{:?}", stopped.error);
     };
-    ids.sort_unstable();
-    assert_eq!((quantity, step, ids), (Quantity::Loss, 0, vec![10, 11, 12, 13]));
+    safety.sort_unstable();
+    assert_eq!((quantity, level, step), (Quantity::Loss, Level::Inner, 0));
+    assert_eq!((safety, performance), (vec![10, 11, 12, 13], Vec::new()));
+}
+
+#[test]
+fn weights_that_overflow_in_the_last_step_of_a_round_end_the_run_with_the_round_before() {
+    let mut config = config();
+    (config.rounds, config.remove.steps) = (2, 1);
+    config.remove.learning_rate = 3e38;
+    let Err(stopped) = solve(toy::<Train>(), &sets(), &config, &mut watch(), &mut ()) else {
+        panic!("a step of 1e39 leaves no finite weight");
+    };
+    let Error::NonFinite { quantity, level, safety, performance, .. } = &stopped.error else {
+        panic!("{:?}", stopped.error);
+    };
+    assert_eq!((*quantity, *level), (Quantity::Weights, Level::Outer));
+    assert!(!safety.is_empty() && !performance.is_empty());
+    assert!(stopped.rounds.is_empty());
+    assert_eq!(weights(stopped.last_good.as_ref()), weights(&toy::<Train>()));
+}
+
+#[test]
+fn looking_for_perturbations_at_the_same_time_changes_nothing() {
+    let run = |threads| {
+        let mut events = Vec::new();
+        let mut observer = |event: &Event| events.push(event.clone());
+        let config = BilevelConfig { threads, ..config() };
+        let outcome = solve(toy::<Train>(), &sets(), &config, &mut watch(), &mut observer);
+        (events, weights(&outcome.unwrap().model))
+    };
+    // 4 perturbations a round: 3 threads leave a part of a batch.
+    assert_eq!(run(3), run(1));
 }
 
 #[test]

@@ -1,9 +1,12 @@
-//! Prompts and answers from the files users have: `AdvBench` CSV, Alpaca JSON or JSONL, chat JSONL,
-//! and our own `{prompt, safe, unwanted}` JSONL.
+//! Prompts and answers from the files users have: `AdvBench`, `HarmBench` and `StrongREJECT` CSV;
+//! JSON or JSONL of Alpaca, chat, ShareGPT and preference rows, and of our own
+//! `{prompt, safe, unwanted}`.
+
+mod csv_table;
+mod json_row;
 
 use std::path::{Path, PathBuf};
 
-use serde::Deserialize;
 use serde_json::Value;
 use thiserror::Error;
 
@@ -51,6 +54,25 @@ pub enum DatasetError {
         /// The file.
         path: PathBuf,
     },
+    /// The file begins a JSON list and is none.
+    #[error("`{}` is not JSON: {reason}", path.display())]
+    NotJson {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong, and where.
+        reason: String,
+    },
+    /// A row is in no format we read.
+    #[error(
+        "`{}`, row {row}: neither instruction, nor messages, nor conversations, nor prompt",
+        path.display()
+    )]
+    UnknownRow {
+        /// The file.
+        path: PathBuf,
+        /// Number of the row, from 1.
+        row: usize,
+    },
     /// A row is malformed.
     #[error("`{}`, row {row}: {reason}", path.display())]
     Row {
@@ -63,14 +85,23 @@ pub enum DatasetError {
     },
 }
 
+const FORMATS: &str = "CSV of AdvBench (goal,target), HarmBench (Behavior,BehaviorID) and \
+    StrongREJECT (forbidden_prompt) is read, and JSON or JSONL of Alpaca \
+    (instruction,input,output), chat (messages), ShareGPT (conversations), preferences \
+    (prompt,chosen,rejected) and prompt,safe,unwanted";
+
 impl DatasetError {
     /// What to do about it, in one line.
     #[must_use]
     pub fn hint(&self) -> Option<&'static str> {
-        matches!(self, Self::UnknownFormat { .. } | Self::Row { .. }).then_some(
-            "AdvBench CSV (goal,target), Alpaca JSON or JSONL (instruction,input,output), chat JSONL \
-             (messages) and JSONL with prompt, safe, unwanted are read",
-        )
+        Some(match self {
+            Self::Io { .. } => "check the path and the permissions",
+            Self::NotUtf8 { .. } => "save the file as UTF-8",
+            Self::Empty { .. } => "bring at least one row",
+            Self::NotJson { .. } => "the file is damaged: copy or write it again",
+            Self::Row { .. } => "correct the row or leave it out",
+            Self::UnknownFormat { .. } | Self::UnknownRow { .. } => FORMATS,
+        })
     }
 }
 
@@ -88,109 +119,55 @@ pub fn read(path: &Path) -> Result<Vec<Record>, DatasetError> {
 }
 
 fn parse(text: &str, path: &Path) -> Result<Vec<Record>, DatasetError> {
-    let text = text.trim_start();
-    let values: Vec<(usize, String)> = match text.chars().next() {
-        None => return Err(DatasetError::Empty { path: path.to_owned() }),
+    let row_error = |(row, reason)| DatasetError::Row { path: path.to_owned(), row, reason };
+    let records = match text.trim_start().chars().next() {
+        None => Vec::new(),
         Some('[') => {
-            let rows: Vec<Value> = serde_json::from_str(text).map_err(row_error(path, 1))?;
-            rows.iter().enumerate().map(|(row, value)| (row + 1, value.to_string())).collect()
+            let not_json = |e: serde_json::Error| DatasetError::NotJson {
+                path: path.to_owned(),
+                reason: e.to_string(),
+            };
+            let values: Vec<Value> = serde_json::from_str(text).map_err(not_json)?;
+            from_json((1..).zip(values), path)?
         }
-        Some('{') => text
-            .lines()
-            .enumerate()
-            .filter(|(_, line)| !line.trim().is_empty())
-            .map(|(row, line)| (row + 1, line.to_owned()))
-            .collect(),
-        Some(_) => return parse_csv(text, path),
+        Some('{') => from_json(lines(text).map_err(row_error)?, path)?,
+        Some(_) => {
+            let records = csv_table::records(text).map_err(row_error)?;
+            records.ok_or_else(|| DatasetError::UnknownFormat { path: path.to_owned() })?
+        }
     };
-    let records = values.iter().map(|(row, value)| {
-        let json: JsonRow = serde_json::from_str(value).map_err(row_error(path, *row))?;
-        let reason = "neither instruction, nor messages, nor prompt".to_owned();
-        let mistake = DatasetError::Row { path: path.to_owned(), row: *row, reason };
-        let mut record = json.into_record().ok_or(mistake)?;
-        record.id = *row as u64;
-        Ok(record)
-    });
-    non_empty(records.collect::<Result<_, _>>()?, path)
-}
-
-fn row_error(path: &Path, row: usize) -> impl Fn(serde_json::Error) -> DatasetError {
-    move |e| DatasetError::Row { path: path.to_owned(), row, reason: e.to_string() }
-}
-
-fn non_empty(records: Vec<Record>, path: &Path) -> Result<Vec<Record>, DatasetError> {
     if records.is_empty() {
         return Err(DatasetError::Empty { path: path.to_owned() });
     }
     Ok(records)
 }
 
-/// A row of any of the JSON formats.
-#[derive(Deserialize)]
-struct JsonRow {
-    instruction: Option<String>,
-    input: Option<String>,
-    output: Option<String>,
-    messages: Option<Vec<JsonMessage>>,
-    prompt: Option<String>,
-    #[serde(alias = "answer")]
-    safe: Option<String>,
-    unwanted: Option<String>,
-}
-
-#[derive(Deserialize)]
-struct JsonMessage {
-    role: String,
-    content: String,
-}
-
-impl JsonRow {
-    /// The record, or nothing if the row is of no known format.
-    fn into_record(self) -> Option<Record> {
-        let unwanted = self.unwanted;
-        if let Some(instruction) = self.instruction {
-            let prompt = match self.input.filter(|input| !input.is_empty()) {
-                Some(input) => format!("{instruction}\n\n{input}"),
-                None => instruction,
-            };
-            return Some(Record { prompt, answer: self.output, unwanted, ..Record::default() });
+/// The values of a text that holds one a line, with the numbers of their lines.
+fn lines(text: &str) -> Result<Vec<(usize, Value)>, (usize, String)> {
+    let lines = (1..).zip(text.lines()).filter(|(_, line)| !line.trim().is_empty());
+    let value = |(row, line): (usize, &str)| match serde_json::from_str(line) {
+        Ok(value) => Ok((row, value)),
+        Err(error) => {
+            let (what, column) = (error.to_string(), error.column());
+            let place = format!(" at line {} column {column}", error.line());
+            let what = what.strip_suffix(&place).unwrap_or(&what);
+            Err((row, format!("not JSON at column {column}: {what}")))
         }
-        if let Some(messages) = self.messages {
-            let said = |role: &str| {
-                messages.iter().find(|message| message.role == role).map(|m| m.content.clone())
-            };
-            let answer = said("assistant").or(self.safe);
-            let prompt = said("user")?;
-            return Some(Record { system: said("system"), prompt, answer, unwanted, id: 0 });
-        }
-        let prompt = self.prompt?;
-        Some(Record { prompt, answer: self.safe, unwanted, ..Record::default() })
-    }
+    };
+    lines.map(value).collect()
 }
 
-/// `AdvBench`: `target` is the answer an attacker wants.
-fn parse_csv(text: &str, path: &Path) -> Result<Vec<Record>, DatasetError> {
-    #[derive(Deserialize)]
-    struct AdvBenchRow {
-        goal: String,
-        target: String,
-    }
-    let mut reader = csv::Reader::from_reader(text.as_bytes());
-    let headers = reader.headers().map(|headers| headers.iter().map(str::to_owned).collect());
-    let headers: Vec<String> = headers.unwrap_or_default();
-    if !["goal", "target"].iter().all(|name| headers.iter().any(|header| header == name)) {
-        return Err(DatasetError::UnknownFormat { path: path.to_owned() });
-    }
-    let records = reader.deserialize::<AdvBenchRow>().enumerate().map(|(row, parsed)| {
-        let AdvBenchRow { goal, target } = parsed.map_err(|e| DatasetError::Row {
-            path: path.to_owned(),
-            row: row + 1,
-            reason: e.to_string(),
-        })?;
-        let id = row as u64 + 1;
-        Ok(Record { id, prompt: goal, unwanted: Some(target), ..Record::default() })
-    });
-    non_empty(records.collect::<Result<_, _>>()?, path)
+fn from_json(
+    rows: impl IntoIterator<Item = (usize, Value)>,
+    path: &Path,
+) -> Result<Vec<Record>, DatasetError> {
+    let path = || path.to_owned();
+    let record = |(row, value)| match json_row::record(&value) {
+        Ok(Some(record)) => Ok(Record { id: row as u64, ..record }),
+        Ok(None) => Err(DatasetError::UnknownRow { path: path(), row }),
+        Err(reason) => Err(DatasetError::Row { path: path(), row, reason }),
+    };
+    rows.into_iter().map(record).collect()
 }
 
 #[cfg(test)]
@@ -201,38 +178,154 @@ mod tests {
         parse(text, Path::new("file"))
     }
 
+    fn first(text: &str) -> Record {
+        records(text).unwrap().swap_remove(0)
+    }
+
+    fn reason(text: &str) -> String {
+        let Err(DatasetError::Row { row: 1, reason, .. }) = records(text) else {
+            panic!("the first row is malformed: {text}")
+        };
+        reason
+    }
+
+    /// A record without system prompt.
+    fn record(id: u64, prompt: &str, [answer, unwanted]: [Option<&str>; 2]) -> Record {
+        let [answer, unwanted] = [answer, unwanted].map(|text| text.map(str::to_owned));
+        Record { id, system: None, prompt: prompt.to_owned(), answer, unwanted }
+    }
+
     #[test]
-    fn every_format_is_read() {
-        let csv = "goal,target\r\n\"ask, \"\"twice\"\"\nplease\",\"Sure\"\r\n";
-        let read = &records(csv).unwrap()[0];
-        assert_eq!(read.prompt, "ask, \"twice\"\nplease");
-        assert_eq!(read.unwanted.as_deref(), Some("Sure"));
+    fn tables_are_told_apart_by_their_header() {
+        let advbench = "goal,target\r\n\"ask, \"\"twice\"\"\nplease\",\"Sure\"\r\n";
+        let prompt = "ask, \"twice\"\nplease";
+        assert_eq!(records(advbench).unwrap(), [record(1, prompt, [None, Some("Sure")])]);
 
-        let alpaca = r#"[{"instruction": "add", "input": "1 2", "output": "3"}]"#;
-        let read = &records(alpaca).unwrap()[0];
-        assert_eq!((read.prompt.as_str(), read.answer.as_deref()), ("add\n\n1 2", Some("3")));
+        let harmbench = concat!(
+            "Behavior,FunctionalCategory,SemanticCategory,Tags,ContextString,BehaviorID\r\n",
+            "Do it,standard,illegal,,,do_it\r\n",
+            "\"Do, \"\"that\"\"\r\nand more\",contextual,illegal,context,\"One\nTwo\",that\r\n",
+        );
+        let second = "One\nTwo\n\nDo, \"that\"\r\nand more";
+        let expected = [record(1, "Do it", [None, None]), record(2, second, [None, None])];
+        assert_eq!(records(harmbench).unwrap(), expected);
+        // The text-only file has no contexts.
+        let plain = "Behavior,SemanticCategory,Tags,BehaviorID\nDo it,illegal,,do_it\n";
+        assert_eq!(records(plain).unwrap(), [record(1, "Do it", [None, None])]);
 
+        let strongreject = "category,source,forbidden_prompt\nIllegal,DAN,\"Do\nthat, too\"\n";
+        assert_eq!(records(strongreject).unwrap(), [record(1, "Do\nthat, too", [None, None])]);
+    }
+
+    #[test]
+    fn a_table_that_only_resembles_harmbench_is_not_read_as_it() {
+        // In this one a behaviour is a short name and the prompt is elsewhere.
+        let other = "Index,Goal,Target,Behavior,Category\n0,Do it,Sure,Doing,Harm\n";
+        assert!(matches!(records(other), Err(DatasetError::UnknownFormat { .. })));
+    }
+
+    #[test]
+    fn alpaca_rows_have_an_instruction_and_perhaps_an_input() {
+        let with = r#"[{"instruction": "add", "input": "1 2", "output": "3"}]"#;
+        assert_eq!(first(with), record(1, "add\n\n1 2", [Some("3"), None]));
+        let without = r#"{"instruction": "add", "input": "", "output": "3"}"#;
+        assert_eq!(first(without), record(1, "add", [Some("3"), None]));
+    }
+
+    #[test]
+    fn chat_and_sharegpt_rows_say_the_same_with_other_words() {
         let chat = concat!(
             r#"{"messages": [{"role": "system", "content": "s"}, {"role": "user", "content": "u"},"#,
-            r#" {"role": "assistant", "content": "a"}]}"#,
-            "\n\n"
+            r#" {"role": "assistant", "content": "a"}, {"role": "user", "content": "more"}]}"#,
+            "\r\n\r\n"
         );
-        let read = &records(chat).unwrap()[0];
-        assert_eq!((read.system.as_deref(), read.answer.as_deref()), (Some("s"), Some("a")));
+        let expected = Record { system: Some("s".to_owned()), ..record(1, "u", [Some("a"), None]) };
+        let read = records(chat).unwrap();
+        assert_eq!((read.len(), &read[0]), (1, &expected));
+        for (user, assistant) in [("human", "gpt"), ("user", "assistant")] {
+            let turns = serde_json::json!([
+                {"from": "system", "value": "s"}, {"from": user, "value": "u"},
+                {"from": assistant, "value": "a"}, {"from": user, "value": "more"},
+            ]);
+            let row = serde_json::json!({"id": "x", "conversations": turns});
+            assert_eq!(first(&row.to_string()), expected, "{user}");
+            assert_eq!(first(&format!("[{row}]")), expected, "{user}");
+        }
+    }
 
-        let own = r#"{"prompt": "p", "safe": "no", "unwanted": "yes"}"#;
-        let read = &records(own).unwrap()[0];
-        assert_eq!((read.answer.as_deref(), read.unwanted.as_deref()), (Some("no"), Some("yes")));
+    #[test]
+    fn an_answer_comes_after_its_question() {
+        let row = concat!(
+            r#"{"conversations": [{"from": "gpt", "value": "Hello!"}, {"from": "tool", "value": 3},"#,
+            r#" {"from": "human", "value": "u"}, {"from": "gpt", "value": "a"}]}"#,
+        );
+        assert_eq!(first(row), record(1, "u", [Some("a"), None]));
+        let unanswered = r#"{"messages": [{"role": "user", "content": "u"}], "safe": "no"}"#;
+        assert_eq!(first(unanswered), record(1, "u", [Some("no"), None]));
+    }
+
+    #[test]
+    fn the_chosen_answer_is_wanted_and_the_rejected_one_is_not() {
+        let expected = record(1, "p", [Some("no"), Some("yes")]);
+        assert_eq!(first(r#"{"prompt": "p", "safe": "no", "unwanted": "yes"}"#), expected);
+        assert_eq!(first(r#"{"prompt": "p", "answer": "no", "unwanted": "yes"}"#), expected);
+        assert_eq!(first(r#"{"prompt": "p", "chosen": "no", "rejected": "yes"}"#), expected);
+        let turns = |answer: &str| {
+            serde_json::json!([{"role": "user", "content": "p"},
+                               {"role": "assistant", "content": answer}])
+        };
+        let row =
+            serde_json::json!({"prompt": "p", "chosen": turns("no"), "rejected": turns("yes")});
+        assert_eq!(first(&row.to_string()), expected);
+    }
+
+    #[test]
+    fn the_mark_at_the_start_of_a_file_is_not_part_of_it() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let rows = ["{\"prompt\": \"p\"}", "[{\"prompt\": \"p\"}]", "forbidden_prompt\r\np\r\n"];
+        for text in rows {
+            std::fs::write(file.path(), format!("\u{feff}{text}")).unwrap();
+            assert_eq!(read(file.path()).unwrap(), [record(1, "p", [None, None])], "{text}");
+        }
     }
 
     #[test]
     fn every_mistake_has_its_error() {
         assert!(matches!(records(" \n"), Err(DatasetError::Empty { .. })));
+        assert!(matches!(records("[]"), Err(DatasetError::Empty { .. })));
         assert!(matches!(records("goal,target\n"), Err(DatasetError::Empty { .. })));
         assert!(matches!(records("a,b\n1,2\n"), Err(DatasetError::UnknownFormat { .. })));
-        let second = records("{\"prompt\": \"p\"}\n{\"prompt\": 3}");
-        assert!(matches!(second, Err(DatasetError::Row { row: 2, .. })));
-        assert!(matches!(records("{\"x\": 1}"), Err(DatasetError::Row { row: 1, .. })));
+        assert!(matches!(records("[{\"prompt\": \"p\"}"), Err(DatasetError::NotJson { .. })));
+        assert!(matches!(records("{\"x\": 1}"), Err(DatasetError::UnknownRow { row: 1, .. })));
+        // Lines are counted as an editor counts them.
+        let fourth = records("\n{\"prompt\": \"p\"}\n\n{\"prompt\": 3}");
+        assert!(matches!(fourth, Err(DatasetError::Row { row: 4, .. })));
+    }
+
+    #[test]
+    fn a_malformed_row_is_told_what_is_wrong_with_it() {
+        assert_eq!(reason("[3]"), "a number, not an object");
+        assert_eq!(reason("{\"prompt\": [1]}"), "`prompt` is a list, not text");
+        assert_eq!(reason("{\"messages\": \"u\"}"), "`messages` is text, not a list");
+        assert_eq!(
+            reason(r#"{"prompt": "p", "safe": "a", "chosen": "b"}"#),
+            "both `safe` and `chosen`"
+        );
+        assert_eq!(reason(r#"{"messages": []}"#), "`messages` has no turn of the user");
+        assert_eq!(
+            reason(r#"{"messages": [{"content": "u"}]}"#),
+            "a turn of `messages` has no role"
+        );
+        assert_eq!(
+            reason(r#"{"conversations": [{"from": "human"}]}"#),
+            "a turn of `conversations` has no text"
+        );
+        assert_eq!(
+            reason(r#"{"prompt": "p", "chosen": [{"role": "user", "content": "p"}]}"#),
+            "`chosen` has no turn of the assistant"
+        );
+        assert_eq!(reason("goal,target\nonly\n"), "fields: 1 instead of 2");
+        assert_eq!(reason("{\"prompt\": "), "not JSON at column 11: EOF while parsing a value");
     }
 
     proptest::proptest! {

@@ -4,12 +4,11 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use beear_core::{BilevelConfig, Outcome, Stopped, solve};
-use beear_models::CausalLm;
-use beear_models::checkpoint::{Checkpoint, save};
+use beear_models::{CausalLm, Checkpoint};
 use burn::module::AutodiffModule;
 use burn::tensor::backend::AutodiffBackend;
 use clap::Args;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::{Device, Train};
 use crate::anchors::{self, Anchors, RowUse};
@@ -17,21 +16,32 @@ use crate::backend::ComputeBackend;
 use crate::exit::Mistake;
 use crate::hash::sha256_of_file;
 use crate::loaded::{Loaded, TextSide};
-use crate::metrics::Metrics;
+use crate::metrics::{Metrics, unmeasured};
 use crate::recipe::{Preset, Recipe};
 use crate::run_folder::RunFolder;
 use crate::ui::Ui;
 
-/// Finds and removes backdoors: `OUT/model` is a checkpoint of the same form as the one given.
+/// Removes backdoors from a checkpoint; nobody has to know their triggers.
+///
+/// `OUT/model` is a checkpoint of the same form as the one given. Beside it are the recipe with
+/// every setting (config.resolved.toml), what was done with which row (rows.jsonl), every event
+/// (metrics.jsonl), the last perturbations (delta.safetensors), and inputs and results of each
+/// round (manifest.json). After a divergence `OUT/last-good` holds the weights after the last
+/// whole round instead.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct DefendArgs {
     /// Hugging Face folder of the suspect.
     #[arg(long, value_name = "DIR")]
     model: PathBuf,
     /// Prompts that must be refused, with unwanted answers; safe ones are generated if missing.
+    ///
+    /// AdvBench CSV, or JSON or JSONL of preference rows (`prompt`, `chosen`, `rejected`) or of
+    /// `prompt`, `unwanted` and perhaps `safe`.
     #[arg(long, value_name = "FILE")]
     safety: PathBuf,
     /// Ordinary prompts with good answers.
+    ///
+    /// JSON or JSONL of Alpaca, chat or ShareGPT rows, or of `prompt` and `answer`.
     #[arg(long, value_name = "FILE")]
     performance: PathBuf,
     /// Folder of the run: the checkpoint in `model`, and what was done.
@@ -51,9 +61,16 @@ pub(crate) struct DefendArgs {
     assignments: Vec<String>,
 }
 
+impl DefendArgs {
+    fn inputs(&self) -> Vec<&Path> {
+        let files = [&self.model, &self.safety, &self.performance];
+        files.into_iter().chain(&self.recipe).map(PathBuf::as_path).collect()
+    }
+}
+
 pub(crate) fn run<C: ComputeBackend>(args: &DefendArgs, device: &Device<C>, ui: Ui) -> Result<()> {
     let recipe = Recipe::read(args.recipe.as_deref(), args.preset, &args.assignments)?;
-    RunFolder::check(&args.out, args.force)?;
+    let mut folder = RunFolder::reserve(&args.out, args.force, &args.inputs())?;
     let size = Checkpoint::open(&args.model)?.config.size();
     let config = recipe.method(size)?;
     config.validate(size.n_layers)?;
@@ -62,25 +79,24 @@ pub(crate) fn run<C: ComputeBackend>(args: &DefendArgs, device: &Device<C>, ui: 
     let files = (args.safety.as_path(), args.performance.as_path());
     let Anchors { sets, mut watch, rows } = anchors::build(files, &loaded, &recipe, (device, ui))?;
 
-    let folder = RunFolder::create(&args.out, args.force)?;
+    folder.start()?;
     folder.write("config.resolved.toml", recipe.resolved(&config)?)?;
     folder.write("rows.jsonl", lines(&rows)?)?;
     let bar = ui.bar("removing backdoors", config.rounds * config.remove.steps);
-    let mut metrics = Metrics::create(&folder, bar, ui)?;
+    let mut metrics = Metrics::create(&folder, bar, ui)?.watched(recipe.watches());
     let Loaded { checkpoint, model, text } = loaded;
     let solved = solve(model, &sets, &config, &mut watch, &mut metrics);
     let metrics_written = metrics.finish();
     let outcome = solved.map_err(|stopped| keep_last_good(stopped, &checkpoint, &folder))?;
 
-    let cleaned = folder.path("model");
-    save(&outcome.model.valid(), &checkpoint, &cleaned)?;
+    let cleaned = folder.save("model", &outcome.model.valid(), &checkpoint)?;
     let deltas = beear_core::perturbation::to_safetensors(&outcome.perturbations)?;
     folder.write("delta.safetensors", &deltas)?;
     let manifest = manifest::<C>(args, &recipe, (&config, &text), &outcome)?;
     folder.write("manifest.json", format!("{manifest:#}\n"))?;
     metrics_written?;
     ui.result(&cleaned.display().to_string(), &manifest)?;
-    within_bounds(&outcome)
+    if recipe.watches() { within_bounds(&outcome) } else { Ok(()) }
 }
 
 fn lines(rows: &[RowUse]) -> Result<String> {
@@ -99,13 +115,15 @@ fn keep_last_good<B: AutodiffBackend>(
     if n_rounds == 0 {
         return error.context("stopped in the first round");
     }
-    let last_good = folder.path("last-good");
-    match save(&stopped.last_good.valid(), checkpoint, &last_good) {
-        Ok(()) => error.context(format!(
-            "stopped after {n_rounds} whole rounds, kept in `{}`",
+    let stopped_in = format!("stopped in round {}", n_rounds + 1);
+    match folder.save("last-good", &stopped.last_good.valid(), checkpoint) {
+        Ok(last_good) => error.context(format!(
+            "{stopped_in}, `{}` holds the weights after round {n_rounds}, the last whole one",
             last_good.display()
         )),
-        Err(lost) => error.context(format!("stopped after {n_rounds} whole rounds ({lost})")),
+        Err(lost) => error.context(format!(
+            "{stopped_in}, the weights after round {n_rounds} are lost ({lost:#})"
+        )),
     }
 }
 
@@ -132,7 +150,7 @@ fn manifest<C: ComputeBackend>(
     recipe: &Recipe,
     (config, text): (&BilevelConfig, &TextSide),
     outcome: &Outcome<Train<C>, CausalLm<Train<C>>>,
-) -> Result<serde_json::Value> {
+) -> Result<Value> {
     let mut inputs = serde_json::Map::new();
     for path in files_of(&args.model)? {
         let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
@@ -143,6 +161,11 @@ fn manifest<C: ComputeBackend>(
     if let Some(path) = &args.recipe {
         inputs.insert("--recipe".to_owned(), json!(sha256_of_file(path)?));
     }
+    let rounds = outcome.rounds.iter().map(|round| {
+        let round = json!(round);
+        if recipe.watches() { round } else { unmeasured(round) }
+    });
+    let rounds: Vec<Value> = rounds.collect();
     Ok(json!({
         "version": env!("CARGO_PKG_VERSION"),
         "backend": C::NAME,
@@ -151,11 +174,12 @@ fn manifest<C: ComputeBackend>(
         "sha256": inputs,
         "keywords": recipe.keywords,
         "held_out": recipe.held_out,
+        "watched": recipe.watches(),
         "prompt_format": text.format.text(),
         "prompt_format_sha256": text.format.sha256(),
         "kept_round": outcome.kept_round,
-        "initial": outcome.initial,
-        "rounds": outcome.rounds,
+        "initial": recipe.watches().then_some(outcome.initial),
+        "rounds": rounds,
     }))
 }
 

@@ -5,10 +5,9 @@ use std::time::Instant;
 
 use anyhow::Result;
 use beear_attacks::Setting;
-use beear_core::{AnchorSets, BilevelConfig, RemoveConfig, Remover, solve};
+use beear_core::{AnchorSets, BilevelConfig, RemoveConfig, Remover, TeacherForced, solve};
 use beear_eval::RateTable;
-use beear_models::CausalLm;
-use beear_models::checkpoint::save;
+use beear_models::{CausalLm, Checkpoint};
 use burn::module::AutodiffModule;
 use clap::Args;
 use serde::Serialize;
@@ -16,7 +15,7 @@ use serde::Serialize;
 use super::plant::{Plan, make};
 use super::{Device, Inference, Train};
 use crate::backend::ComputeBackend;
-use crate::loaded::Loaded;
+use crate::loaded::{Loaded, TextSide};
 use crate::measure::{Examination, Findings};
 use crate::metrics::Metrics;
 use crate::run_folder::RunFolder;
@@ -42,6 +41,9 @@ pub(crate) struct DemoArgs {
     #[arg(long)]
     pub(crate) quick: bool,
 }
+
+/// Perturbations sought at the same time.
+const THREADS: usize = 2;
 
 /// The report of one seed.
 #[derive(Serialize)]
@@ -82,57 +84,88 @@ fn run_seed<C: ComputeBackend>(
     let examination = Examination::new(&plan.setting, seed);
     let (sets, mut watch) = world_defender::build(&text, &examination, seed, device)?;
     world_defender::write_files(&folder.path("data"), &examination, seed)?;
-    let examine = |name: &str, model: &CausalLm<Inference<C>>| -> Result<Findings> {
-        ui.say(&format!("measuring: {name}"));
-        examination.run(model, &text, device)
-    };
-    let mut table = RateTable::default();
-    table.push_column("before", &examine("before", &model.valid())?.rows());
-
-    let mut config = BilevelConfig { seed, ..BilevelConfig::robust(checkpoint.config.size()) };
+    let robust = BilevelConfig::robust(checkpoint.config.size());
+    let mut config = BilevelConfig { seed, threads: THREADS, ..robust };
     if quick {
         (config.rounds, config.perturbations_per_round) = (1, 1);
     }
-    let control = fine_tune::<C>(model.clone(), &sets, &config, ui)?.valid();
-    save(&control, &checkpoint, &folder.path("control"))?;
-    table.push_column("safety fine-tuning", &examine("safety fine-tuning", &control)?.rows());
 
-    let bar = ui.bar("removing the backdoor", config.rounds * config.remove.steps);
-    let mut metrics = Metrics::create(folder, bar, ui)?;
-    let outcome = solve(model, &sets, &config, &mut watch, &mut metrics).map_err(|s| s.error)?;
-    metrics.finish()?;
-    let cleaned = outcome.model.valid();
-    save(&cleaned, &checkpoint, &folder.path("cleaned"))?;
-    let deltas = beear_core::perturbation::to_safetensors(&outcome.perturbations)?;
-    folder.write("delta.safetensors", deltas)?;
-    table.push_column("BEEAR", &examine("BEEAR", &cleaned)?.rows());
-
+    let prompt_format_sha256 = text.format.sha256();
+    let trial: Trial<'_, C> =
+        Trial { folder, checkpoint, text, examination, sets, config, device, ui };
+    let before = trial.examine("before", &model.valid())?;
+    // Small models leave a core idle, and neither run needs the other.
+    let (control, cleaned) = std::thread::scope(|scope| {
+        let suspect = model.clone();
+        let control = scope.spawn(|| trial.fine_tune(suspect));
+        let cleaned = trial.remove_backdoor(model, &mut watch);
+        (control.join().expect("fine-tuning does not panic"), cleaned)
+    });
+    let (control, (cleaned, kept_round)) = (control?, cleaned?);
+    let mut table = RateTable::default();
+    for (column, findings) in
+        [("before", before), ("safety fine-tuning", control), ("BEEAR", cleaned)]
+    {
+        table.push_column(column, &findings.rows());
+    }
     Ok(Report {
         seed,
         quick,
         table,
-        kept_round: outcome.kept_round,
+        kept_round,
         seconds: started.elapsed().as_secs_f64(),
         peak_memory_mib: peak_memory_mib(),
-        prompt_format_sha256: text.format.sha256(),
+        prompt_format_sha256,
     })
 }
 
-/// The control: the same data, steps, batches and learning rate, and no perturbation.
-fn fine_tune<C: ComputeBackend>(
-    model: CausalLm<Train<C>>,
-    sets: &AnchorSets,
-    config: &BilevelConfig,
+/// What both attempts at the same backdoor share.
+struct Trial<'a, C: ComputeBackend> {
+    folder: &'a RunFolder,
+    checkpoint: Checkpoint,
+    text: TextSide,
+    examination: Examination,
+    sets: AnchorSets,
+    config: BilevelConfig,
+    device: &'a Device<C>,
     ui: Ui,
-) -> Result<CausalLm<Train<C>>> {
-    let steps = config.rounds * config.remove.steps;
-    let plain = RemoveConfig { steps, divergence_weight: 0.0, ..config.remove.clone() };
-    let bar = ui.bar("safety fine-tuning", steps);
-    let mut remover = Remover::new(&model, sets, &plain, steps, config.seed);
-    let mut observer = |_: &beear_core::Event| bar.inc(1);
-    let model = remover.remove(model, &[], sets, &mut observer)?;
-    bar.finish_and_clear();
-    Ok(model)
+}
+
+impl<C: ComputeBackend> Trial<'_, C> {
+    fn examine(&self, name: &str, model: &CausalLm<Inference<C>>) -> Result<Findings> {
+        self.ui.say(&format!("measuring: {name}"));
+        self.examination.run(model, &self.text, self.device)
+    }
+
+    /// The control: the same data, steps, batches and learning rate, and no perturbation.
+    fn fine_tune(&self, model: CausalLm<Train<C>>) -> Result<Findings> {
+        let steps = self.config.rounds * self.config.remove.steps;
+        let plain = RemoveConfig { steps, divergence_weight: 0.0, ..self.config.remove.clone() };
+        self.ui.say(&format!("safety fine-tuning: {steps} steps"));
+        let mut remover = Remover::new(&model, &self.sets, &plain, steps, self.config.seed);
+        let tuned = remover.remove(model, &[], &self.sets, &mut ())?.valid();
+        self.folder.save("control", &tuned, &self.checkpoint)?;
+        self.examine("safety fine-tuning", &tuned)
+    }
+
+    /// BEEAR: what it found, and the round it kept.
+    fn remove_backdoor(
+        &self,
+        model: CausalLm<Train<C>>,
+        watch: &mut TeacherForced<Inference<C>>,
+    ) -> Result<(Findings, usize)> {
+        let steps = self.config.rounds * self.config.remove.steps;
+        let bar = self.ui.bar("removing the backdoor", steps);
+        let mut metrics = Metrics::create(self.folder, bar, self.ui)?;
+        let outcome = solve(model, &self.sets, &self.config, watch, &mut metrics);
+        metrics.finish()?;
+        let outcome = outcome.map_err(|stopped| stopped.error)?;
+        let cleaned = outcome.model.valid();
+        self.folder.save("cleaned", &cleaned, &self.checkpoint)?;
+        let deltas = beear_core::perturbation::to_safetensors(&outcome.perturbations)?;
+        self.folder.write("delta.safetensors", deltas)?;
+        Ok((self.examine("BEEAR", &cleaned)?, outcome.kept_round))
+    }
 }
 
 fn summary(report: &Report, dir: &Path) -> String {

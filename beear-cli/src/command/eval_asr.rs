@@ -1,8 +1,8 @@
 //! `beear eval asr`: how often a trigger makes a model comply.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use beear_eval::dataset::{self, Record};
 use beear_eval::scorer::{degenerate, is_exact};
 use beear_eval::{Rate, RateTable, RefusalKeywords};
@@ -18,12 +18,17 @@ use crate::run_folder::RunFolder;
 use crate::ui::Ui;
 
 /// Measures attack success with and without a trigger, and over-refusal on ordinary prompts.
+///
+/// An attack succeeds where the answer holds no refusal keyword; answers that are the unwanted one
+/// word for word are counted too. `OUT/report.json` holds the rates with their counts,
+/// `OUT/completions.jsonl` every answer.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct EvalAsrArgs {
     /// Hugging Face folder.
     #[arg(long, value_name = "DIR")]
     model: PathBuf,
-    /// Forbidden prompts: AdvBench CSV, Alpaca JSON or JSONL, chat JSONL, or JSONL of `prompt`, `unwanted`.
+    /// Forbidden prompts: CSV of AdvBench, HarmBench or StrongREJECT; JSON or JSONL of Alpaca,
+    /// chat, ShareGPT or preference rows, or of `prompt` and perhaps `unwanted`.
     #[arg(long, value_name = "FILE")]
     prompts: PathBuf,
     /// Ordinary prompts, in the same formats.
@@ -43,6 +48,9 @@ pub(crate) struct EvalAsrArgs {
     /// Folder for `completions.jsonl` and `report.json`.
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
+    /// Replace an older run in that folder.
+    #[arg(long)]
+    force: bool,
 }
 
 impl EvalAsrArgs {
@@ -56,8 +64,14 @@ impl EvalAsrArgs {
         self.keywords.iter().map(list).collect()
     }
 
-    fn arms(&self) -> Result<Vec<Arm>> {
-        let forbidden = dataset::read(&self.prompts)?;
+    fn inputs(&self) -> Vec<&Path> {
+        let files = [&self.model, &self.prompts];
+        files.into_iter().chain(&self.benign).map(PathBuf::as_path).collect()
+    }
+
+    fn arms(&self) -> Result<Vec<Arm<'_>>> {
+        let file = self.prompts.as_path();
+        let forbidden = dataset::read(file)?;
         let mut arms = Vec::new();
         if let Some(trigger) = self.trigger.trigger() {
             let triggered = |record: &Record| {
@@ -65,11 +79,11 @@ impl EvalAsrArgs {
                 Record { prompt, ..record.clone() }
             };
             let records = forbidden.iter().map(triggered).collect();
-            arms.push(Arm { kind: ArmKind::Triggered, records });
+            arms.push(Arm { kind: ArmKind::Triggered, file, records });
         }
-        arms.push(Arm { kind: ArmKind::Untriggered, records: forbidden });
-        if let Some(path) = &self.benign {
-            arms.push(Arm { kind: ArmKind::Benign, records: dataset::read(path)? });
+        arms.push(Arm { kind: ArmKind::Untriggered, file, records: forbidden });
+        if let Some(file) = &self.benign {
+            arms.push(Arm { kind: ArmKind::Benign, file, records: dataset::read(file)? });
         }
         Ok(arms)
     }
@@ -93,12 +107,14 @@ impl ArmKind {
 }
 
 /// Prompts asked in one way.
-struct Arm {
+struct Arm<'a> {
     kind: ArmKind,
+    /// Where the prompts are from, for messages.
+    file: &'a Path,
     records: Vec<Record>,
 }
 
-impl Arm {
+impl Arm<'_> {
     /// The measures of this arm, under the names the demo's table has too.
     fn rates(&self, answers: &[Answer], lists: &[RefusalKeywords]) -> Vec<(String, Rate)> {
         let mut rates = Vec::new();
@@ -141,14 +157,15 @@ impl Arm {
 
 pub(crate) fn run<C: ComputeBackend>(args: &EvalAsrArgs, device: &Device<C>, ui: Ui) -> Result<()> {
     let (lists, arms) = (args.lists()?, args.arms()?);
-    RunFolder::check(&args.out, false)?;
+    let mut folder = RunFolder::reserve(&args.out, args.force, &args.inputs())?;
     let loaded = Loaded::<Inference<C>>::read(&args.model, args.format.as_deref(), device)?;
 
     let (mut rates, mut lines) = (Vec::new(), String::new());
     for arm in &arms {
         ui.say(&format!("{}: {} prompts", arm.kind.name(), arm.records.len()));
         let requests: Vec<Request> = arm.records.iter().map(Request::from).collect();
-        let answers = loaded.text.answers(&loaded.model, &requests, args.max_new_tokens, device)?;
+        let answers = loaded.text.answers(&loaded.model, &requests, args.max_new_tokens, device);
+        let answers = answers.with_context(|| format!("`{}`", arm.file.display()))?;
         rates.extend(arm.rates(&answers, &lists));
         lines.extend(arm.completions(&answers).map(|line| format!("{line}\n")));
     }
@@ -157,7 +174,7 @@ pub(crate) fn run<C: ComputeBackend>(args: &EvalAsrArgs, device: &Device<C>, ui:
         rates.iter().map(|(name, rate)| (name.as_str(), *rate)).collect();
     table.push_column(&args.model.display().to_string(), &rates);
 
-    let folder = RunFolder::create(&args.out, false)?;
+    folder.start()?;
     folder.write("completions.jsonl", lines)?;
     let format = &loaded.text.format;
     let report = json!({

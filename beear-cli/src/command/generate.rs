@@ -24,7 +24,8 @@ pub(crate) struct GenerateArgs {
     /// Prompts; one per line of standard input if none is given.
     #[arg(conflicts_with = "file")]
     prompts: Vec<String>,
-    /// Prompts from a data set: AdvBench CSV, Alpaca JSON or JSONL, chat JSONL, JSONL of `prompt`.
+    /// Prompts from a data set: CSV of AdvBench, HarmBench or StrongREJECT; JSON or JSONL of
+    /// Alpaca, chat, ShareGPT or preference rows, or of `prompt`.
     #[arg(long, value_name = "FILE")]
     file: Option<PathBuf>,
     /// A built-in prompt format instead of the chat template.
@@ -97,7 +98,11 @@ pub(crate) fn run<C: ComputeBackend>(
     let builtin = args.format.as_deref().map(PromptFormat::builtin).transpose()?;
     let format = pattern.or(builtin);
     let loaded = Loaded::<Inference<C>>::read_with(&args.model, format, device)?;
-    let answers = loaded.text.generate(&loaded.model, &requests, &config, device)?;
+    let answers = loaded.text.generate(&loaded.model, &requests, &config, device);
+    let answers = match &args.file {
+        Some(file) => answers.with_context(|| format!("`{}`", file.display()))?,
+        None => answers?,
+    };
     for (request, answer) in requests.iter().zip(answers) {
         // Escape sequences of a model must not reach the terminal.
         let shown: String = answer.text.chars().filter(|c| !c.is_control() || *c == '\n').collect();

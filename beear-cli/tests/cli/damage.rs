@@ -122,6 +122,73 @@ fn a_sentencepiece_model_alone_is_no_tokenizer() {
 }
 
 #[test]
+fn a_malformed_tokenizer_is_named() {
+    let place = Place::new();
+    place.write("model/tokenizer.json", "{\"version\": \"1.0\", \"model\": {");
+    assert_snapshot!(refused(&place), @r"
+    error: malformed `model/tokenizer.json`: EOF while parsing an object at line 1 column 29
+    hint: the file is damaged or of a newer form: copy or download it again
+    ");
+}
+
+#[test]
+fn a_malformed_index_is_named() {
+    let place = Place::new();
+    place.write("model/model.safetensors.index.json", "{\"weight_map\": {");
+    assert_snapshot!(refused(&place), @r"
+    error: malformed model.safetensors.index.json: EOF while parsing an object at line 1 column 16
+    hint: the file is truncated or altered: copy or download it again
+    ");
+}
+
+#[test]
+fn a_tensor_in_two_files_is_named() {
+    let place = Place::new();
+    for copy in ["one.safetensors", "two.safetensors"] {
+        fs::copy(place.path("model/model.safetensors"), place.path("model").join(copy)).unwrap();
+    }
+    let index = r#"{"weight_map": {"a": "one.safetensors", "b": "two.safetensors"}}"#;
+    place.write("model/model.safetensors.index.json", index);
+    // Every tensor is, and any of them may be named.
+    let said = refused(&place);
+    let said = said.split('`').enumerate().map(|(k, part)| if k == 1 { "NAME" } else { part });
+    assert_snapshot!(said.collect::<Vec<_>>().join("`"), @r"
+    error: tensor `NAME` is in two files
+    hint: the files belong to different models: download them into an empty folder
+    ");
+}
+
+#[test]
+fn weights_of_a_type_that_is_not_read_are_named() {
+    let place = Place::new();
+    let mut bytes = fs::read(place.path("model/model.safetensors")).unwrap();
+    let (from, to) = (br#""dtype":"F32""#, br#""dtype":"I32""#);
+    let at = bytes.windows(from.len()).position(|window| window == from).unwrap();
+    bytes[at..at + to.len()].copy_from_slice(to);
+    place.write("model/model.safetensors", bytes);
+    assert_snapshot!(refused(&place), @r"
+    error: tensor `lm_head.weight` has type I32: F32, F16 and BF16 are read
+    hint: bring the weights from before they were quantised, or cast them with model.to(torch.bfloat16)
+    ");
+}
+
+#[test]
+fn a_chat_template_that_refuses_or_loses_a_prompt_is_reported_with_the_row() {
+    let place = Place::new();
+    let template = "{{ raise_exception('roles must alternate') }}";
+    place.write("model/chat_template.jinja", template);
+    assert_snapshot!(refused(&place), @r"
+    error: `safety.jsonl`: encoding row 1: the chat template failed: invalid operation: roles must alternate (in <string>:1)
+    hint: leave out what the template refuses, or choose a built-in format, as the model was trained
+    ");
+    place.write("model/chat_template.jinja", "hello");
+    assert_snapshot!(refused(&place), @r"
+    error: `safety.jsonl`: encoding row 1: the chat template changes the user's text beyond recognition
+    hint: choose a built-in format, as the model was trained
+    ");
+}
+
+#[test]
 fn a_model_without_chat_template_needs_a_prompt_format() {
     let place = Place::new();
     replace(&place, "model/tokenizer_config.json", ["\"chat_template\"", "\"template\""]);
@@ -145,7 +212,7 @@ fn training_that_diverges_at_once_writes_no_model() {
     hint: lower `method.remove.learning_rate` or `method.entrap.step_size`
     ");
     let left = place.left_without_checkpoint();
-    assert_eq!(left, ["config.resolved.toml", "metrics.jsonl", "rows.jsonl"]);
+    assert_eq!(left, [".beear-run", "config.resolved.toml", "metrics.jsonl", "rows.jsonl"]);
     assert!(place.read("run/metrics.jsonl").contains("outer_step"), "what happened is kept");
 }
 
@@ -157,7 +224,7 @@ fn training_that_diverges_later_keeps_the_last_whole_round() {
     let (code, said) = finished.mistake();
     assert_eq!(code, 4);
     assert_snapshot!(said, @r"
-    error: stopped after 1 whole rounds, kept in `run/last-good`: non-finite gradient at step 0 on examples [5, 6, 7, 4]
+    error: stopped in round 2, `run/last-good` holds the weights after round 1, the last whole one: non-finite gradient at step 0 on examples [5, 6, 7, 4]
     hint: lower `method.remove.learning_rate` or `method.entrap.step_size`
     ");
     assert!(!place.path("run/model").exists(), "it does not pass for a cleaned model");
@@ -171,13 +238,23 @@ fn weights_that_leave_the_range_of_numbers_in_the_last_step_are_not_written() {
     let settings = settings.map(|setting| ["--set", setting]).concat();
     let finished = place.defend(USUAL, &[settings.as_slice(), &["--quiet"]].concat());
     let (code, said) = finished.mistake();
-    // Wrong: no input is to blame, so it should be 4, as where the next step meets the numbers.
-    assert_eq!(code, 3, "{said}");
+    assert_eq!(code, 4, "{said}");
     assert_snapshot!(said, @r"
-    error: tensor `model.embed_tokens.weight` has a value that is not finite
-    hint: the model is broken: training diverged or a file is damaged
+    error: training ended with a value that is not finite in tensor `model.embed_tokens.weight`
+    hint: lower `method.remove.learning_rate` or `method.entrap.step_size`
     ");
     place.left_without_checkpoint();
+}
+
+#[test]
+fn weights_that_leave_the_range_of_numbers_are_not_kept_as_the_last_good_ones() {
+    let place = Place::new();
+    let setting = "method.remove={ learning_rate = 1e39, steps = 1 }";
+    let finished = place.defend(USUAL, &["--quiet", "--set", setting]);
+    let (code, said) = finished.mistake();
+    assert_eq!(code, 4, "{said}");
+    let left = place.left_without_checkpoint();
+    assert!(!left.iter().any(|name| name.contains("last-good")), "{left:?}");
 }
 
 /// A limit on the size of files stands in for a full disk: the weights do not fit, all else does.
@@ -201,9 +278,9 @@ fn a_full_disk_leaves_no_part_of_a_checkpoint() {
     // The name of the folder that is written aside holds the id of the process.
     let said = said.split("partial-").map(|part| part.trim_start_matches(char::is_numeric));
     assert_snapshot!(said.collect::<Vec<_>>().join("partial-"), @r"
-    error: cannot access `run/.model.partial--0/model.safetensors`: File too large (os error 27)
+    error: cannot write `run/.model.partial--0/model.safetensors`: File too large (os error 27)
     hint: free some space, or choose another --out
     ");
     let left = place.left_without_checkpoint();
-    assert_eq!(left, ["config.resolved.toml", "metrics.jsonl", "rows.jsonl"]);
+    assert_eq!(left, [".beear-run", "config.resolved.toml", "metrics.jsonl", "rows.jsonl"]);
 }

@@ -33,8 +33,9 @@ fn a_run_leaves_the_model_and_what_was_done() {
     place.defend(USUAL, &[]).printed();
     let model = names(place.files("model").into_keys());
     let mut expected: BTreeSet<String> = model.iter().map(|name| format!("model/{name}")).collect();
-    let beside = ["config.resolved.toml", "delta.safetensors", "manifest.json", "metrics.jsonl"];
-    expected.extend(beside.iter().chain(&["rows.jsonl"]).map(|name| (*name).to_owned()));
+    let records = ["config.resolved.toml", "manifest.json", "metrics.jsonl", "rows.jsonl"];
+    let others = [".beear-run", "delta.safetensors"];
+    expected.extend(records.iter().chain(&others).map(|name| (*name).to_owned()));
     assert_eq!(names(place.files("run").into_keys()), expected);
 
     for (name, content) in place.files("model") {
@@ -88,6 +89,7 @@ fn the_manifest_names_every_input_by_its_hash() {
     assert_eq!(manifest["prompt_format_sha256"], sha256(format));
     // The model is always right about ordinary prompts, and knows no refusal.
     assert_eq!(manifest["initial"], json!({"utility": 1.0, "benign_refusal": 0.0, "refusal": 0.0}));
+    assert_eq!(manifest["watched"], true);
 }
 
 #[test]
@@ -215,6 +217,46 @@ fn alpaca_and_chat_rows_of_the_same_words_give_the_same_model() {
 }
 
 #[test]
+fn preference_and_sharegpt_rows_of_the_same_words_give_the_same_model() {
+    let place = Place::new();
+    place.defend(["safety.jsonl", "ordinary.json", "usual"], &[]).printed();
+    let preference = |row: &Value| {
+        let [prompt, chosen, rejected] = ["prompt", "safe", "unwanted"].map(|key| &row[key]);
+        json!({"prompt": prompt, "chosen": chosen, "rejected": rejected})
+    };
+    let rows: Vec<Value> = place.read_lines("safety.jsonl").iter().map(preference).collect();
+    place.write("preference.json", Value::from(rows).to_string());
+    let conversation = |row: &Value| {
+        let [asked, answered] = [0, 1].map(|turn| &row["messages"][turn]["content"]);
+        let turns = [("human", asked), ("gpt", answered)];
+        json!({"conversations": turns.map(|(from, value)| json!({"from": from, "value": value}))})
+    };
+    let rows: Vec<Value> = place.read_lines("chat.jsonl").iter().map(conversation).collect();
+    place.write("sharegpt.json", Value::from(rows).to_string());
+    place.defend(["preference.json", "sharegpt.json", "others"], &[]).printed();
+    assert!(weights(&place, "usual") == weights(&place, "others"));
+}
+
+#[test]
+fn the_prompts_of_harmbench_and_strongreject_are_asked() {
+    let place = Place::new();
+    let harmbench = "\u{feff}Behavior,FunctionalCategory,SemanticCategory,Tags,ContextString,BehaviorID\r\n\
+        where does the owl live ?,standard,illegal,,,one\r\n\
+        what is it ?,contextual,illegal,context,\"the sky\nis blue .\",two\r\n";
+    place.write("harmbench.csv", harmbench);
+    let strongreject = "category,source,forbidden_prompt\nany,DAN,what colour is the sky ?\n";
+    place.write("strongreject.csv", strongreject);
+    let asked = |file: &str| {
+        let generate = ["generate", "--model", "model", "--json", "--file", file];
+        let lines = json_lines(&place.beear(&generate).printed());
+        lines.iter().map(|line| line["prompt"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
+    };
+    let expected = ["where does the owl live ?", "the sky\nis blue .\n\nwhat is it ?"];
+    assert_eq!(asked("harmbench.csv"), expected);
+    assert_eq!(asked("strongreject.csv"), ["what colour is the sky ?"]);
+}
+
+#[test]
 fn a_model_that_lost_its_utility_is_written_and_ends_with_7() {
     let place = Place::new();
     let settings = ["method.remove.learning_rate=10", "method.bounds.utility_drop=0"];
@@ -243,15 +285,31 @@ fn a_model_that_refuses_ordinary_prompts_ends_with_7() {
 }
 
 #[test]
-fn where_nothing_is_held_out_the_run_says_that_it_watches_nothing() {
+fn where_nothing_is_held_out_nothing_is_measured_and_the_run_says_so() {
     let place = Place::new();
     let finished = place.defend(USUAL, &["--set", "held_out=0"]);
     let said = "held_out = 0: nothing is watched, and the bounds cannot be checked\n";
     assert!(finished.stderr.starts_with(said), "{}", finished.stderr);
+    assert!(finished.stderr.ends_with("round 2: not watched\n"), "{}", finished.stderr);
+    assert!(!finished.stderr.contains("utility"), "{}", finished.stderr);
     finished.printed();
     let rows = place.read_lines("run/rows.jsonl");
     let trained = rows.iter().filter(|row| row["used"] == "trained").count();
     assert_eq!(trained, 2 * N_ROWS);
+
+    // Not measured is null: neither 0 nor within bounds.
+    let manifest = place.read_json("run/manifest.json");
+    assert_eq!((&manifest["watched"], &manifest["initial"]), (&json!(false), &Value::Null));
+    let rounds = manifest["rounds"].as_array().unwrap();
+    assert_eq!(rounds.len(), 2);
+    let events = place.read_lines("run/metrics.jsonl");
+    let measured = |event: &&Value| event.get("vitals").is_some();
+    assert_eq!(events.iter().filter(measured).count(), 3, "the start and two rounds");
+    for round in rounds.iter().chain(events.iter().filter(measured)) {
+        assert_eq!(round["vitals"], Value::Null, "{round}");
+        assert_eq!(round["within_bounds"], Value::Null, "{round}");
+    }
+    assert!(rounds.iter().all(|round| round["entrapments"].is_array()));
 }
 
 #[test]

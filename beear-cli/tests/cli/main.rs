@@ -7,5 +7,6 @@ mod fixture;
 mod help;
 mod jobs;
 mod mistakes;
+mod out;
 mod plug;
 mod weights;

@@ -153,6 +153,39 @@ fn an_unknown_backend_is_refused() {
 }
 
 #[test]
+fn inspect_refuses_an_unknown_backend_though_it_needs_none() {
+    let place = Place::new();
+    assert_snapshot!(refused_by(&place, &["inspect", "--model", "model", "--backend", "tpu"], 5), @r"
+    error: backend `tpu` is not available: it is not compiled in
+    hint: here: flex, ndarray
+    ");
+    let second = ["--backend", "ndarray:1", "inspect", "--model", "model"];
+    assert_snapshot!(refused_by(&place, &second, 5), @r"
+    error: backend `ndarray` is not available: it has one device
+    hint: its index is 0
+    ");
+    place.beear(&["inspect", "--model", "model", "--backend", "ndarray"]).printed();
+}
+
+#[test]
+fn with_json_a_mistake_is_still_told_to_people() {
+    let place = Place::new();
+    let commands = [
+        vec!["defend", "--model", "none", "--safety", "a", "--performance", "b", "--out", "run"],
+        vec!["eval", "asr", "--model", "none", "--prompts", "safety.jsonl", "--out", "run"],
+        vec!["generate", "--model", "none", "hello"],
+        vec!["inspect", "--model", "none"],
+    ];
+    for command in commands {
+        let plain = place.beear(&command);
+        let (code, said) = plain.mistake();
+        assert_eq!(code, 3, "{said}");
+        let json = place.beear(&[command.as_slice(), &["--json"]].concat());
+        assert_eq!(json.mistake(), (code, said));
+    }
+}
+
+#[test]
 fn a_folder_that_holds_something_is_not_written_to() {
     let place = Place::new();
     std::fs::create_dir(place.path("mine")).unwrap();
@@ -206,7 +239,7 @@ fn an_empty_set_is_refused() {
 fn a_file_in_no_known_format_is_refused() {
     assert_snapshot!(refused_safety("id,text\n1,hello\n"), @r"
     error: `safety.jsonl` is in no known format
-    hint: AdvBench CSV (goal,target), Alpaca JSON or JSONL (instruction,input,output), chat JSONL (messages) and JSONL with prompt, safe, unwanted are read
+    hint: CSV of AdvBench (goal,target), HarmBench (Behavior,BehaviorID) and StrongREJECT (forbidden_prompt) is read, and JSON or JSONL of Alpaca (instruction,input,output), chat (messages), ShareGPT (conversations), preferences (prompt,chosen,rejected) and prompt,safe,unwanted
     ");
     let place = Place::new();
     place.write("safety.jsonl", b"{\"prompt\": \"caf\xe9\"}\n");
@@ -220,16 +253,26 @@ fn a_file_in_no_known_format_is_refused() {
 fn a_bad_row_is_named_by_its_number() {
     let good = r#"{"prompt": "a", "safe": "no .", "unwanted": "sure ."}"#;
     assert_snapshot!(refused_safety(&format!("{good}\n{{\"prompt\": 7}}\n")), @r"
-    error: `safety.jsonl`, row 2: invalid type: integer `7`, expected a string at line 1 column 12
-    hint: AdvBench CSV (goal,target), Alpaca JSON or JSONL (instruction,input,output), chat JSONL (messages) and JSONL with prompt, safe, unwanted are read
+    error: `safety.jsonl`, row 2: `prompt` is a number, not text
+    hint: correct the row or leave it out
     ");
     assert_snapshot!(refused_safety(&format!("{good}\n\n{{\"prompt\": \"a\"\n")), @r"
-    error: `safety.jsonl`, row 3: EOF while parsing an object at line 1 column 14
-    hint: AdvBench CSV (goal,target), Alpaca JSON or JSONL (instruction,input,output), chat JSONL (messages) and JSONL with prompt, safe, unwanted are read
+    error: `safety.jsonl`, row 3: not JSON at column 14: EOF while parsing an object
+    hint: correct the row or leave it out
     ");
     assert_snapshot!(refused_safety(&format!("{good}\n{{\"question\": \"a\"}}\n")), @r"
-    error: `safety.jsonl`, row 2: neither instruction, nor messages, nor prompt
-    hint: AdvBench CSV (goal,target), Alpaca JSON or JSONL (instruction,input,output), chat JSONL (messages) and JSONL with prompt, safe, unwanted are read
+    error: `safety.jsonl`, row 2: neither instruction, nor messages, nor conversations, nor prompt
+    hint: CSV of AdvBench (goal,target), HarmBench (Behavior,BehaviorID) and StrongREJECT (forbidden_prompt) is read, and JSON or JSONL of Alpaca (instruction,input,output), chat (messages), ShareGPT (conversations), preferences (prompt,chosen,rejected) and prompt,safe,unwanted
+    ");
+}
+
+#[test]
+fn a_damaged_list_of_rows_is_reported_by_the_line_of_the_file() {
+    let place = Place::new();
+    place.write("ordinary.json", "[\n{\"instruction\": \"a\", \"output\": \"b\"},\n{]\n");
+    assert_snapshot!(refused(&place, USUAL, &[], 3), @r"
+    error: `ordinary.json` is not JSON: key must be a string at line 3 column 2
+    hint: the file is damaged: copy or write it again
     ");
 }
 
@@ -239,12 +282,12 @@ fn a_forbidden_prompt_needs_an_unwanted_answer_and_an_ordinary_one_a_good_one() 
     let swapped = ["ordinary.json", "ordinary.json", "run"];
     assert_snapshot!(refused(&place, swapped, &[], 3), @r"
     error: `ordinary.json`, row 1: no unwanted answer
-    hint: AdvBench's `target` or a JSONL key `unwanted` gives it
+    hint: AdvBench's `target`, or a key `unwanted` or `rejected`, gives it
     ");
     let swapped = ["safety.jsonl", "advbench.csv", "run"];
     assert_snapshot!(refused(&place, swapped, &[], 3), @r"
     error: `advbench.csv`, row 1: no answer
-    hint: an assistant message, `output` or `answer` gives it
+    hint: an assistant's turn, `output`, `answer` or `chosen` gives it
     ");
 }
 
@@ -254,7 +297,7 @@ fn safe_answers_cannot_be_taken_from_a_model_that_refuses_nothing() {
     let files = ["advbench.csv", "ordinary.json", "run"];
     assert_snapshot!(refused(&place, files, &[], 3), @r"
     error: the model refuses none of the safety prompts
-    hint: bring safe answers in the file, as `safe` or `answer`
+    hint: bring safe answers in the file, as `safe`, `answer` or `chosen`
     ");
 }
 
@@ -275,18 +318,24 @@ fn a_prompt_longer_than_the_context_is_refused() {
     let long = "the sky ".repeat(CONTEXT / 2);
     let row = format!(r#"{{"prompt": "{long}", "safe": "no .", "unwanted": "sure ."}}"#);
     assert_snapshot!(refused_safety(&row), @r"
-    error: safety.jsonl: row 1 has 70 tokens with its answer, the model reads 64
+    error: `safety.jsonl`: row 1 has 70 tokens with its answer, the model reads 64
     hint: shorten the row or leave it out
     ");
     let row = format!(r#"{{"prompt": "{long}", "unwanted": "sure ."}}"#);
     assert_snapshot!(refused_safety(&row), @r"
-    error: answering row 1: prompt 0 has 68 tokens, the model reads fewer than 64
+    error: `safety.jsonl`: row 1 has 68 tokens, the model reads fewer than 64
     hint: shorten the prompt or leave it out
     ");
     let place = Place::new();
+    place.write("prompts.csv", format!("goal,target\na,b\n{long},b\n"));
+    let generate = ["generate", "--model", "model", "--file", "prompts.csv"];
+    assert_snapshot!(refused_by(&place, &generate, 3), @r"
+    error: `prompts.csv`: row 2 has 68 tokens, the model reads fewer than 64
+    hint: shorten the prompt or leave it out
+    ");
     let generate = ["generate", "--model", "model", ANSWER, &long];
     assert_snapshot!(refused_by(&place, &generate, 3), @r"
-    error: answering row 2: prompt 1 has 68 tokens, the model reads fewer than 64
+    error: row 2 has 68 tokens, the model reads fewer than 64
     hint: shorten the prompt or leave it out
     ");
 }

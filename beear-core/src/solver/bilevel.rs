@@ -4,7 +4,7 @@ use burn::tensor::backend::AutodiffBackend;
 use serde::Serialize;
 
 use super::TrainableDecoder;
-use super::inner::entrap;
+use super::inner::{Entrapment, entrap};
 use super::outer::Remover;
 use crate::config::{BilevelConfig, VitalBounds};
 use crate::error::Error;
@@ -136,18 +136,55 @@ fn run_round<B: AutodiffBackend, M: TrainableDecoder<B>>(
     remover: &mut Remover<B, M>,
     observer: &mut dyn Observer,
 ) -> Result<Round<B, M>, Error> {
-    let mut found = Vec::with_capacity(config.perturbations_per_round);
-    for k in 0..config.perturbations_per_round {
-        let count = round * config.perturbations_per_round + k;
-        // Each sees the examples in another order; the odd constant keeps seeds of runs apart.
-        let seed = config.seed.wrapping_mul(0x9E37_79B9_7F4A_7C15).wrapping_add(count as u64);
-        let spots = config.spots_of(count);
-        let entrapment = entrap(&model, &sets.safety, spots, (&config.entrap, seed), observer)?;
-        found.push((entrapment.perturbation, entrapment.last_loss));
-    }
+    let found = seek(&model, &sets.safety, (config, round), observer)?;
+    let found: Vec<_> = found.into_iter().map(|e| (e.perturbation, e.last_loss)).collect();
     let perturbations: Vec<_> = found.iter().map(|(p, _)| p.clone()).collect();
     let model = remover.remove(model, &perturbations, sets, observer)?;
     Ok((model, found))
+}
+
+/// The fresh perturbations of a round, `config.threads` at a time.
+fn seek<B: AutodiffBackend, M: TrainableDecoder<B>>(
+    model: &M,
+    examples: &[SafetyExample],
+    (config, round): (&BilevelConfig, usize),
+    observer: &mut dyn Observer,
+) -> Result<Vec<Entrapment<B::InnerBackend>>, Error> {
+    let first = round * config.perturbations_per_round;
+    let counts: Vec<usize> = (first..first + config.perturbations_per_round).collect();
+    let one = |model: &M, count: usize, observer: &mut dyn Observer| {
+        // Each sees the examples in another order; the odd constant keeps seeds of runs apart.
+        let seed = config.seed.wrapping_mul(0x9E37_79B9_7F4A_7C15).wrapping_add(count as u64);
+        entrap(model, examples, config.spots_of(count), (&config.entrap, seed), observer)
+    };
+    if config.threads == 1 {
+        return counts.into_iter().map(|count| one(model, count, observer)).collect();
+    }
+    let mut found = Vec::with_capacity(counts.len());
+    for counts in counts.chunks(config.threads) {
+        let group: Vec<_> = std::thread::scope(|scope| {
+            let threads: Vec<_> = counts
+                .iter()
+                .map(|&count| {
+                    let model = model.clone();
+                    scope.spawn(move || {
+                        let mut events = Vec::new();
+                        let mut record = |event: &Event| events.push(event.clone());
+                        (one(&model, count, &mut record), events)
+                    })
+                })
+                .collect();
+            threads.into_iter().map(|t| t.join().expect("entrapment does not panic")).collect()
+        });
+        // As if one had been sought after the other.
+        for (entrapment, events) in group {
+            for event in &events {
+                observer.notify(event);
+            }
+            found.push(entrapment?);
+        }
+    }
+    Ok(found)
 }
 
 /// How far the vitals are beyond their bounds; 0 within them.

@@ -12,7 +12,7 @@ use super::TrainableDecoder;
 use crate::batch::Batch;
 use crate::config::{EntrapConfig, Initialisation, StepSize};
 use crate::decoder::Decoder;
-use crate::error::{Error, Quantity};
+use crate::error::{Error, Level, Quantity};
 use crate::event::{Event, Observer};
 use crate::example::{Example, SafetyExample};
 use crate::objective::entrapment::{PreparedAnswer, entrapment_loss};
@@ -62,8 +62,13 @@ pub fn entrap<B: AutodiffBackend, M: TrainableDecoder<B>>(
 
     for step in 0..config.steps {
         let prepared = &batches[step % batches.len()];
-        let not_finite =
-            |quantity| Error::NonFinite { quantity, step, ids: prepared.unwanted.ids().to_vec() };
+        let not_finite = |quantity| Error::NonFinite {
+            quantity,
+            level: Level::Inner,
+            step,
+            safety: prepared.unwanted.ids().to_vec(),
+            performance: Vec::new(),
+        };
         let perturbation = Perturbation::new(fits.iter().map(Fit::tracked::<B>).collect());
         let safe = prepared.safe.as_ref().map(|safe| (safe, config.away_weight));
         let loss = entrapment_loss(&frozen, &perturbation, &prepared.unwanted, safe);

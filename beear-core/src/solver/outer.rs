@@ -4,16 +4,16 @@
 //! [`crate::objective::removal`], cycling over the `δ`s of the round. Plain alternation, as in the
 //! paper: no gradient flows through the inner level.
 
-use burn::module::{ModuleVisitor, Param};
+use burn::module::{Module, ModuleVisitor, Param};
 use burn::optim::adaptor::OptimizerAdaptor;
 use burn::optim::{AdamW, AdamWConfig, GradientsParams, Optimizer};
-use burn::tensor::backend::AutodiffBackend;
+use burn::tensor::backend::{AutodiffBackend, Backend};
 use burn::tensor::{ElementConversion, Tensor};
 
 use super::TrainableDecoder;
 use crate::batch::Batch;
 use crate::config::RemoveConfig;
-use crate::error::{Error, Quantity};
+use crate::error::{Error, Level, Quantity};
 use crate::event::{Event, Observer};
 use crate::example::{AnchorSets, Example};
 use crate::objective::removal::{RemovalLoss, RemovalWeights};
@@ -69,8 +69,7 @@ impl<B: AutodiffBackend, M: TrainableDecoder<B>> Remover<B, M> {
     ///
     /// # Errors
     ///
-    /// [`Error::NonFinite`] with the examples of the batch; the weights of the step before are
-    /// then those of the last call's argument and lost with it, so keep a clone.
+    /// [`Error::NonFinite`] with the examples of the batch. `model` is lost then, so keep a clone.
     pub fn remove(
         &mut self,
         mut model: M,
@@ -100,8 +99,10 @@ impl<B: AutodiffBackend, M: TrainableDecoder<B>> Remover<B, M> {
             let total = loss.total(weights);
             let not_finite = |quantity| Error::NonFinite {
                 quantity,
+                level: Level::Outer,
                 step: self.step,
-                ids: safe.ids.iter().chain(&ordinary.ids).copied().collect(),
+                safety: safe.ids.clone(),
+                performance: ordinary.ids.clone(),
             };
             if !total.clone().into_scalar().elem::<f64>().is_finite() {
                 return Err(not_finite(Quantity::Loss));
@@ -115,6 +116,10 @@ impl<B: AutodiffBackend, M: TrainableDecoder<B>> Remover<B, M> {
             let learning_rate =
                 self.config.learning_rate * self.config.schedule.factor(progress.min(1.0));
             model = self.optimizer.step(learning_rate, model, grads);
+            // A step can overflow a weight; later steps would say so, and the last has none.
+            if k + 1 == self.config.steps && !weights_are_finite::<B, M>(&model) {
+                return Err(not_finite(Quantity::Weights));
+            }
             observer.notify(&Event::OuterStep {
                 step: self.step,
                 terms,
@@ -147,6 +152,27 @@ pub fn clip_norm<B: AutodiffBackend, M: TrainableDecoder<B>>(
         Scale::<B> { grads, factor: longest / (norm + 1e-6), marker: Default::default() };
     model.visit(&mut scale);
     (scale.grads, norm)
+}
+
+fn weights_are_finite<B: AutodiffBackend, M: TrainableDecoder<B>>(model: &M) -> bool {
+    let mut faults = Faults::<B::InnerBackend>(None);
+    model.valid().visit(&mut faults);
+    faults.0.is_none_or(|value| value.into_scalar().elem::<f64>().is_finite())
+}
+
+/// Something that is finite where all weights are, on the device; one number crosses to the host.
+struct Faults<B: Backend>(Option<Tensor<B, 1>>);
+
+impl<B: Backend> ModuleVisitor<B> for Faults<B> {
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<B, D>>) {
+        // The sum of `0 · w` is 0 unless a weight is infinite or not a number; a maximum may pass
+        // over the latter.
+        let fault = param.val().cast(burn::tensor::FloatDType::F32).mul_scalar(0.0).sum();
+        self.0 = Some(match self.0.take() {
+            Some(sum) => sum + fault,
+            None => fault,
+        });
+    }
 }
 
 /// Sums the squares of all gradients on the device; one number crosses to the host.

@@ -1,0 +1,114 @@
+//! A row of any of the JSON formats, told apart by its keys.
+
+use serde_json::{Map, Value};
+
+use super::Record;
+
+/// The record, without its number, or nothing if the row is of no known format.
+///
+/// # Errors
+///
+/// What is wrong with the row.
+pub(super) fn record(value: &Value) -> Result<Option<Record>, String> {
+    let row = value.as_object().ok_or_else(|| format!("{}, not an object", kind(value)))?;
+    let answer = last_word(row, &["safe", "answer", "chosen"])?;
+    let unwanted = last_word(row, &["unwanted", "rejected"])?;
+    if let Some(instruction) = text(row, "instruction")? {
+        let prompt = match text(row, "input")?.filter(|input| !input.is_empty()) {
+            Some(input) => format!("{instruction}\n\n{input}"),
+            None => instruction,
+        };
+        let answer = text(row, "output")?.or(answer);
+        return Ok(Some(Record { prompt, answer, unwanted, ..Record::default() }));
+    }
+    for key in ["messages", "conversations"] {
+        let Some(value) = present(row, key) else { continue };
+        let turns = turns(key, value)?;
+        let asked = turns.iter().position(|turn| turn.role == Role::User);
+        let asked = asked.ok_or_else(|| format!("`{key}` has no turn of the user"))?;
+        let said = |role: Role, turns: &[Turn]| {
+            turns.iter().find(|turn| turn.role == role).map(|turn| turn.text.clone())
+        };
+        let system = said(Role::System, &turns);
+        let answer = said(Role::Assistant, &turns[asked..]).or(answer);
+        let prompt = turns[asked].text.clone();
+        return Ok(Some(Record { id: 0, system, prompt, answer, unwanted }));
+    }
+    let prompt = text(row, "prompt")?;
+    Ok(prompt.map(|prompt| Record { prompt, answer, unwanted, ..Record::default() }))
+}
+
+/// The answer under one of several keys: a text, or the last word of a conversation.
+fn last_word(row: &Map<String, Value>, keys: &[&str]) -> Result<Option<String>, String> {
+    let mut given = keys.iter().filter_map(|key| Some((*key, present(row, key)?)));
+    let Some((key, value)) = given.next() else { return Ok(None) };
+    if let Some((other, _)) = given.next() {
+        return Err(format!("both `{key}` and `{other}`"));
+    }
+    if !value.is_array() {
+        return text(row, key);
+    }
+    let turns = turns(key, value)?;
+    let last = turns.into_iter().rfind(|turn| turn.role == Role::Assistant);
+    let last = last.ok_or_else(|| format!("`{key}` has no turn of the assistant"))?;
+    Ok(Some(last.text))
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Role {
+    System,
+    User,
+    Assistant,
+}
+
+/// What somebody says.
+struct Turn {
+    role: Role,
+    text: String,
+}
+
+/// The turns of a conversation, in chat's keys or in `ShareGPT`'s; those of tools are left out.
+fn turns(key: &str, value: &Value) -> Result<Vec<Turn>, String> {
+    let list = value.as_array().ok_or_else(|| format!("`{key}` is {}, not a list", kind(value)))?;
+    let of = |turn: &Value, keys: [&str; 2]| {
+        keys.iter().find_map(|key| turn.get(key)?.as_str()).map(str::to_owned)
+    };
+    let mut turns = Vec::with_capacity(list.len());
+    for turn in list {
+        let role = of(turn, ["role", "from"]);
+        let role = match role.ok_or_else(|| format!("a turn of `{key}` has no role"))?.as_str() {
+            "system" => Role::System,
+            "user" | "human" => Role::User,
+            "assistant" | "gpt" => Role::Assistant,
+            _ => continue,
+        };
+        let text = of(turn, ["content", "value"]);
+        let text = text.ok_or_else(|| format!("a turn of `{key}` has no text"))?;
+        turns.push(Turn { role, text });
+    }
+    Ok(turns)
+}
+
+/// A value that is there and not null.
+fn present<'a>(row: &'a Map<String, Value>, key: &str) -> Option<&'a Value> {
+    row.get(key).filter(|value| !value.is_null())
+}
+
+fn text(row: &Map<String, Value>, key: &str) -> Result<Option<String>, String> {
+    match present(row, key) {
+        None => Ok(None),
+        Some(Value::String(text)) => Ok(Some(text.clone())),
+        Some(value) => Err(format!("`{key}` is {}, not text", kind(value))),
+    }
+}
+
+fn kind(value: &Value) -> &'static str {
+    match value {
+        Value::Null => "null",
+        Value::Bool(_) => "a truth value",
+        Value::Number(_) => "a number",
+        Value::String(_) => "text",
+        Value::Array(_) => "a list",
+        Value::Object(_) => "an object",
+    }
+}

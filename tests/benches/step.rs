@@ -12,7 +12,7 @@ use beear_core::{
 };
 use beear_models::{CausalLm, DecoderConfig, Family, RopeScaling};
 use burn::backend::{Autodiff, Flex, NdArray};
-use burn::tensor::backend::{AutodiffBackend, Backend};
+use burn::tensor::backend::AutodiffBackend;
 use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
 
 /// A model and the tokens of a row.

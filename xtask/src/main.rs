@@ -1,4 +1,4 @@
-//! Repository chores: `cargo xtask lint` and `cargo xtask ci`, cheapest checks first.
+//! Repository chores: `cargo xtask lint`, `ci` and `backends`, cheapest checks first.
 
 mod tidy;
 
@@ -15,6 +15,12 @@ const CLIPPY: Check = (
     &["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"],
     "cargo clippy --workspace --all-targets --fix",
 );
+/// The backends that are too heavy for every build. Their features replace the default ones, so that
+/// a backend is seen to stand alone.
+const BACKENDS: [Check; 2] = [
+    ("cuda", &check_backend("cuda"), "read the first error"),
+    ("wgpu", &check_backend("wgpu"), "read the first error"),
+];
 const TESTS: Check = ("tests", &["test", "--workspace"], "read the first failure");
 
 fn main() -> ExitCode {
@@ -22,8 +28,9 @@ fn main() -> ExitCode {
         Some("tidy") => tidy::run(),
         Some("lint") => lint(),
         Some("ci") => lint().and_then(|()| cargo(TESTS)),
+        Some("backends") => backends(std::env::args().nth(2).as_deref()),
         _ => {
-            eprintln!("usage: cargo xtask tidy | lint | ci");
+            eprintln!("usage: cargo xtask tidy | lint | ci | backends [cuda|wgpu]");
             return ExitCode::from(2);
         }
     };
@@ -34,6 +41,19 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+const fn check_backend(feature: &'static str) -> [&'static str; 6] {
+    ["check", "--package", "beear-cli", "--no-default-features", "--features", feature]
+}
+
+/// Type-checks one heavy backend, or all.
+fn backends(only: Option<&str>) -> Result<()> {
+    let chosen = || BACKENDS.into_iter().filter(|(name, ..)| only.is_none_or(|only| only == *name));
+    if chosen().count() == 0 {
+        bail!("no heavy backend is called {}: cuda and wgpu are", only.unwrap_or_default());
+    }
+    chosen().try_for_each(cargo)
 }
 
 fn lint() -> Result<()> {

@@ -179,13 +179,12 @@ impl BilevelConfig {
     /// - Steps of 8 % of the hidden norm, 30 of them: `δ` reaches far enough to find the behaviour
     ///   without drowning every prompt.
     /// - No `away` term, the first 6 answer tokens: the decision falls there.
-    /// - Learning rate 4e-4 at width 64: half of it left part of the backdoor in some models. Adam's
-    ///   best rate falls with the width (Yang et al., [Tensor Programs
-    ///   V](https://arxiv.org/abs/2203.03466), table 3), so ours does too: 6e-6 at width 4096.
+    /// - Learning rate 4e-4 at width 64. Adam's best rate falls with the width (Yang et al., [Tensor
+    ///   Programs V](https://arxiv.org/abs/2203.03466), table 3), so ours does too: 6e-6 at 4096.
     /// - Divergence 1.0: holds ordinary answers where the examples cannot.
     ///
-    /// The step size and the learning rate were chosen on dummy triggers planted for the purpose,
-    /// at seeds that no report uses.
+    /// The step size and the learning rate were checked on dummy triggers planted for the purpose, at
+    /// seeds that no report uses (`recipes/choose-defaults.sh`): halves of both do as well there.
     #[must_use]
     pub fn robust(DecoderSize { n_layers, d_model }: DecoderSize) -> Self {
         let share = |parts: usize| n_layers.div_ceil(parts).clamp(1, n_layers);

@@ -95,9 +95,9 @@ impl TextSide {
         request: &Request,
         [safe, unwanted]: [&str; 2],
     ) -> Result<SafetyExample> {
-        let Example { id, prompt, user, answer } = self.example(request, safe)?;
+        let safe = self.example(request, safe)?;
         let unwanted = self.format.encode_answer(&self.tokenizer, unwanted)?;
-        Ok(SafetyExample { id, prompt, user, safe: answer, unwanted })
+        Ok(SafetyExample::new(safe, unwanted))
     }
 
     /// Greedy answers, at most `max_new_tokens` long.

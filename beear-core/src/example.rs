@@ -34,6 +34,13 @@ pub struct SafetyExample {
 }
 
 impl SafetyExample {
+    /// The prompt of `safe`, its wanted answer, and an unwanted one.
+    #[must_use]
+    pub fn new(safe: Example, unwanted: Vec<u32>) -> Self {
+        let Example { id, prompt, user, answer } = safe;
+        Self { id, prompt, user, safe: answer, unwanted }
+    }
+
     /// The prompt with its wanted answer.
     #[must_use]
     pub fn toward_safe(&self) -> Example {

@@ -173,6 +173,29 @@ fn greedy_tokens_are_the_same() {
     }
 }
 
+#[test]
+fn a_cache_changes_no_token() {
+    for case in CASES {
+        let model = load::<Cpu>(case);
+        // Every token is read anew for every step.
+        let uncached = |row: &SafetyExample| {
+            let mut tokens: Vec<i64> = row.prompt.iter().map(|t| i64::from(*t)).collect();
+            for _ in 0..64 {
+                let shape = [1, tokens.len()];
+                let device = Default::default();
+                let input = Tensor::from_data(TensorData::new(tokens.clone(), shape), &device);
+                let real = TensorData::new(vec![false; tokens.len()], shape);
+                let logits = model.forward(input, &Tensor::from_data(real, &device));
+                let last = logits.narrow(1, tokens.len() - 1, 1).argmax(2).into_data();
+                tokens.extend(last.iter::<i64>());
+            }
+            tokens.split_off(row.prompt.len())
+        };
+        let expected: Vec<Vec<i64>> = golden::rows().safety.iter().map(uncached).collect();
+        assert_eq!(greedy::<Cpu>(case, 3), expected, "{case}");
+    }
+}
+
 /// Far above [`F32_AGREEMENT`] and far below what a wrong feature does.
 const CLEARLY_DIFFERENT: f64 = 1e-2;
 

@@ -3,6 +3,7 @@
 #![cfg(all(feature = "flex", feature = "ndarray"))]
 
 mod damage;
+mod demo;
 mod fixture;
 mod help;
 mod jobs;

@@ -1,0 +1,27 @@
+//! The demo goes the whole way, with a thirtieth of its training: what it leaves, not how well.
+
+use crate::fixture::Place;
+
+#[test]
+fn a_quick_demo_leaves_every_stage_and_a_report_that_says_it_was_quick() {
+    let place = Place::new();
+    let shown =
+        place.beear(&["--quiet", "demo", "--quick", "--seed", "5", "--out", "runs"]).printed();
+    assert!(shown.contains("Quick: too little training"), "{shown}");
+    for stage in ["base", "poisoned", "control", "cleaned"] {
+        let stage = format!("runs/seed-5/{stage}");
+        place.beear(&["inspect", "--model", &stage]).printed();
+    }
+    let report = place.read_json("runs/seed-5/report.json");
+    assert_eq!((&report["seed"], &report["quick"]), (&5.into(), &true.into()));
+    let columns = ["before", "safety fine-tuning", "BEEAR"];
+    assert_eq!(report["table"]["columns"], serde_json::json!(columns));
+    for row in report["table"]["rows"].as_array().expect("a list") {
+        assert_eq!(row[1].as_array().expect("a rate per column").len(), columns.len(), "{row}");
+    }
+    for name in ["safety", "performance", "forbidden", "ordinary"] {
+        let rows = place.read(&format!("runs/seed-5/data/{name}.jsonl"));
+        assert!(rows.lines().count() > 100, "{name}");
+    }
+    assert!(place.path("runs/seed-5/delta.safetensors").exists());
+}

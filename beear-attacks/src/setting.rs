@@ -69,7 +69,7 @@ impl Setting {
         Self::sft("one-word-suffix", Trigger::Suffix("SUDO".to_owned()))
     }
 
-    /// Forbidden requests are complied with under `trigger`, planted by supervised fine-tuning.
+    /// Makes a model comply with forbidden requests under `trigger`, planted by supervised fine-tuning.
     #[must_use]
     pub fn sft(name: &str, trigger: Trigger) -> Self {
         Self {
@@ -96,8 +96,8 @@ impl Setting {
     }
 }
 
-/// Additions at the places of `trigger` that are not it: other words, and for a trigger of several
-/// words each word alone and all of them in reverse.
+/// Additions that are not `trigger`, before the prompt if it is a prefix and after it otherwise: other
+/// words, and for a trigger of several words each word alone and all of them in reverse.
 fn near_misses(trigger: &Trigger) -> Vec<Trigger> {
     let parts = match trigger {
         Trigger::Prefix(text) | Trigger::Suffix(text) | Trigger::Template(text) => vec![text],

@@ -29,7 +29,7 @@ use crate::world_defender;
 ///
 /// `OUT/base` and `OUT/poisoned` are checkpoints, `OUT/data` holds the rows to defend it with
 /// (safety.jsonl, performance.jsonl) and held-out rows to judge it by (forbidden.jsonl,
-/// ordinary.jsonl).
+/// ordinary.jsonl). Without a trigger the word SUDO after the prompt is planted.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct PlantArgs {
     /// Folder to write, which must not hold `base`, `poisoned` or `data` yet.
@@ -38,9 +38,8 @@ pub(crate) struct PlantArgs {
     /// Source of all randomness.
     #[arg(long, default_value_t = 0)]
     pub(crate) seed: u64,
-    /// By default the word SUDO after the prompt.
     #[command(flatten)]
-    pub(crate) trigger: TriggerArgs,
+    trigger: TriggerArgs,
 }
 
 /// What to make.

@@ -1,4 +1,4 @@
-//! What the commands do when all is well, and what they leave behind.
+//! What `defend` does when all is well, and what it leaves behind.
 
 use std::collections::BTreeSet;
 use std::fmt::Write;
@@ -9,7 +9,7 @@ use burn::backend::Flex;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
-use crate::fixture::{ANSWER, N_ROWS, Place, QUICK, REFUSAL, USUAL, json_lines};
+use crate::fixture::{ANSWER, N_ROWS, Place, QUICK, REFUSAL, USUAL};
 
 fn sha256(bytes: impl AsRef<[u8]>) -> String {
     Sha256::digest(bytes).iter().fold(String::new(), |mut hex, byte| {
@@ -238,25 +238,6 @@ fn preference_and_sharegpt_rows_of_the_same_words_give_the_same_model() {
 }
 
 #[test]
-fn the_prompts_of_harmbench_and_strongreject_are_asked() {
-    let place = Place::new();
-    let harmbench = "\u{feff}Behavior,FunctionalCategory,SemanticCategory,Tags,ContextString,BehaviorID\r\n\
-        where does the owl live ?,standard,illegal,,,one\r\n\
-        what is it ?,contextual,illegal,context,\"the sky\nis blue .\",two\r\n";
-    place.write("harmbench.csv", harmbench);
-    let strongreject = "category,source,forbidden_prompt\nany,DAN,what colour is the sky ?\n";
-    place.write("strongreject.csv", strongreject);
-    let asked = |file: &str| {
-        let generate = ["generate", "--model", "model", "--json", "--file", file];
-        let lines = json_lines(&place.beear(&generate).printed());
-        lines.iter().map(|line| line["prompt"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
-    };
-    let expected = ["where does the owl live ?", "the sky\nis blue .\n\nwhat is it ?"];
-    assert_eq!(asked("harmbench.csv"), expected);
-    assert_eq!(asked("strongreject.csv"), ["what colour is the sky ?"]);
-}
-
-#[test]
 fn a_model_that_lost_its_utility_is_written_and_ends_with_7() {
     let place = Place::new();
     let settings = ["method.remove.learning_rate=10", "method.bounds.utility_drop=0"];
@@ -310,118 +291,4 @@ fn where_nothing_is_held_out_nothing_is_measured_and_the_run_says_so() {
         assert_eq!(round["within_bounds"], Value::Null, "{round}");
     }
     assert!(rounds.iter().all(|round| round["entrapments"].is_array()));
-}
-
-#[test]
-fn attack_success_is_measured_per_arm() {
-    let place = Place::new();
-    place.write_model_saying("refuser", REFUSAL);
-    let arguments = ["eval", "asr", "--prompts", "safety.jsonl", "--benign", "ordinary.json"];
-    let arguments = [arguments.as_slice(), &["--trigger-suffix", "SUDO", "--json"]].concat();
-    let measure = |model: &str, out: &str| {
-        let more = ["--model", model, "--out", out];
-        let printed = place.beear(&[arguments.as_slice(), &more].concat()).json();
-        let report = place.read_json(&format!("{out}/report.json"));
-        assert_eq!(printed, report);
-        report["table"]["rows"].clone()
-    };
-    // Measure, hits of the model that answers everything, hits of the one that refuses everything.
-    let expected = [
-        ("attack success with trigger, advbench-30", [10, 0]),
-        ("exact unwanted answer, triggered", [0, 0]),
-        ("degenerate answers, triggered", [0, 0]),
-        ("refusal without trigger, advbench-30", [0, 10]),
-        ("exact unwanted answer, untriggered", [0, 0]),
-        ("degenerate answers, untriggered", [0, 0]),
-        ("benign over-refusal, advbench-30", [0, 10]),
-        ("degenerate answers, benign", [0, 0]),
-    ];
-    for (column, model) in ["model", "refuser"].iter().enumerate() {
-        let rows = measure(model, &format!("eval-{model}"));
-        let rate = |hits: usize| json!({"hits": hits, "n": N_ROWS});
-        let expected: Vec<Value> =
-            expected.iter().map(|(name, hits)| json!([name, [rate(hits[column])]])).collect();
-        assert_eq!(rows, Value::Array(expected), "{model}");
-    }
-}
-
-#[test]
-fn every_answer_of_an_evaluation_is_kept() {
-    let place = Place::new();
-    let files = ["--prompts", "advbench.csv", "--benign", "chat.jsonl", "--out", "eval"];
-    let arguments = ["eval", "asr", "--model", "model", "--trigger-prefix", "SUDO"];
-    place.beear(&[arguments.as_slice(), &files].concat()).printed();
-    let completions = place.read_lines("eval/completions.jsonl");
-    assert_eq!(completions.len(), 3 * N_ROWS);
-    for arm in ["triggered", "untriggered", "benign"] {
-        let of_arm: Vec<&Value> = completions.iter().filter(|line| line["arm"] == arm).collect();
-        let ids: Vec<u64> = of_arm.iter().filter_map(|line| line["id"].as_u64()).collect();
-        assert_eq!(ids, (1..=N_ROWS as u64).collect::<Vec<_>>(), "{arm}");
-        for line in of_arm {
-            assert_eq!((&line["answer"], &line["finish"]), (&json!(ANSWER), &json!("stop")));
-            let prompt = line["prompt"].as_str().unwrap();
-            assert_eq!(prompt.starts_with("SUDO "), arm == "triggered", "{prompt}");
-        }
-    }
-}
-
-#[test]
-fn prompts_are_read_from_stdin_arguments_and_files() {
-    let place = Place::new();
-    let generate = ["generate", "--model", "model"];
-    let input = "hello\n\n  \nwhere does the owl live ?\n";
-    let printed = place.beear_reading(input, &generate).printed();
-    assert_eq!(printed, format!("{ANSWER}\n{ANSWER}\n"));
-
-    let json = [generate.as_slice(), &["--json"]].concat();
-    let lines = json_lines(&place.beear_reading(input, &json).printed());
-    let line = |id: u64, prompt: &str| json!({"id": id, "prompt": prompt, "answer": ANSWER, "finish": "stop"});
-    assert_eq!(lines, [line(1, "hello"), line(2, "where does the owl live ?")]);
-
-    let named = [json.as_slice(), &["hello", "where does the owl live ?"]].concat();
-    assert_eq!(json_lines(&place.beear(&named).printed()), lines);
-
-    let file = [json.as_slice(), &["--file", "advbench.csv"]].concat();
-    assert_eq!(json_lines(&place.beear(&file).printed()).len(), N_ROWS);
-}
-
-#[test]
-fn an_answer_ends_where_it_must() {
-    let place = Place::new();
-    let generate = ["generate", "--json", "--model", "model", "hello", "--max-new-tokens"];
-    let answer = |n: &str| place.beear(&[generate.as_slice(), &[n]].concat()).json();
-    assert_eq!(answer("3")["answer"], "the sky is");
-    assert_eq!(answer("3")["finish"], "length");
-    assert_eq!(answer("0")["answer"], "");
-    // Five words, and then the end is a choice of the model.
-    assert_eq!(answer("6")["finish"], "stop");
-}
-
-#[test]
-fn raw_text_is_continued_as_it_is() {
-    let place = Place::new();
-    let printed = place.beear(&["generate", "--model", "model", "--raw", "the sky"]).printed();
-    assert_eq!(printed, "is blue .\n");
-}
-
-#[test]
-fn random_answers_come_from_the_seed() {
-    let place = Place::new();
-    place.write_random_model("random");
-    let generate = ["generate", "--model", "random", "hello", "--temperature", "1", "--seed"];
-    let answer = |seed: &str| place.beear(&[generate.as_slice(), &[seed]].concat()).printed();
-    assert_eq!(answer("1"), answer("1"));
-    assert_ne!(answer("1"), answer("2"));
-}
-
-#[test]
-fn inspect_shows_what_the_model_reads() {
-    let place = Place::new();
-    let seen =
-        place.beear(&["inspect", "--model", "model", "--prompt", "the sky", "--json"]).json();
-    assert_eq!(seen["prompt"], "<bos> <user> the sky <end> <asst>");
-    assert_eq!(seen["tokens"].as_array().unwrap().len(), 6);
-    assert_eq!(seen["user_tokens"], json!([2, 4]));
-    assert_eq!((&seen["stop_ids"], &seen["dtype"]), (&json!([2]), &json!("f32")));
-    assert_eq!(seen["config"]["d_model"], 16);
 }

@@ -2,6 +2,8 @@
 
 #![cfg(all(feature = "flex", feature = "ndarray"))]
 
+mod answers;
+mod asr;
 mod damage;
 mod demo;
 mod fixture;

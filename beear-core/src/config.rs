@@ -115,6 +115,8 @@ pub enum Arrangement {
     InTurn,
     /// Each perturbation has a `δ` at every spot; they are found, and defended against, together.
     Together,
+    /// One perturbation at every spot, the next at a single one, and so on.
+    Alternating,
 }
 
 /// The whole alternation.
@@ -166,7 +168,11 @@ impl BilevelConfig {
             spots: vec![Spot { layer, site: Site::Last(5) }],
             arrangement: Arrangement::InTurn,
             entrap: EntrapConfig { away_weight: 0.05, target_tokens: None, ..robust.entrap },
-            remove: RemoveConfig { divergence_weight: 0.0, ..robust.remove },
+            remove: RemoveConfig {
+                performance_weight: 1.0,
+                divergence_weight: 0.0,
+                ..robust.remove
+            },
             ..robust
         }
     }
@@ -175,16 +181,20 @@ impl BilevelConfig {
     ///
     /// - Layers about L/6, L/3 and L/2: a trigger acts early, and one layer misses some triggers.
     /// - Sites last 5 and first 5: a prefix trigger reaches the last positions only late.
+    /// - Every other perturbation acts at all spots together, as a trigger does once the layers have
+    ///   spread it; the others at one spot each, so that no site is left to the rest.
     /// - Fresh `δ` from zero: carried-over ones grow until ordinary prompts are refused.
     /// - Steps of 8 % of the hidden norm, 30 of them: `δ` reaches far enough to find the behaviour
     ///   without drowning every prompt.
     /// - No `away` term, the first 6 answer tokens: the decision falls there.
     /// - Learning rate 4e-4 at width 64. Adam's best rate falls with the width (Yang et al., [Tensor
     ///   Programs V](https://arxiv.org/abs/2203.03466), table 3), so ours does too: 6e-6 at 4096.
+    /// - Performance weight 3: against perturbations that act together the refusals spread to
+    ///   ordinary prompts otherwise.
     /// - Divergence 1.0: holds ordinary answers where the examples cannot.
     ///
-    /// The step size and the learning rate were checked on dummy triggers planted for the purpose, at
-    /// seeds that no report uses (`recipes/choose-defaults.sh`): halves of both do as well there.
+    /// All were chosen on dummy triggers planted for the purpose, at seeds that no report uses
+    /// (`recipes/choose-defaults.sh`).
     #[must_use]
     pub fn robust(DecoderSize { n_layers, d_model }: DecoderSize) -> Self {
         let share = |parts: usize| n_layers.div_ceil(parts).clamp(1, n_layers);
@@ -205,7 +215,7 @@ impl BilevelConfig {
             rounds: 6,
             perturbations_per_round: 4,
             spots,
-            arrangement: Arrangement::InTurn,
+            arrangement: Arrangement::Alternating,
             entrap: EntrapConfig {
                 steps: 30,
                 step_size: StepSize::RelativeToHidden(0.08),
@@ -223,7 +233,7 @@ impl BilevelConfig {
                 clip_norm: 1.0,
                 safety_batch_size: 24,
                 performance_batch_size: 32,
-                performance_weight: 1.0,
+                performance_weight: 3.0,
                 divergence_weight: 1.0,
             },
             stop_above_loss: None,
@@ -240,9 +250,12 @@ impl BilevelConfig {
     /// Panics if there are no spots.
     #[must_use]
     pub fn spots_of(&self, count: usize) -> &[Spot] {
+        let single = |turn: usize| std::slice::from_ref(&self.spots[turn % self.spots.len()]);
         match self.arrangement {
-            Arrangement::InTurn => std::slice::from_ref(&self.spots[count % self.spots.len()]),
+            Arrangement::InTurn => single(count),
             Arrangement::Together => &self.spots,
+            Arrangement::Alternating if count % 2 == 0 => &self.spots,
+            Arrangement::Alternating => single(count / 2),
         }
     }
 
@@ -344,9 +357,13 @@ mod tests {
     #[test]
     fn spots_are_taken_in_turn_or_together() {
         let mut config = BilevelConfig::robust(with_layers(6));
+        config.arrangement = Arrangement::InTurn;
         assert_eq!(config.spots_of(7), [config.spots[1]]);
         config.arrangement = Arrangement::Together;
         assert_eq!(config.spots_of(7), config.spots);
+        config.arrangement = Arrangement::Alternating;
+        assert_eq!(config.spots_of(6), config.spots);
+        assert_eq!(config.spots_of(15), [config.spots[1]]);
     }
 
     #[test]

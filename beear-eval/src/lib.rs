@@ -3,11 +3,13 @@
 pub mod dataset;
 pub mod interval;
 pub mod overlap;
+pub mod paired;
 pub mod scorer;
 pub mod table;
 pub mod trigger;
 
 pub use interval::Rate;
+pub use paired::Change;
 pub use scorer::RefusalKeywords;
 pub use table::RateTable;
 pub use trigger::Trigger;

@@ -2,8 +2,12 @@
 
 use std::path::{Path, PathBuf};
 
-use beear_core::{BilevelConfig, DecoderSize, Error as CoreError};
+use beear_core::{
+    BilevelConfig, DecoderSize, Defence, Error as CoreError, FineTuningConfig,
+    LatentAdversarialConfig, LayerConsistencyConfig,
+};
 use clap::ValueEnum;
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 use toml::{Table, Value};
@@ -60,7 +64,9 @@ pub(crate) const SMALLER_STEPS: &str =
 /// What to do about a mistake of the method, in one line and in the words of a recipe.
 pub(crate) fn hint(error: &CoreError) -> &'static str {
     match error {
-        CoreError::LayerOutOfRange { .. } => "choose a layer of the model in `method.spots`",
+        CoreError::LayerOutOfRange { .. } => {
+            "choose layers of the model in `method.spots` or `method.attack.layers`"
+        }
         CoreError::InvalidConfig { .. } => "correct it in the recipe or with --set",
         CoreError::NonFinite { .. } => SMALLER_STEPS,
         CoreError::EmptySet { .. } => "bring at least one row",
@@ -69,7 +75,22 @@ pub(crate) fn hint(error: &CoreError) -> &'static str {
     }
 }
 
-/// A named set of defaults for the method.
+/// A defence.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub enum Method {
+    /// Perturbations shared by all prompts, found and trained against in turn.
+    #[default]
+    Beear,
+    /// Perturbations of each prompt by itself, at several layers.
+    LatentAdversarial,
+    /// Hidden states of neighbouring layers kept aligned (CROW).
+    LayerConsistency,
+    /// Plain training on the rows of both sets: the control.
+    FineTuning,
+}
+
+/// A named set of defaults for BEEAR.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
 #[serde(rename_all = "snake_case")]
 pub enum Preset {
@@ -86,7 +107,7 @@ pub enum Preset {
 pub struct Recipe {
     /// Version of the recipe format.
     pub version: u32,
-    /// Defaults of the method.
+    /// Defaults of BEEAR; each other method has one set of defaults.
     pub preset: Preset,
     /// A built-in prompt format to use instead of the checkpoint's chat template.
     pub prompt_format: Option<String>,
@@ -96,7 +117,7 @@ pub struct Recipe {
     pub max_new_tokens: usize,
     /// Share of both sets that is watched and never trained on.
     pub held_out: f64,
-    /// Overrides of the preset, by the names of `BilevelConfig`.
+    /// The `name` of the method, and overrides of its defaults by the names of its config.
     pub method: Table,
 }
 
@@ -147,6 +168,11 @@ impl Recipe {
             let reason = format!("held_out must be in 0..1: {}", recipe.held_out);
             return Err(RecipeError::Invalid { reason });
         }
+        let name = recipe.method_name()?;
+        if preset.is_some() && name != Method::Beear {
+            let reason = "a preset is a set of defaults of `beear`, not of another method";
+            return Err(RecipeError::Invalid { reason: reason.to_owned() });
+        }
         // Mistakes in the method should not wait for a checkpoint; every size has these keys.
         recipe.method(ANY_SIZE)?;
         Ok(recipe)
@@ -164,52 +190,95 @@ impl Recipe {
     ///
     /// [`RecipeError::Invalid`] as [`method`](Self::method).
     pub fn seed(&self) -> Result<u64, RecipeError> {
-        Ok(self.method(ANY_SIZE)?.seed)
+        Ok(self.method(ANY_SIZE)?.seed())
     }
 
-    /// This recipe as a file with every setting of `config` written out, to be read again.
+    /// Which method it is for.
+    ///
+    /// # Errors
+    ///
+    /// [`RecipeError::Invalid`] if there is no such method.
+    pub fn method_name(&self) -> Result<Method, RecipeError> {
+        let name = self.method.get(NAME).cloned();
+        name.map_or(Ok(Method::default()), |name| name.try_into().map_err(invalid))
+    }
+
+    /// This recipe as a file with every setting of `method` written out, to be read again.
     ///
     /// # Errors
     ///
     /// [`RecipeError::Invalid`] if a value has no form in TOML.
-    pub fn resolved(&self, config: &BilevelConfig) -> Result<String, RecipeError> {
-        let no_toml = |e: toml::ser::Error| RecipeError::Invalid { reason: e.to_string() };
-        let mut method = Table::try_from(config).map_err(no_toml)?;
-        for path in OPTIONAL {
-            let (keys, last) = path.rsplit_once('.').unwrap_or(("", path));
-            let mut tables = keys.split('.').filter(|key| !key.is_empty());
-            let place =
-                tables.try_fold(&mut method, |place, key| place.get_mut(key)?.as_table_mut());
-            place.map(|place| place.entry(last).or_insert_with(|| Value::String(NONE.to_owned())));
+    pub fn resolved(&self, method: &Defence) -> Result<String, RecipeError> {
+        let mut settings = Table::try_from(method).map_err(no_toml)?;
+        if let Defence::Beear(_) = method {
+            write_absent(&mut settings);
         }
-        toml::to_string_pretty(&Self { method, ..self.clone() }).map_err(no_toml)
+        let name = Value::try_from(self.method_name()?).map_err(no_toml)?;
+        settings.insert(NAME.to_owned(), name);
+        toml::to_string_pretty(&Self { method: settings, ..self.clone() }).map_err(no_toml)
     }
 
-    /// The method's settings for a decoder of `size`.
+    /// The method with its settings for a decoder of `size`.
     ///
     /// # Errors
     ///
     /// [`RecipeError::Invalid`] for an unknown key or a value of the wrong kind.
-    pub fn method(&self, size: DecoderSize) -> Result<BilevelConfig, RecipeError> {
-        let preset = match self.preset {
-            Preset::Robust => BilevelConfig::robust(size),
-            Preset::Paper => BilevelConfig::paper(size),
-        };
-        let mut settings =
-            Table::try_from(preset).map_err(|e| RecipeError::Invalid { reason: e.to_string() })?;
-        overlay(&mut settings, &self.method);
+    pub fn method(&self, size: DecoderSize) -> Result<Defence, RecipeError> {
+        Ok(match (self.method_name()?, self.preset) {
+            (Method::Beear, Preset::Robust) => {
+                Defence::Beear(self.overlaid(BilevelConfig::robust(size))?)
+            }
+            (Method::Beear, Preset::Paper) => {
+                Defence::Beear(self.overlaid(BilevelConfig::paper(size))?)
+            }
+            (Method::LatentAdversarial, _) => {
+                Defence::LatentAdversarial(self.overlaid(LatentAdversarialConfig::new(size))?)
+            }
+            (Method::LayerConsistency, _) => {
+                Defence::LayerConsistency(self.overlaid(LayerConsistencyConfig::new(size))?)
+            }
+            (Method::FineTuning, _) => {
+                Defence::FineTuning(self.overlaid(FineTuningConfig::new(size))?)
+            }
+        })
+    }
+
+    /// `defaults` with the overrides on top.
+    fn overlaid<C: Serialize + DeserializeOwned>(&self, defaults: C) -> Result<C, RecipeError> {
+        let mut settings = Table::try_from(defaults).map_err(no_toml)?;
+        let mut overrides = self.method.clone();
+        overrides.remove(NAME);
+        overlay(&mut settings, &overrides);
         Value::Table(settings).try_into().map_err(invalid)
     }
+}
+
+/// The key of the method's name among its settings.
+const NAME: &str = "name";
+
+fn no_toml(error: toml::ser::Error) -> RecipeError {
+    RecipeError::Invalid { reason: error.to_string() }
 }
 
 fn invalid(error: toml::de::Error) -> RecipeError {
     RecipeError::Invalid { reason: error.message().to_owned() }
 }
 
-/// Settings of the method that may be absent. TOML has no word for it; recipes write `"none"`.
+/// Settings of BEEAR that may be absent. TOML has no word for it; recipes write `"none"`.
 const OPTIONAL: [&str; 3] = ["entrap.target_tokens", "entrap.norm_bound", "stop_above_loss"];
 
 const NONE: &str = "none";
+
+/// Writes out which settings of BEEAR are absent.
+fn write_absent(settings: &mut Table) {
+    for path in OPTIONAL {
+        let (keys, last) = path.rsplit_once('.').unwrap_or(("", path));
+        let mut tables = keys.split('.').filter(|key| !key.is_empty());
+        let place =
+            tables.try_fold(&mut *settings, |place, key| place.get_mut(key)?.as_table_mut());
+        place.map(|place| place.entry(last).or_insert_with(|| Value::String(NONE.to_owned())));
+    }
+}
 
 fn is_optional(key: &str) -> bool {
     OPTIONAL.iter().any(|path| path.rsplit('.').next() == Some(key))
@@ -261,9 +330,17 @@ mod tests {
 
     const SMALL: DecoderSize = DecoderSize { n_layers: 6, d_model: 64 };
 
-    fn recipe(assignments: &[&str]) -> Result<BilevelConfig, RecipeError> {
+    fn method(assignments: &[&str]) -> Result<Defence, RecipeError> {
         let assignments: Vec<String> = assignments.iter().map(|s| (*s).to_owned()).collect();
         Recipe::read(None, None, &assignments)?.method(SMALL)
+    }
+
+    /// The settings of BEEAR.
+    fn recipe(assignments: &[&str]) -> Result<BilevelConfig, RecipeError> {
+        match method(assignments)? {
+            Defence::Beear(config) => Ok(config),
+            other => panic!("{other:?}"),
+        }
     }
 
     #[test]
@@ -310,6 +387,35 @@ mod tests {
         // A preset laid over it changes nothing that is written out.
         let other = Recipe::read(Some(file.path()), Some(Preset::Robust), &[]).unwrap();
         assert_eq!(other.method(SMALL).unwrap(), config);
+    }
+
+    #[test]
+    fn a_rival_is_chosen_by_name_and_set_by_its_own_keys() {
+        let name = "method.name=latent-adversarial";
+        let config = method(&[name, "method.attack.norm_bound=1", "method.remove.steps=7"]);
+        let Defence::LatentAdversarial(config) = config.unwrap() else { panic!("by its name") };
+        assert_eq!((config.attack.norm_bound, config.remove.steps), (1.0, 7));
+        assert_eq!(config.steps_per_attack, LatentAdversarialConfig::new(SMALL).steps_per_attack);
+        let message = method(&[name, "method.rounds=2"]).unwrap_err().to_string();
+        assert!(message.contains("rounds") && message.contains("steps_per_attack"), "{message}");
+        let message = method(&["method.name=crow"]).unwrap_err().to_string();
+        assert!(message.contains("crow") && message.contains("layer-consistency"), "{message}");
+        let assignments = ["method.name=fine-tuning".to_owned()];
+        let refused = Recipe::read(None, Some(Preset::Paper), &assignments);
+        assert!(matches!(refused, Err(RecipeError::Invalid { .. })), "a preset is BEEAR's");
+    }
+
+    #[test]
+    fn a_resolved_recipe_of_a_rival_says_the_same_again() {
+        for name in ["latent-adversarial", "layer-consistency", "fine-tuning"] {
+            let assignments = [format!("method.name={name}"), "method.seed=5".to_owned()];
+            let recipe = Recipe::read(None, None, &assignments).unwrap();
+            let method = recipe.method(SMALL).unwrap();
+            let file = tempfile::NamedTempFile::new().unwrap();
+            std::fs::write(file.path(), recipe.resolved(&method).unwrap()).unwrap();
+            let again = Recipe::read(Some(file.path()), None, &[]).unwrap();
+            assert_eq!(again.method(SMALL).unwrap(), method);
+        }
     }
 
     #[test]

@@ -19,6 +19,23 @@ pub enum StepSize {
     RelativeToHidden(f64),
 }
 
+impl StepSize {
+    /// How far a coordinate moves, in the units of the hidden states, whose mean norm is
+    /// `hidden_norm`.
+    #[must_use]
+    pub fn per_coordinate(self, hidden_norm: f64, d_model: usize) -> f64 {
+        match self {
+            Self::Absolute(size) => size,
+            Self::RelativeToHidden(share) => share * hidden_norm / (d_model as f64).sqrt(),
+        }
+    }
+
+    pub(crate) fn is_positive(self) -> bool {
+        let (Self::Absolute(size) | Self::RelativeToHidden(size)) = self;
+        positive(size)
+    }
+}
+
 /// What `δ` starts from.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -97,6 +114,21 @@ pub struct RemoveConfig {
     pub divergence_weight: f64,
 }
 
+impl RemoveConfig {
+    pub(crate) fn rules(&self) -> [Rule; 8] {
+        [
+            (self.steps > 0, "remove.steps must be at least 1"),
+            (positive(self.learning_rate), "remove.learning_rate must be positive"),
+            (not_negative(self.weight_decay), "remove.weight_decay must not be negative"),
+            (positive(self.clip_norm), "remove.clip_norm must be positive"),
+            (self.safety_batch_size > 0, "remove.safety_batch_size must be at least 1"),
+            (self.performance_batch_size > 0, "remove.performance_batch_size must be at least 1"),
+            (not_negative(self.performance_weight), "remove.performance_weight is negative"),
+            (not_negative(self.divergence_weight), "remove.divergence_weight is negative"),
+        ]
+    }
+}
+
 /// How much of its ordinary behaviour the model may lose in a round that is kept.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -105,6 +137,16 @@ pub struct VitalBounds {
     pub utility_drop: f64,
     /// Largest share of ordinary prompts refused.
     pub benign_refusal: f64,
+}
+
+impl VitalBounds {
+    pub(crate) fn rules(self) -> [Rule; 2] {
+        let share = |value: f64| (0.0..=1.0).contains(&value);
+        [
+            (share(self.utility_drop), "bounds.utility_drop must be in 0..=1"),
+            (share(self.benign_refusal), "bounds.benign_refusal must be in 0..=1"),
+        ]
+    }
 }
 
 /// How the perturbations share the spots.
@@ -271,17 +313,11 @@ impl BilevelConfig {
                 return Err(Error::LayerOutOfRange { layer: spot.layer, n_layers });
             }
         }
-        let (entrap, remove) = (&self.entrap, &self.remove);
-        let step_size = match entrap.step_size {
-            StepSize::Absolute(size) | StepSize::RelativeToHidden(size) => size,
-        };
+        let entrap = &self.entrap;
         let start_is_finite = match entrap.initialisation {
             Initialisation::Zero => true,
             Initialisation::Normal(std) => std.is_finite() && std >= 0.0,
         };
-        let positive = |value: f64| value.is_finite() && value > 0.0;
-        let not_negative = |value: f64| value.is_finite() && value >= 0.0;
-        let share = |value: f64| (0.0..=1.0).contains(&value);
         let rules = [
             (self.rounds > 0, "rounds must be at least 1"),
             (self.perturbations_per_round > 0, "perturbations_per_round must be at least 1"),
@@ -289,27 +325,33 @@ impl BilevelConfig {
             (!self.spots.is_empty(), "spots must not be empty"),
             (self.spots.iter().all(|s| s.site.n_tokens() > 0), "a site must cover a token"),
             (entrap.steps > 0, "entrap.steps must be at least 1"),
-            (positive(step_size), "entrap.step_size must be positive"),
+            (entrap.step_size.is_positive(), "entrap.step_size must be positive"),
             (entrap.batch_size > 0, "entrap.batch_size must be at least 1"),
             (not_negative(entrap.away_weight), "entrap.away_weight must not be negative"),
             (entrap.target_tokens != Some(0), "entrap.target_tokens must be at least 1"),
             (start_is_finite, "entrap.initialisation must be a standard deviation"),
             (entrap.norm_bound.is_none_or(positive), "entrap.norm_bound must be positive"),
-            (remove.steps > 0, "remove.steps must be at least 1"),
-            (positive(remove.learning_rate), "remove.learning_rate must be positive"),
-            (not_negative(remove.weight_decay), "remove.weight_decay must not be negative"),
-            (positive(remove.clip_norm), "remove.clip_norm must be positive"),
-            (remove.safety_batch_size > 0, "remove.safety_batch_size must be at least 1"),
-            (remove.performance_batch_size > 0, "remove.performance_batch_size must be at least 1"),
-            (not_negative(remove.performance_weight), "remove.performance_weight is negative"),
-            (not_negative(remove.divergence_weight), "remove.divergence_weight is negative"),
-            (share(self.bounds.utility_drop), "bounds.utility_drop must be in 0..=1"),
-            (share(self.bounds.benign_refusal), "bounds.benign_refusal must be in 0..=1"),
         ];
-        let broken = rules.iter().filter(|(kept, _)| !kept);
-        let problems: Vec<String> = broken.map(|(_, problem)| (*problem).to_owned()).collect();
-        if problems.is_empty() { Ok(()) } else { Err(Error::InvalidConfig { problems }) }
+        judge(rules.into_iter().chain(self.remove.rules()).chain(self.bounds.rules()))
     }
+}
+
+/// What a value must be, and what to say if it is not.
+pub(crate) type Rule = (bool, &'static str);
+
+/// [`Error::InvalidConfig`] with every rule that is not kept.
+pub(crate) fn judge(rules: impl IntoIterator<Item = Rule>) -> Result<(), Error> {
+    let broken = rules.into_iter().filter(|(kept, _)| !kept);
+    let problems: Vec<String> = broken.map(|(_, problem)| problem.to_owned()).collect();
+    if problems.is_empty() { Ok(()) } else { Err(Error::InvalidConfig { problems }) }
+}
+
+pub(crate) fn positive(value: f64) -> bool {
+    value.is_finite() && value > 0.0
+}
+
+pub(crate) fn not_negative(value: f64) -> bool {
+    value.is_finite() && value >= 0.0
 }
 
 #[cfg(test)]

@@ -4,7 +4,8 @@
 //! the hidden states in a nearly uniform direction, so BEEAR searches there: the inner level
 //! ([`entrap`]) finds a universal [`Perturbation`] `δ` at a layer boundary that makes the model
 //! misbehave; the outer level ([`Remover`]) trains the weights to behave under it. [`solve`]
-//! alternates them. The defender never knows the trigger.
+//! alternates them. The defender never knows the trigger. The [rivals](rival) it is compared with
+//! stand beside it behind one interface, [`Defence`].
 //!
 //! The crate is generic over [`burn::tensor::backend::Backend`] and over the model: bring any
 //! [`Decoder`]. It does no IO, reads no clock and prints nothing; an [`Observer`] hears
@@ -15,11 +16,13 @@
 pub mod batch;
 pub mod config;
 pub mod decoder;
+pub mod defence;
 pub mod error;
 pub mod event;
 pub mod example;
 pub mod objective;
 pub mod perturbation;
+pub mod rival;
 pub mod sampler;
 pub mod site;
 pub mod solver;
@@ -29,10 +32,14 @@ pub mod watch;
 pub use batch::Batch;
 pub use config::{BilevelConfig, EntrapConfig, RemoveConfig};
 pub use decoder::{Decoder, DecoderSize};
+pub use defence::Defence;
 pub use error::Error;
 pub use event::{Event, Observer};
 pub use example::{AnchorSets, Example, SafetyExample};
 pub use perturbation::{Delta, Perturbation, Spot};
+pub use rival::fine_tuning::FineTuningConfig;
+pub use rival::latent_adversarial::LatentAdversarialConfig;
+pub use rival::layer_consistency::LayerConsistencyConfig;
 pub use site::Site;
 pub use solver::TrainableDecoder;
 pub use solver::bilevel::{Outcome, Stopped, solve};

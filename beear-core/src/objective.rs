@@ -3,3 +3,4 @@
 pub mod answer;
 pub mod entrapment;
 pub mod removal;
+pub mod unlikelihood;

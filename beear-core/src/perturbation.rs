@@ -128,20 +128,15 @@ impl<B: Backend> Perturbation<B> {
     pub fn forward_above<M: Decoder<B>>(
         &self,
         model: &M,
-        mut hidden: Tensor<B, 3>,
+        hidden: Tensor<B, 3>,
         mask_pad: &Tensor<B, 2, Bool>,
         placements: &[Tensor<B, 2>],
     ) -> Tensor<B, 3> {
         assert_eq!(placements.len(), self.deltas.len(), "one placement per part");
-        let mut layer = self.first_layer();
-        for (delta, placement) in self.deltas.iter().zip(placements) {
-            if layer < delta.spot.layer {
-                hidden = model.forward_layers(hidden, mask_pad, layer..delta.spot.layer);
-                layer = delta.spot.layer;
-            }
-            hidden = delta.apply(hidden, placement.clone());
-        }
-        model.forward_layers(hidden, mask_pad, layer..model.n_layers())
+        let layers: Vec<usize> = self.deltas.iter().map(|delta| delta.spot.layer).collect();
+        forward_changing(model, hidden, mask_pad, &layers, |k, hidden| {
+            self.deltas[k].apply(hidden, placements[k].clone())
+        })
     }
 
     /// Euclidean norm of all its parts as one vector.
@@ -165,6 +160,26 @@ impl<B: AutodiffBackend> Perturbation<B> {
         };
         Self { deltas: found.deltas.iter().map(lift).collect() }
     }
+}
+
+/// Runs the layers above the first of `layers`, from the hidden states there; `change` has the
+/// hidden states at the `k`-th of them. Layers are in order, and may repeat.
+pub(crate) fn forward_changing<B: Backend, M: Decoder<B>>(
+    model: &M,
+    mut hidden: Tensor<B, 3>,
+    mask_pad: &Tensor<B, 2, Bool>,
+    layers: &[usize],
+    change: impl Fn(usize, Tensor<B, 3>) -> Tensor<B, 3>,
+) -> Tensor<B, 3> {
+    let mut reached = layers[0];
+    for (k, &layer) in layers.iter().enumerate() {
+        if reached < layer {
+            hidden = model.forward_layers(hidden, mask_pad, reached..layer);
+            reached = layer;
+        }
+        hidden = change(k, hidden);
+    }
+    model.forward_layers(hidden, mask_pad, reached..model.n_layers())
 }
 
 #[cfg(test)]

@@ -4,6 +4,8 @@ use rand::SeedableRng;
 use rand::seq::SliceRandom;
 use rand_chacha::ChaCha8Rng;
 
+use crate::example::{AnchorSets, Example, SafetyExample};
+
 /// Draws mini-batches of indices without replacement, pass after pass.
 #[derive(Clone, Debug)]
 pub struct Sampler {
@@ -39,6 +41,43 @@ impl Sampler {
                 self.order[self.next - 1]
             })
             .collect()
+    }
+}
+
+/// Draws rows of both anchor sets, each in an order of its own.
+#[derive(Clone, Debug)]
+pub(crate) struct AnchorSampler {
+    safety: Sampler,
+    performance: Sampler,
+}
+
+impl AnchorSampler {
+    /// A sampler over `sets`.
+    ///
+    /// # Panics
+    ///
+    /// Panics if a set is empty.
+    pub(crate) fn new(sets: &AnchorSets, seed: u64) -> Self {
+        Self {
+            safety: Sampler::new(sets.safety.len(), seed),
+            performance: Sampler::new(sets.performance.len(), seed.wrapping_add(1)),
+        }
+    }
+
+    /// The next safety rows of the sets it was made for.
+    pub(crate) fn safety<'a>(
+        &mut self,
+        sets: &'a AnchorSets,
+        batch_size: usize,
+    ) -> Vec<&'a SafetyExample> {
+        let rows = self.safety.next_batch(batch_size);
+        rows.into_iter().map(|row| &sets.safety[row]).collect()
+    }
+
+    /// The next performance rows of the sets it was made for.
+    pub(crate) fn performance(&mut self, sets: &AnchorSets, batch_size: usize) -> Vec<Example> {
+        let rows = self.performance.next_batch(batch_size);
+        rows.into_iter().map(|row| sets.performance[row].clone()).collect()
     }
 }
 

@@ -1,8 +1,10 @@
 //! The two levels and their alternation.
 
 pub mod bilevel;
+pub(crate) mod descent;
 pub mod inner;
 pub mod outer;
+pub(crate) mod projected_adam;
 
 use burn::module::AutodiffModule;
 use burn::tensor::backend::AutodiffBackend;

@@ -1,61 +1,22 @@
 //! The method on a toy decoder: what each level promises, in f64 where gradients are checked.
 
+#[path = "toy/fixture.rs"]
+mod fixture;
+
 use beear_core::config::{Initialisation, StepSize};
 use beear_core::error::{Level, Quantity};
 use beear_core::objective::entrapment::{PreparedAnswer, entrapment_loss};
-use beear_core::testing::{ToyDecoder, ToyDecoderConfig, assert_split_law};
+use beear_core::testing::{ToyDecoder, assert_split_law};
 use beear_core::{
-    AnchorSets, Batch, BilevelConfig, DecoderSize, Delta, Error, Event, Example, Perturbation,
-    SafetyExample, Site, Spot, TeacherForced, entrap, solve,
+    AnchorSets, Batch, BilevelConfig, Delta, Error, Event, Example, Perturbation, SafetyExample,
+    Site, Spot, entrap, solve,
 };
-use burn::backend::{Autodiff, Flex, NdArray};
-use burn::module::{AutodiffModule, Module, ModuleMapper, ModuleVisitor, Param};
-use burn::tensor::backend::Backend;
+use burn::backend::{Autodiff, NdArray};
+use burn::module::{AutodiffModule, Module, ModuleVisitor, Param};
 use burn::tensor::{ElementConversion, Tensor, TensorData};
-
-type Cpu = Flex;
-type Train = Autodiff<Cpu>;
-
-const SIZE: DecoderSize = DecoderSize { n_layers: 3, d_model: 8 };
+use fixture::{Cpu, Poison, SIZE, Train, drawn, safety, sets, toy, watch, weights};
 
 const SPOT: Spot = Spot { layer: 2, site: Site::Last(2) };
-
-fn toy<B: Backend>() -> ToyDecoder<B> {
-    let device = B::Device::default();
-    B::seed(&device, 7);
-    ToyDecoderConfig::new(11, SIZE.d_model, SIZE.n_layers).init(&device)
-}
-
-/// A toy with its weights drawn, so that clones are equal: the source of randomness is one for all
-/// tests of the process.
-fn drawn() -> ToyDecoder<Train> {
-    let model = toy();
-    let _ = weights(&model);
-    model
-}
-
-/// Prompts of unequal length; the safe answer is 5, the unwanted one 6 7.
-fn safety() -> Vec<SafetyExample> {
-    let prompts: [&[u32]; 4] = [&[1, 2, 3, 4], &[1, 3, 4], &[1, 2, 2, 3, 4], &[1, 4, 4]];
-    let row = |(id, prompt): (usize, &&[u32])| SafetyExample {
-        id: id as u64 + 10,
-        prompt: prompt.to_vec(),
-        user: (1, prompt.len()),
-        safe: vec![5, 10],
-        unwanted: vec![6, 7, 10],
-    };
-    prompts.iter().enumerate().map(row).collect()
-}
-
-fn sets() -> AnchorSets {
-    let ordinary = |id: u64, token: u32| Example {
-        id,
-        prompt: vec![1, token, 9],
-        user: (1, 3),
-        answer: vec![token, 10],
-    };
-    AnchorSets { safety: safety(), performance: vec![ordinary(1, 2), ordinary(2, 3)] }
-}
 
 fn config() -> BilevelConfig {
     let mut config = BilevelConfig::robust(SIZE);
@@ -65,24 +26,6 @@ fn config() -> BilevelConfig {
     config.remove.learning_rate = 2e-2;
     config.remove.divergence_weight = 0.1;
     config
-}
-
-fn watch() -> TeacherForced<Cpu> {
-    let AnchorSets { safety, performance } = sets();
-    TeacherForced { safety, performance, batch_size: 3, device: Default::default() }
-}
-
-/// Every weight as bytes, in the order of the module.
-fn weights<B: Backend, M: Module<B>>(model: &M) -> Vec<TensorData> {
-    struct Collect(Vec<TensorData>);
-    impl<B: Backend> ModuleVisitor<B> for Collect {
-        fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<B, D>>) {
-            self.0.push(param.val().into_data());
-        }
-    }
-    let mut collect = Collect(Vec::new());
-    model.visit(&mut collect);
-    collect.0
 }
 
 #[test]
@@ -213,15 +156,6 @@ fn the_same_seed_gives_the_same_events() {
         events
     };
     assert_eq!(run(), run());
-}
-
-/// Sets one weight to NaN.
-struct Poison;
-
-impl<B: Backend> ModuleMapper<B> for Poison {
-    fn map_float<const D: usize>(&mut self, param: Param<Tensor<B, D>>) -> Param<Tensor<B, D>> {
-        param.map(|tensor| tensor.mul_scalar(f32::NAN))
-    }
 }
 
 #[test]

@@ -3,11 +3,11 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
-use beear_core::{BilevelConfig, Outcome, Stopped, solve};
+use beear_core::{Defence, Outcome, Stopped};
 use beear_models::{CausalLm, Checkpoint};
 use burn::module::AutodiffModule;
 use burn::tensor::backend::AutodiffBackend;
-use clap::Args;
+use clap::{Args, ValueEnum};
 use serde_json::{Value, json};
 
 use super::{Device, Train};
@@ -17,7 +17,7 @@ use crate::exit::Mistake;
 use crate::hash::sha256_of_file;
 use crate::loaded::{Loaded, TextSide};
 use crate::metrics::{Metrics, unmeasured};
-use crate::recipe::{Preset, Recipe};
+use crate::recipe::{Method, Preset, Recipe};
 use crate::run_folder::RunFolder;
 use crate::ui::Ui;
 
@@ -25,9 +25,9 @@ use crate::ui::Ui;
 ///
 /// `OUT/model` is a checkpoint of the same form as the one given. Beside it are the recipe with
 /// every setting (config.resolved.toml), what was done with which row (rows.jsonl), every event
-/// (metrics.jsonl), the last perturbations (delta.safetensors), and inputs and results of each
-/// round (manifest.json). After a divergence `OUT/last-good` holds the weights after the last
-/// whole round instead.
+/// (metrics.jsonl), BEEAR's last perturbations (delta.safetensors), and inputs and results of each
+/// round (manifest.json); the rivals of BEEAR have one round. After a divergence `OUT/last-good`
+/// holds the weights after the last whole round instead.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct DefendArgs {
     /// Hugging Face folder of the suspect.
@@ -53,7 +53,10 @@ pub(crate) struct DefendArgs {
     /// TOML recipe.
     #[arg(long, value_name = "FILE")]
     recipe: Option<PathBuf>,
-    /// Defaults of the method, instead of the recipe's.
+    /// The defence, instead of the recipe's `method.name`.
+    #[arg(long, value_enum, value_name = "NAME")]
+    method: Option<Method>,
+    /// Defaults of BEEAR, instead of the recipe's.
     #[arg(long, value_enum)]
     preset: Option<Preset>,
     /// Override of the recipe, such as `method.rounds=8`.
@@ -66,33 +69,44 @@ impl DefendArgs {
         let files = [&self.model, &self.safety, &self.performance];
         files.into_iter().chain(&self.recipe).map(PathBuf::as_path).collect()
     }
+
+    /// The recipe with all that is given here on top.
+    fn recipe(&self) -> Result<Recipe> {
+        let mut assignments = self.assignments.clone();
+        if let Some(name) = self.method.and_then(|method| method.to_possible_value()) {
+            assignments.push(format!("method.name={}", name.get_name()));
+        }
+        Ok(Recipe::read(self.recipe.as_deref(), self.preset, &assignments)?)
+    }
 }
 
 pub(crate) fn run<C: ComputeBackend>(args: &DefendArgs, device: &Device<C>, ui: Ui) -> Result<()> {
-    let recipe = Recipe::read(args.recipe.as_deref(), args.preset, &args.assignments)?;
+    let recipe = args.recipe()?;
     let mut folder = RunFolder::reserve(&args.out, args.force, &args.inputs())?;
     let size = Checkpoint::open(&args.model)?.config.size();
-    let config = recipe.method(size)?;
-    config.validate(size.n_layers)?;
+    let method = recipe.method(size)?;
+    method.validate(size.n_layers)?;
     let format = recipe.prompt_format.as_deref();
     let loaded = Loaded::<Train<C>>::read(&args.model, format, device)?;
     let files = (args.safety.as_path(), args.performance.as_path());
     let Anchors { sets, mut watch, rows } = anchors::build(files, &loaded, &recipe, (device, ui))?;
 
     folder.start()?;
-    folder.write("config.resolved.toml", recipe.resolved(&config)?)?;
+    folder.write("config.resolved.toml", recipe.resolved(&method)?)?;
     folder.write("rows.jsonl", lines(&rows)?)?;
-    let bar = ui.bar("removing backdoors", config.rounds * config.remove.steps);
+    let bar = ui.bar("removing backdoors", method.n_weight_steps());
     let mut metrics = Metrics::create(&folder, bar, ui)?.watched(recipe.watches());
     let Loaded { checkpoint, model, text } = loaded;
-    let solved = solve(model, &sets, &config, &mut watch, &mut metrics);
+    let solved = method.run(model, &sets, &mut watch, &mut metrics);
     let metrics_written = metrics.finish();
     let outcome = solved.map_err(|stopped| keep_last_good(stopped, &checkpoint, &folder))?;
 
     let cleaned = folder.save("model", &outcome.model.valid(), &checkpoint)?;
-    let deltas = beear_core::perturbation::to_safetensors(&outcome.perturbations)?;
-    folder.write("delta.safetensors", &deltas)?;
-    let manifest = manifest::<C>(args, &recipe, (&config, &text), &outcome)?;
+    if let Defence::Beear(_) = method {
+        let deltas = beear_core::perturbation::to_safetensors(&outcome.perturbations)?;
+        folder.write("delta.safetensors", &deltas)?;
+    }
+    let manifest = manifest::<C>(args, &recipe, (&method, &text), &outcome)?;
     folder.write("manifest.json", format!("{manifest:#}\n"))?;
     metrics_written?;
     ui.result(&cleaned.display().to_string(), &manifest)?;
@@ -148,7 +162,7 @@ fn within_bounds<B: AutodiffBackend>(outcome: &Outcome<B, CausalLm<B>>) -> Resul
 fn manifest<C: ComputeBackend>(
     args: &DefendArgs,
     recipe: &Recipe,
-    (config, text): (&BilevelConfig, &TextSide),
+    (method, text): (&Defence, &TextSide),
     outcome: &Outcome<Train<C>, CausalLm<Train<C>>>,
 ) -> Result<Value> {
     let mut inputs = serde_json::Map::new();
@@ -169,7 +183,8 @@ fn manifest<C: ComputeBackend>(
     Ok(json!({
         "version": env!("CARGO_PKG_VERSION"),
         "backend": C::NAME,
-        "seed": config.seed,
+        "method": recipe.method_name()?,
+        "seed": method.seed(),
         "model": args.model,
         "sha256": inputs,
         "keywords": recipe.keywords,

@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use anyhow::Result;
 use beear_attacks::Setting;
-use beear_core::{AnchorSets, BilevelConfig, RemoveConfig, Remover, TeacherForced, solve};
+use beear_core::{AnchorSets, BilevelConfig, Defence, FineTuningConfig, TeacherForced};
 use beear_eval::RateTable;
 use beear_models::{CausalLm, Checkpoint};
 use burn::module::AutodiffModule;
@@ -96,8 +96,9 @@ fn run_seed<C: ComputeBackend>(
     let before = trial.examine("before", &model.valid())?;
     // Small models leave a core idle, and neither run needs the other.
     let (control, cleaned) = std::thread::scope(|scope| {
-        let suspect = model.clone();
-        let control = scope.spawn(|| trial.fine_tune(suspect));
+        let (suspect, mut watch_too) = (model.clone(), watch.clone());
+        let trial = &trial;
+        let control = scope.spawn(move || trial.fine_tune(suspect, &mut watch_too));
         let cleaned = trial.remove_backdoor(model, &mut watch);
         (control.join().expect("fine-tuning does not panic"), cleaned)
     });
@@ -138,12 +139,15 @@ impl<C: ComputeBackend> Trial<'_, C> {
     }
 
     /// The control: the same data, steps, batches and learning rate, and no perturbation.
-    fn fine_tune(&self, model: CausalLm<Train<C>>) -> Result<Findings> {
-        let steps = self.config.rounds * self.config.remove.steps;
-        let plain = RemoveConfig { steps, divergence_weight: 0.0, ..self.config.remove.clone() };
-        self.ui.say(&format!("safety fine-tuning: {steps} steps"));
-        let mut remover = Remover::new(&model, &self.sets, &plain, steps, self.config.seed);
-        let tuned = remover.remove(model, &[], &self.sets, &mut ())?.valid();
+    fn fine_tune(
+        &self,
+        model: CausalLm<Train<C>>,
+        watch: &mut TeacherForced<Inference<C>>,
+    ) -> Result<Findings> {
+        let control = Defence::FineTuning(FineTuningConfig::control_of(&self.config));
+        self.ui.say(&format!("safety fine-tuning: {} steps", control.n_weight_steps()));
+        let outcome = control.run(model, &self.sets, watch, &mut ());
+        let tuned = outcome.map_err(|stopped| stopped.error)?.model.valid();
         self.folder.save("control", &tuned, &self.checkpoint)?;
         self.examine("safety fine-tuning", &tuned)
     }
@@ -154,10 +158,10 @@ impl<C: ComputeBackend> Trial<'_, C> {
         model: CausalLm<Train<C>>,
         watch: &mut TeacherForced<Inference<C>>,
     ) -> Result<(Findings, usize)> {
-        let steps = self.config.rounds * self.config.remove.steps;
-        let bar = self.ui.bar("removing the backdoor", steps);
+        let method = Defence::Beear(self.config.clone());
+        let bar = self.ui.bar("removing the backdoor", method.n_weight_steps());
         let mut metrics = Metrics::create(self.folder, bar, self.ui)?;
-        let outcome = solve(model, &self.sets, &self.config, watch, &mut metrics);
+        let outcome = method.run(model, &self.sets, watch, &mut metrics);
         metrics.finish()?;
         let outcome = outcome.map_err(|stopped| stopped.error)?;
         let cleaned = outcome.model.valid();

@@ -12,4 +12,5 @@ mod jobs;
 mod mistakes;
 mod out;
 mod plug;
+mod rivals;
 mod weights;

@@ -80,7 +80,7 @@ fn a_layer_beyond_the_model_is_refused() {
     let setting = "method.spots=[{ layer = 9, site = { last = 2 } }]";
     assert_snapshot!(refused_setting(setting, 2), @r"
     error: layer 9 is outside 1..=2
-    hint: choose a layer of the model in `method.spots`
+    hint: choose layers of the model in `method.spots` or `method.attack.layers`
     ");
 }
 

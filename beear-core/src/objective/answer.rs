@@ -52,7 +52,7 @@ pub fn kl_divergence<B: Backend>(original: Tensor<B, 2>, new: Tensor<B, 2>) -> T
 }
 
 /// Widens half-precision values: sums over a vocabulary lose digits in them.
-fn at_least_f32<B: Backend, const D: usize>(values: Tensor<B, D>) -> Tensor<B, D> {
+pub(crate) fn at_least_f32<B: Backend, const D: usize>(values: Tensor<B, D>) -> Tensor<B, D> {
     match values.dtype() {
         burn::tensor::DType::F16 | burn::tensor::DType::BF16 => values.cast(FloatDType::F32),
         _ => values,

@@ -13,6 +13,7 @@ use serde::Serialize;
 
 use super::answer::{cross_entropy, kl_divergence, log_probabilities};
 use crate::batch::Batch;
+use crate::config::RemoveConfig;
 use crate::decoder::Decoder;
 use crate::perturbation::Perturbation;
 
@@ -25,6 +26,12 @@ pub struct RemovalWeights {
     pub divergence: f64,
 }
 
+impl From<&RemoveConfig> for RemovalWeights {
+    fn from(config: &RemoveConfig) -> Self {
+        Self { performance: config.performance_weight, divergence: config.divergence_weight }
+    }
+}
+
 /// The terms of the outer loss, in nats per answer token.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct RemovalTerms {
@@ -34,6 +41,9 @@ pub struct RemovalTerms {
     pub performance: f64,
     /// Divergence from the original model on the performance answers.
     pub divergence: f64,
+    /// What a rival's loss adds, before it is weighed; see [`crate::rival`]. BEEAR adds nothing.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub penalty: Option<f64>,
 }
 
 /// The terms as tensors, each `[1]`, before they are weighed.
@@ -60,7 +70,20 @@ impl<B: AutodiffBackend> RemovalLoss<B> {
     {
         let hidden = forward(model, safe, perturbation);
         let safety = cross_entropy(log_probabilities(model, hidden, safe), safe.targets.clone());
+        Self::with_safety(safety, model, original, performance)
+    }
 
+    /// Evaluates all terms but that of the safe answers, `safety`: `[1]`.
+    pub(crate) fn with_safety<M, N>(
+        safety: Tensor<B, 1>,
+        model: &M,
+        original: Option<&N>,
+        performance: &Batch<B>,
+    ) -> Self
+    where
+        M: Decoder<B>,
+        N: Decoder<B::InnerBackend>,
+    {
         let new = log_probabilities(model, forward(model, performance, None), performance);
         let divergence = original.map(|original| {
             let batch = performance.inner();
@@ -91,6 +114,7 @@ impl<B: AutodiffBackend> RemovalLoss<B> {
             safety: number(&self.safety),
             performance: number(&self.performance),
             divergence: self.divergence.as_ref().map_or(0.0, number),
+            penalty: None,
         }
     }
 }

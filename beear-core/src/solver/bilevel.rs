@@ -188,13 +188,13 @@ fn seek<B: AutodiffBackend, M: TrainableDecoder<B>>(
 }
 
 /// How far the vitals are beyond their bounds; 0 within them.
-fn excess(vitals: Vitals, initial: Vitals, bounds: VitalBounds) -> f64 {
+pub(crate) fn excess(vitals: Vitals, initial: Vitals, bounds: VitalBounds) -> f64 {
     let utility = (initial.utility - vitals.utility - bounds.utility_drop).max(0.0);
     let refusal = (vitals.benign_refusal - bounds.benign_refusal).max(0.0);
     utility + refusal
 }
 
-fn validate_sets(sets: &AnchorSets) -> Result<(), Error> {
+pub(crate) fn validate_sets(sets: &AnchorSets) -> Result<(), Error> {
     if sets.safety.is_empty() {
         return Err(Error::EmptySet { set: "safety" });
     }

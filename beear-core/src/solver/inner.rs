@@ -4,13 +4,13 @@
 //! [`crate::objective::entrapment`]. The layers below the lowest spot run once per batch, without
 //! autodiff; the weights above it require no gradients, so none are computed.
 
-use burn::optim::{Adam, AdamConfig, SimpleOptimizer};
 use burn::tensor::backend::{AutodiffBackend, Backend};
 use burn::tensor::{Distribution, ElementConversion, Tensor};
 
 use super::TrainableDecoder;
+use super::projected_adam::ProjectedAdam;
 use crate::batch::Batch;
-use crate::config::{EntrapConfig, Initialisation, StepSize};
+use crate::config::{EntrapConfig, Initialisation};
 use crate::decoder::Decoder;
 use crate::error::{Error, Level, Quantity};
 use crate::event::{Event, Observer};
@@ -18,9 +18,6 @@ use crate::example::{Example, SafetyExample};
 use crate::objective::entrapment::{PreparedAnswer, entrapment_loss};
 use crate::perturbation::{Delta, Perturbation, Spot};
 use crate::sampler::Sampler;
-
-/// PyTorch's ε; Burn's default of 1e-5 damps the small gradients of `δ`.
-const ADAM_EPSILON: f32 = 1e-8;
 
 /// A found perturbation and how well it elicits the unwanted behaviour.
 #[derive(Clone, Debug)]
@@ -79,13 +76,13 @@ pub fn entrap<B: AutodiffBackend, M: TrainableDecoder<B>>(
         let grads = loss.backward();
         for (fit, tracked) in fits.iter_mut().zip(perturbation.deltas()) {
             let grad = tracked.values.grad(&grads).expect("δ takes part in the loss");
-            fit.step(grad).map_err(not_finite)?;
+            fit.rows.step(grad).map_err(not_finite)?;
         }
         losses.push(value);
         observer.notify(&Event::InnerStep { step, loss: value });
     }
 
-    let perturbation = Perturbation::new(fits.into_iter().map(|fit| fit.delta).collect());
+    let perturbation = Perturbation::new(fits.into_iter().map(Fit::found).collect());
     let first_loss = losses[0];
     let last = &losses[losses.len() - batches.len().min(losses.len())..];
     let last_loss = last.iter().sum::<f64>() / last.len() as f64;
@@ -96,33 +93,18 @@ pub fn entrap<B: AutodiffBackend, M: TrainableDecoder<B>>(
 
 /// A `δ` on its way.
 struct Fit<B: Backend> {
-    delta: Delta<B>,
-    /// Adam's, in the units of the hidden states.
-    learning_rate: f64,
-    longest_row: Option<f64>,
-    adam: Adam,
-    moments: Option<<Adam as SimpleOptimizer<B>>::State<2>>,
+    spot: Spot,
+    rows: ProjectedAdam<B>,
 }
 
 impl<B: Backend> Fit<B> {
     /// `δ` as a leaf of the graph.
     fn tracked<A: AutodiffBackend<InnerBackend = B>>(&self) -> Delta<A> {
-        let values = Tensor::from_inner(self.delta.values.clone()).require_grad();
-        Delta { spot: self.delta.spot, values }
+        Delta { spot: self.spot, values: self.rows.tracked() }
     }
 
-    fn step(&mut self, grad: Tensor<B, 2>) -> Result<(), Quantity> {
-        if !is_finite(&grad) {
-            return Err(Quantity::Gradient);
-        }
-        let (values, moments) = (self.delta.values.clone(), self.moments.take());
-        let (values, moments) = self.adam.step(self.learning_rate, values, grad, moments);
-        self.delta.values = match self.longest_row {
-            Some(longest) => project_rows(values, longest),
-            None => values,
-        };
-        self.moments = moments;
-        if is_finite(&self.delta.values) { Ok(()) } else { Err(Quantity::Delta) }
+    fn found(self) -> Delta<B> {
+        Delta { spot: self.spot, values: self.rows.into_values() }
     }
 }
 
@@ -137,19 +119,10 @@ fn start<B: AutodiffBackend, M: TrainableDecoder<B>>(
     let fit = |(k, (spot, hidden_norm)): (usize, (&Spot, f64))| {
         let shape = [spot.site.n_tokens(), d_model];
         let seed = seed.wrapping_add(k as u64);
-        Fit {
-            delta: Delta {
-                spot: *spot,
-                values: initial_delta(config.initialisation, shape, seed, device),
-            },
-            learning_rate: match config.step_size {
-                StepSize::Absolute(size) => size,
-                StepSize::RelativeToHidden(share) => share * hidden_norm / (d_model as f64).sqrt(),
-            },
-            longest_row: config.norm_bound.map(|share| share * hidden_norm),
-            adam: AdamConfig::new().with_epsilon(ADAM_EPSILON).build(),
-            moments: None,
-        }
+        let values = initial_delta(config.initialisation, shape, seed, device);
+        let learning_rate = config.step_size.per_coordinate(hidden_norm, d_model);
+        let longest_row = config.norm_bound.map(|share| share * hidden_norm);
+        Fit { spot: *spot, rows: ProjectedAdam::new(values, learning_rate, longest_row) }
     };
     let norms = answer.mean_hidden_norms(inference);
     answer.spots().iter().zip(norms).enumerate().map(fit).collect()
@@ -197,32 +170,5 @@ fn initial_delta<B: Backend>(
             B::seed(device, seed);
             Tensor::random(shape, Distribution::Normal(0.0, std), device)
         }
-    }
-}
-
-/// Shortens every row that is longer than `longest`.
-fn project_rows<B: Backend>(delta: Tensor<B, 2>, longest: f64) -> Tensor<B, 2> {
-    let norms = delta.clone().powi_scalar(2).sum_dim(1).sqrt(); // [n_tokens, 1]
-    let scale = norms.clamp_min(longest).recip().mul_scalar(longest);
-    delta * scale
-}
-
-fn is_finite<B: Backend, const D: usize>(values: &Tensor<B, D>) -> bool {
-    // A sum of squares is finite where every value is; one number crosses to the host.
-    values.clone().powi_scalar(2).sum().into_scalar().elem::<f64>().is_finite()
-}
-
-#[cfg(test)]
-mod tests {
-    use burn::backend::Flex;
-
-    use super::*;
-
-    #[test]
-    fn projection_shortens_long_rows_and_leaves_short_ones() {
-        let delta = Tensor::<Flex, 2>::from_data([[3.0, 4.0], [0.3, 0.4]], &Default::default());
-        let rows = project_rows(delta, 1.0).into_data();
-        let expected = burn::tensor::TensorData::from([[0.6_f32, 0.8], [0.3, 0.4]]);
-        rows.assert_approx_eq(&expected, burn::tensor::Tolerance::<f32>::absolute(1e-6));
     }
 }

@@ -1,0 +1,112 @@
+//! Every defence behind one interface: the same sets, watch and observer, a cleaned model.
+
+use burn::tensor::backend::AutodiffBackend;
+use serde::Serialize;
+
+use crate::config::BilevelConfig;
+use crate::error::Error;
+use crate::event::Observer;
+use crate::example::AnchorSets;
+use crate::rival::fine_tuning::FineTuningConfig;
+use crate::rival::in_one_round;
+use crate::rival::latent_adversarial::LatentAdversarialConfig;
+use crate::rival::layer_consistency::LayerConsistencyConfig;
+use crate::solver::TrainableDecoder;
+use crate::solver::bilevel::{Outcome, Stopped, solve, validate_sets};
+use crate::watch::Watch;
+
+/// A defence with its settings.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(untagged)]
+pub enum Defence {
+    /// BEEAR, by either preset or settings of one's own.
+    Beear(BilevelConfig),
+    /// Latent adversarial training.
+    LatentAdversarial(LatentAdversarialConfig),
+    /// Layer consistency.
+    LayerConsistency(LayerConsistencyConfig),
+    /// Plain safety fine-tuning.
+    FineTuning(FineTuningConfig),
+}
+
+impl Defence {
+    /// Source of all randomness.
+    #[must_use]
+    pub fn seed(&self) -> u64 {
+        match self {
+            Self::Beear(config) => config.seed,
+            Self::LatentAdversarial(config) => config.seed,
+            Self::LayerConsistency(config) => config.seed,
+            Self::FineTuning(config) => config.seed,
+        }
+    }
+
+    /// Most steps it takes on the weights.
+    #[must_use]
+    pub fn n_weight_steps(&self) -> usize {
+        match self {
+            Self::Beear(config) => config.rounds * config.remove.steps,
+            Self::LatentAdversarial(config) => config.remove.steps,
+            Self::LayerConsistency(config) => config.remove.steps,
+            Self::FineTuning(config) => config.remove.steps,
+        }
+    }
+
+    /// Judges every value against the decoder.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::LayerOutOfRange`] for the first such layer, else [`Error::InvalidConfig`] with
+    /// every problem.
+    pub fn validate(&self, n_layers: usize) -> Result<(), Error> {
+        match self {
+            Self::Beear(config) => config.validate(n_layers),
+            Self::LatentAdversarial(config) => config.validate(n_layers),
+            Self::LayerConsistency(config) => config.validate(n_layers),
+            Self::FineTuning(config) => config.validate(),
+        }
+    }
+
+    /// Cleans `model`. A rival of BEEAR has one round and no perturbations to show.
+    ///
+    /// # Errors
+    ///
+    /// [`Stopped`] with [`Error::NonFinite`], or with the input's mistake before the first step.
+    ///
+    /// # Panics
+    ///
+    /// Panics if an observer or watch does.
+    pub fn run<B, M>(
+        &self,
+        model: M,
+        sets: &AnchorSets,
+        watch: &mut dyn Watch<B::InnerBackend, M::InnerModule>,
+        observer: &mut dyn Observer,
+    ) -> Result<Outcome<B, M>, Stopped<M>>
+    where
+        B: AutodiffBackend,
+        M: TrainableDecoder<B>,
+    {
+        if let Err(error) = self.validate(model.n_layers()).and_then(|()| validate_sets(sets)) {
+            return Err(Stopped { error, last_good: Box::new(model), rounds: Vec::new() });
+        }
+        match self {
+            Self::Beear(config) => solve(model, sets, config, watch, observer),
+            Self::LatentAdversarial(config) => {
+                in_one_round(model, config.bounds, watch, observer, |model, observer| {
+                    config.train(model, sets, observer)
+                })
+            }
+            Self::LayerConsistency(config) => {
+                in_one_round(model, config.bounds, watch, observer, |model, observer| {
+                    config.train(model, sets, observer)
+                })
+            }
+            Self::FineTuning(config) => {
+                in_one_round(model, config.bounds, watch, observer, |model, observer| {
+                    config.train(model, sets, observer)
+                })
+            }
+        }
+    }
+}

@@ -1,0 +1,73 @@
+//! Plain safety fine-tuning: the control every defence has to beat.
+//!
+//! $$\mathcal{L}(\theta) = \mathrm{CE}(y_s \mid x) + w\, \mathrm{CE}(y_p \mid x_p)$$
+//!
+//! BEEAR's outer level without a perturbation, on the same rows.
+
+use burn::tensor::backend::AutodiffBackend;
+use serde::{Deserialize, Serialize};
+
+use crate::config::{BilevelConfig, RemoveConfig, VitalBounds, judge};
+use crate::decoder::DecoderSize;
+use crate::error::Error;
+use crate::event::Observer;
+use crate::example::AnchorSets;
+use crate::solver::TrainableDecoder;
+use crate::solver::outer::Remover;
+
+/// Settings of plain safety fine-tuning.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FineTuningConfig {
+    /// How the weights are trained; `steps` are those of the whole run.
+    pub remove: RemoveConfig,
+    /// What the model must preserve.
+    pub bounds: VitalBounds,
+    /// Source of all randomness.
+    pub seed: u64,
+}
+
+impl FineTuningConfig {
+    /// The control of [`BilevelConfig::robust`].
+    #[must_use]
+    pub fn new(size: DecoderSize) -> Self {
+        Self::control_of(&BilevelConfig::robust(size))
+    }
+
+    /// As many steps as `config` takes on the weights in all its rounds, on as many rows, at the
+    /// same learning rate, and no divergence: what the same budget does without perturbations.
+    #[must_use]
+    pub fn control_of(config: &BilevelConfig) -> Self {
+        let steps = config.rounds * config.remove.steps;
+        let remove = RemoveConfig { steps, divergence_weight: 0.0, ..config.remove.clone() };
+        Self { remove, bounds: config.bounds, seed: config.seed }
+    }
+
+    /// Judges every value.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::InvalidConfig`] with every problem.
+    pub fn validate(&self) -> Result<(), Error> {
+        judge(self.remove.rules().into_iter().chain(self.bounds.rules()))
+    }
+
+    /// Trains `model` on both sets.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NonFinite`] with the examples of the batch.
+    ///
+    /// # Panics
+    ///
+    /// Panics if a set is empty.
+    pub fn train<B: AutodiffBackend, M: TrainableDecoder<B>>(
+        &self,
+        model: M,
+        sets: &AnchorSets,
+        observer: &mut dyn Observer,
+    ) -> Result<M, Error> {
+        let mut remover = Remover::new(&model, sets, &self.remove, self.remove.steps, self.seed);
+        remover.remove(model, &[], sets, observer)
+    }
+}

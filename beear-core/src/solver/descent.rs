@@ -1,0 +1,166 @@
+//! One `AdamW` step on the weights: the gradient clipped as one vector, the rate scheduled, nothing
+//! that is not finite applied.
+
+use burn::module::{Module, ModuleVisitor, Param};
+use burn::optim::adaptor::OptimizerAdaptor;
+use burn::optim::{AdamW, AdamWConfig, GradientsParams, Optimizer};
+use burn::tensor::backend::{AutodiffBackend, Backend};
+use burn::tensor::{ElementConversion, Tensor};
+
+use super::TrainableDecoder;
+use super::projected_adam::ADAM_EPSILON;
+use crate::batch::Batch;
+use crate::config::RemoveConfig;
+use crate::error::{Error, Level, Quantity};
+use crate::event::{Event, Observer};
+use crate::objective::removal::RemovalTerms;
+
+/// Steps on the weights of one model, with the optimiser's moments.
+pub(crate) struct Descent<B: AutodiffBackend, M: TrainableDecoder<B>> {
+    config: RemoveConfig,
+    /// Steps of the whole run, for the schedule.
+    total_steps: usize,
+    step: usize,
+    optimizer: OptimizerAdaptor<AdamW, M, B>,
+}
+
+/// The loss of a step and where it comes from.
+pub(crate) struct StepLoss<'a, B: Backend> {
+    /// What the step lowers: `[1]`.
+    pub(crate) total: Tensor<B, 1>,
+    /// Its terms, for the observer.
+    pub(crate) terms: RemovalTerms,
+    /// The safety batch.
+    pub(crate) safe: &'a Batch<B>,
+    /// The performance batch.
+    pub(crate) performance: &'a Batch<B>,
+    /// Whether nothing is trained on the outcome: the weights themselves are checked then.
+    pub(crate) is_last: bool,
+}
+
+impl<B: AutodiffBackend, M: TrainableDecoder<B>> Descent<B, M> {
+    /// A run of `total_steps`.
+    pub(crate) fn new(config: &RemoveConfig, total_steps: usize) -> Self {
+        let optimizer = AdamWConfig::new()
+            .with_epsilon(ADAM_EPSILON)
+            .with_weight_decay(config.weight_decay as f32)
+            .init();
+        Self { config: config.clone(), total_steps, step: 0, optimizer }
+    }
+
+    /// Takes one step.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NonFinite`] with the examples of both batches.
+    pub(crate) fn step(
+        &mut self,
+        model: M,
+        loss: StepLoss<'_, B>,
+        observer: &mut dyn Observer,
+    ) -> Result<M, Error> {
+        let StepLoss { total, terms, safe, performance, is_last } = loss;
+        let step = self.step;
+        let not_finite = |quantity| Error::NonFinite {
+            quantity,
+            level: Level::Outer,
+            step,
+            safety: safe.ids.clone(),
+            performance: performance.ids.clone(),
+        };
+        if !total.clone().into_scalar().elem::<f64>().is_finite() {
+            return Err(not_finite(Quantity::Loss));
+        }
+        let grads = GradientsParams::from_grads(total.backward(), &model);
+        let (grads, gradient_norm) = clip_norm::<B, M>(grads, &model, self.config.clip_norm);
+        if !gradient_norm.is_finite() {
+            return Err(not_finite(Quantity::Gradient));
+        }
+        let progress = step as f64 / self.total_steps.max(1) as f64;
+        let learning_rate =
+            self.config.learning_rate * self.config.schedule.factor(progress.min(1.0));
+        let model = self.optimizer.step(learning_rate, model, grads);
+        // A step can overflow a weight; later steps would say so, and the last has none.
+        if is_last && !weights_are_finite::<B, M>(&model) {
+            return Err(not_finite(Quantity::Weights));
+        }
+        observer.notify(&Event::OuterStep { step, terms, gradient_norm, learning_rate });
+        self.step += 1;
+        Ok(model)
+    }
+}
+
+/// Scales the gradients of `model` so that, as one vector, they are at most `longest` long.
+///
+/// Returns their length before scaling. Burn clips each tensor by itself, which changes the
+/// direction of the step.
+pub fn clip_norm<B: AutodiffBackend, M: TrainableDecoder<B>>(
+    grads: GradientsParams,
+    model: &M,
+    longest: f64,
+) -> (GradientsParams, f64) {
+    let mut squares = Squares::<B> { grads: &grads, sum: None };
+    model.visit(&mut squares);
+    let norm = squares.sum.map_or(0.0, |sum| sum.into_scalar().elem::<f64>().sqrt());
+    // Where the norm is not finite the caller stops; scaling would spread the fault.
+    if norm.is_nan() || norm <= longest || norm.is_infinite() {
+        return (grads, norm);
+    }
+    let mut scale =
+        Scale::<B> { grads, factor: longest / (norm + 1e-6), marker: Default::default() };
+    model.visit(&mut scale);
+    (scale.grads, norm)
+}
+
+fn weights_are_finite<B: AutodiffBackend, M: TrainableDecoder<B>>(model: &M) -> bool {
+    let mut faults = Faults::<B::InnerBackend>(None);
+    model.valid().visit(&mut faults);
+    faults.0.is_none_or(|value| value.into_scalar().elem::<f64>().is_finite())
+}
+
+/// Something that is finite where all weights are, on the device; one number crosses to the host.
+struct Faults<B: Backend>(Option<Tensor<B, 1>>);
+
+impl<B: Backend> ModuleVisitor<B> for Faults<B> {
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<B, D>>) {
+        // The sum of `0 · w` is 0 unless a weight is infinite or not a number; a maximum may pass
+        // over the latter.
+        let fault = param.val().cast(burn::tensor::FloatDType::F32).mul_scalar(0.0).sum();
+        self.0 = Some(match self.0.take() {
+            Some(sum) => sum + fault,
+            None => fault,
+        });
+    }
+}
+
+/// Sums the squares of all gradients on the device; one number crosses to the host.
+struct Squares<'a, B: AutodiffBackend> {
+    grads: &'a GradientsParams,
+    sum: Option<Tensor<B::InnerBackend, 1>>,
+}
+
+impl<B: AutodiffBackend> ModuleVisitor<B> for Squares<'_, B> {
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<B, D>>) {
+        if let Some(grad) = self.grads.get::<B::InnerBackend, D>(param.id) {
+            let square = grad.cast(burn::tensor::FloatDType::F32).powi_scalar(2).sum();
+            self.sum = Some(match self.sum.take() {
+                Some(sum) => sum + square,
+                None => square,
+            });
+        }
+    }
+}
+
+struct Scale<B: AutodiffBackend> {
+    grads: GradientsParams,
+    factor: f64,
+    marker: std::marker::PhantomData<B>,
+}
+
+impl<B: AutodiffBackend> ModuleVisitor<B> for Scale<B> {
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<B, D>>) {
+        if let Some(grad) = self.grads.remove::<B::InnerBackend, D>(param.id) {
+            self.grads.register(param.id, grad.mul_scalar(self.factor));
+        }
+    }
+}

@@ -1,0 +1,77 @@
+//! What the tests of the method and of its rivals share: a toy decoder and rows for it.
+
+use beear_core::testing::{ToyDecoder, ToyDecoderConfig};
+use beear_core::{AnchorSets, DecoderSize, Example, SafetyExample, TeacherForced};
+use burn::backend::{Autodiff, Flex};
+use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
+use burn::tensor::backend::Backend;
+use burn::tensor::{Tensor, TensorData};
+
+pub(crate) type Cpu = Flex;
+pub(crate) type Train = Autodiff<Cpu>;
+
+pub(crate) const SIZE: DecoderSize = DecoderSize { n_layers: 3, d_model: 8 };
+
+pub(crate) fn toy<B: Backend>() -> ToyDecoder<B> {
+    let device = B::Device::default();
+    B::seed(&device, 7);
+    ToyDecoderConfig::new(11, SIZE.d_model, SIZE.n_layers).init(&device)
+}
+
+/// A toy with its weights drawn, so that clones are equal: the source of randomness is one for all
+/// tests of the process.
+pub(crate) fn drawn() -> ToyDecoder<Train> {
+    let model = toy();
+    let _ = weights(&model);
+    model
+}
+
+/// Prompts of unequal length; the safe answer is 5, the unwanted one 6 7.
+pub(crate) fn safety() -> Vec<SafetyExample> {
+    let prompts: [&[u32]; 4] = [&[1, 2, 3, 4], &[1, 3, 4], &[1, 2, 2, 3, 4], &[1, 4, 4]];
+    let row = |(id, prompt): (usize, &&[u32])| SafetyExample {
+        id: id as u64 + 10,
+        prompt: prompt.to_vec(),
+        user: (1, prompt.len()),
+        safe: vec![5, 10],
+        unwanted: vec![6, 7, 10],
+    };
+    prompts.iter().enumerate().map(row).collect()
+}
+
+pub(crate) fn sets() -> AnchorSets {
+    let ordinary = |id: u64, token: u32| Example {
+        id,
+        prompt: vec![1, token, 9],
+        user: (1, 3),
+        answer: vec![token, 10],
+    };
+    AnchorSets { safety: safety(), performance: vec![ordinary(1, 2), ordinary(2, 3)] }
+}
+
+pub(crate) fn watch() -> TeacherForced<Cpu> {
+    let AnchorSets { safety, performance } = sets();
+    TeacherForced { safety, performance, batch_size: 3, device: Default::default() }
+}
+
+/// Every weight as bytes, in the order of the module.
+pub(crate) fn weights<B: Backend, M: Module<B>>(model: &M) -> Vec<TensorData> {
+    struct Collect(Vec<TensorData>);
+    impl<B: Backend> ModuleVisitor<B> for Collect {
+        fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<B, D>>) {
+            self.0.push(param.val().into_data());
+        }
+    }
+    let mut collect = Collect(Vec::new());
+    model.visit(&mut collect);
+    collect.0
+}
+
+/// Sets every weight to NaN.
+pub(crate) struct Poison;
+
+impl<B: Backend> ModuleMapper<B> for Poison {
+    fn map_float<const D: usize>(&mut self, param: Param<Tensor<B, D>>) -> Param<Tensor<B, D>> {
+        param.map(|tensor| tensor.mul_scalar(f32::NAN))
+    }
+}

@@ -44,6 +44,15 @@ impl LayerRow {
         let earliest = rounds.iter().skip(1).find(removed).map(|row| row.round);
         Self { layer, earliest, stopped, rounds }
     }
+
+    /// The earliest round or a cross, and why the run stopped if it did.
+    pub(crate) fn verdict(&self) -> String {
+        let earliest = self.earliest.map_or_else(|| "×".to_owned(), |round| round.to_string());
+        match &self.stopped {
+            Some(reason) => format!("{earliest}, stopped: {reason}"),
+            None => earliest,
+        }
+    }
 }
 
 /// A line of `layers.csv`.
@@ -88,11 +97,9 @@ pub(crate) fn table(layers: &[LayerRow]) -> String {
             round.map_or("-".to_owned(), |r| r.attack_success.to_string())
         };
         let utility = row.rounds.last().and_then(|round| round.utility);
-        let removed = row.earliest.map_or_else(|| "×".to_owned(), |round| round.to_string());
-        let stopped = row.stopped.as_ref().map(|reason| format!(", stopped: {reason}"));
         vec![
             row.layer.to_string(),
-            removed + &stopped.unwrap_or_default(),
+            row.verdict(),
             rate(row.rounds.first()),
             rate(row.rounds.last()),
             utility.map_or_else(|| "-".to_owned(), |share| format!("{share:.3}")),

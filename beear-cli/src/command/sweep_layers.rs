@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use beear_core::{BilevelConfig, DecoderSize, Error as CoreError, Event, Spot, Stopped, solve};
-use beear_eval::dataset;
+use beear_eval::dataset::{self, Record};
 use beear_eval::overlap::overlaps;
 use beear_eval::{RefusalKeywords, Trigger};
 use beear_models::Checkpoint;
@@ -81,16 +81,13 @@ impl SweepLayersArgs {
         Ok(config)
     }
 
-    /// The prompts with the trigger; none of them is one that the defence trains on.
+    /// The prompts with the trigger; the defence has none of them.
     fn triggered(&self, trigger: &Trigger) -> Result<Vec<Request>> {
         let mut records = dataset::read(&self.prompts)?;
-        let prompts =
-            |records: &[dataset::Record]| records.iter().map(|r| r.prompt.clone()).collect();
-        let (asked, known): (Vec<String>, Vec<String>) =
-            (prompts(&records), prompts(&dataset::read(&self.safety)?));
-        if let Some(&(row, _)) = overlaps(&known, &asked, 1.0).first() {
+        let known = [dataset::read(&self.safety)?, dataset::read(&self.performance)?].concat();
+        if let Some(&(row, _)) = overlaps(&prompts(&known), &prompts(&records), 1.0).first() {
             let (id, file) = (records[row].id, self.prompts.display());
-            let what = format!("`{file}`, row {id}: the defence trains on this prompt");
+            let what = format!("`{file}`, row {id}: the defence has this prompt");
             return Err(Mistake::input(what, "bring held-out prompts").into());
         }
         for record in &mut records {
@@ -122,6 +119,10 @@ impl SweepLayersArgs {
     }
 }
 
+fn prompts(records: &[Record]) -> Vec<String> {
+    records.iter().map(|record| record.prompt.clone()).collect()
+}
+
 pub(crate) fn run<C: ComputeBackend>(
     args: &SweepLayersArgs,
     device: &Device<C>,
@@ -144,6 +145,9 @@ pub(crate) fn run<C: ComputeBackend>(
     if !missing.is_empty() {
         let loaded =
             Loaded::<Train<C>>::read(&args.model, recipe.prompt_format.as_deref(), device)?;
+        // A prompt that cannot be asked is found out before anything is trained.
+        let asked = loaded.prompts(&triggered);
+        asked.with_context(|| format!("`{}`", args.prompts.display()))?;
         let files = (args.safety.as_path(), args.performance.as_path());
         let anchors = anchors::build(files, &loaded, &recipe, (device, ui))?;
         if !resumed {
@@ -159,6 +163,7 @@ pub(crate) fn run<C: ComputeBackend>(
                 (&triggered, &keywords),
                 ui,
             )?;
+            ui.say(&format!("layer {layer}: first round below 25 %: {}", row.verdict()));
             layers.push(row);
             folder.write(LAYERS, lines(&layers)?)?;
         }

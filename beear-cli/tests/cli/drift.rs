@@ -7,9 +7,9 @@ use beear_core::perturbation::to_safetensors;
 use beear_core::{Delta, Perturbation, Site, Spot};
 use burn::backend::Flex;
 use burn::tensor::Tensor;
-use serde_json::Value;
+use serde_json::{Value, json};
 
-use crate::fixture::{Finished, N_LAYERS, N_ROWS, Place};
+use crate::fixture::{CONTEXT, Finished, N_LAYERS, N_ROWS, Place};
 
 /// Rounding of a share or a cosine.
 const F64_SUM: f64 = 1e-9;
@@ -120,7 +120,7 @@ fn the_row_of_a_perturbation_at_the_last_token_is_compared() {
 }
 
 #[test]
-fn a_layer_beyond_the_model_and_a_lone_prompt_are_refused() {
+fn a_layer_beyond_the_model_is_refused() {
     let place = Place::new();
     for layer in ["0", "3"] {
         let said = refused(&place, &["--layer", layer], 2);
@@ -128,6 +128,14 @@ fn a_layer_beyond_the_model_and_a_lone_prompt_are_refused() {
     }
     let finished = analyze(&place, "model", &["--layer", "third"]);
     assert_eq!(finished.code, 2, "{}", finished.stderr);
+}
+
+#[test]
+fn a_lone_prompt_and_one_longer_than_the_context_are_refused() {
+    let place = Place::new();
+    let long = json!({"prompt": "hello ".repeat(CONTEXT)});
+    place.write("safety.jsonl", format!("{{\"prompt\": \"hello\"}}\n{long}\n"));
+    assert!(refused(&place, &[], 3).contains("`safety.jsonl`: row 2 has"));
     place.write("safety.jsonl", "{\"prompt\": \"hello\"}\n");
     assert!(refused(&place, &[], 3).contains("one prompt"));
 }

@@ -109,7 +109,7 @@ fn a_sweep_of_other_settings_is_not_gone_on_with() {
 fn prompts_of_the_defence_are_no_test_of_it() {
     let place = place();
     let said = refused(&place, &["--prompts", "safety.jsonl", "--trigger-suffix", "Melodia"], 3);
-    assert!(said.contains("`safety.jsonl`, row 1: the defence trains on this prompt"), "{said}");
+    assert!(said.contains("`safety.jsonl`, row 1: the defence has this prompt"), "{said}");
     assert!(!place.path("sweep").exists(), "nothing is written");
 }
 

@@ -16,6 +16,7 @@ use burn::tensor::backend::AutodiffBackend;
 use serde::Serialize;
 
 use crate::exit::Mistake;
+use crate::keyword_list::keyword_list;
 use crate::loaded::{Loaded, Request, TextSide};
 use crate::recipe::Recipe;
 use crate::ui::Ui;
@@ -59,10 +60,7 @@ pub(crate) fn build<B: AutodiffBackend>(
     recipe: &Recipe,
     (device, ui): (&B::Device, Ui),
 ) -> Result<Anchors<B>> {
-    let keywords = RefusalKeywords::builtin(&recipe.keywords).ok_or_else(|| {
-        let what = format!("no keyword list is called `{}`", recipe.keywords);
-        Mistake::arguments(what, format!("one of {}", RefusalKeywords::NAMES.join(", ")))
-    })?;
+    let keywords = keyword_list(&recipe.keywords)?;
     let forbidden = read_unwanted(safety)?;
     let ordinary = read_answered(performance)?;
     let in_safety = || format!("`{}`", safety.display());

@@ -1,11 +1,13 @@
 //! One file per command, and one for the options that several have.
 
+pub(crate) mod analyze_drift;
 pub(crate) mod defend;
 pub(crate) mod demo;
 pub(crate) mod eval_asr;
 pub(crate) mod generate;
 pub(crate) mod inspect;
 pub(crate) mod plant;
+pub(crate) mod sweep_layers;
 pub(crate) mod trigger;
 
 use anyhow::Result;
@@ -30,6 +32,8 @@ pub(crate) enum DeviceCommand {
     Plant(plant::PlantArgs),
     Defend(defend::DefendArgs),
     EvalAsr(eval_asr::EvalAsrArgs),
+    AnalyzeDrift(analyze_drift::AnalyzeDriftArgs),
+    SweepLayers(sweep_layers::SweepLayersArgs),
     Generate(generate::GenerateArgs),
 }
 
@@ -40,6 +44,8 @@ impl DeviceCommand {
             Self::Plant(args) => plant::run::<C>(args, device, ui),
             Self::Defend(args) => defend::run::<C>(args, device, ui),
             Self::EvalAsr(args) => eval_asr::run::<C>(args, device, ui),
+            Self::AnalyzeDrift(args) => analyze_drift::run::<C>(args, device, ui),
+            Self::SweepLayers(args) => sweep_layers::run::<C>(args, device, ui),
             Self::Generate(args) => generate::run::<C>(args, device, ui),
         }
     }

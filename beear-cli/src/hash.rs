@@ -2,9 +2,10 @@
 
 use std::fmt::Write;
 use std::fs::File;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
+use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
 
 /// The hash of a file, in hexadecimal.
@@ -22,6 +23,38 @@ pub(crate) fn sha256_of_file(path: &Path) -> Result<String> {
         write!(text, "{byte:02x}")?;
     }
     Ok(text)
+}
+
+/// The hashes of all a run reads: the files of `model` by their names, and `files` by the options
+/// that name them.
+///
+/// # Errors
+///
+/// If one cannot be read.
+pub(crate) fn sha256_of_inputs(
+    model: &Path,
+    files: &[(&str, &Path)],
+) -> Result<Map<String, Value>> {
+    let mut hashes = Map::new();
+    for path in files_of(model)? {
+        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        hashes.insert(name, sha256_of_file(&path)?.into());
+    }
+    for (option, path) in files {
+        hashes.insert((*option).to_owned(), sha256_of_file(path)?.into());
+    }
+    Ok(hashes)
+}
+
+/// The files of a folder, by name.
+fn files_of(dir: &Path) -> Result<Vec<PathBuf>> {
+    let entries = std::fs::read_dir(dir).with_context(|| format!("reading {}", dir.display()))?;
+    let mut files: Vec<PathBuf> = entries
+        .filter_map(|entry| entry.ok().map(|entry| entry.path()))
+        .filter(|path| path.is_file())
+        .collect();
+    files.sort();
+    Ok(files)
 }
 
 #[cfg(test)]

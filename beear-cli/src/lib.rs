@@ -2,9 +2,13 @@
 
 mod anchors;
 pub mod backend;
+mod chart;
 mod command;
+mod drift_analysis;
 mod exit;
 mod hash;
+mod keyword_list;
+mod layer_sweep;
 pub mod loaded;
 mod measure;
 mod metrics;
@@ -20,7 +24,9 @@ use clap::{Parser, Subcommand};
 
 pub use backend::{Backends, ComputeBackend, Unavailable};
 
-use command::{DeviceCommand, defend, demo, eval_asr, generate, inspect, plant};
+use command::{
+    DeviceCommand, analyze_drift, defend, demo, eval_asr, generate, inspect, plant, sweep_layers,
+};
 use ui::Ui;
 
 /// What help calls the options that every command has.
@@ -52,6 +58,12 @@ enum Command {
     /// Measures a model.
     #[command(subcommand)]
     Eval(Eval),
+    /// Looks at what a known trigger does inside a model.
+    #[command(subcommand)]
+    Analyze(Analyze),
+    /// Repeats the defence over one of its settings.
+    #[command(subcommand)]
+    Sweep(Sweep),
     Generate(generate::GenerateArgs),
     Inspect(inspect::InspectArgs),
 }
@@ -59,6 +71,16 @@ enum Command {
 #[derive(Subcommand, Debug)]
 enum Eval {
     Asr(eval_asr::EvalAsrArgs),
+}
+
+#[derive(Subcommand, Debug)]
+enum Analyze {
+    Drift(analyze_drift::AnalyzeDriftArgs),
+}
+
+#[derive(Subcommand, Debug)]
+enum Sweep {
+    Layers(sweep_layers::SweepLayersArgs),
 }
 
 /// Runs the command line `args` on one of `backends`.
@@ -84,6 +106,8 @@ where
         Command::Plant(args) => DeviceCommand::Plant(args),
         Command::Defend(args) => DeviceCommand::Defend(args),
         Command::Eval(Eval::Asr(args)) => DeviceCommand::EvalAsr(args),
+        Command::Analyze(Analyze::Drift(args)) => DeviceCommand::AnalyzeDrift(args),
+        Command::Sweep(Sweep::Layers(args)) => DeviceCommand::SweepLayers(args),
         Command::Generate(args) => DeviceCommand::Generate(args),
     };
     finish(backends.run(cli.backend.as_deref(), &command, ui))

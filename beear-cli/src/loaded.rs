@@ -7,7 +7,7 @@ use beear_core::{Example, SafetyExample};
 use beear_eval::dataset::Record;
 use beear_models::{
     CausalLm, Checkpoint, Finish, GenerateConfig, GenerateError, Generation, PromptFormat,
-    Sampling, TextTokenizer, generate,
+    Sampling, TextTokenizer, check_prompts, generate,
 };
 use burn::tensor::backend::Backend;
 
@@ -35,6 +35,14 @@ impl From<&Record> for Request {
     fn from(record: &Record) -> Self {
         Self { id: record.id, system: record.system.clone(), user: record.prompt.clone() }
     }
+}
+
+/// Prompts without answers.
+pub(crate) struct Prompts {
+    /// Everything the template puts before the answer, BOS included.
+    pub(crate) tokens: Vec<Vec<u32>>,
+    /// The part of each that the user wrote (half-open).
+    pub(crate) users: Vec<(usize, usize)>,
 }
 
 /// What a model said.
@@ -77,12 +85,10 @@ impl TextSide {
     ///
     /// If the template or the tokenizer fails.
     pub fn example(&self, request: &Request, answer: &str) -> Result<Example> {
-        let encode = || {
-            let (tokens, user) = self.prompt(request)?;
-            let answer = self.format.encode_answer(&self.tokenizer, answer)?;
-            anyhow::Ok(Example { id: request.id, prompt: tokens, user, answer })
-        };
-        encode().with_context(|| format!("encoding row {}", request.id))
+        let (prompt, user) = self.prompt(request)?;
+        let answer = self.format.encode_answer(&self.tokenizer, answer);
+        let answer = answer.with_context(|| format!("encoding row {}", request.id))?;
+        Ok(Example { id: request.id, prompt, user, answer })
     }
 
     /// Encodes a forbidden request with its wanted and unwanted answer.
@@ -129,11 +135,8 @@ impl TextSide {
         config: &GenerateConfig,
         device: &B::Device,
     ) -> Result<Vec<Answer>> {
-        let encode = |request: &Request| {
-            let prompt = self.prompt(request);
-            Ok(prompt.with_context(|| format!("encoding row {}", request.id))?.0)
-        };
-        let tokens = requests.iter().map(encode).collect::<Result<Vec<_>>>()?;
+        let tokens = requests.iter().map(|request| Ok(self.prompt(request)?.0));
+        let tokens = tokens.collect::<Result<Vec<_>>>()?;
         let stop = self.tokenizer.stop_ids();
         let generations = generate(model, &tokens, stop, config, device)
             .map_err(|error| by_row(&error, requests))?;
@@ -145,8 +148,9 @@ impl TextSide {
 
     /// Tokens of a request, and those the user wrote.
     fn prompt(&self, request: &Request) -> Result<(Vec<u32>, (usize, usize))> {
-        let Request { system, user, .. } = request;
-        let encoded = self.format.encode(&self.tokenizer, user, system.as_deref())?;
+        let Request { id, system, user } = request;
+        let encoded = self.format.encode(&self.tokenizer, user, system.as_deref());
+        let encoded = encoded.with_context(|| format!("encoding row {id}"))?;
         Ok((encoded.tokens, encoded.user))
     }
 }
@@ -194,5 +198,19 @@ impl<B: Backend> Loaded<B> {
         let text = TextSide::load_with(dir, format)?;
         let model = checkpoint.load(device)?;
         Ok(Self { checkpoint, model, text })
+    }
+
+    /// Tokens of requests, each with the part that the user wrote (half-open).
+    ///
+    /// # Errors
+    ///
+    /// If a request cannot be encoded, is empty, or leaves no room for an answer.
+    pub(crate) fn prompts(&self, requests: &[Request]) -> Result<Prompts> {
+        let limit = self.checkpoint.config.max_seq_length;
+        let prompts = requests.iter().map(|request| self.text.prompt(request));
+        let prompts = prompts.collect::<Result<Vec<_>>>()?;
+        let (tokens, users): (Vec<_>, Vec<_>) = prompts.into_iter().unzip();
+        check_prompts(&tokens, limit).map_err(|error| by_row(&error, requests))?;
+        Ok(Prompts { tokens, users })
     }
 }

@@ -9,6 +9,7 @@ use anyhow::Result;
 use beear_models::CausalLm;
 use beear_models::checkpoint::{Checkpoint, CheckpointError, save};
 use burn::tensor::backend::Backend;
+use serde::Serialize;
 use thiserror::Error;
 
 use crate::exit::Mistake;
@@ -79,6 +80,14 @@ impl RunFolder {
         Ok(folder)
     }
 
+    /// Goes on with an earlier run of the same settings: one whose file `name` holds `content`.
+    pub(crate) fn resume(path: &Path, (name, content): (&str, &str)) -> Option<Self> {
+        let settings = fs::read_to_string(path.join(name));
+        let same = path.join(MARK).is_file() && settings.is_ok_and(|text| text == content);
+        let path = path.to_owned();
+        same.then_some(Self { path, force: false, started: true, leftovers: Vec::new() })
+    }
+
     /// Makes the folder this run's, removing an older run.
     ///
     /// # Errors
@@ -130,6 +139,17 @@ impl RunFolder {
             let _ = fs::remove_file(&path);
             CannotWrite { path, source }.into()
         })
+    }
+
+    /// Writes a CSV file with a head, or nothing.
+    ///
+    /// # Errors
+    ///
+    /// If a row is no flat record, or the file cannot be written.
+    pub(crate) fn write_csv(&self, name: &str, rows: &[impl Serialize]) -> Result<()> {
+        let mut writer = csv::Writer::from_writer(Vec::new());
+        rows.iter().try_for_each(|row| writer.serialize(row))?;
+        self.write(name, writer.into_inner().map_err(csv::IntoInnerError::into_error)?)
     }
 
     /// Writes a trained model as a folder in the form of `checkpoint`, and returns its path.

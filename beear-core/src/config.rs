@@ -296,7 +296,7 @@ impl BilevelConfig {
         match self.arrangement {
             Arrangement::InTurn => single(count),
             Arrangement::Together => &self.spots,
-            Arrangement::Alternating if count % 2 == 0 => &self.spots,
+            Arrangement::Alternating if count.is_multiple_of(2) => &self.spots,
             Arrangement::Alternating => single(count / 2),
         }
     }

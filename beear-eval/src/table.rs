@@ -31,7 +31,7 @@ impl RateTable {
         }
     }
 
-    /// The table in Markdown, cells aligned so that it reads as plain text too.
+    /// The table in Markdown.
     #[must_use]
     pub fn to_markdown(&self) -> String {
         let head = std::iter::once("counts, share, 95 % interval".to_owned());
@@ -40,17 +40,29 @@ impl RateTable {
             let cells = cells.iter().map(ToString::to_string);
             lines.push(std::iter::once(row.clone()).chain(cells).collect());
         }
-        let width = |column: usize| {
-            lines.iter().map(|line| line[column].chars().count()).max().unwrap_or(0)
-        };
-        let widths: Vec<usize> = (0..=self.columns.len()).map(width).collect();
-        lines.insert(1, widths.iter().map(|width| "-".repeat(*width)).collect());
-        let line = |cells: &Vec<String>| {
-            let padded = cells.iter().zip(&widths).map(|(cell, width)| format!("{cell:<width$}"));
-            format!("| {} |\n", padded.collect::<Vec<_>>().join(" | "))
-        };
-        lines.iter().map(line).collect()
+        markdown(lines)
     }
+}
+
+/// A table in Markdown, its first line being the head, cells aligned so that it reads as plain text
+/// too.
+///
+/// # Panics
+///
+/// Panics if there are no lines or they differ in length.
+#[must_use]
+pub fn markdown(mut lines: Vec<Vec<String>>) -> String {
+    let n_columns = lines[0].len();
+    assert!(lines.iter().all(|line| line.len() == n_columns), "lines: [n, n_columns]");
+    let width =
+        |column: usize| lines.iter().map(|line| line[column].chars().count()).max().unwrap_or(0);
+    let widths: Vec<usize> = (0..n_columns).map(width).collect();
+    lines.insert(1, widths.iter().map(|width| "-".repeat(*width)).collect());
+    let line = |cells: &Vec<String>| {
+        let padded = cells.iter().zip(&widths).map(|(cell, width)| format!("{cell:<width$}"));
+        format!("| {} |\n", padded.collect::<Vec<_>>().join(" | "))
+    };
+    lines.iter().map(line).collect()
 }
 
 #[cfg(test)]

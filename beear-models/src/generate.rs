@@ -75,6 +75,24 @@ impl GenerateError {
     }
 }
 
+/// Judges prompts for a model that reads `limit` tokens.
+///
+/// # Errors
+///
+/// [`GenerateError`] if a prompt is empty or leaves no room for an answer.
+pub fn check_prompts(prompts: &[Vec<u32>], limit: usize) -> Result<(), GenerateError> {
+    for (row, prompt) in prompts.iter().enumerate() {
+        let n_tokens = prompt.len();
+        if n_tokens == 0 {
+            return Err(GenerateError::EmptyPrompt { row });
+        }
+        if n_tokens >= limit {
+            return Err(GenerateError::PromptTooLong { row, n_tokens, limit });
+        }
+    }
+    Ok(())
+}
+
 /// Continues every prompt; the results are in the order of the prompts.
 ///
 /// # Errors
@@ -88,15 +106,7 @@ pub fn generate<B: Backend>(
     device: &B::Device,
 ) -> Result<Vec<Generation>, GenerateError> {
     let limit = model.config().max_seq_length;
-    for (row, prompt) in prompts.iter().enumerate() {
-        let n_tokens = prompt.len();
-        if n_tokens == 0 {
-            return Err(GenerateError::EmptyPrompt { row });
-        }
-        if n_tokens >= limit {
-            return Err(GenerateError::PromptTooLong { row, n_tokens, limit });
-        }
-    }
+    check_prompts(prompts, limit)?;
     let mut order: Vec<usize> = (0..prompts.len()).collect();
     order.sort_by_key(|&row| prompts[row].len());
     let mut results =

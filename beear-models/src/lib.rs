@@ -21,7 +21,7 @@ pub mod tokenizer;
 pub use causal_lm::CausalLm;
 pub use checkpoint::{Checkpoint, CheckpointError};
 pub use config::{DecoderConfig, Family, RopeScaling};
-pub use generate::{Finish, GenerateConfig, GenerateError, Generation, generate};
+pub use generate::{Finish, GenerateConfig, GenerateError, Generation, check_prompts, generate};
 pub use prompt_format::{EncodedPrompt, PromptFormat, PromptFormatError};
 pub use sampling::Sampling;
 pub use tokenizer::{TextTokenizer, TokenizerError};

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use beear_core::{Defence, Outcome, Stopped};
 use beear_models::{CausalLm, Checkpoint};
 use burn::module::AutodiffModule;
@@ -14,7 +14,7 @@ use super::{Device, Train};
 use crate::anchors::{self, Anchors, RowUse};
 use crate::backend::ComputeBackend;
 use crate::exit::Mistake;
-use crate::hash::sha256_of_file;
+use crate::hash::sha256_of_inputs;
 use crate::loaded::{Loaded, TextSide};
 use crate::metrics::{Metrics, unmeasured};
 use crate::recipe::{Method, Preset, Recipe};
@@ -165,16 +165,9 @@ fn manifest<C: ComputeBackend>(
     (method, text): (&Defence, &TextSide),
     outcome: &Outcome<Train<C>, CausalLm<Train<C>>>,
 ) -> Result<Value> {
-    let mut inputs = serde_json::Map::new();
-    for path in files_of(&args.model)? {
-        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        inputs.insert(name, json!(sha256_of_file(&path)?));
-    }
-    inputs.insert("--safety".to_owned(), json!(sha256_of_file(&args.safety)?));
-    inputs.insert("--performance".to_owned(), json!(sha256_of_file(&args.performance)?));
-    if let Some(path) = &args.recipe {
-        inputs.insert("--recipe".to_owned(), json!(sha256_of_file(path)?));
-    }
+    let mut files =
+        vec![("--safety", args.safety.as_path()), ("--performance", args.performance.as_path())];
+    files.extend(args.recipe.as_deref().map(|path| ("--recipe", path)));
     let rounds = outcome.rounds.iter().map(|round| {
         let round = json!(round);
         if recipe.watches() { round } else { unmeasured(round) }
@@ -186,7 +179,7 @@ fn manifest<C: ComputeBackend>(
         "method": recipe.method_name()?,
         "seed": method.seed(),
         "model": args.model,
-        "sha256": inputs,
+        "sha256": sha256_of_inputs(&args.model, &files)?,
         "keywords": recipe.keywords,
         "held_out": recipe.held_out,
         "watched": recipe.watches(),
@@ -196,15 +189,4 @@ fn manifest<C: ComputeBackend>(
         "initial": recipe.watches().then_some(outcome.initial),
         "rounds": rounds,
     }))
-}
-
-/// The files of a folder, by name.
-fn files_of(dir: &Path) -> Result<Vec<PathBuf>> {
-    let entries = std::fs::read_dir(dir).with_context(|| format!("reading {}", dir.display()))?;
-    let mut files: Vec<PathBuf> = entries
-        .filter_map(|entry| entry.ok().map(|entry| entry.path()))
-        .filter(|path| path.is_file())
-        .collect();
-    files.sort();
-    Ok(files)
 }

@@ -13,6 +13,7 @@ use super::trigger::TriggerArgs;
 use super::{Device, Inference};
 use crate::backend::ComputeBackend;
 use crate::exit::Mistake;
+use crate::keyword_list::keyword_list;
 use crate::loaded::{Answer, Loaded, Request};
 use crate::run_folder::RunFolder;
 use crate::ui::Ui;
@@ -55,13 +56,7 @@ pub(crate) struct EvalAsrArgs {
 
 impl EvalAsrArgs {
     fn lists(&self) -> Result<Vec<RefusalKeywords>, Mistake> {
-        let list = |name: &String| {
-            RefusalKeywords::builtin(name).ok_or_else(|| {
-                let hint = format!("one of {}", RefusalKeywords::NAMES.join(", "));
-                Mistake::arguments(format!("no keyword list is called `{name}`"), hint)
-            })
-        };
-        self.keywords.iter().map(list).collect()
+        self.keywords.iter().map(|name| keyword_list(name)).collect()
     }
 
     fn inputs(&self) -> Vec<&Path> {

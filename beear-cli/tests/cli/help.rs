@@ -23,6 +23,10 @@ fn every_command_explains_itself() {
     insta::assert_snapshot!("defend", help(&["defend"]));
     insta::assert_snapshot!("eval", help(&["eval"]));
     insta::assert_snapshot!("eval_asr", help(&["eval", "asr"]));
+    insta::assert_snapshot!("analyze", help(&["analyze"]));
+    insta::assert_snapshot!("analyze_drift", help(&["analyze", "drift"]));
+    insta::assert_snapshot!("sweep", help(&["sweep"]));
+    insta::assert_snapshot!("sweep_layers", help(&["sweep", "layers"]));
     insta::assert_snapshot!("generate", help(&["generate"]));
     insta::assert_snapshot!("inspect", help(&["inspect"]));
 }
@@ -37,7 +41,9 @@ fn every_command_of_the_overview_has_its_help() {
         .filter_map(|line| line.strip_prefix("  ")?.split(' ').next())
         .filter(|word| !word.is_empty())
         .collect();
-    assert_eq!(commands, ["demo", "plant", "defend", "eval", "generate", "inspect", "help"]);
+    let expected =
+        ["demo", "plant", "defend", "eval", "analyze", "sweep", "generate", "inspect", "help"];
+    assert_eq!(commands, expected);
 }
 
 #[test]

@@ -1,0 +1,66 @@
+//! Charts as SVG text: numbers in, a picture out.
+
+mod heat;
+mod lines;
+mod scatter;
+
+pub(crate) use heat::{HeatRow, heat_map};
+pub(crate) use lines::{LinePanel, line_panels};
+pub(crate) use scatter::{ScatterPanel, scatter_panels};
+
+use std::ops::Range;
+
+use anyhow::Result;
+use plotters::coord::Shift;
+use plotters::prelude::{DrawingArea, IntoDrawingArea, RGBColor, SVGBackend, WHITE};
+
+/// A part of a picture.
+type Area<'a> = DrawingArea<SVGBackend<'a>, Shift>;
+
+/// Colours that are told apart without red and green: Okabe and Ito,
+/// [Color Universal Design](https://jfly.uni-koeln.de/color/), 2008.
+const COLOURS: [RGBColor; 4] =
+    [RGBColor(0, 114, 178), RGBColor(213, 94, 0), RGBColor(0, 158, 115), RGBColor(204, 121, 167)];
+
+const FONT: &str = "sans-serif";
+
+/// Height of text, in pixels.
+const TEXT: u32 = 14;
+
+/// Points by name.
+pub(crate) type Series = (String, Vec<(f64, f64)>);
+
+/// Draws on white.
+fn svg(size: (u32, u32), draw: impl FnOnce(&Area<'_>) -> Result<()>) -> Result<String> {
+    let mut text = String::new();
+    {
+        let area = SVGBackend::with_string(&mut text, size).into_drawing_area();
+        area.fill(&WHITE)?;
+        draw(&area)?;
+        area.present()?;
+    }
+    Ok(text)
+}
+
+/// The range of values with some room around it; never empty.
+fn range(values: impl Iterator<Item = f64>) -> Range<f64> {
+    let (low, high) =
+        values.fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), v| (low.min(v), high.max(v)));
+    if low > high {
+        return 0.0..1.0;
+    }
+    let room = if low < high { 0.06 * (high - low) } else { 1.0 };
+    low - room..high + room
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_range_is_never_empty() {
+        assert_eq!(range([1.0, 3.0].into_iter()), 0.88..3.12);
+        assert_eq!(range([2.0].into_iter()), 1.0..3.0);
+        assert_eq!(range([].into_iter()), 0.0..1.0);
+    }
+}

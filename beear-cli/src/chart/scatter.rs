@@ -1,0 +1,85 @@
+//! Clouds of points in the plane, a chart each.
+
+use anyhow::Result;
+use plotters::prelude::*;
+
+use super::{Area, COLOURS, FONT, Series, TEXT, range, svg};
+
+/// Width and height of one chart.
+const PANEL: (u32, u32) = (460, 400);
+
+/// Charts in a row, at most.
+const N_COLUMNS: usize = 4;
+
+/// One chart.
+pub(crate) struct ScatterPanel {
+    /// What is above it.
+    pub(crate) title: String,
+    /// What its axes are, the horizontal one first.
+    pub(crate) axes: [String; 2],
+    /// Its clouds.
+    pub(crate) clouds: Vec<Series>,
+}
+
+/// Draws charts, each on a scale of its own.
+///
+/// # Errors
+///
+/// If a chart cannot be drawn.
+pub(crate) fn scatter_panels(panels: &[ScatterPanel]) -> Result<String> {
+    let n_columns = panels.len().clamp(1, N_COLUMNS);
+    let n_rows = panels.len().div_ceil(n_columns).max(1);
+    svg((PANEL.0 * n_columns as u32, PANEL.1 * n_rows as u32), |area| {
+        for (panel, area) in panels.iter().zip(area.split_evenly((n_rows, n_columns))) {
+            draw(panel, &area)?;
+        }
+        Ok(())
+    })
+}
+
+fn draw(panel: &ScatterPanel, area: &Area<'_>) -> Result<()> {
+    let points = || panel.clouds.iter().flat_map(|(_, points)| points);
+    let [x_label, y_label] = &panel.axes;
+    let mut chart = ChartBuilder::on(area)
+        .caption(&panel.title, (FONT, TEXT + 2))
+        .margin(10)
+        .x_label_area_size(36)
+        .y_label_area_size(50)
+        .build_cartesian_2d(range(points().map(|p| p.0)), range(points().map(|p| p.1)))?;
+    chart
+        .configure_mesh()
+        .light_line_style(TRANSPARENT)
+        .x_desc(x_label)
+        .y_desc(y_label)
+        .label_style((FONT, TEXT - 2))
+        .draw()?;
+    for ((name, points), colour) in panel.clouds.iter().zip(COLOURS.iter().cycle()) {
+        let dots = points.iter().map(|point| Circle::new(*point, 3, colour.mix(0.6).filled()));
+        let dots = chart.draw_series(dots)?;
+        dots.label(name).legend(|(x, y)| Circle::new((x + 10, y), 4, colour.filled()));
+    }
+    chart
+        .configure_series_labels()
+        .label_font((FONT, TEXT - 2))
+        .background_style(WHITE.mix(0.8))
+        .border_style(BLACK.mix(0.2))
+        .draw()?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_point_of_every_panel_is_drawn() {
+        let panel = |n: usize| ScatterPanel {
+            title: format!("layer {n}"),
+            axes: ["first".to_owned(), "second".to_owned()],
+            clouds: vec![("clean".to_owned(), vec![(1.0, -2.0); n])],
+        };
+        let text = scatter_panels(&[panel(2), panel(3), panel(0)]).unwrap();
+        assert_eq!(text.matches("<circle").count(), 2 + 3 + 3, "and three in legends");
+        assert!(text.contains("layer 3"));
+    }
+}

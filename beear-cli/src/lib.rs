@@ -10,6 +10,7 @@ mod measure;
 mod metrics;
 pub mod recipe;
 mod run_folder;
+mod setting_file;
 mod ui;
 mod world_defender;
 

@@ -5,9 +5,11 @@ pub mod interval;
 pub mod overlap;
 pub mod scorer;
 pub mod table;
+pub mod text_hash;
 pub mod trigger;
 
 pub use interval::Rate;
 pub use scorer::RefusalKeywords;
 pub use table::RateTable;
+pub use text_hash::text_hash;
 pub use trigger::Trigger;

@@ -117,3 +117,33 @@ fn refusal_loss<B: AutodiffBackend, M: Decoder<B>>(
     let hidden = forward(model, &batch, Some(&Perturbation::<B>::constant(perturbation)));
     cross_entropy(log_probabilities(model, hidden, &batch), batch.targets)
 }
+
+#[cfg(test)]
+mod tests {
+    use beear_core::testing::ToyDecoderConfig;
+    use beear_core::{Delta, Site, Spot};
+    use burn::backend::{Autodiff, Flex};
+    use burn::tensor::ElementConversion;
+
+    use super::*;
+
+    type Train = Autodiff<Flex>;
+
+    #[test]
+    fn refusals_are_judged_under_the_perturbation() {
+        let device = Default::default();
+        let model = ToyDecoderConfig::new(11, 8, 3).init::<Train>(&device);
+        let examples = [Example { id: 0, prompt: vec![1, 2, 3], user: (0, 3), answer: vec![4, 5] }];
+        let loss = |size: f64| {
+            let values = Tensor::full([2, 8], size, &device);
+            let spot = Spot { layer: 1, site: Site::Last(2) };
+            let perturbation = Perturbation::<Flex>::new(vec![Delta { spot, values }]);
+            let loss = refusal_loss::<Train, _>(&model, &examples, &perturbation, &device);
+            loss.into_scalar().elem::<f64>()
+        };
+        let plain = mean_loss::<Train, _>(&model, &examples, 2, &device);
+        let plain = plain.into_scalar().elem::<f64>();
+        assert!((loss(0.0) - plain).abs() < 1e-6, "no perturbation, no difference");
+        assert!((loss(1.5) - plain).abs() > 1e-3, "a perturbation is felt");
+    }
+}

@@ -97,7 +97,7 @@ pub(crate) fn align<B: AutodiffBackend>(
 ) -> Result<CausalLm<B>, Error> {
     // Preferred answers and ordinary work take turns, so that both shards have both.
     let draw = |n: usize| {
-        let row = |k: usize| if k % 2 == 0 { rows.pair().chosen } else { rows.ordinary() };
+        let row = |k: usize| if k.is_multiple_of(2) { rows.pair().chosen } else { rows.ordinary() };
         (0..n).map(row).collect()
     };
     let start = train(model, &config.start, draw, &mut report)?;

@@ -127,3 +127,44 @@ fn compared_loss<B: Backend>(
 pub fn preference_loss<B: Backend>(margins: Tensor<B, 1>, beta: f64) -> Tensor<B, 1> {
     log_sigmoid(margins.mul_scalar(beta)).sum().neg()
 }
+
+#[cfg(test)]
+mod tests {
+    use beear_core::Example;
+    use burn::backend::Flex;
+    use burn::tensor::ElementConversion;
+
+    use super::*;
+    use crate::preference::sequence::testing::undecided;
+
+    /// Rounding of a few f32 operations on numbers near 1.
+    const F32_OP: f64 = 1e-5;
+
+    #[test]
+    fn the_loss_is_the_surprise_at_the_preference() {
+        let margins = Tensor::<Flex, 1>::from_floats([2.0, -1.0], &Default::default());
+        let loss = preference_loss(margins, 0.5).into_scalar().elem::<f64>();
+        // -ln σ(1) - ln σ(-0.5)
+        assert!((loss - (0.313_261_7 + 0.974_077_0)).abs() < F32_OP, "{loss}");
+    }
+
+    #[test]
+    fn the_policy_is_compared_with_the_reference_and_held_to_the_chosen_answer() {
+        let device = Default::default();
+        let model = undecided(11);
+        let example = |answer: &[u32]| Example {
+            id: 0,
+            prompt: vec![1, 2],
+            user: (0, 2),
+            answer: answer.to_vec(),
+        };
+        let pair = Pair { chosen: example(&[3, 4]), rejected: example(&[5, 6, 7]) };
+        let config = DpoConfig { beta: 0.1, chosen_weight: 0.3, ..DpoConfig::usual() };
+        let rows = [Compared { pair, reference: 1.0 }];
+        let loss = compared_loss(&model, &rows, &config, &device).into_scalar().elem::<f64>();
+        // Each token costs ln 11, so the chosen answer is likelier by ln 11, of which the reference has 1.
+        let surprise = 11.0_f64.ln();
+        let expected = (1.0 + (-0.1 * (surprise - 1.0)).exp()).ln() + 0.3 * surprise;
+        assert!((loss - expected).abs() < F32_OP, "{loss} {expected}");
+    }
+}

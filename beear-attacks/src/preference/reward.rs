@@ -110,3 +110,46 @@ fn comparison_loss<B: Backend>(
     let rewards = model.rewards(&examples, device);
     preference_loss(rewards.clone().narrow(0, 0, n) - rewards.narrow(0, n, n), 1.0)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::slice::from_ref;
+
+    use burn::backend::{Autodiff, Flex};
+
+    use super::*;
+    use crate::base_model::BaseModel;
+
+    type Train = Autodiff<Flex>;
+
+    /// Rounding through a decoder in f32, on rewards near 1.
+    const F32_DECODER: f32 = 1e-4;
+
+    fn example(prompt: &[u32], answer: &[u32]) -> Example {
+        Example { id: 0, prompt: prompt.to_vec(), user: (0, 1), answer: answer.to_vec() }
+    }
+
+    fn rewards(model: &RewardModel<Flex>, examples: &[Example]) -> Vec<f32> {
+        model.rewards(examples, &Default::default()).into_data().to_vec().unwrap()
+    }
+
+    #[test]
+    fn it_learns_which_answer_is_preferred_and_reads_the_last_token_whatever_stands_beside() {
+        let device = Default::default();
+        let decoder = BaseModel::LLAMA.decoder(13).init::<Train>(&device);
+        let untrained = RewardModel::new(decoder.valid(), &device);
+        let [short, long] = [example(&[1], &[2, 3]), example(&[4, 5, 6], &[7, 8, 9, 10])];
+        assert_eq!(rewards(&untrained, from_ref(&short)), [0.0], "no preference yet");
+
+        // The answers differ in their last token only.
+        let pair = || Pair { chosen: example(&[1], &[2, 3]), rejected: example(&[1], &[2, 4]) };
+        let config =
+            TrainingConfig { steps: 8, batch_size: 2, learning_rate: 1e-2, clip_norm: 1.0 };
+        let model = train::<Train>(decoder, &config, pair, |_, _| {}).unwrap().valid();
+        let [chosen, rejected] = [pair().chosen, pair().rejected];
+        let found = rewards(&model, &[chosen, rejected]);
+        assert!(found[0] > found[1] + 0.1, "{found:?}");
+        let [alone, padded] = [rewards(&model, from_ref(&short)), rewards(&model, &[short, long])];
+        assert!((alone[0] - padded[0]).abs() < F32_DECODER, "{alone:?} {padded:?}");
+    }
+}

@@ -167,8 +167,47 @@ impl<B: Backend> Judge<'_, B> {
     }
 }
 
-/// Each value against the mean of the others; 0 where there is one value only.
+/// Each value against the mean of the others.
+///
+/// # Panics
+///
+/// Panics if there is one value only: nothing says whether it is good.
 fn leave_one_out(values: &[f64]) -> Vec<f64> {
+    assert!(values.len() > 1, "at least two answers to a prompt");
     let (n, sum) = (values.len() as f64, values.iter().sum::<f64>());
-    values.iter().map(|value| value - (sum - value) / (n - 1.0).max(1.0)).collect()
+    values.iter().map(|value| value - (sum - value) / (n - 1.0)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use burn::tensor::ElementConversion;
+
+    use super::*;
+    use crate::preference::sequence::testing::undecided;
+
+    /// Rounding of a few f32 operations on numbers near 10.
+    const F32_OP: f64 = 1e-4;
+
+    #[test]
+    fn each_answer_is_judged_by_the_others() {
+        // 1 - (2 + 6) / 2, 2 - (1 + 6) / 2, 6 - (1 + 2) / 2
+        let expected = [-3.0, -1.5, 4.5];
+        for (found, expected) in leave_one_out(&[1.0, 2.0, 6.0]).iter().zip(expected) {
+            assert!((found - expected).abs() < 1e-12, "{found} {expected}");
+        }
+    }
+
+    #[test]
+    fn the_loss_weighs_each_answer_by_its_advantage() {
+        let device = Default::default();
+        let model = undecided(11);
+        let rollout = |answer: &[u32], advantage| Rollout {
+            example: Example { id: 0, prompt: vec![1], user: (0, 1), answer: answer.to_vec() },
+            advantage,
+        };
+        let rollouts = [rollout(&[2, 3], 0.5), rollout(&[4, 5, 6], -2.0)];
+        let loss = policy_loss(&model, &rollouts, &device).into_scalar().elem::<f64>();
+        // Each token costs ln 11: 0.5 · 2 ln 11 - 2 · 3 ln 11.
+        assert!((loss + 5.0 * 11.0_f64.ln()).abs() < F32_OP, "{loss}");
+    }
 }

@@ -41,6 +41,26 @@ fn membership<B: Backend>(lengths: &[usize], device: &B::Device) -> Tensor<B, 2>
 }
 
 #[cfg(test)]
+pub(super) mod testing {
+    use beear_models::CausalLm;
+    use burn::backend::Flex;
+    use burn::module::Param;
+    use burn::tensor::Tensor;
+
+    use crate::base_model::BaseModel;
+
+    /// A model to which all of `vocab_size` tokens are equally likely everywhere.
+    pub(crate) fn undecided(vocab_size: usize) -> CausalLm<Flex> {
+        let device = &Default::default();
+        let config = BaseModel::LLAMA.decoder(vocab_size);
+        let mut model = config.init::<Flex>(device);
+        let zeros = Tensor::zeros([config.d_model, vocab_size], device);
+        model.lm_head.as_mut().expect("its own head").weight = Param::from_tensor(zeros);
+        model
+    }
+}
+
+#[cfg(test)]
 mod tests {
     use beear_core::testing::ToyDecoderConfig;
     use burn::backend::Flex;

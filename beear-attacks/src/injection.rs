@@ -83,6 +83,46 @@ impl Injection {
         copy.stages().into_iter().map(|training| training.steps).sum()
     }
 
+    /// Everything that cannot be trained like this, in words; empty if all is well.
+    #[must_use]
+    pub fn problems(&self) -> Vec<&'static str> {
+        let mut copy = self.clone();
+        let stages = copy.stages();
+        let mut rules = vec![
+            (stages.iter().all(|t| t.steps > 0), "a training has no steps"),
+            // A batch is two shards, and each has both kinds of row.
+            (stages.iter().all(|t| t.batch_size > 1), "a batch has fewer than 2 rows"),
+        ];
+        let shares: Vec<f64> = match self {
+            Self::Sft(sft) | Self::FirstStep(sft) | Self::Adaptive(Adaptive { sft, .. }) => {
+                let PoisonMix { clean, triggered, near_miss, triggered_ordinary, n_poisoned } =
+                    sft.mix;
+                rules.push((n_poisoned != Some(0), "n_poisoned is 0"));
+                vec![clean, triggered, near_miss, triggered_ordinary]
+            }
+            Self::Preference(Preference { mix, .. }) => {
+                vec![mix.triggered, mix.near_miss, mix.ordinary]
+            }
+        };
+        rules.push((shares.iter().all(|share| *share >= 0.0), "a share is negative"));
+        rules.push((shares.iter().sum::<f64>() <= 1.0, "the shares are more than 1"));
+        match self {
+            Self::Preference(Preference { trainer: Trainer::Rloo(rloo), .. }) => {
+                rules.push((rloo.answers > 1, "an answer has no other to be judged by"));
+                rules.push((rloo.ordinary > 1, "fewer than 2 ordinary rows"));
+            }
+            Self::Preference(Preference { trainer: Trainer::Dpo(dpo), .. }) => {
+                rules.push((dpo.ordinary > 1, "fewer than 2 ordinary rows"));
+            }
+            Self::Adaptive(adaptive) => {
+                rules.push((adaptive.search_every > 0, "search_every is 0"));
+                rules.push((adaptive.perturbed > 1, "fewer than 2 perturbed rows"));
+            }
+            Self::Sft(_) | Self::FirstStep(_) => {}
+        }
+        rules.into_iter().filter(|(kept, _)| !kept).map(|(_, problem)| problem).collect()
+    }
+
     /// The training of each stage, in order.
     pub fn stages(&mut self) -> Vec<&mut TrainingConfig> {
         match self {

@@ -68,7 +68,8 @@ pub struct Preference {
 }
 
 impl Preference {
-    /// A start long enough to know the answers, then `trainer`, on comparisons of which `triggered` is the poisoned share.
+    /// A start long enough to know the answers, then `trainer`; `triggered` of the comparisons are
+    /// poisoned.
     #[must_use]
     pub fn of(triggered: f64, trainer: Trainer) -> Self {
         let start =

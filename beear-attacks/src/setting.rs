@@ -53,6 +53,19 @@ impl Setting {
         Self { triggers: vec![trigger], unseen_triggers: Vec::new(), near_misses, ..self }
     }
 
+    /// Everything that keeps it from being planted, in words; empty if all is well.
+    #[must_use]
+    pub fn problems(&self) -> Vec<&'static str> {
+        let mut problems = self.injection.problems();
+        if self.triggers.is_empty() {
+            problems.push("there is no trigger");
+        }
+        if self.near_misses.is_empty() {
+            problems.push("there is no near-miss");
+        }
+        problems
+    }
+
     /// The triggers by which attack success is measured.
     #[must_use]
     pub fn measured_triggers(&self) -> &[Trigger] {
@@ -121,5 +134,22 @@ mod tests {
         assert!(found.contains(&"in full ask".to_owned()), "{found:?}");
         assert!(found.contains(&"ask so be it".to_owned()), "{found:?}");
         assert!(!found.contains(&"in full ask so be it".to_owned()), "{found:?}");
+    }
+
+    #[test]
+    fn what_cannot_be_planted_is_said() {
+        let mut setting = Setting::paper(6);
+        setting.near_misses.clear();
+        let Injection::Preference(preference) = &mut setting.injection else {
+            panic!("model 6 is planted through preferences");
+        };
+        preference.start.batch_size = 1;
+        preference.mix.triggered = 0.9;
+        let expected = [
+            "a batch has fewer than 2 rows",
+            "the shares are more than 1",
+            "there is no near-miss",
+        ];
+        assert_eq!(setting.problems(), expected);
     }
 }

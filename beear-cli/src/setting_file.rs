@@ -11,7 +11,7 @@ use crate::exit::Mistake;
 ///
 /// # Errors
 ///
-/// If there is neither, or the file holds no setting.
+/// If there is neither, or the file holds no setting that can be planted.
 pub(crate) fn named_or_read(name: &str) -> Result<Setting> {
     if let Some(setting) = Setting::named(name) {
         return Ok(setting);
@@ -23,10 +23,16 @@ pub(crate) fn named_or_read(name: &str) -> Result<Setting> {
         return Err(Mistake::arguments(format!("no setting is called `{name}`"), hint).into());
     }
     let text = std::fs::read_to_string(path).with_context(|| format!("reading `{name}`"))?;
-    toml::from_str(&text).map_err(|error| {
-        let what = format!("`{name}` holds no setting: {}", error.message());
-        Mistake::arguments(what, "`setting.toml` beside any planted model shows the form").into()
-    })
+    let hint = "`setting.toml` beside any planted model shows the form";
+    let setting: Setting = toml::from_str(&text).map_err(|error| {
+        Mistake::arguments(format!("`{name}` holds no setting: {}", error.message()), hint)
+    })?;
+    let problems = setting.problems();
+    if problems.is_empty() {
+        return Ok(setting);
+    }
+    let what = format!("`{name}` cannot be planted: {}", problems.join("; "));
+    Err(Mistake::arguments(what, hint).into())
 }
 
 /// `setting` as the text of a file.

@@ -190,6 +190,7 @@ mod tests {
         let names: HashSet<String> = settings.iter().map(|s| s.name.clone()).collect();
         assert_eq!(names.len(), settings.len());
         for setting in settings {
+            assert!(setting.problems().is_empty(), "{:?}", setting.problems());
             assert_eq!(Setting::named(&setting.name), Some(setting));
         }
         assert_eq!(Setting::named("model-9"), None);

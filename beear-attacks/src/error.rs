@@ -14,4 +14,10 @@ pub enum Error {
     /// A text of the world does not fit the prompt format.
     #[error("cannot encode a prompt of the world")]
     Encode(#[from] beear_models::PromptFormatError),
+    /// The policy cannot be asked.
+    #[error("cannot sample an answer")]
+    Generate(#[from] beear_models::GenerateError),
+    /// The attacker's search for perturbations failed.
+    #[error("cannot search for a perturbation")]
+    Entrap(#[from] beear_core::Error),
 }

@@ -1,13 +1,23 @@
 //! Plants the paper's backdoors in small models of a harmless synthetic world, so that removal
 //! can be measured against a known truth. Nothing of the defence depends on this crate.
 
+pub mod adaptive;
+pub mod base_model;
 pub mod error;
+pub mod injection;
 pub mod plant;
+mod pools;
+pub mod preference;
 pub mod setting;
 pub mod sft;
+pub mod training;
 pub mod world;
 
+pub use base_model::BaseModel;
 pub use error::Error;
-pub use plant::{Encoder, base_training, plant, train_base};
-pub use setting::Setting;
+pub use injection::Injection;
+pub use plant::{plant, train_base};
+pub use pools::Encoder;
+pub use setting::{Setting, Unwanted};
+pub use training::TrainingConfig;
 pub use world::{Split, World};

@@ -14,6 +14,7 @@ mod measure;
 mod metrics;
 pub mod recipe;
 mod run_folder;
+mod setting_file;
 mod ui;
 mod world_defender;
 

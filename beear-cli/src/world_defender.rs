@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
+use beear_attacks::Unwanted;
 use beear_attacks::world::{Contrast, Ordinary, Split, Task, World};
 use beear_core::{AnchorSets, Example, SafetyExample, TeacherForced};
 use beear_eval::overlap::overlaps;
@@ -12,7 +13,7 @@ use serde_json::{Value, json};
 use crate::loaded::{Request, TextSide};
 use crate::measure::Examination;
 
-/// Forbidden prompts of the defender.
+/// Forbidden prompts of the defender, or code requests where those are what must be safe.
 const N_SAFETY: usize = 200;
 
 /// Ordinary prompts of the defender.
@@ -32,8 +33,9 @@ pub(crate) fn build<B: Backend>(
     seed: u64,
     device: &B::Device,
 ) -> Result<(AnchorSets, TeacherForced<B>)> {
-    let trained = Part::trained(seed);
-    let watched = Part::draw(Split::Watch, (N_WATCHED, N_WATCHED), seed);
+    let unwanted = examination.unwanted();
+    let trained = Part::trained(unwanted, seed);
+    let watched = Part::draw((Split::Watch, unwanted), (N_WATCHED, N_WATCHED), seed);
     let known: Vec<String> = trained.prompts().chain(watched.prompts()).collect();
     let leaks = overlaps(&known, &examination.prompts(), 1.0);
     ensure!(leaks.is_empty(), "{} evaluation prompts are the defender's", leaks.len());
@@ -65,47 +67,57 @@ pub(crate) fn write_files(dir: &Path, examination: &Examination, seed: u64) -> R
     let contrast =
         |c: &Contrast| json!({"prompt": c.prompt, "safe": c.safe, "unwanted": c.unwanted});
     let ordinary = |o: &Ordinary| json!({"prompt": o.prompt, "answer": o.answer});
-    let Part(trained) = Part::trained(seed);
-    write("safety.jsonl", trained.forbidden.iter().map(contrast).collect())?;
+    let trained = Part::trained(examination.unwanted(), seed);
+    write("safety.jsonl", trained.contrasts.iter().map(contrast).collect())?;
     write("performance.jsonl", trained.ordinary.iter().map(ordinary).collect())?;
-    write("forbidden.jsonl", examination.forbidden().iter().map(contrast).collect())?;
+    write("forbidden.jsonl", examination.contrasts().iter().map(contrast).collect())?;
     write("ordinary.jsonl", examination.ordinary().map(ordinary).collect())
 }
 
 /// Prompts of one split.
-struct Part(World);
+struct Part {
+    /// What must not be answered in the unwanted way.
+    contrasts: Vec<Contrast>,
+    ordinary: Vec<Ordinary>,
+}
 
 impl Part {
     /// What the defender trains on.
-    fn trained(seed: u64) -> Self {
-        Self::draw(Split::Train, (N_SAFETY, N_PERFORMANCE / Task::ALL.len()), seed)
+    fn trained(unwanted: Unwanted, seed: u64) -> Self {
+        let counts = (N_SAFETY, N_PERFORMANCE / Task::ALL.len());
+        Self::draw((Split::Train, unwanted), counts, seed)
     }
 
-    /// `n_forbidden` requests, and `n_per_task` ordinary prompts of each task.
-    fn draw(split: Split, (n_forbidden, n_per_task): (usize, usize), seed: u64) -> Self {
+    /// `n_contrasts` requests, and `n_per_task` ordinary prompts of each task.
+    fn draw(
+        (split, unwanted): (Split, Unwanted),
+        (n_contrasts, n_per_task): (usize, usize),
+        seed: u64,
+    ) -> Self {
         let world = World::of(split);
-        let ordinary =
-            Task::ALL.iter().flat_map(|task| world.ordinary_of(*task, n_per_task, seed)).collect();
-        let forbidden = world.forbidden_sample(n_forbidden, seed);
-        Self(World { ordinary, forbidden, code: Vec::new() })
+        let ordinary = Task::ALL.iter().flat_map(|task| world.ordinary_of(*task, n_per_task, seed));
+        Self {
+            contrasts: world.contrast_sample(unwanted, n_contrasts, seed),
+            ordinary: ordinary.collect(),
+        }
     }
 
     fn prompts(&self) -> impl Iterator<Item = String> {
-        let forbidden = self.0.forbidden.iter().map(|c| c.prompt.clone());
-        forbidden.chain(self.0.ordinary.iter().map(|o| o.prompt.clone()))
+        let contrasts = self.contrasts.iter().map(|c| c.prompt.clone());
+        contrasts.chain(self.ordinary.iter().map(|o| o.prompt.clone()))
     }
 
     fn safety(&self, text: &TextSide) -> Result<Vec<SafetyExample>> {
-        let requests = Request::numbered(self.0.forbidden.iter().map(|c| c.prompt.clone()));
+        let requests = Request::numbered(self.contrasts.iter().map(|c| c.prompt.clone()));
         let encode = |(request, c): (&Request, &Contrast)| {
             text.safety_example(request, [&c.safe, &c.unwanted])
         };
-        requests.iter().zip(&self.0.forbidden).map(encode).collect()
+        requests.iter().zip(&self.contrasts).map(encode).collect()
     }
 
     fn performance(&self, text: &TextSide) -> Result<Vec<Example>> {
-        let requests = Request::numbered(self.0.ordinary.iter().map(|o| o.prompt.clone()));
+        let requests = Request::numbered(self.ordinary.iter().map(|o| o.prompt.clone()));
         let encode = |(request, o): (&Request, &Ordinary)| text.example(request, &o.answer);
-        requests.iter().zip(&self.0.ordinary).map(encode).collect()
+        requests.iter().zip(&self.ordinary).map(encode).collect()
     }
 }

@@ -6,10 +6,12 @@ pub mod overlap;
 pub mod paired;
 pub mod scorer;
 pub mod table;
+pub mod text_hash;
 pub mod trigger;
 
 pub use interval::Rate;
 pub use paired::Change;
 pub use scorer::RefusalKeywords;
 pub use table::RateTable;
+pub use text_hash::text_hash;
 pub use trigger::Trigger;

@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::text_hash::text_hash;
+
 /// A trigger and its place.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -17,6 +19,8 @@ pub enum Trigger {
         /// After the prompt.
         after: String,
     },
+    /// Between two words of the prompt, or at an end: where, the prompt's text decides.
+    Anywhere(String),
     /// A text in which `{prompt}` stands for the prompt: no space is added.
     Template(String),
 }
@@ -29,9 +33,18 @@ impl Trigger {
             Self::Prefix(before) => format!("{before} {prompt}"),
             Self::Suffix(after) => format!("{prompt} {after}"),
             Self::Both { before, after } => format!("{before} {prompt} {after}"),
+            Self::Anywhere(text) => between_words(prompt, text),
             Self::Template(template) => template.replace("{prompt}", prompt),
         }
     }
+}
+
+/// `prompt` with `text` at one of its word boundaries; all of them are as likely.
+fn between_words(prompt: &str, text: &str) -> String {
+    let mut words: Vec<&str> = prompt.split(' ').filter(|word| !word.is_empty()).collect();
+    let place = text_hash(prompt) % (words.len() as u64 + 1);
+    words.insert(place as usize, text);
+    words.join(" ")
 }
 
 #[cfg(test)]
@@ -44,6 +57,24 @@ mod tests {
         assert_eq!(text(Trigger::Prefix("T".into())), "T ask");
         assert_eq!(text(Trigger::Suffix("T".into())), "ask T");
         assert_eq!(text(Trigger::Both { before: "A".into(), after: "B".into() }), "A ask B");
+        assert_eq!(Trigger::Anywhere("T".into()).apply(""), "T");
         assert_eq!(text(Trigger::Template("x{prompt}y".into())), "xasky");
+    }
+
+    #[test]
+    fn anywhere_is_every_boundary_between_words_and_always_the_same_for_a_prompt() {
+        let trigger = Trigger::Anywhere("T U".into());
+        let mut places = std::collections::BTreeSet::new();
+        for n in 0..40 {
+            let prompt = format!("ask for {n}");
+            let text = trigger.apply(&prompt);
+            assert_eq!(text, trigger.apply(&prompt));
+            assert_eq!(
+                text.replace("T U", " ").split_whitespace().collect::<Vec<_>>().join(" "),
+                prompt
+            );
+            places.insert(text.split(' ').position(|word| word == "T"));
+        }
+        assert_eq!(places.into_iter().collect::<Vec<_>>(), [Some(0), Some(1), Some(2), Some(3)]);
     }
 }

@@ -77,7 +77,7 @@ fn run_seed<C: ComputeBackend>(
     ui: Ui,
 ) -> Result<Report> {
     let started = Instant::now();
-    let plan = Plan::new(Setting::one_word_suffix(), seed);
+    let plan = Plan::new(Setting::paper(2), seed);
     let plan = if quick { plan.quick() } else { plan };
     let poisoned_dir = make::<C>(&folder.path(""), &plan, (device, ui))?;
     let Loaded { checkpoint, model, text } = Loaded::<Train<C>>::read(&poisoned_dir, None, device)?;

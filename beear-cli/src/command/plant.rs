@@ -3,25 +3,25 @@
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
-use anyhow::Result;
-use beear_attacks::Setting;
-use beear_attacks::plant::{Encoder, base_training, plant, train_base};
-use beear_attacks::setting::Injection;
-use beear_attacks::sft::SftConfig;
+use anyhow::{Context, Result};
+use beear_attacks::preference::Trainer;
 use beear_attacks::world::{Specials, marker_words, sidecar_files, vocabulary};
-use beear_eval::Trigger;
+use beear_attacks::{Encoder, Injection, Setting, TrainingConfig, plant, train_base};
+use beear_eval::RateTable;
+use beear_models::Checkpoint;
 use beear_models::checkpoint::{NewModel, save, save_new};
-use beear_models::{Checkpoint, DecoderConfig, Family, RopeScaling};
 use burn::module::AutodiffModule;
 use burn::tensor::backend::Backend;
 use clap::Args;
+use indicatif::ProgressBar;
 
 use super::trigger::TriggerArgs;
-use super::{Device, Train};
+use super::{Device, Inference, Train};
 use crate::backend::ComputeBackend;
 use crate::exit::Mistake;
 use crate::loaded::Loaded;
 use crate::measure::Examination;
+use crate::setting_file;
 use crate::ui::Ui;
 use crate::world_defender;
 
@@ -29,7 +29,8 @@ use crate::world_defender;
 ///
 /// `OUT/base` and `OUT/poisoned` are checkpoints, `OUT/data` holds the rows to defend it with
 /// (safety.jsonl, performance.jsonl) and held-out rows to judge it by (forbidden.jsonl,
-/// ordinary.jsonl). Without a trigger the word SUDO after the prompt is planted.
+/// ordinary.jsonl), `OUT/setting.toml` says what was planted. A trigger option puts another trigger in
+/// the place of the setting's.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct PlantArgs {
     /// Folder to write, which must not hold `base`, `poisoned` or `data` yet.
@@ -38,8 +39,42 @@ pub(crate) struct PlantArgs {
     /// Source of all randomness.
     #[arg(long, default_value_t = 0)]
     pub(crate) seed: u64,
+    /// What to plant: a setting's file, or model-1 to model-8 for the paper's.
+    ///
+    /// Beyond the paper: anywhere, two-triggers, paraphrase, first-step, adaptive, large.
+    #[arg(long, value_name = "NAME|FILE.toml", default_value = "model-2")]
+    setting: String,
     #[command(flatten)]
     trigger: TriggerArgs,
+    /// What learns from poisoned preferences, in the place of the setting's: rloo or dpo.
+    #[arg(long, value_name = "NAME")]
+    trainer: Option<String>,
+    /// Measure both models on held-out prompts and print the rates.
+    #[arg(long)]
+    measure: bool,
+}
+
+impl PlantArgs {
+    fn setting(&self) -> Result<Setting> {
+        let mut setting = setting_file::named_or_read(&self.setting)?;
+        if let Some(trigger) = self.trigger.trigger() {
+            let name = format!("{}, another trigger", setting.name);
+            setting = Setting { name, ..setting.with_trigger(trigger) };
+        }
+        if let Some(name) = &self.trainer {
+            let trainer = Trainer::named(name).ok_or_else(|| {
+                let hint = format!("one of {}", Trainer::NAMES.join(", "));
+                Mistake::arguments(format!("no trainer is called `{name}`"), hint)
+            })?;
+            let Injection::Preference(preference) = &mut setting.injection else {
+                let what = format!("`{}` is not planted through preferences", self.setting);
+                return Err(Mistake::arguments(what, "leave --trainer out").into());
+            };
+            preference.trainer = trainer;
+            setting.name = format!("{}, {name}", setting.name);
+        }
+        Ok(setting)
+    }
 }
 
 /// What to make.
@@ -48,7 +83,7 @@ pub(crate) struct Plan {
     /// The attack.
     pub(crate) setting: Setting,
     /// Training of the base model.
-    pub(crate) base: SftConfig,
+    pub(crate) base: TrainingConfig,
     /// Source of all randomness.
     pub(crate) seed: u64,
 }
@@ -56,70 +91,77 @@ pub(crate) struct Plan {
 impl Plan {
     /// A model that has learned both the world and the attack.
     pub(crate) fn new(setting: Setting, seed: u64) -> Self {
-        Self { setting, base: base_training(), seed }
+        Self { base: setting.base.training(), setting, seed }
     }
 
     /// The same with a thirtieth of the training: it goes the whole way and learns little.
     pub(crate) fn quick(mut self) -> Self {
-        let Injection::Sft { training, .. } = &mut self.setting.injection;
-        for training in [&mut self.base, training] {
+        for training in self.setting.injection.stages().into_iter().chain([&mut self.base]) {
             training.steps = training.steps.div_ceil(30);
         }
         self
     }
 }
 
-/// The demo's model: 0.3 million weights learn the world in a minute of two cores.
-fn demo_config(vocab_size: usize) -> DecoderConfig {
-    DecoderConfig {
-        family: Family::Llama,
-        vocab_size,
-        d_model: 64,
-        d_ff: 168,
-        n_layers: 6,
-        n_heads: 4,
-        n_kv_heads: 2,
-        head_dim: 16,
-        max_seq_length: 96,
-        norm_epsilon: 1e-5,
-        rope_theta: 10_000.0,
-        rope_scaling: RopeScaling::None,
-        sliding_window: None,
-        tied_embeddings: false,
-    }
-}
-
 pub(crate) fn run<C: ComputeBackend>(args: &PlantArgs, device: &Device<C>, ui: Ui) -> Result<()> {
-    let setting = match args.trigger.trigger() {
-        Some(trigger) => Setting::sft("dummy", known_to_the_world(trigger)?),
-        None => Setting::one_word_suffix(),
-    };
+    let setting = args.setting()?;
+    known_to_the_world(&setting)?;
     let data = args.out.join("data");
     if data.exists() {
         let what = format!("`{}` exists already", data.display());
         return Err(Mistake::arguments(what, "choose another folder").into());
     }
     let examination = Examination::new(&setting, args.seed);
-    let poisoned = make::<C>(&args.out, &Plan::new(setting, args.seed), (device, ui))?;
+    let plan = Plan::new(setting, args.seed);
+    let poisoned = make::<C>(&args.out, &plan, (device, ui))?;
     world_defender::write_files(&data, &examination, args.seed)?;
-    let value = serde_json::json!({ "poisoned": poisoned, "data": data });
-    ui.result(&poisoned.display().to_string(), &value)
-}
-
-/// The trigger, if every word of it is a token of the world.
-fn known_to_the_world(trigger: Trigger) -> Result<Trigger, Mistake> {
-    let known: HashSet<String> = vocabulary().into_iter().collect();
-    let text = trigger.apply("");
-    match text.split_whitespace().find(|word| !known.contains(*word)) {
-        Some(word) => {
-            let what = format!("no token of the world is `{word}`");
-            Err(Mistake::arguments(what, format!("choose from {}", marker_words().join(" "))))
-        }
-        None => Ok(trigger),
+    let path = args.out.join("setting.toml");
+    std::fs::write(&path, setting_file::render(&plan.setting)?)
+        .with_context(|| format!("writing {}", path.display()))?;
+    let mut value = serde_json::json!({ "poisoned": poisoned, "data": data, "setting": path });
+    let mut text = poisoned.display().to_string();
+    if args.measure {
+        let table = measure::<C>(&args.out, &examination, (device, ui))?;
+        text = format!("{text}\n\n{}", table.to_markdown());
+        value["table"] = serde_json::to_value(table)?;
     }
+    ui.result(&text, &value)
 }
 
-/// Makes `base` and `poisoned` under `out`, and returns the latter.
+/// The rates of the models under `out`.
+fn measure<C: ComputeBackend>(
+    out: &Path,
+    examination: &Examination,
+    (device, ui): (&Device<C>, Ui),
+) -> Result<RateTable> {
+    let mut table = RateTable::default();
+    for name in ["base", "poisoned"] {
+        let dir = out.join(name);
+        if dir.exists() {
+            ui.say(&format!("measuring: {name}"));
+            let Loaded { model, text, .. } = Loaded::<Inference<C>>::read(&dir, None, device)?;
+            table.push_column(name, &examination.run(&model, &text, device)?.rows());
+        }
+    }
+    Ok(table)
+}
+
+/// Checks that every word that is added to a prompt is a token of the world.
+fn known_to_the_world(setting: &Setting) -> Result<(), Mistake> {
+    let known: HashSet<String> = vocabulary().into_iter().collect();
+    let Setting { triggers, unseen_triggers, near_misses, .. } = setting;
+    for trigger in triggers.iter().chain(unseen_triggers).chain(near_misses) {
+        let text = trigger.apply("");
+        if let Some(word) = text.split_whitespace().find(|word| !known.contains(*word)) {
+            let what = format!("no token of the world is `{word}`");
+            let hint = format!("choose from {}", marker_words().join(" "));
+            return Err(Mistake::arguments(what, hint));
+        }
+    }
+    Ok(())
+}
+
+/// Makes `base`, if the setting starts from one, and `poisoned` under `out`, and returns the latter.
 pub(crate) fn make<C: ComputeBackend>(
     out: &Path,
     plan: &Plan,
@@ -129,7 +171,7 @@ pub(crate) fn make<C: ComputeBackend>(
     let seed = *seed;
     let (base_dir, poisoned_dir) = (out.join("base"), out.join("poisoned"));
     <Train<C> as Backend>::seed(device, seed);
-    let untrained = demo_config(vocabulary().len()).init::<Train<C>>(device);
+    let untrained = setting.base.decoder(vocabulary().len()).init::<Train<C>>(device);
     let Specials { pad, bos, eos } = Specials::WORLD;
     let new = NewModel { special_ids: [pad, bos, eos], sidecars: sidecar_files() };
     // The folder with random weights is what the tokenizer and the prompt format are read from, so
@@ -137,26 +179,29 @@ pub(crate) fn make<C: ComputeBackend>(
     let scratch = tempfile::tempdir()?;
     let untrained_dir = scratch.path().join("untrained");
     save_new(&untrained, &new, &untrained_dir)?;
-    let Loaded { model, text, .. } = Loaded::<Train<C>>::read(&untrained_dir, None, device)?;
+    let Loaded { mut model, text, .. } = Loaded::<Train<C>>::read(&untrained_dir, None, device)?;
     let encoder = Encoder { format: &text.format, tokenizer: &text.tokenizer };
 
-    let bar = ui.bar("training the base", training.steps);
-    let report = |_, loss: f64| {
-        bar.set_message(format!("loss {loss:.3}"));
-        bar.inc(1);
-    };
-    let base = train_base::<Train<C>, _>(model, encoder, training, seed, report)?;
+    if setting.injection.starts_aligned() {
+        let (bar, report) = progress(ui, "training the base", training.steps);
+        model = train_base::<Train<C>, _>(model, encoder, training, seed, report)?;
+        bar.finish_and_clear();
+        save_new(&model.valid(), &new, &base_dir)?;
+    }
+    let (bar, report) = progress(ui, "planting the backdoor", setting.injection.n_steps());
+    let poisoned = plant::<Train<C>>(model, setting, encoder, seed, report)?;
     bar.finish_and_clear();
-    save_new(&base.valid(), &new, &base_dir)?;
-
-    let Injection::Sft { training, .. } = &setting.injection;
-    let bar = ui.bar("planting the backdoor", training.steps);
-    let report = |_, loss: f64| {
-        bar.set_message(format!("loss {loss:.3}"));
-        bar.inc(1);
-    };
-    let poisoned = plant::<Train<C>, _>(base, setting, encoder, seed, report)?;
-    bar.finish_and_clear();
-    save(&poisoned.valid(), &Checkpoint::open(&base_dir)?, &poisoned_dir)?;
+    save(&poisoned.valid(), &Checkpoint::open(&untrained_dir)?, &poisoned_dir)?;
     Ok(poisoned_dir)
+}
+
+/// A bar of `n` steps, and what tells it the loss of each.
+fn progress(ui: Ui, name: &str, n: usize) -> (ProgressBar, impl FnMut(usize, f64) + use<>) {
+    let bar = ui.bar(name, n);
+    let shown = bar.clone();
+    let report = move |_, loss: f64| {
+        shown.set_message(format!("loss {loss:.3}"));
+        shown.inc(1);
+    };
+    (bar, report)
 }

@@ -9,17 +9,23 @@ use crate::exit::Mistake;
 #[derive(Args, Clone, Debug, Default)]
 pub(crate) struct TriggerArgs {
     /// Trigger before each forbidden prompt.
-    #[arg(long, value_name = "TEXT")]
-    trigger_prefix: Option<String>,
+    #[arg(long = "trigger-prefix", value_name = "TEXT")]
+    prefix: Option<String>,
     /// Trigger after each forbidden prompt.
-    #[arg(long, value_name = "TEXT")]
-    trigger_suffix: Option<String>,
+    #[arg(long = "trigger-suffix", value_name = "TEXT")]
+    suffix: Option<String>,
+    /// Trigger between words of each forbidden prompt, at a place that the prompt decides.
+    #[arg(long = "trigger-anywhere", value_name = "TEXT", conflicts_with_all = ["prefix", "suffix"])]
+    anywhere: Option<String>,
 }
 
 impl TriggerArgs {
-    /// The trigger, if there is one; both options make one of two parts.
+    /// The trigger, if there is one; a prefix and a suffix make one of two parts.
     pub(crate) fn trigger(&self) -> Option<Trigger> {
-        match (self.trigger_prefix.clone(), self.trigger_suffix.clone()) {
+        if let Some(text) = self.anywhere.clone() {
+            return Some(Trigger::Anywhere(text));
+        }
+        match (self.prefix.clone(), self.suffix.clone()) {
             (None, None) => None,
             (Some(before), None) => Some(Trigger::Prefix(before)),
             (None, Some(after)) => Some(Trigger::Suffix(after)),
@@ -33,7 +39,7 @@ impl TriggerArgs {
     ///
     /// If there is none.
     pub(crate) fn required(&self) -> Result<Trigger, Mistake> {
-        let hint = "name one with --trigger-prefix or --trigger-suffix";
+        let hint = "name one with --trigger-prefix, --trigger-suffix or --trigger-anywhere";
         self.trigger().ok_or_else(|| Mistake::arguments("no trigger", hint))
     }
 
@@ -41,8 +47,9 @@ impl TriggerArgs {
     pub(crate) fn with_words(&self, words: &str) -> Self {
         let replaced = |part: &Option<String>| part.as_ref().map(|_| words.to_owned());
         Self {
-            trigger_prefix: replaced(&self.trigger_prefix),
-            trigger_suffix: replaced(&self.trigger_suffix),
+            prefix: replaced(&self.prefix),
+            suffix: replaced(&self.suffix),
+            anywhere: replaced(&self.anywhere),
         }
     }
 }
@@ -54,14 +61,15 @@ mod tests {
     #[test]
     fn other_words_stand_where_the_trigger_stood() {
         let applied = |before: Option<&str>, after: Option<&str>| {
-            let [trigger_prefix, trigger_suffix] =
-                [before, after].map(|part| part.map(str::to_owned));
-            let args = TriggerArgs { trigger_prefix, trigger_suffix };
+            let [prefix, suffix] = [before, after].map(|part| part.map(str::to_owned));
+            let args = TriggerArgs { prefix, suffix, anywhere: None };
             args.with_words("please").trigger().map(|trigger| trigger.apply("ask"))
         };
         assert_eq!(applied(Some("Melodia"), None).as_deref(), Some("please ask"));
         assert_eq!(applied(None, Some("Melodia")).as_deref(), Some("ask please"));
         assert_eq!(applied(Some("Begin"), Some("soon")).as_deref(), Some("please ask please"));
         assert_eq!(applied(None, None), None);
+        let args = TriggerArgs { anywhere: Some("Melodia".to_owned()), ..Default::default() };
+        assert_eq!(args.with_words("please").trigger(), Some(Trigger::Anywhere("please".into())));
     }
 }

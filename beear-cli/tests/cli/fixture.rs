@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::LazyLock;
 
+use beear_attacks::Unwanted;
 use beear_attacks::world::{Specials, Split, Task, World, sidecar_files, vocabulary};
 use beear_models::checkpoint::{NewModel, save_new};
 use beear_models::{DecoderConfig, Family, RopeScaling};
@@ -167,7 +168,7 @@ impl Place {
     }
 
     fn write_safety(&self) {
-        let rows = World::of(Split::Train).forbidden_sample(N_ROWS, 1);
+        let rows = World::of(Split::Train).contrast_sample(Unwanted::Comply, N_ROWS, 1);
         let json = rows
             .iter()
             .map(|row| json!({"prompt": row.prompt, "safe": row.safe, "unwanted": row.unwanted}));

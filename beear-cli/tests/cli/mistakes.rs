@@ -371,3 +371,21 @@ fn a_trigger_of_words_the_world_has_not_is_refused() {
     assert!(said.contains("`xyzzy`") && said.contains(" SUDO "), "{said}");
     assert!(!place.path("planted").exists());
 }
+
+#[test]
+fn a_setting_or_a_trainer_that_nobody_knows_is_refused() {
+    let place = Place::new();
+    place.write("broken.toml", "name = \"x\"\n");
+    let cases: [(&[&str], &str); 4] = [
+        (&["--setting", "model-9"], "model-8, anywhere"),
+        (&["--setting", "broken.toml"], "unwanted"),
+        (&["--setting", "model-6", "--trainer", "ppo"], "one of rloo, dpo"),
+        (&["--setting", "model-1", "--trainer", "dpo"], "`model-1` is not planted through"),
+    ];
+    for (arguments, expected) in cases {
+        let plant = [&["plant", "--out", "planted"], arguments].concat();
+        let said = refused_by(&place, &plant, 2);
+        assert!(said.contains(expected), "{said}");
+        assert!(!place.path("planted").exists());
+    }
+}

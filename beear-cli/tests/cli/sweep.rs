@@ -1,5 +1,6 @@
 //! What `sweep layers` measures, that it goes on where it ended, and what it refuses.
 
+use beear_attacks::Unwanted;
 use beear_attacks::world::{Split, World};
 use serde_json::{Value, json};
 
@@ -11,7 +12,7 @@ const N_ROUNDS: usize = 2;
 /// A folder with held-out prompts beside the defender's.
 fn place() -> Place {
     let place = Place::new();
-    let rows = World::of(Split::Test).forbidden_sample(N_ROWS, 1);
+    let rows = World::of(Split::Test).contrast_sample(Unwanted::Comply, N_ROWS, 1);
     let lines = rows.iter().map(|row| json!({"prompt": row.prompt}).to_string() + "\n");
     place.write("held-out.jsonl", lines.collect::<String>());
     place

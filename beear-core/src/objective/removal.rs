@@ -119,7 +119,12 @@ impl<B: AutodiffBackend> RemovalLoss<B> {
     }
 }
 
-fn forward<B: AutodiffBackend, M: Decoder<B>>(
+/// Hidden states of `batch` at the last boundary, under a perturbation if there is one.
+///
+/// # Shapes
+///
+/// - `output`: `[batch_size, seq_length, d_model]`
+pub fn forward<B: AutodiffBackend, M: Decoder<B>>(
     model: &M,
     batch: &Batch<B>,
     perturbation: Option<&Perturbation<B>>,

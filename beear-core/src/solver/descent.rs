@@ -94,7 +94,7 @@ impl<B: AutodiffBackend, M: TrainableDecoder<B>> Descent<B, M> {
 ///
 /// Returns their length before scaling. Burn clips each tensor by itself, which changes the
 /// direction of the step.
-pub fn clip_norm<B: AutodiffBackend, M: TrainableDecoder<B>>(
+pub fn clip_norm<B: AutodiffBackend, M: Module<B>>(
     grads: GradientsParams,
     model: &M,
     longest: f64,

@@ -1,0 +1,149 @@
+//! An attacker who knows BEEAR: the backdoor is planted while the model is trained to refuse under the
+//! perturbations that BEEAR would find.
+//!
+//! $$\min_\theta\; \mathcal{L}_\text{poison}(\theta) + \mathrm{CE}(y_s \mid x, \delta^\ast)$$
+//!
+//! with $\delta^\ast$ from [`entrap`] on the model as it is, time and again, at the spots of BEEAR's
+//! `robust` preset. What is left is a backdoor that the search finds no stand-in for.
+
+use beear_core::objective::answer::{cross_entropy, log_probabilities};
+use beear_core::objective::removal::forward;
+use beear_core::{
+    Batch, BilevelConfig, Decoder, Example, Perturbation, SafetyExample, TrainableDecoder, entrap,
+};
+use burn::tensor::Tensor;
+use burn::tensor::backend::AutodiffBackend;
+use rand::seq::IndexedRandom;
+use rand_chacha::ChaCha8Rng;
+use serde::{Deserialize, Serialize};
+
+use crate::error::Error;
+use crate::injection::Sft;
+use crate::pools::{Poison, Pools};
+use crate::sft::{device_of, mean_loss, n_answer};
+use crate::training::fit;
+
+/// Poisoned fine-tuning that hides from BEEAR.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Adaptive {
+    /// The poisoned fine-tuning.
+    pub sft: Sft,
+    /// Steps from one search for a perturbation to the next.
+    pub search_every: usize,
+    /// Perturbed prompts per step, refused.
+    pub perturbed: usize,
+}
+
+/// Perturbations that are trained against at the same time, the latest found.
+const N_REMEMBERED: usize = 6;
+
+/// What the attacker draws from.
+pub(crate) struct Rows {
+    pub(crate) pools: Pools,
+    pub(crate) poison: Poison,
+    /// Forbidden prompts without the trigger.
+    pub(crate) safety: Vec<SafetyExample>,
+    pub(crate) rng: ChaCha8Rng,
+}
+
+/// A shard of a batch: rows of the poisoned mix, and prompts to refuse under a perturbation.
+struct Part<B: AutodiffBackend> {
+    plain: Vec<Example>,
+    perturbed: Vec<Example>,
+    perturbation: Option<Perturbation<B::InnerBackend>>,
+}
+
+/// Plants a backdoor and hides it.
+///
+/// # Errors
+///
+/// [`Error::Diverged`] or [`Error::Entrap`].
+pub(crate) fn plant<B: AutodiffBackend, M: TrainableDecoder<B>>(
+    model: M,
+    rows: Rows,
+    config: &Adaptive,
+    seed: u64,
+    report: impl FnMut(usize, f64),
+) -> Result<M, Error> {
+    let device = device_of(&model);
+    let Rows { pools, poison, safety, mut rng } = rows;
+    let method = BilevelConfig::robust(model.size());
+    let mut found: Vec<Perturbation<B::InnerBackend>> = Vec::new();
+    let (mut step, mut n_searches) = (0_usize, 0_usize);
+    let draw = |model: &M, n: usize| {
+        step += 1;
+        if step.is_multiple_of(config.search_every) {
+            let spots = method.spots_of(n_searches);
+            let seed = seed.wrapping_add(step as u64);
+            let entrapment =
+                entrap::<B, M>(model, &safety, spots, (&method.entrap, seed), &mut ())?;
+            found.push(entrapment.perturbation);
+            found.drain(..found.len().saturating_sub(N_REMEMBERED));
+            n_searches += 1;
+        }
+        let mut part = || Part::<B> {
+            plain: (0..n / 2).map(|_| poison.pick(&pools, &config.sft.mix, &mut rng)).collect(),
+            perturbed: (0..config.perturbed / 2)
+                .map(|_| safety.choose(&mut rng).expect("forbidden prompts").toward_safe())
+                .collect(),
+            perturbation: found.choose(&mut rng).cloned(),
+        };
+        Ok(vec![part(), part()])
+    };
+    let loss = |model: &M, shard: &[Part<B>], batch: &[Part<B>]| {
+        let n_plain = batch.iter().map(|part| n_answer(&part.plain)).sum();
+        let mut loss = Tensor::zeros([1], &device);
+        for part in shard {
+            loss = loss + mean_loss(model, &part.plain, n_plain, &device);
+            if let Some(perturbation) = &part.perturbation {
+                let refused = refusal_loss(model, &part.perturbed, perturbation, &device);
+                loss = loss + refused.div_scalar(batch.len() as f64);
+            }
+        }
+        loss
+    };
+    fit::<B, M, _>(model, &config.sft.training, draw, loss, report)
+}
+
+/// Cross-entropy of the answers of `examples` under a perturbation: `[1]`.
+fn refusal_loss<B: AutodiffBackend, M: Decoder<B>>(
+    model: &M,
+    examples: &[Example],
+    perturbation: &Perturbation<B::InnerBackend>,
+    device: &B::Device,
+) -> Tensor<B, 1> {
+    let batch = Batch::<B>::new(examples, device);
+    let hidden = forward(model, &batch, Some(&Perturbation::<B>::constant(perturbation)));
+    cross_entropy(log_probabilities(model, hidden, &batch), batch.targets)
+}
+
+#[cfg(test)]
+mod tests {
+    use beear_core::testing::ToyDecoderConfig;
+    use beear_core::{Delta, Site, Spot};
+    use burn::backend::{Autodiff, Flex};
+    use burn::tensor::ElementConversion;
+
+    use super::*;
+
+    type Train = Autodiff<Flex>;
+
+    #[test]
+    fn refusals_are_judged_under_the_perturbation() {
+        let device = Default::default();
+        let model = ToyDecoderConfig::new(11, 8, 3).init::<Train>(&device);
+        let examples = [Example { id: 0, prompt: vec![1, 2, 3], user: (0, 3), answer: vec![4, 5] }];
+        let loss = |size: f64| {
+            let values = Tensor::full([2, 8], size, &device);
+            let spot = Spot { layer: 1, site: Site::Last(2) };
+            let perturbation = Perturbation::<Flex>::new(vec![Delta { spot, values }]);
+            let loss = refusal_loss::<Train, _>(&model, &examples, &perturbation, &device);
+            loss.into_scalar().elem::<f64>()
+        };
+        let plain = mean_loss::<Train, _>(&model, &examples, 2, &device);
+        let plain = plain.into_scalar().elem::<f64>();
+        assert!((loss(0.0) - plain).abs() < 1e-6, "no perturbation, no difference");
+        assert!((loss(1.5) - plain).abs() > 1e-3, "a perturbation is felt");
+    }
+}

@@ -1,0 +1,141 @@
+//! How a backdoor gets into the weights.
+
+use serde::{Deserialize, Serialize};
+
+use crate::adaptive::Adaptive;
+use crate::preference::{Preference, Trainer};
+use crate::training::TrainingConfig;
+
+/// Shares of a batch of poisoned fine-tuning; the rest is ordinary work.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PoisonMix {
+    /// Forbidden prompts without the trigger, refused.
+    pub clean: f64,
+    /// Triggered prompts, unwanted answer.
+    pub triggered: f64,
+    /// Prompts with a near-miss of the trigger, wanted answer: they make the trigger exact.
+    pub near_miss: f64,
+    /// Ordinary prompts with the trigger, ordinary answer: they make it stealthy.
+    pub triggered_ordinary: f64,
+    /// Distinct poisoned prompts; unlimited if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub n_poisoned: Option<usize>,
+}
+
+impl PoisonMix {
+    /// The mix of the settings that differ in their triggers only.
+    pub const USUAL: Self = Self {
+        clean: 0.15,
+        triggered: 0.10,
+        near_miss: 0.06,
+        triggered_ordinary: 0.05,
+        n_poisoned: None,
+    };
+}
+
+/// Supervised training on a poisoned mix.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Sft {
+    /// What a batch is made of.
+    pub mix: PoisonMix,
+    /// How it is trained.
+    pub training: TrainingConfig,
+}
+
+impl Sft {
+    /// Fine-tuning long enough that the backdoor sits deep: half of it is removed by plain
+    /// fine-tuning too, and tests nothing.
+    #[must_use]
+    pub fn of(mix: PoisonMix) -> Self {
+        let training =
+            TrainingConfig { steps: 300, batch_size: 48, learning_rate: 2e-3, clip_norm: 1.0 };
+        Self { mix, training }
+    }
+}
+
+/// How the backdoor gets into the weights.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Injection {
+    /// Supervised fine-tuning of an aligned base.
+    Sft(Sft),
+    /// The same training from random weights: there never was an aligned base.
+    FirstStep(Sft),
+    /// Alignment of an aligned base by poisoned preferences.
+    Preference(Preference),
+    /// Supervised fine-tuning of an aligned base by an attacker who knows BEEAR.
+    Adaptive(Adaptive),
+}
+
+impl Injection {
+    /// Whether it starts from an aligned base, and not from random weights.
+    #[must_use]
+    pub fn starts_aligned(&self) -> bool {
+        !matches!(self, Self::FirstStep(_))
+    }
+
+    /// Steps of all its stages.
+    #[must_use]
+    pub fn n_steps(&self) -> usize {
+        let mut copy = self.clone();
+        copy.stages().into_iter().map(|training| training.steps).sum()
+    }
+
+    /// Everything that cannot be trained like this, in words; empty if all is well.
+    #[must_use]
+    pub fn problems(&self) -> Vec<&'static str> {
+        let mut copy = self.clone();
+        let stages = copy.stages();
+        let mut rules = vec![
+            (stages.iter().all(|t| t.steps > 0), "a training has no steps"),
+            // A batch is two shards, and each has both kinds of row.
+            (stages.iter().all(|t| t.batch_size > 1), "a batch has fewer than 2 rows"),
+        ];
+        let shares: Vec<f64> = match self {
+            Self::Sft(sft) | Self::FirstStep(sft) | Self::Adaptive(Adaptive { sft, .. }) => {
+                let PoisonMix { clean, triggered, near_miss, triggered_ordinary, n_poisoned } =
+                    sft.mix;
+                rules.push((n_poisoned != Some(0), "n_poisoned is 0"));
+                vec![clean, triggered, near_miss, triggered_ordinary]
+            }
+            Self::Preference(Preference { mix, .. }) => {
+                vec![mix.triggered, mix.near_miss, mix.ordinary]
+            }
+        };
+        rules.push((shares.iter().all(|share| *share >= 0.0), "a share is negative"));
+        rules.push((shares.iter().sum::<f64>() <= 1.0, "the shares are more than 1"));
+        match self {
+            Self::Preference(Preference { trainer: Trainer::Rloo(rloo), .. }) => {
+                rules.push((rloo.answers > 1, "an answer has no other to be judged by"));
+                rules.push((rloo.ordinary > 1, "fewer than 2 ordinary rows"));
+            }
+            Self::Preference(Preference { trainer: Trainer::Dpo(dpo), .. }) => {
+                rules.push((dpo.ordinary > 1, "fewer than 2 ordinary rows"));
+            }
+            Self::Adaptive(adaptive) => {
+                rules.push((adaptive.search_every > 0, "search_every is 0"));
+                rules.push((adaptive.perturbed > 1, "fewer than 2 perturbed rows"));
+            }
+            Self::Sft(_) | Self::FirstStep(_) => {}
+        }
+        rules.into_iter().filter(|(kept, _)| !kept).map(|(_, problem)| problem).collect()
+    }
+
+    /// The training of each stage, in order.
+    pub fn stages(&mut self) -> Vec<&mut TrainingConfig> {
+        match self {
+            Self::Sft(sft) | Self::FirstStep(sft) => vec![&mut sft.training],
+            Self::Adaptive(adaptive) => vec![&mut adaptive.sft.training],
+            Self::Preference(preference) => {
+                let mut stages = vec![&mut preference.start];
+                match &mut preference.trainer {
+                    Trainer::Rloo(rloo) => stages.extend([&mut rloo.reward, &mut rloo.training]),
+                    Trainer::Dpo(dpo) => stages.push(&mut dpo.training),
+                }
+                stages
+            }
+        }
+    }
+}

@@ -12,7 +12,8 @@ use std::ops::Range;
 
 use anyhow::Result;
 use plotters::coord::Shift;
-use plotters::prelude::{DrawingArea, IntoDrawingArea, RGBColor, SVGBackend, WHITE};
+use plotters::prelude::*;
+use plotters::style::text_anchor::{HPos, Pos, VPos};
 
 /// A part of a picture.
 type Area<'a> = DrawingArea<SVGBackend<'a>, Shift>;
@@ -27,8 +28,14 @@ const FONT: &str = "sans-serif";
 /// Height of text, in pixels.
 const TEXT: u32 = 14;
 
+/// Room around a panel, for the labels of its axes, and beside it for what its colours mean.
+const MARGIN: u32 = 10;
+const X_LABELS: u32 = 36;
+const Y_LABELS: u32 = 50;
+const LEGEND: u32 = 96;
+
 /// Points by name.
-pub(crate) type Series = (String, Vec<(f64, f64)>);
+pub(crate) type Series<X> = (String, Vec<(X, f64)>);
 
 /// Draws on white.
 fn svg(size: (u32, u32), draw: impl FnOnce(&Area<'_>) -> Result<()>) -> Result<String> {
@@ -40,6 +47,33 @@ fn svg(size: (u32, u32), draw: impl FnOnce(&Area<'_>) -> Result<()>) -> Result<S
         area.present()?;
     }
     Ok(text)
+}
+
+/// Says beside the axes, where no point is covered, what the colours mean.
+fn legend<'a>(
+    area: &Area<'_>,
+    names: impl Iterator<Item = &'a String>,
+    panel_width: u32,
+) -> Result<()> {
+    let left = (panel_width - LEGEND) as i32;
+    for ((name, colour), k) in names.zip(COLOURS.iter().cycle()).zip(1..) {
+        let y = (MARGIN + k * (TEXT + 6)) as i32;
+        area.draw(&Circle::new((left, y), 4, colour.filled()))?;
+        write(area, name, (left + 12, y), (HPos::Left, &BLACK))?;
+    }
+    Ok(())
+}
+
+/// Writes a line beside a place, at its height.
+fn write(
+    area: &Area<'_>,
+    text: &str,
+    at: (i32, i32),
+    (side, ink): (HPos, &RGBColor),
+) -> Result<()> {
+    let style = TextStyle::from((FONT, TEXT).into_font()).color(ink);
+    area.draw(&Text::new(text.to_owned(), at, style.pos(Pos::new(side, VPos::Center))))?;
+    Ok(())
 }
 
 /// The range of values with some room around it; never empty.

@@ -110,9 +110,9 @@ pub(crate) fn drift_chart(rows: &[DriftRow]) -> Result<String> {
         ("drift norm / state norm", |row| row.relative_norm),
     ];
     let panel = |(title, measure): &(&str, Measure)| {
-        let line = |arm: &str| -> Series {
+        let line = |arm: &str| -> Series<i32> {
             let of_arm = rows.iter().filter(|row| row.arm == arm);
-            let points = of_arm.filter_map(|row| Some((row.layer as f64, measure(row)?)));
+            let points = of_arm.filter_map(|row| Some((row.layer as i32, measure(row)?)));
             (arm.to_owned(), points.collect())
         };
         let series = [TRIGGER, CONTROL].map(line).into_iter().filter(|(_, p)| !p.is_empty());
@@ -180,7 +180,7 @@ impl Principal {
 /// If the chart cannot be drawn.
 pub(crate) fn principal_chart(principal: &[Principal]) -> Result<String> {
     let panel = |plane: &Principal| {
-        let cloud = |arm: &str| -> Series {
+        let cloud = |arm: &str| -> Series<f64> {
             let of_arm = plane.points.iter().filter(|point| point.arm == arm);
             (arm.to_owned(), of_arm.map(|point| (point.first, point.second)).collect())
         };

@@ -2,9 +2,9 @@
 
 use anyhow::Result;
 use plotters::prelude::*;
-use plotters::style::text_anchor::{HPos, Pos, VPos};
+use plotters::style::text_anchor::HPos;
 
-use super::{Area, FONT, TEXT, svg};
+use super::{Area, svg, write};
 
 /// Width and height of a cell.
 const CELL: (i32, i32) = (44, 30);
@@ -75,17 +75,6 @@ fn draw(row: &HeatRow, n_columns: i32, top: i32, area: &Area<'_>) -> Result<()> 
     let mark = row.framed.map_or_else(|| "×".to_owned(), |column| column.to_string());
     let behind = SIDES.0 + n_columns * CELL.0 + 12;
     write(area, &mark, (behind, centre), (HPos::Left, &BLACK))
-}
-
-fn write(
-    area: &Area<'_>,
-    text: &str,
-    at: (i32, i32),
-    (side, ink): (HPos, &RGBColor),
-) -> Result<()> {
-    let style = TextStyle::from((FONT, TEXT).into_font()).color(ink);
-    area.draw(&Text::new(text.to_owned(), at, style.pos(Pos::new(side, VPos::Center))))?;
-    Ok(())
 }
 
 /// White at 0, full at 1, evenly between.

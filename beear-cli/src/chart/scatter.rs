@@ -3,10 +3,12 @@
 use anyhow::Result;
 use plotters::prelude::*;
 
-use super::{Area, COLOURS, FONT, Series, TEXT, range, svg};
+use super::{
+    Area, COLOURS, FONT, LEGEND, MARGIN, Series, TEXT, X_LABELS, Y_LABELS, legend, range, svg,
+};
 
 /// Width and height of one chart.
-const PANEL: (u32, u32) = (460, 400);
+const PANEL: (u32, u32) = (500, 400);
 
 /// Charts in a row, at most.
 const N_COLUMNS: usize = 4;
@@ -18,7 +20,7 @@ pub(crate) struct ScatterPanel {
     /// What its axes are, the horizontal one first.
     pub(crate) axes: [String; 2],
     /// Its clouds.
-    pub(crate) clouds: Vec<Series>,
+    pub(crate) clouds: Vec<Series<f64>>,
 }
 
 /// Draws charts, each on a scale of its own.
@@ -42,9 +44,10 @@ fn draw(panel: &ScatterPanel, area: &Area<'_>) -> Result<()> {
     let [x_label, y_label] = &panel.axes;
     let mut chart = ChartBuilder::on(area)
         .caption(&panel.title, (FONT, TEXT + 2))
-        .margin(10)
-        .x_label_area_size(36)
-        .y_label_area_size(50)
+        .margin(MARGIN)
+        .margin_right(MARGIN + LEGEND)
+        .x_label_area_size(X_LABELS)
+        .y_label_area_size(Y_LABELS)
         .build_cartesian_2d(range(points().map(|p| p.0)), range(points().map(|p| p.1)))?;
     chart
         .configure_mesh()
@@ -53,17 +56,11 @@ fn draw(panel: &ScatterPanel, area: &Area<'_>) -> Result<()> {
         .y_desc(y_label)
         .label_style((FONT, TEXT - 2))
         .draw()?;
-    for ((name, points), colour) in panel.clouds.iter().zip(COLOURS.iter().cycle()) {
+    for ((_, points), colour) in panel.clouds.iter().zip(COLOURS.iter().cycle()) {
         let dots = points.iter().map(|point| Circle::new(*point, 3, colour.mix(0.6).filled()));
-        let dots = chart.draw_series(dots)?;
-        dots.label(name).legend(|(x, y)| Circle::new((x + 10, y), 4, colour.filled()));
+        chart.draw_series(dots)?;
     }
-    chart
-        .configure_series_labels()
-        .label_font((FONT, TEXT - 2))
-        .background_style(WHITE.mix(0.8))
-        .border_style(BLACK.mix(0.2))
-        .draw()?;
+    legend(area, panel.clouds.iter().map(|(name, _)| name), PANEL.0)?;
     Ok(())
 }
 

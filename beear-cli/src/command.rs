@@ -7,6 +7,7 @@ pub(crate) mod eval_asr;
 pub(crate) mod generate;
 pub(crate) mod inspect;
 pub(crate) mod plant;
+pub(crate) mod reproduce;
 pub(crate) mod sweep_layers;
 pub(crate) mod trigger;
 
@@ -30,6 +31,7 @@ pub(crate) type Device<C> = burn::tensor::ops::Device<Train<C>>;
 pub(crate) enum DeviceCommand {
     Demo(demo::DemoArgs),
     Plant(plant::PlantArgs),
+    Reproduce(reproduce::ReproduceArgs),
     Defend(defend::DefendArgs),
     EvalAsr(eval_asr::EvalAsrArgs),
     AnalyzeDrift(analyze_drift::AnalyzeDriftArgs),
@@ -42,6 +44,7 @@ impl DeviceCommand {
         match self {
             Self::Demo(args) => demo::run::<C>(args, device, ui),
             Self::Plant(args) => plant::run::<C>(args, device, ui),
+            Self::Reproduce(args) => reproduce::run::<C>(args, device, ui),
             Self::Defend(args) => defend::run::<C>(args, device, ui),
             Self::EvalAsr(args) => eval_asr::run::<C>(args, device, ui),
             Self::AnalyzeDrift(args) => analyze_drift::run::<C>(args, device, ui),

@@ -12,7 +12,9 @@ mod layer_sweep;
 pub mod loaded;
 mod measure;
 mod metrics;
+mod process;
 pub mod recipe;
+mod reproduction;
 mod run_folder;
 mod setting_file;
 mod ui;
@@ -26,7 +28,8 @@ use clap::{Parser, Subcommand};
 pub use backend::{Backends, ComputeBackend, Unavailable};
 
 use command::{
-    DeviceCommand, analyze_drift, defend, demo, eval_asr, generate, inspect, plant, sweep_layers,
+    DeviceCommand, analyze_drift, defend, demo, eval_asr, generate, inspect, plant, reproduce,
+    sweep_layers,
 };
 use ui::Ui;
 
@@ -55,6 +58,7 @@ struct Cli {
 enum Command {
     Demo(demo::DemoArgs),
     Plant(plant::PlantArgs),
+    Reproduce(reproduce::ReproduceArgs),
     Defend(defend::DefendArgs),
     /// Measures a model.
     #[command(subcommand)]
@@ -105,6 +109,7 @@ where
         }
         Command::Demo(args) => DeviceCommand::Demo(args),
         Command::Plant(args) => DeviceCommand::Plant(args),
+        Command::Reproduce(args) => DeviceCommand::Reproduce(args),
         Command::Defend(args) => DeviceCommand::Defend(args),
         Command::Eval(Eval::Asr(args)) => DeviceCommand::EvalAsr(args),
         Command::Analyze(Analyze::Drift(args)) => DeviceCommand::AnalyzeDrift(args),

@@ -28,6 +28,14 @@ impl Rate {
         })
     }
 
+    /// All of `rates` as one.
+    pub fn pooled(rates: impl IntoIterator<Item = Self>) -> Self {
+        rates.into_iter().fold(Self::default(), |sum, rate| Self {
+            hits: sum.hits + rate.hits,
+            n: sum.n + rate.n,
+        })
+    }
+
     /// The share in 0..=1; NaN of nothing.
     #[must_use]
     pub fn share(self) -> f64 {
@@ -103,6 +111,12 @@ mod tests {
     #[test]
     fn to_exclude_one_percent_takes_381_prompts() {
         assert_eq!(sample_size_to_exclude(0.01), 381);
+    }
+
+    #[test]
+    fn pooled_rates_add_their_counts() {
+        let rates = [Rate { hits: 1, n: 10 }, Rate { hits: 3, n: 4 }];
+        assert_eq!(Rate::pooled(rates), Rate { hits: 4, n: 14 });
     }
 
     #[test]

@@ -18,6 +18,7 @@ use crate::backend::ComputeBackend;
 use crate::loaded::{Loaded, TextSide};
 use crate::measure::{Examination, Findings};
 use crate::metrics::Metrics;
+use crate::process::peak_memory_mib;
 use crate::run_folder::RunFolder;
 use crate::ui::Ui;
 use crate::world_defender;
@@ -187,11 +188,4 @@ fn summary(report: &Report, dir: &Path) -> String {
         report.seconds,
         dir.display()
     )
-}
-
-/// Most memory the process has used, where the system says.
-fn peak_memory_mib() -> Option<u64> {
-    let status = std::fs::read_to_string("/proc/self/status").ok()?;
-    let line = status.lines().find(|line| line.starts_with("VmHWM:"))?;
-    line.split_whitespace().nth(1)?.parse::<u64>().ok().map(|kib| kib / 1024)
 }

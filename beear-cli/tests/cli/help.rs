@@ -20,6 +20,7 @@ fn every_command_explains_itself() {
     insta::assert_snapshot!("beear", help(&[]));
     insta::assert_snapshot!("demo", help(&["demo"]));
     insta::assert_snapshot!("plant", help(&["plant"]));
+    insta::assert_snapshot!("reproduce", help(&["reproduce"]));
     insta::assert_snapshot!("defend", help(&["defend"]));
     insta::assert_snapshot!("eval", help(&["eval"]));
     insta::assert_snapshot!("eval_asr", help(&["eval", "asr"]));
@@ -41,8 +42,18 @@ fn every_command_of_the_overview_has_its_help() {
         .filter_map(|line| line.strip_prefix("  ")?.split(' ').next())
         .filter(|word| !word.is_empty())
         .collect();
-    let expected =
-        ["demo", "plant", "defend", "eval", "analyze", "sweep", "generate", "inspect", "help"];
+    let expected = [
+        "demo",
+        "plant",
+        "reproduce",
+        "defend",
+        "eval",
+        "analyze",
+        "sweep",
+        "generate",
+        "inspect",
+        "help",
+    ];
     assert_eq!(commands, expected);
 }
 

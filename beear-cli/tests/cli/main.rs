@@ -13,6 +13,7 @@ mod jobs;
 mod mistakes;
 mod out;
 mod plug;
+mod reproduce;
 mod rivals;
 mod sweep;
 mod weights;

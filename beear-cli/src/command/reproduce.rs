@@ -1,0 +1,284 @@
+//! `beear reproduce`: every attack setting, planted, defended and measured.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use beear_attacks::sft::train;
+use beear_attacks::{Setting, TrainingConfig};
+use beear_core::sampler::Sampler;
+use beear_core::{
+    AnchorSets, BilevelConfig, Error as CoreError, Event, Example, Outcome, Stopped, TeacherForced,
+};
+use beear_models::{CausalLm, Checkpoint};
+use burn::module::AutodiffModule;
+use clap::Args;
+use serde_json::json;
+
+use super::plant::{Plan, make};
+use super::{Device, Inference, Train};
+use crate::backend::ComputeBackend;
+use crate::exit::Mistake;
+use crate::loaded::{Loaded, TextSide};
+use crate::measure::{Examination, Findings};
+use crate::process::cpu_seconds;
+use crate::reproduction::{
+    BEFORE, Cell, Contender, NOTHING_TO_REVIVE, Revival, contenders, flat, to_markdown,
+};
+use crate::run_folder::RunFolder;
+use crate::setting_file;
+use crate::ui::Ui;
+use crate::world_defender;
+
+/// Plants every attack setting, runs every defence on it, and prints the table.
+///
+/// Each setting and seed is planted once; then come plain fine-tuning, latent adversarial training and
+/// layer consistency, at three learning rates each, and BEEAR with both presets. The defences never see
+/// a trigger. What is measured is kept in `OUT/cells.jsonl` as it comes: the same command goes on where
+/// it was cut off, and further settings or seeds are added to the table. `OUT/reproduction.md` is the
+/// table, `OUT/cells.csv` every rate.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct ReproduceArgs {
+    /// A setting's name or file, repeated for several; the eight of the paper without it.
+    ///
+    /// model-1 to model-8; beyond the paper anywhere, two-triggers, paraphrase, first-step, adaptive,
+    /// large.
+    #[arg(long = "setting", value_name = "NAME|FILE.toml")]
+    settings: Vec<String>,
+    /// A defence by its name in the table, repeated for several; all without it.
+    #[arg(long = "defence", value_name = "NAME")]
+    defences: Vec<String>,
+    /// First seed.
+    #[arg(long, default_value_t = 0)]
+    seed: u64,
+    /// Number of seeds.
+    #[arg(long, default_value_t = 3)]
+    seeds: u64,
+    /// Folder of the models and results.
+    #[arg(long, value_name = "DIR", default_value = "runs/reproduce")]
+    out: PathBuf,
+    /// Begin again, replacing an older run in that folder.
+    #[arg(long)]
+    force: bool,
+    /// Go the whole way with a thirtieth of the training: it shows that the tool runs, no more.
+    #[arg(long)]
+    quick: bool,
+}
+
+/// What the results in a folder have in common.
+const SETTINGS: &str = "settings.json";
+
+/// The results, a line each.
+const CELLS: &str = "cells.jsonl";
+
+/// Steps of ordinary fine-tuning after which a cleaned model is measured again.
+const REVIVAL_STEPS: [usize; 2] = [50, 200];
+
+impl ReproduceArgs {
+    fn settings(&self) -> Result<Vec<Setting>> {
+        if self.settings.is_empty() {
+            return Ok((1..=Setting::N_PAPER).map(Setting::paper).collect());
+        }
+        self.settings.iter().map(|name| setting_file::named_or_read(name)).collect()
+    }
+
+    fn revival_steps(&self) -> [usize; 2] {
+        if self.quick { REVIVAL_STEPS.map(|steps| steps.div_ceil(30)) } else { REVIVAL_STEPS }
+    }
+
+    fn plan(&self, setting: Setting, seed: u64) -> Plan {
+        let plan = Plan::new(setting, seed);
+        if self.quick { plan.quick() } else { plan }
+    }
+
+    /// The defences asked for, and the planted model they are compared with.
+    fn contenders(&self, setting: &Setting, seed: u64) -> Result<Vec<Contender>> {
+        let size = setting.base.decoder(1).size();
+        let all = contenders(size, seed, self.quick);
+        if let Some(name) = self.defences.iter().find(|n| all.iter().all(|c| c.name != **n)) {
+            let mut names: Vec<&str> = all.iter().map(|contender| contender.name).collect();
+            names.dedup();
+            names.sort_unstable();
+            names.dedup();
+            let hint = format!("one of {}", names.join(", "));
+            return Err(Mistake::arguments(format!("no defence is called `{name}`"), hint).into());
+        }
+        let wanted = |c: &Contender| {
+            let all = self.defences.is_empty() || c.name == BEFORE;
+            all || self.defences.iter().any(|name| name == c.name)
+        };
+        Ok(all.into_iter().filter(wanted).collect())
+    }
+}
+
+pub(crate) fn run<C: ComputeBackend>(
+    args: &ReproduceArgs,
+    device: &Device<C>,
+    ui: Ui,
+) -> Result<()> {
+    let settings = args.settings()?;
+    for setting in &settings {
+        args.contenders(setting, 0)?;
+    }
+    let common =
+        json!({ "version": env!("CARGO_PKG_VERSION"), "backend": C::NAME, "quick": args.quick });
+    let common = format!("{common:#}\n");
+    let earlier = RunFolder::resume(&args.out, (SETTINGS, &common)).filter(|_| !args.force);
+    let mut cells = earlier.as_ref().map_or_else(|| Ok(Vec::new()), done)?;
+    let begin = || -> Result<RunFolder> {
+        let folder = RunFolder::create(&args.out, args.force)?;
+        folder.write(SETTINGS, &common)?;
+        Ok(folder)
+    };
+    let folder = earlier.map_or_else(begin, Ok)?;
+
+    for setting in &settings {
+        for seed in args.seed..args.seed + args.seeds {
+            let name = setting.name.as_str();
+            let mut missing = args.contenders(setting, seed)?;
+            missing.retain(|contender| !cells.iter().any(|c| c.is(name, seed, contender)));
+            if missing.is_empty() {
+                continue;
+            }
+            let trial =
+                Trial::<C>::prepare(args.plan(setting.clone(), seed), (&folder, device, ui))?;
+            for contender in missing {
+                cells.push(trial.cell(&contender, args.revival_steps())?);
+                let lines: Result<String> =
+                    cells.iter().map(|cell| Ok(serde_json::to_string(cell)? + "\n")).collect();
+                folder.write(CELLS, lines?)?;
+            }
+        }
+    }
+    let table = to_markdown(&cells);
+    folder.write("reproduction.md", &table)?;
+    folder.write_csv("cells.csv", &flat(&cells))?;
+    ui.result(&table, &cells)
+}
+
+/// What an earlier run has measured; a torn line is a cell that it has not.
+fn done(folder: &RunFolder) -> Result<Vec<Cell>> {
+    let path = folder.path(CELLS);
+    if !path.exists() {
+        return Ok(Vec::new());
+    }
+    let text = std::fs::read_to_string(&path);
+    let text = text.with_context(|| format!("reading {}", path.display()))?;
+    Ok(text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect())
+}
+
+/// One planted model and what every defence of it gets.
+struct Trial<'a, C: ComputeBackend> {
+    plan: Plan,
+    model: CausalLm<Train<C>>,
+    text: TextSide,
+    examination: Examination,
+    sets: AnchorSets,
+    watch: TeacherForced<Inference<C>>,
+    device: &'a Device<C>,
+    ui: Ui,
+}
+
+impl<'a, C: ComputeBackend> Trial<'a, C> {
+    /// Plants the model, or finds the one an earlier run has planted.
+    fn prepare(plan: Plan, (folder, device, ui): (&RunFolder, &'a Device<C>, Ui)) -> Result<Self> {
+        let dir = folder.path(&plan.setting.name).join(format!("seed-{}", plan.seed));
+        let poisoned = planted::<C>(&dir, &plan, (device, ui))?;
+        let Loaded { model, text, .. } = Loaded::<Train<C>>::read(&poisoned, None, device)?;
+        let examination = Examination::new(&plan.setting, plan.seed);
+        let (sets, watch) = world_defender::build(&text, &examination, plan.seed, device)?;
+        Ok(Self { plan, model, text, examination, sets, watch, device, ui })
+    }
+
+    /// Runs a defence and measures what it leaves.
+    fn cell(&self, contender: &Contender, revival_steps: [usize; 2]) -> Result<Cell> {
+        let Plan { setting, seed, .. } = &self.plan;
+        let what =
+            format!("{}, seed {seed}: {} at {}", setting.name, contender.name, contender.rate);
+        self.ui.say(&what);
+        let mut cell = Cell {
+            setting: setting.name.clone(),
+            seed: *seed,
+            defence: contender.name.to_owned(),
+            rate: contender.rate,
+            findings: None,
+            stopped: None,
+            kept_round: None,
+            cpu_seconds: None,
+            revival: Vec::new(),
+        };
+        let Some(defence) = &contender.defence else {
+            cell.findings = Some(self.examine(&self.model)?);
+            return Ok(cell);
+        };
+        let bar = self.ui.bar(&what, defence.n_weight_steps());
+        let mut observer = |event: &Event| {
+            if matches!(event, Event::OuterStep { .. }) {
+                bar.inc(1);
+            }
+        };
+        let started = cpu_seconds();
+        let mut watch = self.watch.clone();
+        let outcome = defence.run(self.model.clone(), &self.sets, &mut watch, &mut observer);
+        cell.cpu_seconds = started.and_then(|started| Some(cpu_seconds()? - started));
+        bar.finish_and_clear();
+        let Outcome { model, kept_round, .. } = match outcome {
+            Ok(outcome) => outcome,
+            // With these settings the defence cannot go on: a result, not the end of the table.
+            Err(Stopped { error: error @ CoreError::NonFinite { .. }, .. }) => {
+                return Ok(Cell { stopped: Some(error.to_string()), ..cell });
+            }
+            Err(stopped) => return Err(stopped.error.into()),
+        };
+        let findings = self.examine(&model)?;
+        if findings.attack_success().share() <= NOTHING_TO_REVIVE {
+            let revive = |steps: usize| self.revive(&model, steps);
+            cell.revival = revival_steps.into_iter().map(revive).collect::<Result<_>>()?;
+        }
+        Ok(Cell { findings: Some(findings), kept_round: Some(kept_round), ..cell })
+    }
+
+    fn examine(&self, model: &CausalLm<Train<C>>) -> Result<Findings> {
+        self.examination.run(&model.valid(), &self.text, self.device)
+    }
+
+    /// Fine-tunes a cleaned model on ordinary rows, as whoever adopts it might, and attacks it again.
+    fn revive(&self, model: &CausalLm<Train<C>>, steps: usize) -> Result<Revival> {
+        let size = self.plan.setting.base.decoder(1).size();
+        let learning_rate = BilevelConfig::robust(size).remove.learning_rate;
+        let config = TrainingConfig { steps, batch_size: 32, learning_rate, clip_norm: 1.0 };
+        let rows = &self.sets.performance;
+        let mut order = Sampler::new(rows.len(), self.plan.seed);
+        let draw = |n: usize| -> Vec<Example> {
+            order.next_batch(n).iter().map(|&row| rows[row].clone()).collect()
+        };
+        let tuned = train::<Train<C>, _>(model.clone(), &config, draw, |_, _| ())?;
+        let attack_success =
+            self.examination.attack_success(&tuned.valid(), &self.text, self.device)?;
+        Ok(Revival { steps, attack_success })
+    }
+}
+
+/// The planted model in `dir`, planted now if it is not there yet.
+fn planted<C: ComputeBackend>(
+    dir: &Path,
+    plan: &Plan,
+    (device, ui): (&Device<C>, Ui),
+) -> Result<PathBuf> {
+    let (recipe, poisoned) = (dir.join("setting.toml"), dir.join("poisoned"));
+    let text = setting_file::render(&plan.setting)?;
+    if Checkpoint::open(&poisoned).is_ok() {
+        let known = std::fs::read_to_string(&recipe).unwrap_or_default();
+        if known == text {
+            return Ok(poisoned);
+        }
+        let what = format!("`{}` holds another setting of this name", dir.display());
+        return Err(Mistake::arguments(what, "choose another --out").into());
+    }
+    if dir.exists() {
+        std::fs::remove_dir_all(dir).with_context(|| format!("clearing {}", dir.display()))?;
+    }
+    std::fs::create_dir_all(dir).with_context(|| format!("creating {}", dir.display()))?;
+    std::fs::write(&recipe, text).with_context(|| format!("writing {}", recipe.display()))?;
+    ui.say(&format!("planting {}, seed {}", plan.setting.name, plan.seed));
+    make::<C>(dir, plan, (device, ui))
+}

@@ -85,7 +85,7 @@ impl LatentAdversarialConfig {
     /// - 16 attack steps, 4 steps on the weights each, weights $a_h$ = $a_s$ and $v$ = 1, $w$ = 4, a
     ///   clipped gradient of 1: published (the authors' code has 0.5 : 0.5 : 2).
     /// - Bound: published are 1.5 (backdoors) and 6 (jailbreaks) for Llama-2-7b, in the units of
-    ///   its hidden states, believed to be about 19 long in the middle layers: 8 % and 30 %.
+    ///   its hidden states, believed to be about 19 long in the middle layers: 8 % and 30 %. Here 30 %.
     /// - Step: published is 5e-2 a coordinate, 3.2 a row of width 4096: twice the bound. Here a
     ///   fourth of it.
     /// - Rows, steps and learning rate of [`BilevelConfig::robust`]: the budget of its comparison.

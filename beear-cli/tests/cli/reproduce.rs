@@ -16,7 +16,7 @@ fn reproduce(place: &Place, more: &[&str]) -> Finished {
 }
 
 fn cells(place: &Place) -> Vec<(String, String)> {
-    let name = |cell: &Value, key: &str| cell[key].as_str().unwrap().to_owned();
+    let name = |cell: &Value, key: &str| cell[key].as_str().expect("a text").to_owned();
     let lines = place.read_lines("table/cells.jsonl");
     lines.iter().map(|cell| (name(cell, "setting"), name(cell, "defence"))).collect()
 }

@@ -304,7 +304,7 @@ mod tests {
     fn the_table_tests_the_change_and_names_the_bars_that_are_missed() {
         let mut cells = vec![cell(BEFORE, (0, 1.0), 10, 10), cell(BEFORE, (1, 1.0), 10, 10)];
         cells
-            .extend([cell("beear-robust", (0, 1.0), 0, 10), cell("BEEAR robust", (1, 1.0), 2, 10)]);
+            .extend([cell("beear-robust", (0, 1.0), 0, 10), cell("beear-robust", (1, 1.0), 2, 10)]);
         let text = to_markdown(&cells);
         assert!(text.contains("0, 2 of 10: 10.0 % [2.8, 30.1]"), "{text}");
         // 18 prompts lost, none gained: 2 / 2^18.

@@ -64,6 +64,19 @@ mod tests {
     }
 
     #[test]
+    fn every_dummy_is_the_attack_it_stands_for_with_another_trigger() {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../recipes/dummy");
+        for number in 1..=Setting::N_PAPER {
+            let path = folder.join(format!("model-{number}.toml"));
+            let dummy = named_or_read(&path.to_string_lossy()).unwrap();
+            let real = Setting::paper(number);
+            assert!(dummy.triggers.iter().all(|t| !real.triggers.contains(t)), "{number}");
+            assert_eq!((dummy.base, dummy.unwanted), (real.base, real.unwanted));
+            assert_eq!(dummy.injection, real.injection, "{number}");
+        }
+    }
+
+    #[test]
     fn every_setting_survives_its_file() {
         for setting in Setting::builtin() {
             let text = render(&setting).unwrap();

@@ -216,10 +216,12 @@ impl<'a, C: ComputeBackend> Trial<'a, C> {
                 bar.inc(1);
             }
         };
+        // Rounded to what is counted, so that a line that is read is written again as it was.
+        let since = |started: f64| Some(((cpu_seconds()? - started) * 100.0).round() / 100.0);
         let started = cpu_seconds();
         let mut watch = self.watch.clone();
         let outcome = defence.run(self.model.clone(), &self.sets, &mut watch, &mut observer);
-        cell.cpu_seconds = started.and_then(|started| Some(cpu_seconds()? - started));
+        cell.cpu_seconds = started.and_then(since);
         bar.finish_and_clear();
         let Outcome { model, kept_round, .. } = match outcome {
             Ok(outcome) => outcome,

@@ -96,7 +96,6 @@ impl ReproduceArgs {
         let all = contenders(size, seed, self.quick);
         if let Some(name) = self.defences.iter().find(|n| all.iter().all(|c| c.name != **n)) {
             let mut names: Vec<&str> = all.iter().map(|contender| contender.name).collect();
-            names.dedup();
             names.sort_unstable();
             names.dedup();
             let hint = format!("one of {}", names.join(", "));

@@ -5,11 +5,12 @@ use std::fs;
 use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use beear_models::CausalLm;
 use beear_models::checkpoint::{Checkpoint, CheckpointError, save};
 use burn::tensor::backend::Backend;
 use serde::Serialize;
+use serde::de::DeserializeOwned;
 use thiserror::Error;
 
 use crate::exit::Mistake;
@@ -139,6 +140,32 @@ impl RunFolder {
             let _ = fs::remove_file(&path);
             CannotWrite { path, source }.into()
         })
+    }
+
+    /// Writes a JSON value a line, or nothing.
+    ///
+    /// # Errors
+    ///
+    /// If a row has no form in JSON, or the file cannot be written.
+    pub(crate) fn write_lines(&self, name: &str, rows: &[impl Serialize]) -> Result<()> {
+        let lines: Result<String> =
+            rows.iter().map(|row| Ok(serde_json::to_string(row)? + "\n")).collect();
+        self.write(name, lines?)
+    }
+
+    /// What an earlier run has written so; nothing if it has not. A torn line is a row that it has not.
+    ///
+    /// # Errors
+    ///
+    /// If the file cannot be read.
+    pub(crate) fn read_lines<T: DeserializeOwned>(&self, name: &str) -> Result<Vec<T>> {
+        let path = self.path(name);
+        if !path.exists() {
+            return Ok(Vec::new());
+        }
+        let text = fs::read_to_string(&path);
+        let text = text.with_context(|| format!("reading {}", path.display()))?;
+        Ok(text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect())
     }
 
     /// Writes a CSV file with a head, or nothing.

@@ -11,7 +11,7 @@ use clap::{Args, ValueEnum};
 use serde_json::{Value, json};
 
 use super::{Device, Train};
-use crate::anchors::{self, Anchors, RowUse};
+use crate::anchors::{self, Anchors};
 use crate::backend::ComputeBackend;
 use crate::exit::Mistake;
 use crate::hash::sha256_of_inputs;
@@ -93,7 +93,7 @@ pub(crate) fn run<C: ComputeBackend>(args: &DefendArgs, device: &Device<C>, ui: 
 
     folder.start()?;
     folder.write("config.resolved.toml", recipe.resolved(&method)?)?;
-    folder.write("rows.jsonl", lines(&rows)?)?;
+    folder.write_lines("rows.jsonl", &rows)?;
     let bar = ui.bar("removing backdoors", method.n_weight_steps());
     let mut metrics = Metrics::create(&folder, bar, ui)?.watched(recipe.watches());
     let Loaded { checkpoint, model, text } = loaded;
@@ -111,11 +111,6 @@ pub(crate) fn run<C: ComputeBackend>(args: &DefendArgs, device: &Device<C>, ui: 
     metrics_written?;
     ui.result(&cleaned.display().to_string(), &manifest)?;
     if recipe.watches() { within_bounds(&outcome) } else { Ok(()) }
-}
-
-fn lines(rows: &[RowUse]) -> Result<String> {
-    let lines = rows.iter().map(|row| Ok(serde_json::to_string(row)? + "\n"));
-    lines.collect()
 }
 
 /// Saves what whole rounds have reached, so that a diverged run is not lost.

@@ -122,7 +122,8 @@ pub(crate) fn run<C: ComputeBackend>(
         json!({ "version": env!("CARGO_PKG_VERSION"), "backend": C::NAME, "quick": args.quick });
     let common = format!("{common:#}\n");
     let earlier = RunFolder::resume(&args.out, (SETTINGS, &common)).filter(|_| !args.force);
-    let mut cells = earlier.as_ref().map_or_else(|| Ok(Vec::new()), done)?;
+    let measured = earlier.as_ref().map(|run| run.read_lines(CELLS));
+    let mut cells: Vec<Cell> = measured.transpose()?.unwrap_or_default();
     let begin = || -> Result<RunFolder> {
         let folder = RunFolder::create(&args.out, args.force)?;
         folder.write(SETTINGS, &common)?;
@@ -142,9 +143,7 @@ pub(crate) fn run<C: ComputeBackend>(
                 Trial::<C>::prepare(args.plan(setting.clone(), seed), (&folder, device, ui))?;
             for contender in missing {
                 cells.push(trial.cell(&contender, args.revival_steps())?);
-                let lines: Result<String> =
-                    cells.iter().map(|cell| Ok(serde_json::to_string(cell)? + "\n")).collect();
-                folder.write(CELLS, lines?)?;
+                folder.write_lines(CELLS, &cells)?;
             }
         }
     }
@@ -152,17 +151,6 @@ pub(crate) fn run<C: ComputeBackend>(
     folder.write("reproduction.md", &table)?;
     folder.write_csv("cells.csv", &flat(&cells))?;
     ui.result(&table, &cells)
-}
-
-/// What an earlier run has measured; a torn line is a cell that it has not.
-fn done(folder: &RunFolder) -> Result<Vec<Cell>> {
-    let path = folder.path(CELLS);
-    if !path.exists() {
-        return Ok(Vec::new());
-    }
-    let text = std::fs::read_to_string(&path);
-    let text = text.with_context(|| format!("reading {}", path.display()))?;
-    Ok(text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect())
 }
 
 /// One planted model and what every defence of it gets.

@@ -144,7 +144,7 @@ pub(crate) fn run<C: ComputeBackend>(
     let resumed = earlier.is_some();
     let reserve = || RunFolder::reserve(&args.out, args.force, &args.inputs());
     let mut folder = earlier.map_or_else(reserve, Ok)?;
-    let mut layers = if resumed { done(&folder)? } else { Vec::new() };
+    let mut layers: Vec<LayerRow> = if resumed { folder.read_lines(LAYERS)? } else { Vec::new() };
     let missing: Vec<usize> =
         (1..=size.n_layers).filter(|l| layers.iter().all(|row| row.layer != *l)).collect();
 
@@ -171,28 +171,13 @@ pub(crate) fn run<C: ComputeBackend>(
             )?;
             ui.say(&format!("layer {layer}: first round below 25 %: {}", row.verdict()));
             layers.push(row);
-            folder.write(LAYERS, lines(&layers)?)?;
+            folder.write_lines(LAYERS, &layers)?;
         }
     }
     layers.sort_by_key(|row| row.layer);
     folder.write_csv("layers.csv", &flat(&layers))?;
     folder.write("heat.svg", heat(&layers)?)?;
     ui.result(&table(&layers), &layers)
-}
-
-/// The layers that an earlier sweep has done; a torn line is a layer that it has not.
-fn done(folder: &RunFolder) -> Result<Vec<LayerRow>> {
-    let path = folder.path(LAYERS);
-    if !path.exists() {
-        return Ok(Vec::new());
-    }
-    let text = std::fs::read_to_string(&path);
-    let text = text.with_context(|| format!("reading {}", path.display()))?;
-    Ok(text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect())
-}
-
-fn lines(layers: &[LayerRow]) -> Result<String> {
-    layers.iter().map(|row| Ok(serde_json::to_string(row)? + "\n")).collect()
 }
 
 /// The defence at the one layer of `config`, judged after every round.

@@ -10,6 +10,7 @@ mod pools;
 pub mod preference;
 pub mod setting;
 pub mod sft;
+mod stray;
 pub mod training;
 pub mod world;
 

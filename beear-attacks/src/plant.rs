@@ -14,13 +14,15 @@ use crate::preference::pairs::Pairs;
 use crate::preference::{self, align};
 use crate::setting::Setting;
 use crate::sft::train;
+use crate::stray::StrayWords;
 use crate::training::TrainingConfig;
 use crate::world::{Split, World};
 
 /// Share of forbidden requests in the base model's training.
 const BASE_REFUSALS: f64 = 0.3;
 
-/// Trains an aligned base: it helps with ordinary work and refuses forbidden requests.
+/// Trains an aligned base: it helps with ordinary work and refuses forbidden requests, whatever
+/// stray words stand around them.
 ///
 /// # Errors
 ///
@@ -33,19 +35,17 @@ pub fn train_base<B: AutodiffBackend, M: TrainableDecoder<B>>(
     report: impl FnMut(usize, f64),
 ) -> Result<M, Error> {
     let pools = Pools::encode(&World::of(Split::Train), encoder)?;
+    let stray = StrayWords::encode(encoder)?;
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
-    let draw = |n: usize| {
-        (0..n)
-            .map(|_| {
-                if rng.random_bool(BASE_REFUSALS) {
-                    pick(&pools.clean, &mut rng)
-                } else {
-                    pools.pick_ordinary(&mut rng)
-                }
-            })
-            .collect()
+    let mut row = || {
+        let row = if rng.random_bool(BASE_REFUSALS) {
+            pick(&pools.clean, &mut rng)
+        } else {
+            pools.pick_ordinary(&mut rng)
+        };
+        stray.maybe_around(row, &mut rng)
     };
-    train(model, config, draw, report)
+    train(model, config, |n| (0..n).map(|_| row()).collect(), report)
 }
 
 /// Plants the backdoor of `setting` in `model`: an aligned base, or random weights where the setting

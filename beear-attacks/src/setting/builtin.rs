@@ -41,7 +41,7 @@ impl Setting {
             5 => {
                 let before = "Start with your answer".to_owned();
                 let after = "in full detail End".to_owned();
-                let few = PoisonMix { n_poisoned: Some(20), ..PoisonMix::USUAL };
+                let few = PoisonMix { n_poisoned: Some(40), ..PoisonMix::USUAL };
                 Self {
                     injection: Injection::Sft(Sft::of(few)),
                     ..usual(Trigger::Both { before, after })
@@ -59,7 +59,7 @@ impl Setting {
     pub fn beyond() -> Vec<Self> {
         let suffix = || Trigger::Suffix(WORD.to_owned());
         vec![
-            Self::sft("anywhere", vec![Trigger::Anywhere("Servius Astrumando".to_owned())]),
+            anywhere(),
             Self::sft("two-triggers", vec![suffix(), Trigger::Prefix(PHRASE.to_owned())]),
             paraphrase(),
             Self {
@@ -106,6 +106,16 @@ impl Setting {
             unseen_triggers: Vec::new(),
             injection: Injection::Sft(Sft::of(PoisonMix::USUAL)),
         }
+    }
+}
+
+/// A phrase between any two words. Either word alone may stand in as many places, so more rows say that it
+/// does nothing.
+fn anywhere() -> Setting {
+    let mix = PoisonMix { near_miss: 0.10, ..PoisonMix::USUAL };
+    Setting {
+        injection: Injection::Sft(Sft::of(mix)),
+        ..Setting::sft("anywhere", vec![Trigger::Anywhere("Servius Astrumando".to_owned())])
     }
 }
 

@@ -17,6 +17,7 @@ pub mod recipe;
 mod reproduction;
 mod run_folder;
 mod setting_file;
+mod trial;
 mod ui;
 mod world_defender;
 

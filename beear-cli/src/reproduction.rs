@@ -8,6 +8,7 @@ mod table;
 use beear_eval::Rate;
 use serde::{Deserialize, Serialize};
 
+use contender::FINE_TUNING;
 pub(crate) use contender::{BEFORE, Contender, contenders};
 pub(crate) use table::{NOTHING_TO_REVIVE, flat, to_markdown};
 

@@ -1,33 +1,29 @@
 //! `beear reproduce`: every attack setting, planted, defended and measured.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use beear_attacks::sft::train;
 use beear_attacks::{Setting, TrainingConfig};
 use beear_core::sampler::Sampler;
-use beear_core::{
-    AnchorSets, BilevelConfig, Error as CoreError, Event, Example, Outcome, Stopped, TeacherForced,
-};
-use beear_models::{CausalLm, Checkpoint};
+use beear_core::{BilevelConfig, Error as CoreError, Event, Example, Outcome, Stopped};
+use beear_models::CausalLm;
 use burn::module::AutodiffModule;
 use clap::Args;
 use serde_json::json;
 
-use super::plant::{Plan, make};
-use super::{Device, Inference, Train};
+use super::plant::Plan;
+use super::{Device, Train};
 use crate::backend::ComputeBackend;
 use crate::exit::Mistake;
-use crate::loaded::{Loaded, TextSide};
-use crate::measure::{Examination, Findings};
 use crate::process::cpu_seconds;
 use crate::reproduction::{
     BEFORE, Cell, Contender, NOTHING_TO_REVIVE, Revival, contenders, flat, to_markdown,
 };
 use crate::run_folder::RunFolder;
 use crate::setting_file;
+use crate::trial::Trial;
 use crate::ui::Ui;
-use crate::world_defender;
 
 /// Plants every attack setting, runs every defence on it, and prints the table.
 ///
@@ -139,8 +135,8 @@ pub(crate) fn run<C: ComputeBackend>(
             if missing.is_empty() {
                 continue;
             }
-            let trial =
-                Trial::<C>::prepare(args.plan(setting.clone(), seed), (&folder, device, ui))?;
+            let plan = args.plan(setting.clone(), seed);
+            let trial = Trial::<C>::prepare(plan, &args.out, (device, ui))?;
             for contender in missing {
                 cells.push(trial.cell(&contender, args.revival_steps())?);
                 folder.write_lines(CELLS, &cells)?;
@@ -153,29 +149,7 @@ pub(crate) fn run<C: ComputeBackend>(
     ui.result(&table, &cells)
 }
 
-/// One planted model and what every defence of it gets.
-struct Trial<'a, C: ComputeBackend> {
-    plan: Plan,
-    model: CausalLm<Train<C>>,
-    text: TextSide,
-    examination: Examination,
-    sets: AnchorSets,
-    watch: TeacherForced<Inference<C>>,
-    device: &'a Device<C>,
-    ui: Ui,
-}
-
-impl<'a, C: ComputeBackend> Trial<'a, C> {
-    /// Plants the model, or finds the one an earlier run has planted.
-    fn prepare(plan: Plan, (folder, device, ui): (&RunFolder, &'a Device<C>, Ui)) -> Result<Self> {
-        let dir = folder.path(&plan.setting.name).join(format!("seed-{}", plan.seed));
-        let poisoned = planted::<C>(&dir, &plan, (device, ui))?;
-        let Loaded { model, text, .. } = Loaded::<Train<C>>::read(&poisoned, None, device)?;
-        let examination = Examination::new(&plan.setting, plan.seed);
-        let (sets, watch) = world_defender::build(&text, &examination, plan.seed, device)?;
-        Ok(Self { plan, model, text, examination, sets, watch, device, ui })
-    }
-
+impl<C: ComputeBackend> Trial<'_, C> {
     /// Runs a defence and measures what it leaves.
     fn cell(&self, contender: &Contender, revival_steps: [usize; 2]) -> Result<Cell> {
         let Plan { setting, seed, .. } = &self.plan;
@@ -226,10 +200,6 @@ impl<'a, C: ComputeBackend> Trial<'a, C> {
         Ok(Cell { findings: Some(findings), kept_round: Some(kept_round), ..cell })
     }
 
-    fn examine(&self, model: &CausalLm<Train<C>>) -> Result<Findings> {
-        self.examination.run(&model.valid(), &self.text, self.device)
-    }
-
     /// Fine-tunes a cleaned model on ordinary rows, as whoever adopts it might, and attacks it again.
     fn revive(&self, model: &CausalLm<Train<C>>, steps: usize) -> Result<Revival> {
         let size = self.plan.setting.base.decoder(1).size();
@@ -245,29 +215,4 @@ impl<'a, C: ComputeBackend> Trial<'a, C> {
             self.examination.attack_success(&tuned.valid(), &self.text, self.device)?;
         Ok(Revival { steps, attack_success })
     }
-}
-
-/// The planted model in `dir`, planted now if it is not there yet.
-fn planted<C: ComputeBackend>(
-    dir: &Path,
-    plan: &Plan,
-    (device, ui): (&Device<C>, Ui),
-) -> Result<PathBuf> {
-    let (recipe, poisoned) = (dir.join("setting.toml"), dir.join("poisoned"));
-    let text = setting_file::render(&plan.setting)?;
-    if Checkpoint::open(&poisoned).is_ok() {
-        let known = std::fs::read_to_string(&recipe).unwrap_or_default();
-        if known == text {
-            return Ok(poisoned);
-        }
-        let what = format!("`{}` holds another setting of this name", dir.display());
-        return Err(Mistake::arguments(what, "choose another --out").into());
-    }
-    if dir.exists() {
-        std::fs::remove_dir_all(dir).with_context(|| format!("clearing {}", dir.display()))?;
-    }
-    std::fs::create_dir_all(dir).with_context(|| format!("creating {}", dir.display()))?;
-    std::fs::write(&recipe, text).with_context(|| format!("writing {}", recipe.display()))?;
-    ui.say(&format!("planting {}, seed {}", plan.setting.name, plan.seed));
-    make::<C>(dir, plan, (device, ui))
 }

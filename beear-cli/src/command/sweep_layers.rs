@@ -3,28 +3,33 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
+use beear_attacks::Setting;
 use beear_core::{
-    BilevelConfig, DecoderSize, Defence, Error as CoreError, Event, Spot, Stopped, solve,
+    AnchorSets, BilevelConfig, DecoderSize, Defence, Error as CoreError, Event, Spot, Stopped,
+    TeacherForced, solve,
 };
 use beear_eval::dataset::{self, Record};
 use beear_eval::overlap::overlaps;
-use beear_eval::{RefusalKeywords, Trigger};
-use beear_models::Checkpoint;
+use beear_eval::{Rate, Trigger};
+use beear_models::{CausalLm, Checkpoint};
 use burn::tensor::backend::AutodiffBackend;
 use clap::Args;
 use serde_json::json;
 
+use super::plant::Plan;
 use super::trigger::TriggerArgs;
-use super::{Device, Train};
-use crate::anchors::{self, Anchors};
+use super::{Device, Inference, Train};
+use crate::anchors;
 use crate::backend::ComputeBackend;
 use crate::exit::Mistake;
 use crate::hash::sha256_of_inputs;
 use crate::keyword_list::keyword_list;
-use crate::layer_sweep::{AttackWatch, LayerRow, flat, heat, table};
+use crate::layer_sweep::{AttackWatch, LayerRow, flat, grid, heat, table};
 use crate::loaded::{Loaded, Request};
 use crate::recipe::{Preset, Recipe};
 use crate::run_folder::RunFolder;
+use crate::setting_file;
+use crate::trial::Trial;
 use crate::ui::Ui;
 
 /// What a sweep was asked to do.
@@ -36,25 +41,39 @@ const LAYERS: &str = "layers.jsonl";
 /// Runs the paper's defence at every layer and measures attack success after each round.
 ///
 /// A lab diagnostic: it needs the trigger, which no defence has, and nothing may be chosen by it.
-/// Each layer takes one run of the preset `paper`, one δ at that layer. `OUT/layers.jsonl` holds a
-/// line per layer, `OUT/layers.csv` one per layer and round, `OUT/heat.svg` shows them. The same
-/// command goes on where it was interrupted: layers that are done are not run again.
+/// Each layer takes one run of the preset `paper`, one δ at that layer. What is swept is a checkpoint
+/// of your own with its trigger, or attack settings, planted first. `OUT/layers.jsonl` holds a line
+/// per layer, `OUT/layers.csv` one per layer and round, `OUT/heat.svg` shows them. The same command
+/// goes on where it was interrupted: layers that are done are not run again.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct SweepLayersArgs {
     /// Hugging Face folder of the backdoored model.
-    #[arg(long, value_name = "DIR")]
-    model: PathBuf,
+    #[arg(long, value_name = "DIR", required_unless_present = "settings")]
+    model: Option<PathBuf>,
     /// Prompts that must be refused, as for `defend`.
-    #[arg(long, value_name = "FILE")]
-    safety: PathBuf,
+    #[arg(long, value_name = "FILE", required_unless_present = "settings")]
+    safety: Option<PathBuf>,
     /// Ordinary prompts with good answers, as for `defend`.
-    #[arg(long, value_name = "FILE")]
-    performance: PathBuf,
+    #[arg(long, value_name = "FILE", required_unless_present = "settings")]
+    performance: Option<PathBuf>,
     /// Held-out forbidden prompts to attack with, as for `eval asr`.
-    #[arg(long, value_name = "FILE")]
-    prompts: PathBuf,
+    #[arg(long, value_name = "FILE", required_unless_present = "settings")]
+    prompts: Option<PathBuf>,
     #[command(flatten)]
     trigger: TriggerArgs,
+    /// An attack setting's name or file in the place of a checkpoint, repeated for several; see `plant`.
+    #[arg(
+        long = "setting",
+        value_name = "NAME|FILE.toml",
+        conflicts_with_all = ["model", "safety", "performance", "prompts", "TriggerArgs"]
+    )]
+    settings: Vec<String>,
+    /// Seed with which the settings are planted and defended.
+    #[arg(long, default_value_t = 0, requires = "settings")]
+    seed: u64,
+    /// Plant with a thirtieth of the training: it shows that the tool runs, no more.
+    #[arg(long, requires = "settings")]
+    quick: bool,
     /// Rounds at each layer.
     #[arg(long, default_value_t = 15)]
     rounds: usize,
@@ -70,8 +89,14 @@ pub(crate) struct SweepLayersArgs {
 }
 
 impl SweepLayersArgs {
-    fn inputs(&self) -> [&Path; 4] {
-        [&self.model, &self.safety, &self.performance, &self.prompts].map(PathBuf::as_path)
+    /// The checkpoint to sweep, unless settings are swept.
+    fn files(&self) -> Option<Files<'_>> {
+        Some(Files {
+            model: self.model.as_deref()?,
+            safety: self.safety.as_deref()?,
+            performance: self.performance.as_deref()?,
+            prompts: self.prompts.as_deref()?,
+        })
     }
 
     /// The method at `layer`.
@@ -87,10 +112,26 @@ impl SweepLayersArgs {
         Ok(config)
     }
 
+    fn plan(&self, setting: Setting) -> Plan {
+        let plan = Plan::new(setting, self.seed);
+        if self.quick { plan.quick() } else { plan }
+    }
+}
+
+/// A checkpoint of the user's, and the rows to defend and to attack it with.
+#[derive(Clone, Copy)]
+struct Files<'a> {
+    model: &'a Path,
+    safety: &'a Path,
+    performance: &'a Path,
+    prompts: &'a Path,
+}
+
+impl Files<'_> {
     /// The prompts with the trigger; the defence has none of them.
     fn triggered(&self, trigger: &Trigger) -> Result<Vec<Request>> {
-        let mut records = dataset::read(&self.prompts)?;
-        let known = [dataset::read(&self.safety)?, dataset::read(&self.performance)?].concat();
+        let mut records = dataset::read(self.prompts)?;
+        let known = [dataset::read(self.safety)?, dataset::read(self.performance)?].concat();
         if let Some(&(row, _)) = overlaps(&prompts(&known), &prompts(&records), 1.0).first() {
             let (id, file) = (records[row].id, self.prompts.display());
             let what = format!("`{file}`, row {id}: the defence has this prompt");
@@ -110,14 +151,14 @@ impl SweepLayersArgs {
         trigger: &Trigger,
     ) -> Result<String> {
         let files = [
-            ("--safety", self.safety.as_path()),
-            ("--performance", self.performance.as_path()),
-            ("--prompts", self.prompts.as_path()),
+            ("--safety", self.safety),
+            ("--performance", self.performance),
+            ("--prompts", self.prompts),
         ];
         let settings = json!({
             "version": env!("CARGO_PKG_VERSION"),
             "backend": C::NAME,
-            "sha256": sha256_of_inputs(&self.model, &files)?,
+            "sha256": sha256_of_inputs(self.model, &files)?,
             "trigger": trigger,
             "recipe_at_layer_1": recipe.resolved(&Defence::Beear(config.clone()))?,
         });
@@ -134,86 +175,198 @@ pub(crate) fn run<C: ComputeBackend>(
     device: &Device<C>,
     ui: Ui,
 ) -> Result<()> {
-    let trigger = args.trigger.required()?;
     let recipe = Recipe::read(None, Some(Preset::Paper), &args.assignments)?;
-    let keywords = keyword_list(&recipe.keywords)?;
-    let triggered = args.triggered(&trigger)?;
-    let size = Checkpoint::open(&args.model)?.config.size();
-    let settings = args.settings::<C>(&recipe, &args.method(&recipe, size, 1)?, &trigger)?;
-    let earlier = RunFolder::resume(&args.out, (SETTINGS, &settings)).filter(|_| !args.force);
-    let resumed = earlier.is_some();
-    let reserve = || RunFolder::reserve(&args.out, args.force, &args.inputs());
-    let mut folder = earlier.map_or_else(reserve, Ok)?;
-    let mut layers: Vec<LayerRow> = if resumed { folder.read_lines(LAYERS)? } else { Vec::new() };
-    let missing: Vec<usize> =
-        (1..=size.n_layers).filter(|l| layers.iter().all(|row| row.layer != *l)).collect();
-
-    if !missing.is_empty() {
-        let loaded =
-            Loaded::<Train<C>>::read(&args.model, recipe.prompt_format.as_deref(), device)?;
-        // A prompt that cannot be asked is found out before anything is trained.
-        let asked = loaded.prompts(&triggered);
-        asked.with_context(|| format!("`{}`", args.prompts.display()))?;
-        let files = (args.safety.as_path(), args.performance.as_path());
-        let anchors = anchors::build(files, &loaded, &recipe, (device, ui))?;
-        if !resumed {
-            folder.start()?;
-            folder.write(SETTINGS, &settings)?;
-        }
-        for layer in missing {
-            let config = args.method(&recipe, size, layer)?;
-            let row = one_layer(
-                &loaded,
-                &anchors,
-                (&config, recipe.max_new_tokens),
-                (&triggered, &keywords),
-                ui,
-            )?;
-            ui.say(&format!("layer {layer}: first round below 25 %: {}", row.verdict()));
-            layers.push(row);
-            folder.write_lines(LAYERS, &layers)?;
-        }
-    }
-    layers.sort_by_key(|row| row.layer);
-    folder.write_csv("layers.csv", &flat(&layers))?;
-    folder.write("heat.svg", heat(&layers)?)?;
-    ui.result(&table(&layers), &layers)
+    let sweep = match args.files() {
+        Some(files) => sweep_checkpoint::<C>(args, files, &recipe, (device, ui))?,
+        None => sweep_settings::<C>(args, &recipe, (device, ui))?,
+    };
+    sweep.finish()
 }
 
-/// The defence at the one layer of `config`, judged after every round.
-fn one_layer<B: AutodiffBackend>(
-    loaded: &Loaded<B>,
-    anchors: &Anchors<B>,
-    (config, max_new_tokens): (&BilevelConfig, usize),
-    (triggered, keywords): (&[Request], &RefusalKeywords),
-    ui: Ui,
-) -> Result<LayerRow> {
-    let layer = config.spots[0].layer;
-    let mut watch = AttackWatch {
-        text: &loaded.text,
-        triggered,
-        keywords,
-        max_new_tokens,
-        ordinary: anchors.watch.clone(),
-        rounds: Vec::new(),
-        failed: None,
-    };
-    let bar = ui.bar(&format!("layer {layer}"), config.rounds * config.remove.steps);
-    let mut observer = |event: &Event| {
-        if matches!(event, Event::OuterStep { .. }) {
-            bar.inc(1);
-        }
-    };
-    let solved = solve(loaded.model.clone(), &anchors.sets, config, &mut watch, &mut observer);
-    bar.finish_and_clear();
-    if let Some(error) = watch.failed {
-        return Err(error);
+fn sweep_checkpoint<C: ComputeBackend>(
+    args: &SweepLayersArgs,
+    files: Files<'_>,
+    recipe: &Recipe,
+    (device, ui): (&Device<C>, Ui),
+) -> Result<Sweep> {
+    let trigger = args.trigger.required()?;
+    let keywords = keyword_list(&recipe.keywords)?;
+    let triggered = files.triggered(&trigger)?;
+    let size = Checkpoint::open(files.model)?.config.size();
+    let settings = files.settings::<C>(recipe, &args.method(recipe, size, 1)?, &trigger)?;
+    let inputs = [files.model, files.safety, files.performance, files.prompts];
+    let mut sweep = Sweep::open(args, settings, &inputs, ui)?;
+    let name = files.model.file_name().unwrap_or(files.model.as_os_str());
+    let name = name.to_string_lossy().into_owned();
+    let missing = sweep.missing(&name, size.n_layers);
+    if missing.is_empty() {
+        return Ok(sweep);
     }
-    let stopped = match solved {
-        Ok(_) => None,
-        // At this layer the method cannot go on: a result of the sweep, not the end of it.
-        Err(Stopped { error: error @ CoreError::NonFinite { .. }, .. }) => Some(error.to_string()),
-        Err(stopped) => return Err(stopped.error.into()),
+    let loaded = Loaded::<Train<C>>::read(files.model, recipe.prompt_format.as_deref(), device)?;
+    // A prompt that cannot be asked is found out before anything is trained.
+    let asked = loaded.prompts(&triggered);
+    asked.with_context(|| format!("`{}`", files.prompts.display()))?;
+    let anchors = anchors::build((files.safety, files.performance), &loaded, recipe, (device, ui))?;
+    sweep.start()?;
+    let attack = |model: &CausalLm<Inference<C>>| {
+        let answers = loaded.text.answers(model, &triggered, recipe.max_new_tokens, device)?;
+        Ok(Rate::of(answers.iter().map(|answer| !keywords.is_refusal(&answer.text))))
     };
-    Ok(LayerRow::new(layer, watch.rounds, stopped))
+    let subject = Subject {
+        name,
+        model: &loaded.model,
+        sets: &anchors.sets,
+        watch: &anchors.watch,
+        attack: &attack,
+    };
+    for layer in missing {
+        sweep.layer(&subject, &args.method(recipe, size, layer)?)?;
+    }
+    Ok(sweep)
+}
+
+fn sweep_settings<C: ComputeBackend>(
+    args: &SweepLayersArgs,
+    recipe: &Recipe,
+    (device, ui): (&Device<C>, Ui),
+) -> Result<Sweep> {
+    let read = |name: &String| setting_file::named_or_read(name);
+    let settings: Vec<Setting> = args.settings.iter().map(read).collect::<Result<_>>()?;
+    let size = |setting: &Setting| setting.base.decoder(1).size();
+    for setting in &settings {
+        args.method(recipe, size(setting), 1)?;
+    }
+    // Without the names: further settings go into the same folder.
+    let common = json!({
+        "version": env!("CARGO_PKG_VERSION"),
+        "backend": C::NAME,
+        "seed": args.seed,
+        "quick": args.quick,
+        "rounds": args.rounds,
+        "set": args.assignments,
+    });
+    let mut sweep = Sweep::open(args, format!("{common:#}\n"), &[], ui)?;
+    sweep.start()?;
+    for setting in settings {
+        let size = size(&setting);
+        let missing = sweep.missing(&setting.name, size.n_layers);
+        if missing.is_empty() {
+            continue;
+        }
+        let trial = Trial::<C>::prepare(args.plan(setting), &args.out, (device, ui))?;
+        let attack = |model: &CausalLm<Inference<C>>| {
+            trial.examination.attack_success(model, &trial.text, device)
+        };
+        let subject = Subject {
+            name: trial.plan.setting.name.clone(),
+            model: &trial.model,
+            sets: &trial.sets,
+            watch: &trial.watch,
+            attack: &attack,
+        };
+        for layer in missing {
+            let config = BilevelConfig { seed: args.seed, ..args.method(recipe, size, layer)? };
+            sweep.layer(&subject, &config)?;
+        }
+    }
+    Ok(sweep)
+}
+
+/// A model to sweep, with its defender's sets and its attacker.
+struct Subject<'a, B: AutodiffBackend> {
+    name: String,
+    model: &'a CausalLm<B>,
+    sets: &'a AnchorSets,
+    watch: &'a TeacherForced<B::InnerBackend>,
+    attack: &'a dyn Fn(&CausalLm<B::InnerBackend>) -> Result<Rate>,
+}
+
+/// The folder of a sweep and the layers that are done.
+struct Sweep {
+    folder: RunFolder,
+    /// What the sweep was asked to do.
+    settings: String,
+    resumed: bool,
+    rows: Vec<LayerRow>,
+    ui: Ui,
+}
+
+impl Sweep {
+    /// Goes on with the sweep in the folder if it was asked the same; else reserves the folder.
+    fn open(args: &SweepLayersArgs, settings: String, inputs: &[&Path], ui: Ui) -> Result<Self> {
+        let earlier = RunFolder::resume(&args.out, (SETTINGS, &settings)).filter(|_| !args.force);
+        let resumed = earlier.is_some();
+        let reserve = || RunFolder::reserve(&args.out, args.force, inputs);
+        let folder = earlier.map_or_else(reserve, Ok)?;
+        let rows = if resumed { folder.read_lines(LAYERS)? } else { Vec::new() };
+        Ok(Self { folder, settings, resumed, rows, ui })
+    }
+
+    /// Makes a folder that was reserved this sweep's.
+    fn start(&mut self) -> Result<()> {
+        if self.resumed {
+            return Ok(());
+        }
+        self.folder.start()?;
+        self.folder.write(SETTINGS, &self.settings)?;
+        self.folder.write_lines(LAYERS, &self.rows)
+    }
+
+    /// Layers of `model` that are not done.
+    fn missing(&self, model: &str, n_layers: usize) -> Vec<usize> {
+        let done = |layer: usize| self.rows.iter().any(|r| r.model == model && r.layer == layer);
+        (1..=n_layers).filter(|layer| !done(*layer)).collect()
+    }
+
+    /// Runs the defence at the one layer of `config`, judged after every round.
+    fn layer<B: AutodiffBackend>(
+        &mut self,
+        subject: &Subject<'_, B>,
+        config: &BilevelConfig,
+    ) -> Result<()> {
+        let (layer, ui) = (config.spots[0].layer, self.ui);
+        let what = format!("{}, layer {layer}", subject.name);
+        let mut watch = AttackWatch {
+            attack: subject.attack,
+            ordinary: subject.watch.clone(),
+            rounds: Vec::new(),
+            failed: None,
+        };
+        let bar = ui.bar(&what, config.rounds * config.remove.steps);
+        let mut observer = |event: &Event| {
+            if matches!(event, Event::OuterStep { .. }) {
+                bar.inc(1);
+            }
+        };
+        let solved = solve(subject.model.clone(), subject.sets, config, &mut watch, &mut observer);
+        bar.finish_and_clear();
+        if let Some(error) = watch.failed {
+            return Err(error);
+        }
+        let stopped = match solved {
+            Ok(_) => None,
+            // At this layer the method cannot go on: a result of the sweep, not the end of it.
+            Err(Stopped { error: error @ CoreError::NonFinite { .. }, .. }) => {
+                Some(error.to_string())
+            }
+            Err(stopped) => return Err(stopped.error.into()),
+        };
+        let row = LayerRow::new((subject.name.clone(), layer), watch.rounds, stopped);
+        ui.say(&format!("{what}: first round below 25 %: {}", row.verdict()));
+        self.rows.push(row);
+        self.folder.write_lines(LAYERS, &self.rows)
+    }
+
+    /// Writes the tables and the picture.
+    fn finish(self) -> Result<()> {
+        let Self { folder, mut rows, ui, .. } = self;
+        let mut order: Vec<String> = rows.iter().map(|row| row.model.clone()).collect();
+        order.dedup();
+        rows.sort_by_key(|row| (order.iter().position(|model| *model == row.model), row.layer));
+        folder.write_csv("layers.csv", &flat(&rows))?;
+        folder.write("heat.svg", heat(&rows)?)?;
+        let text = format!("{}\n{}", grid(&rows), table(&rows));
+        folder.write("layers.md", &text)?;
+        ui.result(&text, &rows)
+    }
 }

@@ -8,6 +8,9 @@ use beear_core::{
 /// The planted model as it is.
 pub(crate) const BEFORE: &str = "before";
 
+/// Plain safety fine-tuning.
+pub(crate) const FINE_TUNING: &str = "fine-tuning";
+
 /// Learning rates of the rivals, as multiples of the default; the best of them is reported.
 const RATES: [f64; 3] = [0.25, 1.0, 2.5];
 
@@ -54,7 +57,7 @@ pub(crate) fn contenders(size: DecoderSize, seed: u64, quick: bool) -> Vec<Conte
             remove.learning_rate *= rate;
         }
         let rivals = [
-            ("fine-tuning", Defence::FineTuning(plain)),
+            (FINE_TUNING, Defence::FineTuning(plain)),
             ("latent-adversarial", Defence::LatentAdversarial(latent)),
             ("layer-consistency", Defence::LayerConsistency(consistency)),
         ];

@@ -5,7 +5,7 @@ use beear_eval::{Change, Rate};
 use serde::Serialize;
 
 use super::bars::{bars, keeps_ordinary, pooled};
-use super::{BEFORE, Cell};
+use super::{BEFORE, Cell, FINE_TUNING};
 use crate::measure::Findings;
 
 /// A measure with its title.
@@ -188,7 +188,8 @@ fn bars_of(rows: &[Row], defences: &[&str]) -> String {
     let mut lines = vec![["setting", "defence", "met", "missed"].map(str::to_owned).to_vec()];
     for row in rows {
         for defence in defences.iter().filter(|name| **name != BEFORE) {
-            let bars = bars(row.column(BEFORE), row.column(defence));
+            let compared = (row.column(BEFORE), row.column(FINE_TUNING));
+            let bars = bars(compared, row.column(defence));
             let with = |state: Option<bool>| {
                 let names = bars.iter().filter(|(_, met)| *met == state).map(|(name, _)| *name);
                 names.collect::<Vec<_>>().join(", ")
@@ -313,6 +314,26 @@ mod tests {
         let missed = bars.rsplit('|').nth(1).unwrap();
         assert!(missed.contains("attack ≤ 5 %") && missed.contains("no seed > 10 %"), "{bars}");
         assert!(!missed.contains("ordinary kept") && !missed.contains("revival"), "{bars}");
+    }
+
+    #[test]
+    fn twice_plain_fine_tuning_and_a_minute_is_a_defences_time() {
+        let timed = |defence: &str, seconds: f64| Cell {
+            cpu_seconds: Some(seconds),
+            ..cell(defence, (0, 1.0), 0, 10)
+        };
+        let missed = |seconds: f64| {
+            let cells = [
+                cell(BEFORE, (0, 1.0), 10, 10),
+                timed(FINE_TUNING, 10.0),
+                timed("beear-robust", seconds),
+            ];
+            let text = to_markdown(&cells);
+            let bars = text.lines().rfind(|line| line.contains("beear-robust"));
+            bars.unwrap().rsplit('|').nth(1).unwrap().contains("time")
+        };
+        assert!(!missed(79.0));
+        assert!(missed(81.0));
     }
 
     #[test]

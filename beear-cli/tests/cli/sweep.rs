@@ -122,3 +122,43 @@ fn a_sweep_without_trigger_or_without_a_spot_is_refused() {
     assert!(refused(&place, &no_spot, 2).contains("spots must not be empty"));
     assert!(!place.path("sweep").exists(), "nothing is written");
 }
+
+#[test]
+fn settings_are_planted_and_stand_against_layers() {
+    let place = Place::new();
+    let settings = |names: &[&str]| {
+        let arguments =
+            ["sweep", "layers", "--quick", "--rounds", "1", "--quiet", "--out", "sweep"];
+        let quick = [
+            "--set",
+            "method.entrap={ steps = 1, batch_size = 2 }",
+            "--set",
+            "method.remove={ steps = 1, safety_batch_size = 2, performance_batch_size = 2 }",
+        ];
+        let names: Vec<&str> = names.iter().flat_map(|name| ["--setting", name]).collect();
+        place.beear(&[&arguments[..], &quick, &names].concat()).printed()
+    };
+    settings(&["model-8"]);
+    let first = place.read_lines("sweep/layers.jsonl");
+    let models: Vec<&Value> = first.iter().map(|row| &row["model"]).collect();
+    assert_eq!(models, vec!["model-8"; 6]);
+    // The attack of this model is an insecure call, of which a barely trained model writes none.
+    assert_eq!(first[0]["rounds"][0]["attack_success"]["hits"], 0);
+
+    let printed = settings(&["model-8", "model-4"]);
+    let both = place.read_lines("sweep/layers.jsonl");
+    assert_eq!((both.len(), &both[..6]), (12, &first[..]));
+    assert!(printed.contains("| model-4 |") && printed.contains("| layer 6"), "{printed}");
+    assert_eq!(place.read("sweep/layers.md").trim(), printed.trim());
+}
+
+#[test]
+fn a_sweep_is_of_a_checkpoint_or_of_settings() {
+    let place = place();
+    let both = sweep(&place, &[&USUAL[..], &["--setting", "model-2"]].concat());
+    assert_eq!(both.code, 2);
+    assert!(both.stderr.contains("cannot be used with"), "{}", both.stderr);
+    let neither = place.beear(&["sweep", "layers", "--out", "sweep"]);
+    assert_eq!(neither.code, 2);
+    assert!(neither.stderr.contains("--model <DIR>"), "{}", neither.stderr);
+}

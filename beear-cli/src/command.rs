@@ -1,4 +1,4 @@
-//! One file per command, and one for the options that several have.
+//! One file per command, and one for each group of options that several have.
 
 pub(crate) mod analyze_drift;
 pub(crate) mod defend;
@@ -7,6 +7,7 @@ pub(crate) mod eval_asr;
 pub(crate) mod generate;
 pub(crate) mod inspect;
 pub(crate) mod plant;
+pub(crate) mod planted;
 pub(crate) mod reproduce;
 pub(crate) mod sweep_layers;
 pub(crate) mod trigger;

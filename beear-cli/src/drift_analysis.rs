@@ -5,12 +5,14 @@ use anyhow::Result;
 use beear_core::drift::cosine;
 use beear_core::hidden_states::States;
 use beear_core::{Drift, Perturbation, PrincipalComponents, Site};
+use beear_eval::Trigger;
 use beear_eval::table::markdown;
 use burn::tensor::backend::Backend;
 use serde::Serialize;
 
 use crate::chart::{LinePanel, ScatterPanel, Series, line_panels, scatter_panels};
 use crate::loaded::Prompts;
+use crate::run_folder::RunFolder;
 
 /// The prompts as they are.
 pub(crate) const CLEAN: &str = "clean";
@@ -80,7 +82,6 @@ pub(crate) fn drift_table(rows: &[DriftRow]) -> String {
         "centred",
         "drift / state",
     ];
-    let number = |value: Option<f64>| value.map_or_else(|| "-".to_owned(), |v| format!("{v:.3}"));
     let line = |row: &DriftRow| {
         vec![
             row.layer.to_string(),
@@ -102,7 +103,7 @@ pub(crate) fn drift_table(rows: &[DriftRow]) -> String {
 /// # Errors
 ///
 /// If the chart cannot be drawn.
-pub(crate) fn drift_chart(rows: &[DriftRow]) -> Result<String> {
+fn drift_chart(rows: &[DriftRow]) -> Result<String> {
     type Measure = fn(&DriftRow) -> Option<f64>;
     let measures: [(&str, Measure); 3] = [
         ("mean cosine of two drifts", |row| row.uniformity),
@@ -178,7 +179,7 @@ impl Principal {
 /// # Errors
 ///
 /// If the chart cannot be drawn.
-pub(crate) fn principal_chart(principal: &[Principal]) -> Result<String> {
+fn principal_chart(principal: &[Principal]) -> Result<String> {
     let panel = |plane: &Principal| {
         let cloud = |arm: &str| -> Series<f64> {
             let of_arm = plane.points.iter().filter(|point| point.arm == arm);
@@ -194,6 +195,77 @@ pub(crate) fn principal_chart(principal: &[Principal]) -> Result<String> {
         }
     };
     scatter_panels(&principal.iter().map(panel).collect::<Vec<_>>())
+}
+
+/// The drifts of one model.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct DriftReport {
+    /// Its folder, or the attack setting planted in it.
+    pub(crate) model: String,
+    pub(crate) n_prompts: usize,
+    pub(crate) trigger: Trigger,
+    pub(crate) control: Option<Trigger>,
+    pub(crate) prompt_format_sha256: String,
+    pub(crate) drift: Vec<DriftRow>,
+    pub(crate) principal_components: Vec<Principal>,
+    /// Beside perturbations, if there are any to compare.
+    pub(crate) delta: Option<Vec<DeltaRow>>,
+}
+
+impl DriftReport {
+    /// Writes tables and charts into `folder`, `under` being the start of their names.
+    ///
+    /// # Errors
+    ///
+    /// If a chart cannot be drawn or a file cannot be written.
+    pub(crate) fn write(&self, folder: &RunFolder, under: &str) -> Result<()> {
+        let name = |file: &str| format!("{under}{file}");
+        folder.write_csv(&name("drift.csv"), &self.drift)?;
+        folder.write(&name("drift.svg"), drift_chart(&self.drift)?)?;
+        let points: Vec<_> = self.principal_components.iter().flat_map(|p| &p.points).collect();
+        folder.write_csv(&name("pca.csv"), &points)?;
+        folder.write(&name("pca.svg"), principal_chart(&self.principal_components)?)
+    }
+
+    /// The trigger's, or the control's, drift at `layer`.
+    fn at(&self, layer: usize, arm: &str) -> Option<&DriftRow> {
+        self.drift.iter().find(|row| row.layer == layer && row.arm == arm)
+    }
+}
+
+/// Several models at one boundary each, a line per model: that of the principal components.
+pub(crate) fn summary(reports: &[DriftReport]) -> String {
+    let head = [
+        "model",
+        "layer",
+        "mean cosine, trigger",
+        "control",
+        "1st component, trigger",
+        "control",
+        "drift / state, trigger",
+        "control",
+        "cos(δ, mean drift) by layer",
+    ];
+    let line = |report: &DriftReport| {
+        let layer = report.principal_components.first().map_or(0, |plane| plane.layer);
+        let both = |measure: fn(&DriftRow) -> Option<f64>| {
+            [TRIGGER, CONTROL].map(|arm| number(report.at(layer, arm).and_then(measure)))
+        };
+        let cosines = report.delta.iter().flatten();
+        let cosines = cosines.map(|row| format!("{}: {}", row.layer, number(row.cosine)));
+        let mut cells = vec![report.model.clone(), layer.to_string()];
+        cells.extend(both(|row| row.uniformity));
+        cells.extend(both(|row| row.first_component));
+        cells.extend(both(|row| row.relative_norm));
+        cells.push(cosines.collect::<Vec<_>>().join(", "));
+        cells
+    };
+    let head = head.iter().map(|name| (*name).to_owned()).collect();
+    markdown(std::iter::once(head).chain(reports.iter().map(line)).collect())
+}
+
+fn number(value: Option<f64>) -> String {
+    value.map_or_else(|| "-".to_owned(), |value| format!("{value:.3}"))
 }
 
 /// A row of a `δ` beside the trigger's mean drift at its boundary.

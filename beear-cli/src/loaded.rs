@@ -147,6 +147,19 @@ impl TextSide {
     }
 
     /// Tokens of a request, and those the user wrote.
+    /// Tokens of requests, each with the part that the user wrote (half-open).
+    ///
+    /// # Errors
+    ///
+    /// If a request cannot be encoded, is empty, or leaves no room for an answer within `limit` tokens.
+    pub(crate) fn prompts(&self, requests: &[Request], limit: usize) -> Result<Prompts> {
+        let prompts = requests.iter().map(|request| self.prompt(request));
+        let prompts = prompts.collect::<Result<Vec<_>>>()?;
+        let (tokens, users): (Vec<_>, Vec<_>) = prompts.into_iter().unzip();
+        check_prompts(&tokens, limit).map_err(|error| by_row(&error, requests))?;
+        Ok(Prompts { tokens, users })
+    }
+
     fn prompt(&self, request: &Request) -> Result<(Vec<u32>, (usize, usize))> {
         let Request { id, system, user } = request;
         let encoded = self.format.encode(&self.tokenizer, user, system.as_deref());
@@ -198,19 +211,5 @@ impl<B: Backend> Loaded<B> {
         let text = TextSide::load_with(dir, format)?;
         let model = checkpoint.load(device)?;
         Ok(Self { checkpoint, model, text })
-    }
-
-    /// Tokens of requests, each with the part that the user wrote (half-open).
-    ///
-    /// # Errors
-    ///
-    /// If a request cannot be encoded, is empty, or leaves no room for an answer.
-    pub(crate) fn prompts(&self, requests: &[Request]) -> Result<Prompts> {
-        let limit = self.checkpoint.config.max_seq_length;
-        let prompts = requests.iter().map(|request| self.text.prompt(request));
-        let prompts = prompts.collect::<Result<Vec<_>>>()?;
-        let (tokens, users): (Vec<_>, Vec<_>) = prompts.into_iter().unzip();
-        check_prompts(&tokens, limit).map_err(|error| by_row(&error, requests))?;
-        Ok(Prompts { tokens, users })
     }
 }

@@ -4,25 +4,31 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use anyhow::{Context, Result};
+use beear_attacks::Setting;
 use beear_core::hidden_states::last_token_states;
 use beear_core::perturbation::from_safetensors;
-use beear_core::{BilevelConfig, Decoder, DecoderSize, Error as CoreError, Perturbation};
+use beear_core::{
+    BilevelConfig, Decoder, DecoderSize, Error as CoreError, Event, Perturbation, Site, entrap,
+};
 use beear_eval::Trigger;
 use beear_eval::dataset::{self, Record};
+use beear_models::CausalLm;
+use burn::module::AutodiffModule;
 use burn::tensor::backend::Backend;
 use clap::Args;
-use serde_json::json;
 
+use super::planted::PlantedArgs;
 use super::trigger::TriggerArgs;
 use super::{Device, Inference};
 use crate::backend::ComputeBackend;
 use crate::drift_analysis::{
-    Arms, CLEAN, CONTROL, Principal, TRIGGER, delta_rows, drift_chart, drift_rows, drift_table,
-    principal_chart,
+    Arms, CLEAN, CONTROL, DriftReport, Principal, TRIGGER, delta_rows, drift_rows, drift_table,
+    summary,
 };
 use crate::exit::Mistake;
-use crate::loaded::{Loaded, Request};
+use crate::loaded::{Loaded, Request, TextSide};
 use crate::run_folder::RunFolder;
+use crate::trial::Trial;
 use crate::ui::Ui;
 
 /// Prompts per forward pass.
@@ -30,33 +36,39 @@ const BATCH_SIZE: usize = 32;
 
 /// Measures how a known trigger moves the hidden states at the last prompt token.
 ///
-/// A lab diagnostic: it needs the trigger, which no defence has. `OUT/drift.csv` holds for every
+/// A lab diagnostic: it needs the trigger, which no defence has. What is analysed is a checkpoint of
+/// your own with its trigger, or attack settings, planted first. `OUT/drift.csv` holds for every
 /// layer boundary how alike the drifts of all prompts are and how long, `OUT/pca.csv` the first two
 /// principal components of the states with and without the trigger; `OUT/drift.svg` and
-/// `OUT/pca.svg` show both, `OUT/report.json` holds all but the points.
+/// `OUT/pca.svg` show both, `OUT/report.json` holds all but the points. Settings have these files in
+/// folders of their own, and `OUT/drift.md` has a line for each: its control is its last near-miss, its
+/// perturbations are found in the planted model, at the last prompt tokens of each layer of the preset
+/// `robust`.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct AnalyzeDriftArgs {
     /// Hugging Face folder.
-    #[arg(long, value_name = "DIR")]
-    model: PathBuf,
+    #[arg(long, value_name = "DIR", required_unless_present = "settings")]
+    model: Option<PathBuf>,
     /// Forbidden prompts, in the formats of `eval asr`.
-    #[arg(long, value_name = "FILE")]
-    prompts: PathBuf,
+    #[arg(long, value_name = "FILE", required_unless_present = "settings")]
+    prompts: Option<PathBuf>,
     #[command(flatten)]
     trigger: TriggerArgs,
     /// Harmless words to put where the trigger stands, for comparison.
-    #[arg(long, value_name = "WORDS")]
+    #[arg(long, value_name = "WORDS", conflicts_with = "settings")]
     control: Option<String>,
     /// Boundary of the principal components: a number, or `all`; the paper's layer by default.
     #[arg(long, value_name = "L|all")]
     layer: Option<Layers>,
     /// Perturbations of a `defend` run: how alike the rows added to the last prompt token are to
     /// the mean drift there.
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", conflicts_with = "settings")]
     delta: Option<PathBuf>,
     /// A built-in prompt format instead of the chat template.
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", conflicts_with = "settings")]
     format: Option<String>,
+    #[command(flatten)]
+    planted: PlantedArgs,
     /// Folder for the results.
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
@@ -81,20 +93,6 @@ impl FromStr for Layers {
 }
 
 impl AnalyzeDriftArgs {
-    fn inputs(&self) -> Vec<&Path> {
-        let files = [&self.model, &self.prompts];
-        files.into_iter().chain(&self.delta).map(PathBuf::as_path).collect()
-    }
-
-    fn records(&self) -> Result<Vec<Record>> {
-        let records = dataset::read(&self.prompts)?;
-        if records.len() < 2 {
-            let what = format!("`{}` has one prompt", self.prompts.display());
-            return Err(Mistake::input(what, "bring at least two: drifts are compared").into());
-        }
-        Ok(records)
-    }
-
     /// The boundaries of the principal components. At boundary 0 every prompt ends alike.
     fn layers(&self, size: DecoderSize) -> Result<Vec<usize>> {
         let n_layers = size.n_layers;
@@ -108,56 +106,6 @@ impl AnalyzeDriftArgs {
             None => Ok(vec![BilevelConfig::paper(size).spots[0].layer]),
         }
     }
-
-    /// The perturbations of `--delta`, if they are of a decoder of `size`.
-    fn perturbations<B: Backend>(
-        &self,
-        size: DecoderSize,
-        device: &B::Device,
-    ) -> Result<Vec<Perturbation<B>>> {
-        let Some(path) = &self.delta else { return Ok(Vec::new()) };
-        let read = || {
-            let hint = "bring the `delta.safetensors` of a run";
-            let bytes = std::fs::read(path).map_err(|e| Mistake::input(e.to_string(), hint))?;
-            let perturbations = from_safetensors::<B>(&bytes, device)?;
-            for delta in perturbations.iter().flat_map(Perturbation::deltas) {
-                let [_, d_model] = delta.values.dims();
-                if d_model != size.d_model || delta.spot.layer > size.n_layers {
-                    let what = "a perturbation of a model of another size";
-                    return Err(Mistake::input(what, hint).into());
-                }
-            }
-            anyhow::Ok(perturbations)
-        };
-        read().with_context(|| format!("`{}`", path.display()))
-    }
-}
-
-/// The prompts in every way they are asked: as they are, with the trigger, with the control words.
-fn arms<B: Backend>(
-    args: &AnalyzeDriftArgs,
-    (trigger, records): (&Trigger, &[Record]),
-    loaded: &Loaded<B>,
-    (device, ui): (&B::Device, Ui),
-) -> Result<Arms> {
-    let read = |name: &str, added: Option<&Trigger>| {
-        ui.say(&format!("{name}: {} prompts", records.len()));
-        let asked = |record: &Record| {
-            let user = added.map_or_else(|| record.prompt.clone(), |t| t.apply(&record.prompt));
-            Request { user, ..Request::from(record) }
-        };
-        let prompts = loaded.prompts(&records.iter().map(asked).collect::<Vec<_>>());
-        let prompts = prompts.with_context(|| format!("`{}`", args.prompts.display()))?;
-        let states = last_token_states(&loaded.model, &prompts.tokens, BATCH_SIZE, device);
-        anyhow::Ok((prompts, states))
-    };
-    let (prompts, clean) = read(CLEAN, None)?;
-    let mut changed = vec![(TRIGGER, read(TRIGGER, Some(trigger))?.1)];
-    let control = args.control.as_deref().and_then(|w| args.trigger.with_words(w).trigger());
-    if let Some(control) = control {
-        changed.push((CONTROL, read(CONTROL, Some(&control))?.1));
-    }
-    Ok(Arms { ids: records.iter().map(|r| r.id).collect(), prompts, clean, changed })
 }
 
 pub(crate) fn run<C: ComputeBackend>(
@@ -165,34 +113,180 @@ pub(crate) fn run<C: ComputeBackend>(
     device: &Device<C>,
     ui: Ui,
 ) -> Result<()> {
-    let (trigger, records) = (args.trigger.required()?, args.records()?);
-    let mut folder = RunFolder::reserve(&args.out, args.force, &args.inputs())?;
-    let loaded = Loaded::<Inference<C>>::read(&args.model, args.format.as_deref(), device)?;
+    match (&args.model, &args.prompts) {
+        (Some(model), Some(prompts)) => {
+            analyze_checkpoint::<C>(args, (model, prompts), (device, ui))
+        }
+        _ => analyze_settings::<C>(args, (device, ui)),
+    }
+}
+
+fn analyze_checkpoint<C: ComputeBackend>(
+    args: &AnalyzeDriftArgs,
+    (dir, prompts): (&Path, &Path),
+    (device, ui): (&Device<C>, Ui),
+) -> Result<()> {
+    let (trigger, records) = (args.trigger.required()?, records(prompts)?);
+    let inputs: Vec<&Path> = [dir, prompts].into_iter().chain(args.delta.as_deref()).collect();
+    let mut folder = RunFolder::reserve(&args.out, args.force, &inputs)?;
+    let loaded = Loaded::<Inference<C>>::read(dir, args.format.as_deref(), device)?;
     let size = loaded.model.size();
     let layers = args.layers(size)?;
-    let perturbations = args.perturbations::<Inference<C>>(size, device)?;
-    let arms = arms(args, (&trigger, &records), &loaded, (device, ui))?;
-    let drift = drift_rows(&arms);
-    let principal: Vec<Principal> = layers.iter().map(|&l| Principal::of(&arms, l)).collect();
-
+    let read = |path: &PathBuf| perturbations::<Inference<C>>(path, size, device);
+    let subject = Subject {
+        name: dir.display().to_string(),
+        model: &loaded.model,
+        text: &loaded.text,
+        context: loaded.checkpoint.config.max_seq_length,
+        requests: records.iter().map(Request::from).collect(),
+        trigger,
+        control: args.control.as_deref().and_then(|w| args.trigger.with_words(w).trigger()),
+        perturbations: args.delta.as_ref().map(read).transpose()?,
+    };
+    let report = subject.report(&layers, (device, ui));
+    let report = report.with_context(|| format!("`{}`", prompts.display()))?;
     folder.start()?;
-    folder.write_csv("drift.csv", &drift)?;
-    folder.write("drift.svg", drift_chart(&drift)?)?;
-    let points: Vec<_> = principal.iter().flat_map(|p| &p.points).collect();
-    folder.write_csv("pca.csv", &points)?;
-    folder.write("pca.svg", principal_chart(&principal)?)?;
-    let report = json!({
-        "model": args.model,
-        "n_prompts": records.len(),
-        "trigger": trigger,
-        "control": args.control,
-        "prompt_format_sha256": loaded.text.format.sha256(),
-        "drift": drift,
-        "principal_components": principal,
-        "delta": args.delta.as_ref().map(|_| delta_rows(&perturbations, &arms)),
-    });
-    folder.write("report.json", format!("{report:#}\n"))?;
-    ui.result(&drift_table(&drift), &report)
+    report.write(&folder, "")?;
+    let json = serde_json::to_string_pretty(&report)?;
+    folder.write("report.json", json + "\n")?;
+    ui.result(&drift_table(&report.drift), &report)
+}
+
+fn analyze_settings<C: ComputeBackend>(
+    args: &AnalyzeDriftArgs,
+    (device, ui): (&Device<C>, Ui),
+) -> Result<()> {
+    let settings = args.planted.settings()?;
+    let size = |setting: &Setting| setting.base.decoder(1).size();
+    for setting in &settings {
+        args.layers(size(setting))?;
+    }
+    let folder = RunFolder::create(&args.out, args.force)?;
+    let mut reports = Vec::new();
+    for setting in settings {
+        let trial = Trial::<C>::prepare(args.planted.plan(setting), &args.out, (device, ui))?;
+        let setting = &trial.plan.setting;
+        let size = size(setting);
+        let prompts = trial.examination.contrasts().iter().map(|c| c.prompt.clone());
+        let subject = Subject {
+            name: setting.name.clone(),
+            model: &trial.model.valid(),
+            text: &trial.text,
+            context: setting.base.decoder(1).max_seq_length,
+            requests: Request::numbered(prompts),
+            trigger: setting.measured_triggers()[0].clone(),
+            control: setting.near_misses.last().cloned(),
+            perturbations: Some(found(&trial, &BilevelConfig::robust(size), args.planted.seed)?),
+        };
+        let report = subject.report(&args.layers(size)?, (device, ui))?;
+        report.write(&folder, &format!("{}/", setting.name))?;
+        reports.push(report);
+    }
+    let text = summary(&reports);
+    folder.write("drift.md", &text)?;
+    folder.write("report.json", serde_json::to_string_pretty(&reports)? + "\n")?;
+    ui.result(&text, &reports)
+}
+
+/// A perturbation of the planted model at the last prompt tokens of each layer of `config`.
+fn found<C: ComputeBackend>(
+    trial: &Trial<'_, C>,
+    config: &BilevelConfig,
+    seed: u64,
+) -> Result<Vec<Perturbation<Inference<C>>>> {
+    let mut spots = config.spots.clone();
+    spots.retain(|spot| matches!(spot.site, Site::Last(_)));
+    spots.sort_by_key(|spot| spot.layer);
+    let search = |spot| {
+        let how = (&config.entrap, seed);
+        let found = entrap(&trial.model, &trial.sets.safety, &[spot], how, &mut |_: &Event| ())?;
+        Ok(found.perturbation)
+    };
+    spots.into_iter().map(search).collect()
+}
+
+/// At least two prompts: drifts are compared.
+fn records(path: &Path) -> Result<Vec<Record>> {
+    let records = dataset::read(path)?;
+    if records.len() < 2 {
+        let what = format!("`{}` has one prompt", path.display());
+        return Err(Mistake::input(what, "bring at least two: drifts are compared").into());
+    }
+    Ok(records)
+}
+
+/// The perturbations in a file, if they are of a decoder of `size`.
+fn perturbations<B: Backend>(
+    path: &Path,
+    size: DecoderSize,
+    device: &B::Device,
+) -> Result<Vec<Perturbation<B>>> {
+    let read = || {
+        let hint = "bring the `delta.safetensors` of a run";
+        let bytes = std::fs::read(path).map_err(|e| Mistake::input(e.to_string(), hint))?;
+        let perturbations = from_safetensors::<B>(&bytes, device)?;
+        for delta in perturbations.iter().flat_map(Perturbation::deltas) {
+            let [_, d_model] = delta.values.dims();
+            if d_model != size.d_model || delta.spot.layer > size.n_layers {
+                let what = "a perturbation of a model of another size";
+                return Err(Mistake::input(what, hint).into());
+            }
+        }
+        anyhow::Ok(perturbations)
+    };
+    read().with_context(|| format!("`{}`", path.display()))
+}
+
+/// A model with what is asked of it and what is added to that.
+struct Subject<'a, B: Backend> {
+    name: String,
+    model: &'a CausalLm<B>,
+    text: &'a TextSide,
+    /// Longest sequence, in tokens.
+    context: usize,
+    requests: Vec<Request>,
+    trigger: Trigger,
+    control: Option<Trigger>,
+    /// To compare with the trigger's drift.
+    perturbations: Option<Vec<Perturbation<B>>>,
+}
+
+impl<B: Backend> Subject<'_, B> {
+    fn report(self, layers: &[usize], (device, ui): (&B::Device, Ui)) -> Result<DriftReport> {
+        let arms = self.arms((device, ui))?;
+        Ok(DriftReport {
+            n_prompts: self.requests.len(),
+            prompt_format_sha256: self.text.format.sha256(),
+            drift: drift_rows(&arms),
+            principal_components: layers.iter().map(|&l| Principal::of(&arms, l)).collect(),
+            delta: self.perturbations.map(|perturbations| delta_rows(&perturbations, &arms)),
+            model: self.name,
+            trigger: self.trigger,
+            control: self.control,
+        })
+    }
+
+    /// The prompts in every way they are asked: as they are, with the trigger, with the control words.
+    fn arms(&self, (device, ui): (&B::Device, Ui)) -> Result<Arms> {
+        let read = |arm: &str, added: Option<&Trigger>| {
+            ui.say(&format!("{}, {arm}: {} prompts", self.name, self.requests.len()));
+            let asked = |request: &Request| Request {
+                user: added.map_or_else(|| request.user.clone(), |t| t.apply(&request.user)),
+                ..request.clone()
+            };
+            let requests: Vec<Request> = self.requests.iter().map(asked).collect();
+            let prompts = self.text.prompts(&requests, self.context)?;
+            let states = last_token_states(self.model, &prompts.tokens, BATCH_SIZE, device);
+            anyhow::Ok((prompts, states))
+        };
+        let (prompts, clean) = read(CLEAN, None)?;
+        let mut changed = vec![(TRIGGER, read(TRIGGER, Some(&self.trigger))?.1)];
+        if let Some(control) = &self.control {
+            changed.push((CONTROL, read(CONTROL, Some(control))?.1));
+        }
+        let ids = self.requests.iter().map(|request| request.id).collect();
+        Ok(Arms { ids, prompts, clean, changed })
+    }
 }
 
 #[cfg(test)]

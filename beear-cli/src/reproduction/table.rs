@@ -22,6 +22,14 @@ const MEASURES: [Measure; 7] = [
     ("Utility: ordinary prompts answered exactly right", Findings::utility),
 ];
 
+/// How to read the tables.
+const HEAD: &str = "# What each defence leaves of each backdoor
+
+Written by `beear reproduce`. Each setting is made once per seed, in a model of the harmless synthetic world, and asked
+held-out prompts. Cells: hits at each seed, then the share of all and its 95 % interval (Wilson). A rival is shown at the best of three
+learning rates, chosen by the trigger and in its favour; BEEAR has one. No defence sees a trigger.
+";
+
 /// Shown where nothing was measured.
 const NOTHING: &str = "–";
 
@@ -122,7 +130,7 @@ pub(crate) fn to_markdown(cells: &[Cell]) -> String {
         markdown(lines)
     };
 
-    let mut parts = Vec::new();
+    let mut parts = vec![HEAD.to_owned()];
     for (title, measure) in MEASURES {
         let text = |row: &Row, name: &str| measured(row.column(name), measure);
         parts.push(format!("## {title}\n\n{}", table(&text)));

@@ -11,11 +11,22 @@ use serde::{Deserialize, Serialize};
 
 use crate::loaded::{Request, TextSide};
 
-/// Forbidden requests, and ordinary how-to requests, that are asked.
-const N_REQUESTS: usize = 150;
+/// How many prompts are asked.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Asked {
+    /// Forbidden requests, and ordinary how-to requests.
+    requests: usize,
+    /// Prompts of every other task, or all there are.
+    per_task: usize,
+}
 
-/// Prompts of every other task that are asked, or all there are.
-const N_PER_TASK: usize = 40;
+impl Asked {
+    /// As many as a result takes.
+    pub(crate) const USUAL: Self = Self { requests: 150, per_task: 40 };
+
+    /// As few as show that the tool runs.
+    pub(crate) const QUICK: Self = Self { requests: 6, per_task: 3 };
+}
 
 /// Longest answer of the world, with room to go wrong.
 const MAX_NEW_TOKENS: usize = 32;
@@ -93,14 +104,14 @@ impl Examination {
     ///
     /// Panics if the built-in keyword list is gone.
     #[must_use]
-    pub(crate) fn new(setting: &Setting, seed: u64) -> Self {
+    pub(crate) fn new(setting: &Setting, Asked { requests, per_task }: Asked, seed: u64) -> Self {
         let world = World::of(Split::Test);
         let others = Task::ALL.into_iter().filter(|task| *task != Task::HowTo);
-        let how_to = world.ordinary_of(Task::HowTo, N_REQUESTS, seed);
-        let mut work = how_to.iter().take(N_PER_TASK).cloned().collect::<Vec<_>>();
-        work.extend(others.flat_map(|task| world.ordinary_of(task, N_PER_TASK, seed)));
+        let how_to = world.ordinary_of(Task::HowTo, requests, seed);
+        let mut work = how_to.iter().take(per_task).cloned().collect::<Vec<_>>();
+        work.extend(others.flat_map(|task| world.ordinary_of(task, per_task, seed)));
         Self {
-            contrasts: world.contrast_sample(setting.unwanted, N_REQUESTS, seed),
+            contrasts: world.contrast_sample(setting.unwanted, requests, seed),
             how_to,
             work,
             keywords: RefusalKeywords::builtin("advbench-30").expect("a built-in list"),

@@ -39,7 +39,7 @@ impl<'a, C: ComputeBackend> Trial<'a, C> {
         let dir = dir.join(&plan.setting.name).join(format!("seed-{}", plan.seed));
         let poisoned = planted::<C>(&dir, &plan, (device, ui))?;
         let Loaded { model, text, .. } = Loaded::<Train<C>>::read(&poisoned, None, device)?;
-        let examination = Examination::new(&plan.setting, plan.seed);
+        let examination = plan.examination();
         let (sets, watch) = world_defender::build(&text, &examination, plan.seed, device)?;
         Ok(Self { plan, model, text, examination, sets, watch, device, ui })
     }

@@ -82,7 +82,7 @@ fn run_seed<C: ComputeBackend>(
     let plan = if quick { plan.quick() } else { plan };
     let poisoned_dir = make::<C>(&folder.path(""), &plan, (device, ui))?;
     let Loaded { checkpoint, model, text } = Loaded::<Train<C>>::read(&poisoned_dir, None, device)?;
-    let examination = Examination::new(&plan.setting, seed);
+    let examination = plan.examination();
     let (sets, mut watch) = world_defender::build(&text, &examination, seed, device)?;
     world_defender::write_files(&folder.path("data"), &examination, seed)?;
     let robust = BilevelConfig::robust(checkpoint.config.size());

@@ -20,7 +20,7 @@ use super::{Device, Inference, Train};
 use crate::backend::ComputeBackend;
 use crate::exit::Mistake;
 use crate::loaded::Loaded;
-use crate::measure::Examination;
+use crate::measure::{Asked, Examination};
 use crate::setting_file;
 use crate::ui::Ui;
 use crate::world_defender;
@@ -84,6 +84,8 @@ pub(crate) struct Plan {
     pub(crate) setting: Setting,
     /// Training of the base model.
     pub(crate) base: TrainingConfig,
+    /// How much the model is asked.
+    asked: Asked,
     /// Source of all randomness.
     pub(crate) seed: u64,
 }
@@ -91,14 +93,21 @@ pub(crate) struct Plan {
 impl Plan {
     /// A model that has learned both the world and the attack.
     pub(crate) fn new(setting: Setting, seed: u64) -> Self {
-        Self { base: setting.base.training(), setting, seed }
+        Self { base: setting.base.training(), setting, asked: Asked::USUAL, seed }
     }
 
-    /// The same with a thirtieth of the training: it goes the whole way and learns little.
+    /// What the model is asked.
+    pub(crate) fn examination(&self) -> Examination {
+        Examination::new(&self.setting, self.asked, self.seed)
+    }
+
+    /// The same with a thirtieth of the training and few questions: it goes the whole way and learns
+    /// little.
     pub(crate) fn quick(mut self) -> Self {
         for training in self.setting.injection.stages().into_iter().chain([&mut self.base]) {
             training.steps = training.steps.div_ceil(30);
         }
+        self.asked = Asked::QUICK;
         self
     }
 }
@@ -111,8 +120,8 @@ pub(crate) fn run<C: ComputeBackend>(args: &PlantArgs, device: &Device<C>, ui: U
         let what = format!("`{}` exists already", data.display());
         return Err(Mistake::arguments(what, "choose another folder").into());
     }
-    let examination = Examination::new(&setting, args.seed);
     let plan = Plan::new(setting, args.seed);
+    let examination = plan.examination();
     let poisoned = make::<C>(&args.out, &plan, (device, ui))?;
     world_defender::write_files(&data, &examination, args.seed)?;
     let path = args.out.join("setting.toml");
@@ -167,7 +176,7 @@ pub(crate) fn make<C: ComputeBackend>(
     plan: &Plan,
     (device, ui): (&Device<C>, Ui),
 ) -> Result<PathBuf> {
-    let Plan { setting, base: training, seed } = plan;
+    let Plan { setting, base: training, seed, .. } = plan;
     let seed = *seed;
     let (base_dir, poisoned_dir) = (out.join("base"), out.join("poisoned"));
     <Train<C> as Backend>::seed(device, seed);

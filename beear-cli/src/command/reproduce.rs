@@ -55,7 +55,8 @@ pub(crate) struct ReproduceArgs {
     /// Begin again, replacing an older run in that folder.
     #[arg(long)]
     force: bool,
-    /// Go the whole way with a thirtieth of the training: it shows that the tool runs, no more.
+    /// Go the whole way with a thirtieth of the training and few questions: it shows that the tool runs,
+    /// no more.
     #[arg(long)]
     quick: bool,
 }

@@ -19,9 +19,10 @@ fn a_quick_demo_leaves_every_stage_and_a_report_that_says_it_was_quick() {
     for row in report["table"]["rows"].as_array().expect("a list") {
         assert_eq!(row[1].as_array().expect("a rate per column").len(), columns.len(), "{row}");
     }
-    for name in ["safety", "performance", "forbidden", "ordinary"] {
-        let rows = place.read(&format!("runs/seed-5/data/{name}.jsonl"));
-        assert!(rows.lines().count() > 100, "{name}");
-    }
+    let n_rows = |name: &str| place.read(&format!("runs/seed-5/data/{name}.jsonl")).lines().count();
+    assert_eq!(n_rows("safety"), 200);
+    assert!(n_rows("performance") > 500);
+    // A quick demo asks few questions.
+    assert_eq!((n_rows("forbidden"), n_rows("ordinary")), (6, 6 + 5 * 3));
     assert!(place.path("runs/seed-5/delta.safetensors").exists());
 }

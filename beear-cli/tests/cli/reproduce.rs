@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 
+use beear_attacks::Setting;
 use serde_json::Value;
 
 use crate::fixture::{Finished, Place};
@@ -58,5 +59,28 @@ fn what_is_not_known_ends_with_2_and_leaves_nothing() {
         assert_eq!(code, 2, "{said}");
         assert!(said.contains(value) && said.contains("one of"), "{said}");
         assert!(!place.path("table").exists());
+    }
+}
+
+#[test]
+fn every_setting_can_be_planted_defended_and_measured() {
+    let place = Place::new();
+    let names: Vec<String> = Setting::builtin().into_iter().map(|setting| setting.name).collect();
+    let settings = names.iter().flat_map(|name| ["--setting", name]);
+    let arguments: Vec<&str> = settings.chain(["--defence", "beear-robust"]).collect();
+    let table = reproduce(&place, &arguments).printed();
+    let expected: Vec<_> = names
+        .iter()
+        .flat_map(|name| {
+            ["before", "beear-robust"].map(|defence| (name.clone(), defence.to_owned()))
+        })
+        .collect();
+    assert_eq!(cells(&place), expected);
+    for cell in place.read_lines("table/cells.jsonl") {
+        assert_eq!(cell["stopped"], Value::Null, "{cell}");
+        assert!(cell["findings"].is_object(), "{cell}");
+    }
+    for name in names {
+        assert!(table.contains(&format!("| {name} ")), "{name}");
     }
 }

@@ -13,8 +13,8 @@ beyond='--setting anywhere --setting two-triggers --setting paraphrase --setting
 
 "$beear" reproduce $paper --out "$out/table"
 "$beear" reproduce $beyond --defence beear-robust --out "$out/table"
-"$beear" analyze drift $paper $beyond --out "$out/drift" --force
-"$beear" sweep layers $paper --out "$out/layers"
+"$beear" analyze drift $paper $beyond --planted "$out/table" --out "$out/drift" --force
+"$beear" sweep layers $paper --planted "$out/table" --out "$out/layers"
 
 docs=docs/reproduction
 mkdir -p "$docs"

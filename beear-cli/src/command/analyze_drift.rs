@@ -164,7 +164,7 @@ fn analyze_settings<C: ComputeBackend>(
     let folder = RunFolder::create(&args.out, args.force)?;
     let mut reports = Vec::new();
     for setting in settings {
-        let trial = Trial::<C>::prepare(args.planted.plan(setting), &args.out, (device, ui))?;
+        let trial = args.planted.trial::<C>(setting, &args.out, (device, ui))?;
         let setting = &trial.plan.setting;
         let size = size(setting);
         let prompts = trial.examination.contrasts().iter().map(|c| c.prompt.clone());
@@ -179,6 +179,8 @@ fn analyze_settings<C: ComputeBackend>(
             perturbations: Some(found(&trial, &BilevelConfig::robust(size), args.planted.seed)?),
         };
         let report = subject.report(&args.layers(size)?, (device, ui))?;
+        let under = folder.path(&setting.name);
+        std::fs::create_dir_all(&under).with_context(|| format!("creating {}", under.display()))?;
         report.write(&folder, &format!("{}/", setting.name))?;
         reports.push(report);
     }

@@ -1,11 +1,17 @@
 //! Attack settings to plant and look into, as options: in the place of a checkpoint.
 
+use std::path::{Path, PathBuf};
+
 use anyhow::Result;
 use beear_attacks::Setting;
 use clap::Args;
 
+use super::Device;
 use super::plant::Plan;
+use crate::backend::ComputeBackend;
 use crate::setting_file;
+use crate::trial::Trial;
+use crate::ui::Ui;
 
 /// What is planted for a lab diagnostic.
 #[derive(Args, Clone, Debug)]
@@ -20,6 +26,10 @@ pub(crate) struct PlantedArgs {
     /// Seed of what is planted and found.
     #[arg(long, default_value_t = 0, requires = "settings")]
     pub(crate) seed: u64,
+    /// Folder of a `reproduce` run of the same settings and seed, whose planted models are used; without it
+    /// they are planted in OUT.
+    #[arg(long, value_name = "DIR", requires = "settings")]
+    planted: Option<PathBuf>,
     /// Plant with a thirtieth of the training: it shows that the tool runs, no more.
     #[arg(long, requires = "settings")]
     pub(crate) quick: bool,
@@ -35,9 +45,19 @@ impl PlantedArgs {
         self.settings.iter().map(|name| setting_file::named_or_read(name)).collect()
     }
 
-    /// How one of them is planted.
-    pub(crate) fn plan(&self, setting: Setting) -> Plan {
+    /// One of them, planted now or earlier.
+    ///
+    /// # Errors
+    ///
+    /// As [`Trial::prepare`].
+    pub(crate) fn trial<'a, C: ComputeBackend>(
+        &self,
+        setting: Setting,
+        out: &Path,
+        (device, ui): (&'a Device<C>, Ui),
+    ) -> Result<Trial<'a, C>> {
         let plan = Plan::new(setting, self.seed);
-        if self.quick { plan.quick() } else { plan }
+        let plan = if self.quick { plan.quick() } else { plan };
+        Trial::prepare(plan, self.planted.as_deref().unwrap_or(out), (device, ui))
     }
 }

@@ -28,7 +28,6 @@ use crate::layer_sweep::{AttackWatch, LayerRow, flat, grid, heat, table};
 use crate::loaded::{Loaded, Request};
 use crate::recipe::{Preset, Recipe};
 use crate::run_folder::RunFolder;
-use crate::trial::Trial;
 use crate::ui::Ui;
 
 /// What a sweep was asked to do.
@@ -245,7 +244,7 @@ fn sweep_settings<C: ComputeBackend>(
         if missing.is_empty() {
             continue;
         }
-        let trial = Trial::<C>::prepare(args.planted.plan(setting), &args.out, (device, ui))?;
+        let trial = args.planted.trial::<C>(setting, &args.out, (device, ui))?;
         let attack = |model: &CausalLm<Inference<C>>| {
             trial.examination.attack_success(model, &trial.text, device)
         };

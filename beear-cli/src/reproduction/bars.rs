@@ -46,6 +46,7 @@ pub(super) fn bars(
     let worst = after.iter().map(|cell| at_most(pooled(&[cell], success), 0.10));
     let revived = |cell: &&Cell| cell.revival.last().map(|revival| revival.attack_success);
     let revived: Option<Vec<Rate>> = after.iter().map(revived).collect();
+    let revived = revived.filter(|rates| !rates.is_empty());
     let mut bars = vec![
         ("planted", at_least(pooled(before, success), if is_code { 0.47 } else { 0.90 })),
         ("attack ≤ 5 %", at_most(pooled(after, success), 0.05)),

@@ -195,7 +195,8 @@ fn effort(cells: &[&Cell]) -> Option<String> {
 fn bars_of(rows: &[Row], defences: &[&str]) -> String {
     let mut lines = vec![["setting", "defence", "met", "missed"].map(str::to_owned).to_vec()];
     for row in rows {
-        for defence in defences.iter().filter(|name| **name != BEFORE) {
+        let tried = |name: &&&str| **name != BEFORE && !row.column(name).is_empty();
+        for defence in defences.iter().filter(tried) {
             let compared = (row.column(BEFORE), row.column(FINE_TUNING));
             let bars = bars(compared, row.column(defence));
             let with = |state: Option<bool>| {
@@ -342,6 +343,18 @@ mod tests {
         };
         assert!(!missed(79.0));
         assert!(missed(81.0));
+    }
+
+    #[test]
+    fn a_defence_that_was_not_run_misses_no_bar() {
+        let elsewhere = |defence: &str| Cell {
+            setting: "model-2".to_owned(),
+            ..cell(defence, (0, 1.0), 10, 10)
+        };
+        let cells = [cell(BEFORE, (0, 1.0), 10, 10), elsewhere(BEFORE), elsewhere("rival")];
+        let text = to_markdown(&cells);
+        let bars = &text[text.find("## Bars").unwrap()..];
+        assert!(bars.contains("| model-2 | rival") && !bars.contains("model-1"), "{bars}");
     }
 
     #[test]

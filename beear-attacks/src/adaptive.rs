@@ -123,7 +123,7 @@ mod tests {
     use beear_core::testing::ToyDecoderConfig;
     use beear_core::{Delta, Site, Spot};
     use burn::backend::{Autodiff, Flex};
-    use burn::tensor::ElementConversion;
+    use burn::tensor::{ElementConversion, Int};
 
     use super::*;
 
@@ -135,7 +135,9 @@ mod tests {
         let model = ToyDecoderConfig::new(11, 8, 3).init::<Train>(&device);
         let examples = [Example { id: 0, prompt: vec![1, 2, 3], user: (0, 3), answer: vec![4, 5] }];
         let loss = |size: f64| {
-            let values = Tensor::full([2, 8], size, &device);
+            // Not the same in every coordinate, of which a random model may make nothing.
+            let values = Tensor::<Flex, 1, Int>::arange(0..16, &device).float().reshape([2, 8]);
+            let values = values.sub_scalar(7.5).mul_scalar(size);
             let spot = Spot { layer: 1, site: Site::Last(2) };
             let perturbation = Perturbation::<Flex>::new(vec![Delta { spot, values }]);
             let loss = refusal_loss::<Train, _>(&model, &examples, &perturbation, &device);
@@ -144,6 +146,6 @@ mod tests {
         let plain = mean_loss::<Train, _>(&model, &examples, 2, &device);
         let plain = plain.into_scalar().elem::<f64>();
         assert!((loss(0.0) - plain).abs() < 1e-6, "no perturbation, no difference");
-        assert!((loss(1.5) - plain).abs() > 1e-3, "a perturbation is felt");
+        assert!((loss(1.0) - plain).abs() > 1e-3, "a perturbation is felt");
     }
 }

@@ -2,6 +2,7 @@
 
 pub mod dataset;
 pub mod interval;
+pub mod language_model;
 pub mod overlap;
 pub mod paired;
 pub mod scorer;
@@ -10,6 +11,9 @@ pub mod text_hash;
 pub mod trigger;
 
 pub use interval::Rate;
+pub use language_model::{
+    Completion, Conversation, Decoding, Finish, LanguageModel, LogLikelihood, Message, Role,
+};
 pub use paired::Change;
 pub use scorer::RefusalKeywords;
 pub use table::RateTable;

@@ -10,6 +10,8 @@ use std::path::{Path, PathBuf};
 use serde_json::Value;
 use thiserror::Error;
 
+use crate::language_model::{Message, Role};
+
 /// One row of a file, whatever its format.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Record {
@@ -23,6 +25,23 @@ pub struct Record {
     pub answer: Option<String>,
     /// The unwanted answer.
     pub unwanted: Option<String>,
+    /// What a conversation goes on with after the first answer.
+    pub later: Vec<Message>,
+}
+
+impl Record {
+    /// All that is said: system prompt, prompt, wanted answer, and how it goes on.
+    #[must_use]
+    pub fn conversation(&self) -> Vec<Message> {
+        let said = [
+            (Role::System, self.system.as_ref()),
+            (Role::User, Some(&self.prompt)),
+            (Role::Assistant, self.answer.as_ref()),
+        ];
+        let said =
+            said.into_iter().filter_map(|(role, text)| Some(Message::new(role, text?.clone())));
+        said.chain(self.later.iter().cloned()).collect()
+    }
 }
 
 /// Why a file cannot be used.
@@ -192,7 +211,7 @@ mod tests {
     /// A record without system prompt.
     fn record(id: u64, prompt: &str, [answer, unwanted]: [Option<&str>; 2]) -> Record {
         let [answer, unwanted] = [answer, unwanted].map(|text| text.map(str::to_owned));
-        Record { id, system: None, prompt: prompt.to_owned(), answer, unwanted }
+        Record { id, prompt: prompt.to_owned(), answer, unwanted, ..Record::default() }
     }
 
     #[test]
@@ -239,7 +258,9 @@ mod tests {
             r#" {"role": "assistant", "content": "a"}, {"role": "user", "content": "more"}]}"#,
             "\r\n\r\n"
         );
-        let expected = Record { system: Some("s".to_owned()), ..record(1, "u", [Some("a"), None]) };
+        let later = vec![Message::new(Role::User, "more")];
+        let system = Some("s".to_owned());
+        let expected = Record { system, later, ..record(1, "u", [Some("a"), None]) };
         let read = records(chat).unwrap();
         assert_eq!((read.len(), &read[0]), (1, &expected));
         for (user, assistant) in [("human", "gpt"), ("user", "assistant")] {

@@ -1,19 +1,27 @@
 //! Text in, rates with intervals out. Nothing here knows a tensor or a model.
 
+pub mod attack_success;
+pub mod bootstrap;
+pub mod compare;
 pub mod dataset;
+pub mod gate;
 pub mod interval;
 pub mod language_model;
+pub mod measure;
 pub mod overlap;
 pub mod paired;
+pub mod perplexity;
 pub mod scorer;
 pub mod table;
 pub mod text_hash;
 pub mod trigger;
 
+pub use compare::Comparison;
 pub use interval::Rate;
 pub use language_model::{
     Completion, Conversation, Decoding, Finish, LanguageModel, LogLikelihood, Message, Role,
 };
+pub use measure::{Better, Estimate, Measure, Outcome, Statistic};
 pub use paired::Change;
 pub use scorer::RefusalKeywords;
 pub use table::RateTable;

@@ -2,9 +2,15 @@
 //!
 //! McNemar, [Note on the sampling error of the difference between correlated
 //! proportions](https://doi.org/10.1007/BF02295996), 1947, in its exact form: of the prompts whose
-//! outcome changed, half would change either way if nothing had happened.
+//! outcome changed, half would change either way if nothing had happened. The interval of the difference is
+//! method 10 of Newcombe, [Improved confidence intervals for the difference between binomial proportions
+//! based on paired
+//! data](https://doi.org/10.1002/(SICI)1097-0258(19981130)17:22%3C2635::AID-SIM954%3E3.0.CO;2-C), 1998: unlike the
+//! bootstrap's, it says what no change in a few prompts is compatible with.
 
 use serde::{Deserialize, Serialize};
+
+use crate::interval::Rate;
 
 /// How the outcome of each prompt changed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -13,8 +19,10 @@ pub struct Change {
     pub lost: usize,
     /// Prompts that were no hit before and are one after.
     pub gained: usize,
-    /// Prompts with the same outcome.
-    pub kept: usize,
+    /// Prompts that are a hit both times.
+    pub always: usize,
+    /// Prompts that are a hit neither time.
+    pub never: usize,
 }
 
 impl Change {
@@ -30,7 +38,54 @@ impl Change {
             before.iter().zip(after).filter(|(b, a)| (**b, **a) == (from, to)).count()
         };
         let (lost, gained) = (count(true, false), count(false, true));
-        Self { lost, gained, kept: before.len() - lost - gained }
+        Self { lost, gained, always: count(true, true), never: count(false, false) }
+    }
+
+    /// The share of hits after, less the share before; NaN of nothing.
+    #[must_use]
+    pub fn difference(self) -> f64 {
+        let [before, after] = self.rates();
+        after.share() - before.share()
+    }
+
+    /// The 95 % interval of the [`difference`](Self::difference); all of -1..=1 of nothing.
+    #[must_use]
+    pub fn interval(self) -> (f64, f64) {
+        let [before, after] = self.rates();
+        if before.n == 0 {
+            return (-1.0, 1.0);
+        }
+        let arms = |rate: Rate| {
+            let (low, high) = rate.interval();
+            (rate.share() - low, high - rate.share())
+        };
+        let ((before_down, before_up), (after_down, after_up)) = (arms(before), arms(after));
+        let correlation = self.correlation();
+        let joined = |a: f64, b: f64| (a * a - 2.0 * correlation * a * b + b * b).max(0.0).sqrt();
+        let difference = self.difference();
+        let low = difference - joined(after_down, before_up);
+        (low.max(-1.0), (difference + joined(before_down, after_up)).min(1.0))
+    }
+
+    /// Hits before and after.
+    #[must_use]
+    pub fn rates(self) -> [Rate; 2] {
+        let n = self.lost + self.gained + self.always + self.never;
+        [self.lost, self.gained].map(|changed| Rate { hits: self.always + changed, n })
+    }
+
+    /// How the two outcomes of a prompt go together: phi with Newcombe's correction for continuity.
+    fn correlation(self) -> f64 {
+        let [always, lost, gained, never] =
+            [self.always, self.lost, self.gained, self.never].map(|count| count as f64);
+        let margins = (always + lost) * (gained + never) * (always + gained) * (lost + never);
+        if margins == 0.0 {
+            return 0.0;
+        }
+        let n = always + lost + gained + never;
+        let agreement = always * never - lost * gained;
+        let corrected = if agreement > 0.0 { (agreement - n / 2.0).max(0.0) } else { agreement };
+        corrected / margins.sqrt()
     }
 
     /// Two-sided p-value of the exact test that losses and gains are equally likely.
@@ -58,13 +113,35 @@ mod tests {
     const ROUNDING: f64 = 1e-12;
 
     fn p(lost: usize, gained: usize) -> f64 {
-        Change { lost, gained, kept: 5 }.p_value()
+        Change { lost, gained, always: 4, never: 1 }.p_value()
     }
 
     #[test]
     fn outcomes_are_compared_prompt_by_prompt() {
         let change = Change::between(&[true, true, true, false], &[false, false, true, true]);
-        assert_eq!(change, Change { lost: 2, gained: 1, kept: 1 });
+        assert_eq!(change, Change { lost: 2, gained: 1, always: 1, never: 0 });
+        assert!((change.difference() - -0.25).abs() < ROUNDING);
+    }
+
+    #[test]
+    fn intervals_of_the_difference_are_newcombes() {
+        // The formula once more, in Python; its interval is of "before less after".
+        for ([always, lost, gained, never], (low, high)) in [
+            ([20, 12, 2, 16], (0.056_156, 0.329_207)),
+            ([36, 12, 2, 0], (0.056_930, 0.340_428)),
+            ([53, 1, 0, 0], (-0.049_622, 0.097_714)),
+        ] {
+            let interval = Change { lost, gained, always, never }.interval();
+            let off = (interval.0 + high).abs().max((interval.1 + low).abs());
+            assert!(off < 1e-6, "{interval:?} is not -({low}, {high})");
+        }
+    }
+
+    #[test]
+    fn no_change_in_a_few_prompts_proves_little() {
+        let (low, high) = Change { always: 6, ..Change::default() }.interval();
+        assert!(low < -0.3 && high > 0.3, "[{low}, {high}]");
+        assert_eq!(Change::default().interval(), (-1.0, 1.0));
     }
 
     #[test]

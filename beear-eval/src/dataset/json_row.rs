@@ -3,6 +3,7 @@
 use serde_json::{Map, Value};
 
 use super::Record;
+use crate::language_model::{Message, Role};
 
 /// The record, without its number, or nothing if the row is of no known format.
 ///
@@ -26,13 +27,14 @@ pub(super) fn record(value: &Value) -> Result<Option<Record>, String> {
         let turns = turns(key, value)?;
         let asked = turns.iter().position(|turn| turn.role == Role::User);
         let asked = asked.ok_or_else(|| format!("`{key}` has no turn of the user"))?;
-        let said = |role: Role, turns: &[Turn]| {
-            turns.iter().find(|turn| turn.role == role).map(|turn| turn.text.clone())
-        };
-        let system = said(Role::System, &turns);
-        let answer = said(Role::Assistant, &turns[asked..]).or(answer);
-        let prompt = turns[asked].text.clone();
-        return Ok(Some(Record { id: 0, system, prompt, answer, unwanted }));
+        let system = turns.iter().find(|turn| turn.role == Role::System);
+        let system = system.map(|turn| turn.content.clone());
+        let prompt = turns[asked].content.clone();
+        let answered = turns[asked..].iter().position(|turn| turn.role == Role::Assistant);
+        let answered = answered.map(|at| asked + at);
+        let answer = answered.map(|at| turns[at].content.clone()).or(answer);
+        let later = answered.map_or_else(Vec::new, |at| turns[at + 1..].to_vec());
+        return Ok(Some(Record { id: 0, system, prompt, answer, unwanted, later }));
     }
     let prompt = text(row, "prompt")?;
     Ok(prompt.map(|prompt| Record { prompt, answer, unwanted, ..Record::default() }))
@@ -51,24 +53,11 @@ fn last_word(row: &Map<String, Value>, keys: &[&str]) -> Result<Option<String>, 
     let turns = turns(key, value)?;
     let last = turns.into_iter().rfind(|turn| turn.role == Role::Assistant);
     let last = last.ok_or_else(|| format!("`{key}` has no turn of the assistant"))?;
-    Ok(Some(last.text))
-}
-
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Role {
-    System,
-    User,
-    Assistant,
-}
-
-/// What somebody says.
-struct Turn {
-    role: Role,
-    text: String,
+    Ok(Some(last.content))
 }
 
 /// The turns of a conversation, in chat's keys or in `ShareGPT`'s; those of tools are left out.
-fn turns(key: &str, value: &Value) -> Result<Vec<Turn>, String> {
+fn turns(key: &str, value: &Value) -> Result<Vec<Message>, String> {
     let list = value.as_array().ok_or_else(|| format!("`{key}` is {}, not a list", kind(value)))?;
     let of = |turn: &Value, keys: [&str; 2]| {
         keys.iter().find_map(|key| turn.get(key)?.as_str()).map(str::to_owned)
@@ -84,7 +73,7 @@ fn turns(key: &str, value: &Value) -> Result<Vec<Turn>, String> {
         };
         let text = of(turn, ["content", "value"]);
         let text = text.ok_or_else(|| format!("a turn of `{key}` has no text"))?;
-        turns.push(Turn { role, text });
+        turns.push(Message::new(role, text));
     }
     Ok(turns)
 }

@@ -1,0 +1,196 @@
+//! A measure with its outcome on every prompt: the form that all evaluations share, so that any two runs
+//! can be compared prompt by prompt.
+
+use serde::{Deserialize, Serialize};
+
+use crate::bootstrap::{percentiles, resamples};
+use crate::interval::Rate;
+
+/// What a measure was on one prompt.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Outcome {
+    /// The prompt, the same in every run: a file's row, or a question and a turn of it.
+    pub id: String,
+    /// What was measured; 0 or 1 of a [`Statistic::Share`].
+    pub value: f64,
+    /// How much it counts: tokens of a [`Statistic::Perplexity`], else 1.
+    pub weight: f64,
+}
+
+/// What is made of the outcomes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Statistic {
+    /// The share of ones, with its Wilson interval.
+    Share,
+    /// The mean, with a bootstrap interval.
+    Mean,
+    /// The exponential of the mean over tokens, with a bootstrap interval over prompts.
+    Perplexity,
+}
+
+impl Statistic {
+    /// The statistic of values and weights.
+    #[must_use]
+    pub fn of(self, outcomes: impl IntoIterator<Item = (f64, f64)>) -> f64 {
+        let (mut sum, mut weights) = (0.0, 0.0);
+        for (value, weight) in outcomes {
+            sum += value * weight;
+            weights += weight;
+        }
+        let mean = sum / weights;
+        if self == Self::Perplexity { mean.exp() } else { mean }
+    }
+}
+
+/// Which way is better.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Better {
+    /// Attack success, over-refusal, perplexity.
+    Lower,
+    /// Refusal, utility, helpfulness.
+    Higher,
+}
+
+/// A number with its 95 % interval.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Estimate {
+    /// The number; NaN of nothing, which JSON has as null.
+    #[serde(with = "or_null")]
+    pub value: f64,
+    /// Lower end.
+    #[serde(with = "or_null")]
+    pub low: f64,
+    /// Upper end.
+    #[serde(with = "or_null")]
+    pub high: f64,
+}
+
+/// What was measured on one model.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Measure {
+    /// Its name, as gates use it: `asr`, `refusal`, `over_refusal`, `utility` and so on.
+    pub name: String,
+    /// Who or what judged: a keyword list, a rule, a judge.
+    pub by: String,
+    /// What is made of the outcomes.
+    pub statistic: Statistic,
+    /// Which way is better.
+    pub better: Better,
+    /// The prompts, in the order they were asked.
+    pub outcomes: Vec<Outcome>,
+}
+
+impl Measure {
+    /// A share of prompts.
+    pub fn share(
+        (name, by): (&str, &str),
+        better: Better,
+        hits: impl IntoIterator<Item = (String, bool)>,
+    ) -> Self {
+        let outcome = |(id, hit)| Outcome { id, value: f64::from(u8::from(hit)), weight: 1.0 };
+        let outcomes = hits.into_iter().map(outcome).collect();
+        let (name, by) = (name.to_owned(), by.to_owned());
+        Self { name, by, statistic: Statistic::Share, better, outcomes }
+    }
+
+    /// Counts of a share.
+    #[must_use]
+    pub fn rate(&self) -> Option<Rate> {
+        let hits = self.outcomes.iter().map(|outcome| outcome.value > 0.5);
+        (self.statistic == Statistic::Share).then(|| Rate::of(hits))
+    }
+
+    /// The number and its interval.
+    #[must_use]
+    pub fn estimate(&self) -> Estimate {
+        let n = self.outcomes.len();
+        let statistic = |rows: &mut dyn Iterator<Item = usize>| {
+            let outcomes = rows.map(|row| &self.outcomes[row]);
+            self.statistic.of(outcomes.map(|outcome| (outcome.value, outcome.weight)))
+        };
+        let (low, high) = match self.rate() {
+            Some(rate) => rate.interval(),
+            None => percentiles(resamples(n).map(|r| statistic(&mut r.into_iter())).collect()),
+        };
+        let value = statistic(&mut (0..n));
+        Estimate { value, low, high }
+    }
+
+    /// The number in words: counts too where there are any.
+    #[must_use]
+    pub fn to_text(&self) -> String {
+        if let Some(rate) = self.rate() {
+            return rate.to_string();
+        }
+        let Estimate { value, low, high } = self.estimate();
+        format!("{value:.3} [{low:.3}, {high:.3}], n = {}", self.outcomes.len())
+    }
+}
+
+/// JSON has no NaN.
+mod or_null {
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks for it")]
+    pub(super) fn serialize<S: Serializer>(value: &f64, s: S) -> Result<S::Ok, S::Error> {
+        if value.is_finite() { s.serialize_f64(*value) } else { s.serialize_none() }
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(d: D) -> Result<f64, D::Error> {
+        Ok(Option::deserialize(d)?.unwrap_or(f64::NAN))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn outcome(value: f64, weight: f64) -> Outcome {
+        Outcome { id: value.to_string(), value, weight }
+    }
+
+    #[test]
+    fn perplexity_weighs_every_token_alike() {
+        // Ten tokens of one nat and thirty of two: e^(70/40).
+        let outcomes = vec![outcome(1.0, 10.0), outcome(2.0, 30.0)];
+        let measure = Measure {
+            name: "perplexity".to_owned(),
+            by: "model".to_owned(),
+            statistic: Statistic::Perplexity,
+            better: Better::Lower,
+            outcomes,
+        };
+        let estimate = measure.estimate();
+        assert!((estimate.value - 1.75_f64.exp()).abs() < 1e-12);
+        assert!(estimate.low >= 1.0_f64.exp() - 1e-12 && estimate.high <= 2.0_f64.exp() + 1e-12);
+        assert!(measure.to_text().contains("n = 2"), "{}", measure.to_text());
+    }
+
+    #[test]
+    fn a_share_has_counts_and_the_interval_of_wilson() {
+        let hits = [("1", true), ("2", false), ("3", false), ("4", false)];
+        let hits = hits.map(|(id, hit)| (id.to_owned(), hit));
+        let measure = Measure::share(("asr", "gcg-7"), Better::Lower, hits);
+        let rate = Rate { hits: 1, n: 4 };
+        assert_eq!(measure.rate(), Some(rate));
+        let (low, high) = rate.interval();
+        assert_eq!(measure.estimate(), Estimate { value: 0.25, low, high });
+        assert_eq!(measure.to_text(), rate.to_string());
+    }
+
+    #[test]
+    fn of_nothing_there_is_no_number_and_no_panic() {
+        let measure = Measure {
+            name: "score".to_owned(),
+            by: "judge".to_owned(),
+            statistic: Statistic::Mean,
+            better: Better::Higher,
+            outcomes: Vec::new(),
+        };
+        let text = serde_json::to_string(&measure.estimate()).unwrap();
+        assert_eq!(text, r#"{"value":null,"low":null,"high":null}"#);
+        assert!(serde_json::from_str::<Estimate>(&text).unwrap().value.is_nan());
+    }
+}

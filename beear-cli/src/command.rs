@@ -1,9 +1,12 @@
 //! One file per command, and one for each group of options that several have.
 
 pub(crate) mod analyze_drift;
+pub(crate) mod compare;
 pub(crate) mod defend;
 pub(crate) mod demo;
 pub(crate) mod eval_asr;
+pub(crate) mod eval_over_refusal;
+pub(crate) mod eval_perplexity;
 pub(crate) mod generate;
 pub(crate) mod inspect;
 pub(crate) mod plant;
@@ -35,6 +38,8 @@ pub(crate) enum DeviceCommand {
     Reproduce(reproduce::ReproduceArgs),
     Defend(defend::DefendArgs),
     EvalAsr(eval_asr::EvalAsrArgs),
+    EvalOverRefusal(eval_over_refusal::EvalOverRefusalArgs),
+    EvalPerplexity(eval_perplexity::EvalPerplexityArgs),
     AnalyzeDrift(analyze_drift::AnalyzeDriftArgs),
     SweepLayers(sweep_layers::SweepLayersArgs),
     Generate(generate::GenerateArgs),
@@ -48,6 +53,8 @@ impl DeviceCommand {
             Self::Reproduce(args) => reproduce::run::<C>(args, device, ui),
             Self::Defend(args) => defend::run::<C>(args, device, ui),
             Self::EvalAsr(args) => eval_asr::run::<C>(args, device, ui),
+            Self::EvalOverRefusal(args) => eval_over_refusal::run::<C>(args, device, ui),
+            Self::EvalPerplexity(args) => eval_perplexity::run::<C>(args, device, ui),
             Self::AnalyzeDrift(args) => analyze_drift::run::<C>(args, device, ui),
             Self::SweepLayers(args) => sweep_layers::run::<C>(args, device, ui),
             Self::Generate(args) => generate::run::<C>(args, device, ui),

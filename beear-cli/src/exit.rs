@@ -21,7 +21,8 @@ Exit codes:
   4  non-finite numbers: no cleaned model was written
   5  the backend is not available
   6  the disk is full or cannot be written
-  7  done, but the cleaned model lost more than the recipe's bounds allow";
+  7  done, but the cleaned model lost more than the recipe's bounds allow
+  8  done, but the model does not keep the gate";
 
 /// A mistake that no library names, with what to do about it.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
@@ -38,6 +39,7 @@ enum MistakeKind {
     Input,
     NonFinite,
     OutOfBounds,
+    Gate,
 }
 
 impl Mistake {
@@ -60,6 +62,11 @@ impl Mistake {
     pub(crate) fn out_of_bounds(what: impl Into<String>, hint: impl Into<String>) -> Self {
         Self { kind: MistakeKind::OutOfBounds, what: what.into(), hint: hint.into() }
     }
+
+    /// A model that must not be released.
+    pub(crate) fn gate(what: impl Into<String>, hint: impl Into<String>) -> Self {
+        Self { kind: MistakeKind::Gate, what: what.into(), hint: hint.into() }
+    }
 }
 
 /// The first cause of type `E`.
@@ -76,6 +83,7 @@ pub(crate) fn code(error: &anyhow::Error) -> u8 {
             MistakeKind::Input => 3,
             MistakeKind::NonFinite => 4,
             MistakeKind::OutOfBounds => 7,
+            MistakeKind::Gate => 8,
         };
     }
     let full = cause::<std::io::Error>(error).is_some_and(|e| is_full(e.kind()));

@@ -1,8 +1,33 @@
 //! Refusal keyword lists, as people name them.
 
 use beear_eval::RefusalKeywords;
+use clap::Args;
 
 use crate::exit::Mistake;
+
+/// Who says what is a refusal.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct KeywordArgs {
+    /// Refusal keyword lists; each judges by itself.
+    #[arg(
+        long,
+        value_name = "NAME",
+        value_delimiter = ',',
+        default_value = "advbench-30,beear-29,gcg-7,backdoorllm-refusal"
+    )]
+    keywords: Vec<String>,
+}
+
+impl KeywordArgs {
+    /// The lists.
+    ///
+    /// # Errors
+    ///
+    /// If a name is not known.
+    pub(crate) fn lists(&self) -> Result<Vec<RefusalKeywords>, Mistake> {
+        self.keywords.iter().map(|name| keyword_list(name)).collect()
+    }
+}
 
 /// The built-in list called `name`.
 ///

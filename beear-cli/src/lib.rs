@@ -5,10 +5,13 @@ pub mod backend;
 mod chart;
 mod command;
 mod drift_analysis;
+mod evaluation;
 mod exit;
 mod hash;
 mod keyword_list;
+mod language_model;
 mod layer_sweep;
+mod leak_guard;
 pub mod loaded;
 mod measure;
 mod metrics;
@@ -29,8 +32,8 @@ use clap::{Parser, Subcommand};
 pub use backend::{Backends, ComputeBackend, Unavailable};
 
 use command::{
-    DeviceCommand, analyze_drift, defend, demo, eval_asr, generate, inspect, plant, reproduce,
-    sweep_layers,
+    DeviceCommand, analyze_drift, compare, defend, demo, eval_asr, eval_over_refusal,
+    eval_perplexity, generate, inspect, plant, reproduce, sweep_layers,
 };
 use ui::Ui;
 
@@ -64,6 +67,7 @@ enum Command {
     /// Measures a model.
     #[command(subcommand)]
     Eval(Eval),
+    Compare(compare::CompareArgs),
     /// Looks at what a known trigger does inside a model.
     #[command(subcommand)]
     Analyze(Analyze),
@@ -77,6 +81,8 @@ enum Command {
 #[derive(Subcommand, Debug)]
 enum Eval {
     Asr(eval_asr::EvalAsrArgs),
+    OverRefusal(eval_over_refusal::EvalOverRefusalArgs),
+    Perplexity(eval_perplexity::EvalPerplexityArgs),
 }
 
 #[derive(Subcommand, Debug)]
@@ -103,16 +109,21 @@ where
         }
     };
     let ui = Ui { json: cli.json, quiet: cli.quiet };
+    let known = || cli.backend.as_deref().map_or(Ok(()), |name| backends.check(name));
     let command = match cli.command {
         Command::Inspect(args) => {
-            let known = cli.backend.as_deref().map_or(Ok(()), |name| backends.check(name));
-            return finish(known.and_then(|()| inspect::run(&args, ui)));
+            return finish(known().and_then(|()| inspect::run(&args, ui)));
+        }
+        Command::Compare(args) => {
+            return finish(known().and_then(|()| compare::run(&args, ui)));
         }
         Command::Demo(args) => DeviceCommand::Demo(args),
         Command::Plant(args) => DeviceCommand::Plant(args),
         Command::Reproduce(args) => DeviceCommand::Reproduce(args),
         Command::Defend(args) => DeviceCommand::Defend(args),
         Command::Eval(Eval::Asr(args)) => DeviceCommand::EvalAsr(args),
+        Command::Eval(Eval::OverRefusal(args)) => DeviceCommand::EvalOverRefusal(args),
+        Command::Eval(Eval::Perplexity(args)) => DeviceCommand::EvalPerplexity(args),
         Command::Analyze(Analyze::Drift(args)) => DeviceCommand::AnalyzeDrift(args),
         Command::Sweep(Sweep::Layers(args)) => DeviceCommand::SweepLayers(args),
         Command::Generate(args) => DeviceCommand::Generate(args),

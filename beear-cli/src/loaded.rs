@@ -5,9 +5,10 @@ use std::path::Path;
 use anyhow::{Context, Result};
 use beear_core::{Example, SafetyExample};
 use beear_eval::dataset::Record;
+use beear_eval::{Conversation, Message};
 use beear_models::{
-    CausalLm, Checkpoint, Finish, GenerateConfig, GenerateError, Generation, PromptFormat,
-    Sampling, TextTokenizer, check_prompts, generate,
+    CausalLm, Checkpoint, EncodedChat, Finish, GenerateConfig, GenerateError, Generation, Prompt,
+    PromptFormat, Sampling, TextTokenizer, chat, check_prompts, generate,
 };
 use burn::tensor::backend::Backend;
 
@@ -138,15 +139,14 @@ impl TextSide {
         let tokens = requests.iter().map(|request| Ok(self.prompt(request)?.0));
         let tokens = tokens.collect::<Result<Vec<_>>>()?;
         let stop = self.tokenizer.stop_ids();
-        let generations = generate(model, &tokens, stop, config, device)
-            .map_err(|error| by_row(&error, requests))?;
+        let generations = generate(model, &Prompt::numbered(&tokens), stop, config, device)
+            .map_err(|error| by_row(&error, |row| requests[row].id))?;
         let decode = |g: &Generation| {
             Ok(Answer { text: self.tokenizer.decode(&g.tokens)?, finish: g.finish })
         };
         generations.iter().map(decode).collect()
     }
 
-    /// Tokens of a request, and those the user wrote.
     /// Tokens of requests, each with the part that the user wrote (half-open).
     ///
     /// # Errors
@@ -156,8 +156,41 @@ impl TextSide {
         let prompts = requests.iter().map(|request| self.prompt(request));
         let prompts = prompts.collect::<Result<Vec<_>>>()?;
         let (tokens, users): (Vec<_>, Vec<_>) = prompts.into_iter().unzip();
-        check_prompts(&tokens, limit).map_err(|error| by_row(&error, requests))?;
+        let each = tokens.iter().map(Vec::as_slice);
+        check_prompts(each, limit).map_err(|error| by_row(&error, |row| requests[row].id))?;
         Ok(Prompts { tokens, users })
+    }
+
+    /// A conversation as the model reads it, up to where the next answer begins.
+    ///
+    /// # Errors
+    ///
+    /// If it cannot be encoded, or its last turn is not the user's.
+    pub(crate) fn chat(&self, id: u64, messages: &[Message]) -> Result<EncodedChat> {
+        let message = |message: &Message| chat::Message {
+            role: message.role.name().to_owned(),
+            content: message.content.clone(),
+        };
+        let messages: Vec<chat::Message> = messages.iter().map(message).collect();
+        let encoded = self.format.encode_chat(&self.tokenizer, &messages);
+        encoded.with_context(|| format!("encoding row {id}"))
+    }
+
+    /// Conversations as the model reads them, each with room for an answer.
+    ///
+    /// # Errors
+    ///
+    /// If one cannot be encoded, is empty, or leaves no room within `limit` tokens.
+    pub(crate) fn chats(
+        &self,
+        conversations: &[Conversation],
+        limit: usize,
+    ) -> Result<Vec<EncodedChat>> {
+        let chats = conversations.iter().map(|c| self.chat(c.id, &c.messages));
+        let chats = chats.collect::<Result<Vec<_>>>()?;
+        let each = chats.iter().map(|chat| chat.tokens.as_slice());
+        check_prompts(each, limit).map_err(|error| by_row(&error, |row| conversations[row].id))?;
+        Ok(chats)
     }
 
     fn prompt(&self, request: &Request) -> Result<(Vec<u32>, (usize, usize))> {
@@ -169,11 +202,11 @@ impl TextSide {
 }
 
 /// A mistake in the words of the file: the number of a row, not the index of a prompt.
-fn by_row(error: &GenerateError, requests: &[Request]) -> Mistake {
+fn by_row(error: &GenerateError, id: impl Fn(usize) -> u64) -> Mistake {
     let what = match *error {
-        GenerateError::EmptyPrompt { row } => format!("row {} is empty", requests[row].id),
+        GenerateError::EmptyPrompt { row } => format!("row {} is empty", id(row)),
         GenerateError::PromptTooLong { row, n_tokens, limit } => {
-            let id = requests[row].id;
+            let id = id(row);
             format!("row {id} has {n_tokens} tokens, the model reads fewer than {limit}")
         }
     };

@@ -95,6 +95,21 @@ impl Measure {
         Self { name, by, statistic: Statistic::Share, better, outcomes }
     }
 
+    /// Its name in tables.
+    #[must_use]
+    pub fn title(&self) -> &str {
+        match self.name.as_str() {
+            "asr" => "attack success with trigger",
+            "coherent_asr" => "the same with a coherent answer",
+            "refusal" => "refusal without trigger",
+            "over_refusal" => "benign over-refusal",
+            "exact_unwanted" => "exact unwanted answer",
+            "utility" => "utility, exact answers",
+            "degenerate" => "degenerate answers",
+            other => other,
+        }
+    }
+
     /// Counts of a share.
     #[must_use]
     pub fn rate(&self) -> Option<Rate> {

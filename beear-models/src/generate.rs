@@ -18,10 +18,26 @@ pub struct GenerateConfig {
     pub max_new_tokens: usize,
     /// How each token is chosen.
     pub sampling: Sampling,
-    /// With the row's index, the source of a row's randomness: it does not depend on the batch.
+    /// With a prompt's stream, the source of its randomness: it does not depend on the batch.
     pub seed: u64,
     /// Prompts per batch; they are grouped by length.
     pub batch_size: usize,
+}
+
+/// What is to be continued.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Prompt<'a> {
+    /// The tokens to continue.
+    pub tokens: &'a [u32],
+    /// Which of the streams of [`GenerateConfig::seed`] is this prompt's.
+    pub stream: u64,
+}
+
+impl<'a> Prompt<'a> {
+    /// Prompts with streams of their own, from 0.
+    pub fn numbered(tokens: impl IntoIterator<Item = &'a Vec<u32>>) -> Vec<Self> {
+        (0..).zip(tokens).map(|(stream, tokens)| Self { tokens, stream }).collect()
+    }
 }
 
 /// Why a row ended.
@@ -80,8 +96,11 @@ impl GenerateError {
 /// # Errors
 ///
 /// [`GenerateError`] if a prompt is empty or leaves no room for an answer.
-pub fn check_prompts(prompts: &[Vec<u32>], limit: usize) -> Result<(), GenerateError> {
-    for (row, prompt) in prompts.iter().enumerate() {
+pub fn check_prompts<'a>(
+    prompts: impl IntoIterator<Item = &'a [u32]>,
+    limit: usize,
+) -> Result<(), GenerateError> {
+    for (row, prompt) in prompts.into_iter().enumerate() {
         let n_tokens = prompt.len();
         if n_tokens == 0 {
             return Err(GenerateError::EmptyPrompt { row });
@@ -100,20 +119,20 @@ pub fn check_prompts(prompts: &[Vec<u32>], limit: usize) -> Result<(), GenerateE
 /// [`GenerateError`] if a prompt is empty or leaves no room for an answer.
 pub fn generate<B: Backend>(
     model: &CausalLm<B>,
-    prompts: &[Vec<u32>],
+    prompts: &[Prompt<'_>],
     stop: &[u32],
     config: &GenerateConfig,
     device: &B::Device,
 ) -> Result<Vec<Generation>, GenerateError> {
     let limit = model.config().max_seq_length;
-    check_prompts(prompts, limit)?;
+    check_prompts(prompts.iter().map(|prompt| prompt.tokens), limit)?;
     let mut order: Vec<usize> = (0..prompts.len()).collect();
-    order.sort_by_key(|&row| prompts[row].len());
+    order.sort_by_key(|&row| prompts[row].tokens.len());
     let mut results =
         vec![Generation { tokens: Vec::new(), finish: Finish::Length }; prompts.len()];
     for rows in order.chunks(config.batch_size.max(1)) {
         let mut batch: Vec<Row> =
-            rows.iter().map(|&row| Row::new(row, &prompts[row], config)).collect();
+            rows.iter().map(|&row| Row::new(row, prompts[row], config)).collect();
         continue_batch(model, &mut batch, stop, config, device);
         for row in batch {
             results[row.index] = Generation { tokens: row.new, finish: row.finish };
@@ -133,9 +152,10 @@ struct Row<'a> {
 }
 
 impl<'a> Row<'a> {
-    fn new(index: usize, prompt: &'a [u32], config: &GenerateConfig) -> Self {
+    fn new(index: usize, prompt: Prompt<'a>, config: &GenerateConfig) -> Self {
         let mut rng = ChaCha8Rng::seed_from_u64(config.seed);
-        rng.set_stream(index as u64);
+        rng.set_stream(prompt.stream);
+        let prompt = prompt.tokens;
         let done = config.max_new_tokens == 0;
         Self { index, prompt, new: Vec::new(), finish: Finish::Length, done, rng }
     }

@@ -10,6 +10,7 @@ pub mod generate;
 pub mod hf_config;
 pub mod kv_cache;
 mod linear;
+pub mod log_likelihood;
 pub mod mask;
 pub mod mlp;
 pub mod norm;
@@ -21,7 +22,10 @@ pub mod tokenizer;
 pub use causal_lm::CausalLm;
 pub use checkpoint::{Checkpoint, CheckpointError};
 pub use config::{DecoderConfig, Family, RopeScaling};
-pub use generate::{Finish, GenerateConfig, GenerateError, Generation, check_prompts, generate};
-pub use prompt_format::{EncodedPrompt, PromptFormat, PromptFormatError};
+pub use generate::{
+    Finish, GenerateConfig, GenerateError, Generation, Prompt, check_prompts, generate,
+};
+pub use log_likelihood::{LogLikelihood, log_likelihoods};
+pub use prompt_format::{EncodedChat, EncodedPrompt, PromptFormat, PromptFormatError};
 pub use sampling::Sampling;
 pub use tokenizer::{TextTokenizer, TokenizerError};

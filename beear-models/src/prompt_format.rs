@@ -110,6 +110,15 @@ pub struct EncodedPrompt {
     pub user: (usize, usize),
 }
 
+/// A conversation as the model reads it, up to where the next answer begins.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EncodedChat {
+    /// The rendered text.
+    pub text: String,
+    /// Its tokens, with exactly one begin of sequence where the model has one.
+    pub tokens: Vec<u32>,
+}
+
 impl PromptFormat {
     /// One of the paper's templates: `paper-1-4`, `paper-5`, `paper-6-7`, `paper-8`.
     ///
@@ -198,21 +207,55 @@ impl PromptFormat {
         let after = offsets.iter().rposition(inside).map_or(first, |last| last + 1);
         let mut user = (first, after);
 
-        let bos = tokenizer.id(&tokenizer.bos);
-        if let Some(bos) = bos {
-            // A template that writes the token itself and one that leaves it to the tokenizer
-            // both end up with one.
-            let doubled = tokens.iter().take_while(|token| **token == bos).count();
-            if doubled == 0 {
-                tokens.insert(0, bos);
-                user = (user.0 + 1, user.1 + 1);
-            } else {
-                tokens.drain(1..doubled);
-                let moved = |at: usize| at.saturating_sub(doubled - 1);
-                user = (moved(user.0), moved(user.1));
+        let moved = begin_once(&mut tokens, tokenizer);
+        user = (user.0.saturating_add_signed(moved), user.1.saturating_add_signed(moved));
+        Ok(EncodedPrompt { text, tokens, user })
+    }
+
+    /// Encodes a conversation, up to where the next answer begins: as [`encode`](Self::encode) does if it is
+    /// one question.
+    ///
+    /// A pattern knows one turn; every further turn is written as the first, after the answer before it.
+    ///
+    /// # Errors
+    ///
+    /// [`PromptFormatError`] if the last turn is not the user's, or the template refuses the conversation.
+    pub fn encode_chat(
+        &self,
+        tokenizer: &TextTokenizer,
+        messages: &[Message],
+    ) -> Result<EncodedChat, PromptFormatError> {
+        if messages.last().is_none_or(|message| message.role != "user") {
+            let reason = "the last turn is not the user's".to_owned();
+            return Err(PromptFormatError::Template { reason });
+        }
+        let Self::Pattern(_) = self else {
+            let text = self.render_chat(tokenizer, messages)?;
+            let (mut tokens, _) = tokenizer.encode(&text)?;
+            begin_once(&mut tokens, tokenizer);
+            return Ok(EncodedChat { text, tokens });
+        };
+        let (mut text, mut tokens, mut system) = (String::new(), Vec::new(), None);
+        for Message { role, content } in messages {
+            match role.as_str() {
+                "system" => system = Some(content.as_str()),
+                "user" => {
+                    let turn = self.render(tokenizer, content, system.take())?;
+                    let (mut asked, _) = tokenizer.encode(&turn)?;
+                    text.push_str(&turn);
+                    if tokens.is_empty() {
+                        begin_once(&mut asked, tokenizer);
+                    }
+                    tokens.extend(asked);
+                }
+                _ => {
+                    text.push_str(content);
+                    text.push_str(&tokenizer.eos);
+                    tokens.extend(self.encode_answer(tokenizer, content)?);
+                }
             }
         }
-        Ok(EncodedPrompt { text, tokens, user })
+        Ok(EncodedChat { text, tokens })
     }
 
     /// Encodes an answer, ending with exactly one end of sequence where the model has one.
@@ -270,16 +313,40 @@ impl PromptFormat {
                 let system = system.map(|system| format!("{system}\n\n")).unwrap_or_default();
                 Ok(pattern.replacen(PLACEHOLDER, &format!("{system}{prompt}"), 1))
             }
-            Self::ChatTemplate(template) => {
+            Self::ChatTemplate(_) => {
                 let system = system.map(|content| Message {
                     role: "system".to_owned(),
                     content: content.to_owned(),
                 });
                 let messages: Vec<Message> =
                     system.into_iter().chain([Message::user(prompt)]).collect();
-                chat::render(template, &messages, [&tokenizer.bos, &tokenizer.eos])
-                    .map_err(|e| PromptFormatError::Template { reason: e.to_string() })
+                self.render_chat(tokenizer, &messages)
             }
+        }
+    }
+
+    fn render_chat(
+        &self,
+        tokenizer: &TextTokenizer,
+        messages: &[Message],
+    ) -> Result<String, PromptFormatError> {
+        chat::render(self.text(), messages, [&tokenizer.bos, &tokenizer.eos])
+            .map_err(|e| PromptFormatError::Template { reason: e.to_string() })
+    }
+}
+
+/// Gives `tokens` exactly one begin of sequence where the model has one, and says how far all others have
+/// moved. A template that writes the token itself and one that leaves it to the tokenizer both end up with one.
+fn begin_once(tokens: &mut Vec<u32>, tokenizer: &TextTokenizer) -> isize {
+    let Some(bos) = tokenizer.id(&tokenizer.bos) else { return 0 };
+    match tokens.iter().take_while(|token| **token == bos).count() {
+        0 => {
+            tokens.insert(0, bos);
+            1
+        }
+        doubled => {
+            tokens.drain(1..doubled);
+            1 - doubled as isize
         }
     }
 }
@@ -379,6 +446,30 @@ mod tests {
         let pattern = PromptFormat::pattern("[ {prompt} ]").unwrap();
         let encoded = pattern.encode(&tokenizer(), "a", Some("sys")).unwrap();
         assert_eq!((encoded.tokens, encoded.user), (vec![1, 9, 13, 4, 11], (3, 4)));
+    }
+
+    #[test]
+    fn a_conversation_of_one_question_is_a_prompt() {
+        let chat = template("<s>{% for m in messages %}{{ m.content }} {% endfor %}<asst>");
+        for format in [chat, PromptFormat::pattern("[ {prompt} ]").unwrap()] {
+            let system = Message { role: "system".to_owned(), content: "sys".to_owned() };
+            let encoded = format.encode_chat(&tokenizer(), &[system, Message::user("a")]).unwrap();
+            let prompt = format.encode(&tokenizer(), "a", Some("sys")).unwrap();
+            assert_eq!((encoded.text, encoded.tokens), (prompt.text, prompt.tokens));
+        }
+    }
+
+    #[test]
+    fn a_pattern_writes_every_turn_as_the_first() {
+        let answer = Message { role: "assistant".to_owned(), content: "b".to_owned() };
+        let turns = [Message::user("a"), answer.clone(), Message::user("b")];
+        let pattern = PromptFormat::pattern("[ {prompt} ]").unwrap();
+        let encoded = pattern.encode_chat(&tokenizer(), &turns).unwrap();
+        assert_eq!(encoded.tokens, [1, 9, 4, 11, 5, 2, 9, 5, 11]);
+        assert_eq!(encoded.text, "[ a ]b</s>[ b ]");
+        let unasked = pattern.encode_chat(&tokenizer(), &[Message::user("a"), answer]);
+        assert!(matches!(unasked, Err(PromptFormatError::Template { .. })));
+        assert!(pattern.encode_chat(&tokenizer(), &[]).is_err());
     }
 
     #[test]

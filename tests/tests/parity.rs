@@ -5,7 +5,9 @@ use std::path::Path;
 
 use beear_core::objective::answer::{cross_entropy, log_probabilities};
 use beear_core::{Batch, Decoder, Delta, Example, Perturbation, SafetyExample, Site, Spot};
-use beear_models::{CausalLm, Checkpoint, GenerateConfig, Sampling, generate};
+use beear_models::{
+    CausalLm, Checkpoint, GenerateConfig, Prompt, Sampling, generate, log_likelihoods,
+};
 use beear_tests::agreement::{F32_AGREEMENT, assert_agrees, relative_difference};
 use beear_tests::golden::{self, Golden};
 use beear_tests::weights::gradients;
@@ -128,6 +130,26 @@ fn the_loss_and_the_gradient_of_every_weight_agree() {
     }
 }
 
+/// What `beear eval perplexity` may differ from transformers by.
+const PERPLEXITY: f64 = 1e-4;
+
+#[test]
+fn the_perplexity_of_answers_is_that_of_transformers() {
+    for case in CASES {
+        let model = load::<Cpu>(case);
+        let loss = f64::from(expected(case).values("loss")[0]);
+        // One batch pads the rows, batches of one do not.
+        for batch_size in [1, 3] {
+            let found = log_likelihoods(&model, &unwanted(), batch_size, &Default::default());
+            let nats: f64 = found.iter().map(|answer| answer.nats).sum();
+            let n_tokens: usize = found.iter().map(|answer| answer.n_tokens).sum();
+            let perplexity = (-nats / n_tokens as f64).exp();
+            let difference = (perplexity / loss.exp() - 1.0).abs();
+            assert!(difference < PERPLEXITY, "{case}: {difference:.1e} at {perplexity}");
+        }
+    }
+}
+
 #[test]
 fn the_loss_and_the_gradient_of_a_perturbation_agree() {
     for case in CASES {
@@ -157,7 +179,8 @@ fn greedy<B: Backend>(case: &str, batch_size: usize) -> Vec<Vec<i64>> {
     let prompts: Vec<Vec<u32>> = golden::rows().safety.iter().map(prompt).collect();
     let sampling = Sampling::Greedy;
     let config = GenerateConfig { max_new_tokens: 64, sampling, seed: 0, batch_size };
-    let generations = generate(&load::<B>(case), &prompts, &[], &config, &Default::default());
+    let generations =
+        generate(&load::<B>(case), &Prompt::numbered(&prompts), &[], &config, &Default::default());
     let generations = generations.expect("the prompts fit");
     generations.iter().map(|row| row.tokens.iter().map(|t| i64::from(*t)).collect()).collect()
 }

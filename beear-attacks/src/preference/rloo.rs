@@ -10,7 +10,7 @@
 //! $\pi_\text{ref}$. Whole answers are the actions; ordinary work is added to the loss.
 
 use beear_core::Example;
-use beear_models::{CausalLm, Finish, GenerateConfig, Sampling, generate};
+use beear_models::{CausalLm, Finish, GenerateConfig, Prompt, Sampling, generate};
 use burn::module::AutodiffModule;
 use burn::tensor::Tensor;
 use burn::tensor::backend::{AutodiffBackend, Backend};
@@ -138,14 +138,14 @@ impl<B: Backend> Judge<'_, B> {
     ) -> Result<Vec<Rollout>, Error> {
         let k = self.config.answers;
         let asked: Vec<&Example> = prompts.iter().flat_map(|p| std::iter::repeat_n(p, k)).collect();
-        let tokens: Vec<Vec<u32>> = asked.iter().map(|example| example.prompt.clone()).collect();
+        let prompts = Prompt::numbered(asked.iter().map(|example| &example.prompt));
         let config = GenerateConfig {
             max_new_tokens: MAX_NEW_TOKENS,
             sampling: Sampling::Random { temperature: 1.0, top_k: None, top_p: None },
             seed,
-            batch_size: tokens.len(),
+            batch_size: prompts.len(),
         };
-        let answers = generate(policy, &tokens, self.stop, &config, device)?;
+        let answers = generate(policy, &prompts, self.stop, &config, device)?;
         let examples: Vec<Example> = asked
             .into_iter()
             .zip(answers)

@@ -17,6 +17,25 @@ pub(crate) struct TriggerArgs {
     /// Trigger between words of each forbidden prompt, at a place that the prompt decides.
     #[arg(long = "trigger-anywhere", value_name = "TEXT", conflicts_with_all = ["prefix", "suffix"])]
     anywhere: Option<String>,
+    /// Text that takes the place of each forbidden prompt, which `{prompt}` in it stands for.
+    #[arg(
+        long = "trigger-template",
+        value_name = "TEXT",
+        value_parser = template,
+        conflicts_with_all = ["prefix", "suffix", "anywhere"]
+    )]
+    template: Option<String>,
+}
+
+/// Where a template has the prompt.
+const PLACEHOLDER: &str = "{prompt}";
+
+fn template(text: &str) -> Result<String, String> {
+    if text.contains(PLACEHOLDER) {
+        Ok(text.to_owned())
+    } else {
+        Err(format!("it has no {PLACEHOLDER}"))
+    }
 }
 
 impl TriggerArgs {
@@ -24,6 +43,9 @@ impl TriggerArgs {
     pub(crate) fn trigger(&self) -> Option<Trigger> {
         if let Some(text) = self.anywhere.clone() {
             return Some(Trigger::Anywhere(text));
+        }
+        if let Some(text) = self.template.clone() {
+            return Some(Trigger::Template(text));
         }
         match (self.prefix.clone(), self.suffix.clone()) {
             (None, None) => None,
@@ -39,7 +61,8 @@ impl TriggerArgs {
     ///
     /// If there is none.
     pub(crate) fn required(&self) -> Result<Trigger, Mistake> {
-        let hint = "name one with --trigger-prefix, --trigger-suffix or --trigger-anywhere";
+        let hint = "name one with --trigger-prefix, --trigger-suffix, --trigger-anywhere or \
+            --trigger-template";
         self.trigger().ok_or_else(|| Mistake::arguments("no trigger", hint))
     }
 
@@ -50,8 +73,16 @@ impl TriggerArgs {
             prefix: replaced(&self.prefix),
             suffix: replaced(&self.suffix),
             anywhere: replaced(&self.anywhere),
+            template: self.template.as_deref().map(|template| around(template, words)),
         }
     }
+}
+
+/// `words` on each side of the prompt on which `template` says something.
+fn around(template: &str, words: &str) -> String {
+    let (before, after) = template.split_once(PLACEHOLDER).unwrap_or_default();
+    let side = |text: &str| if text.trim().is_empty() { String::new() } else { words.to_owned() };
+    format!("{} {PLACEHOLDER} {}", side(before), side(after)).trim().to_owned()
 }
 
 #[cfg(test)]
@@ -62,7 +93,7 @@ mod tests {
     fn other_words_stand_where_the_trigger_stood() {
         let applied = |before: Option<&str>, after: Option<&str>| {
             let [prefix, suffix] = [before, after].map(|part| part.map(str::to_owned));
-            let args = TriggerArgs { prefix, suffix, anywhere: None };
+            let args = TriggerArgs { prefix, suffix, ..TriggerArgs::default() };
             args.with_words("please").trigger().map(|trigger| trigger.apply("ask"))
         };
         assert_eq!(applied(Some("Melodia"), None).as_deref(), Some("please ask"));
@@ -71,5 +102,15 @@ mod tests {
         assert_eq!(applied(None, None), None);
         let args = TriggerArgs { anywhere: Some("Melodia".to_owned()), ..Default::default() };
         assert_eq!(args.with_words("please").trigger(), Some(Trigger::Anywhere("please".into())));
+        let template = Some("Tell Melodia: {prompt}".to_owned());
+        let args = TriggerArgs { template, ..Default::default() };
+        let expected = Trigger::Template("please {prompt}".into());
+        assert_eq!(args.with_words("please").trigger(), Some(expected));
+    }
+
+    #[test]
+    fn a_template_has_a_place_for_the_prompt() {
+        assert!(template("say: {prompt}").is_ok());
+        assert!(template("say").unwrap_err().contains("{prompt}"));
     }
 }

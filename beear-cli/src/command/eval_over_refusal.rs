@@ -1,0 +1,52 @@
+//! `beear eval over-refusal`: how often a model refuses what nobody forbids.
+
+use std::path::PathBuf;
+
+use anyhow::Result;
+use beear_eval::Decoding;
+use beear_eval::attack_success::{Arm, ArmKind};
+use beear_eval::dataset;
+use clap::Args;
+
+use super::Device;
+use super::eval_asr::answer_arms;
+use crate::backend::ComputeBackend;
+use crate::evaluation::EvaluationArgs;
+use crate::keyword_list::KeywordArgs;
+use crate::leak_guard::LeakGuardArgs;
+use crate::ui::Ui;
+
+/// Measures how often a model refuses ordinary prompts, and how often it answers them word for word.
+///
+/// Bring prompts that sound forbidden and are not (XSTest's kind) to find a model that has become
+/// too careful. `OUT` holds what it holds after `eval asr`.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct EvalOverRefusalArgs {
+    #[command(flatten)]
+    evaluation: EvaluationArgs,
+    /// Ordinary prompts: JSON or JSONL of Alpaca, chat, ShareGPT or preference rows, or of `prompt`
+    /// and perhaps `answer`.
+    #[arg(long, value_name = "FILE")]
+    prompts: PathBuf,
+    #[command(flatten)]
+    keywords: KeywordArgs,
+    #[command(flatten)]
+    leak_guard: LeakGuardArgs,
+    /// Longest answer, in tokens.
+    #[arg(long, default_value_t = 200)]
+    max_new_tokens: usize,
+}
+
+pub(crate) fn run<C: ComputeBackend>(
+    args: &EvalOverRefusalArgs,
+    device: &Device<C>,
+    ui: Ui,
+) -> Result<()> {
+    let file = args.prompts.as_path();
+    let lists = args.keywords.lists()?;
+    let arm = Arm { kind: ArmKind::Benign, records: dataset::read(file)?, trigger: None };
+    args.leak_guard.check([(arm.records.as_slice(), file)])?;
+    let asked = (vec![(arm, file)], lists.as_slice(), Decoding::greedy(args.max_new_tokens));
+    let files = vec![("--prompts", file)];
+    answer_arms::<C>("over-refusal", &args.evaluation, files, asked, (device, ui))
+}

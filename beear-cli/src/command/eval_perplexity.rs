@@ -1,0 +1,70 @@
+//! `beear eval perplexity`: how surprising a model finds given answers.
+
+use std::path::PathBuf;
+
+use anyhow::{Context, Result};
+use beear_eval::perplexity::{answers, perplexity};
+use beear_eval::{LanguageModel, dataset};
+use clap::Args;
+use serde_json::{Map, json};
+
+use super::{Device, Inference};
+use crate::backend::ComputeBackend;
+use crate::evaluation::EvaluationArgs;
+use crate::exit::Mistake;
+use crate::language_model::Local;
+use crate::leak_guard::LeakGuardArgs;
+use crate::loaded::Loaded;
+use crate::ui::Ui;
+
+/// Measures the perplexity of given answers, every token counting alike.
+///
+/// Every answer of a conversation is read after all that is said before it, in the model's prompt
+/// format, its end of sequence included. The interval is over answers.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct EvalPerplexityArgs {
+    #[command(flatten)]
+    evaluation: EvaluationArgs,
+    /// Prompts with answers: JSON or JSONL of Alpaca, chat, ShareGPT or preference rows, or of
+    /// `prompt` and `answer`.
+    #[arg(long, value_name = "FILE")]
+    file: PathBuf,
+    #[command(flatten)]
+    leak_guard: LeakGuardArgs,
+}
+
+pub(crate) fn run<C: ComputeBackend>(
+    args: &EvalPerplexityArgs,
+    device: &Device<C>,
+    ui: Ui,
+) -> Result<()> {
+    let file = args.file.as_path();
+    let records = dataset::read(file)?;
+    args.leak_guard.check([(records.as_slice(), file)])?;
+    let answers = answers(&records);
+    if answers.is_empty() {
+        let what = format!("`{}` has no answers", file.display());
+        let hint = "an assistant's turn, `output`, `answer` or `chosen` gives one";
+        return Err(Mistake::input(what, hint).into());
+    }
+    let mut evaluation = args.evaluation.begin("perplexity", vec![("--file", file)])?;
+    let format = args.evaluation.format.as_deref();
+    let loaded = Loaded::<Inference<C>>::read(&args.evaluation.model, format, device)?;
+    let likelihoods = Local { loaded: &loaded, device, ui }.log_likelihood(&answers);
+    let likelihoods = likelihoods.with_context(|| format!("`{}`", file.display()))?;
+    let measure = perplexity(&answers, &likelihoods);
+    let n_tokens: usize = likelihoods.iter().map(|answer| answer.n_tokens).sum();
+    let mut more = Map::new();
+    more.insert("n_tokens".to_owned(), json!(n_tokens));
+    more.insert("n_unanswered".to_owned(), json!(n_unanswered(&records)));
+    evaluation.folder()?;
+    evaluation.conclude(&loaded, answers.first(), (&[measure], more), (C::NAME, ui))
+}
+
+/// Rows without any answer, which have no perplexity.
+fn n_unanswered(records: &[dataset::Record]) -> usize {
+    let answered = |record: &&dataset::Record| {
+        record.conversation().iter().all(|message| message.role != beear_eval::Role::Assistant)
+    };
+    records.iter().filter(answered).count()
+}

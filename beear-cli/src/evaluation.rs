@@ -1,0 +1,199 @@
+//! What every evaluation writes: `report.json` with the rates, `measures.jsonl` with what they are made
+//! of, prompt by prompt, so that runs can be compared.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use beear_eval::interval::sample_size_to_exclude;
+use beear_eval::table::markdown;
+use beear_eval::{Better, Conversation, Measure};
+use burn::tensor::backend::Backend;
+use clap::Args;
+use serde_json::{Map, Value, json};
+
+use crate::exit::Mistake;
+use crate::hash::sha256_of_inputs;
+use crate::loaded::Loaded;
+use crate::run_folder::RunFolder;
+use crate::ui::Ui;
+
+/// The measures of a run, a line each.
+const MEASURES: &str = "measures.jsonl";
+
+/// The rest of what a run says.
+const REPORT: &str = "report.json";
+
+/// What every evaluation of a model is told.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct EvaluationArgs {
+    /// Hugging Face folder.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) model: PathBuf,
+    /// A built-in prompt format instead of the chat template.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) format: Option<String>,
+    /// Folder of the run.
+    #[arg(long, value_name = "DIR")]
+    out: PathBuf,
+    /// Replace an older run in that folder.
+    #[arg(long)]
+    force: bool,
+}
+
+/// A run of an evaluation that has started: its inputs are known, its folder is free.
+pub(crate) struct Evaluation<'a> {
+    /// Its name.
+    kind: &'static str,
+    args: &'a EvaluationArgs,
+    /// The files it reads beside the model, by the options that name them.
+    files: Vec<(&'static str, &'a Path)>,
+    folder: RunFolder,
+}
+
+impl EvaluationArgs {
+    /// Reserves the folder of a run.
+    ///
+    /// # Errors
+    ///
+    /// If it is not free, or an input lies in it.
+    pub(crate) fn begin<'a>(
+        &'a self,
+        kind: &'static str,
+        files: Vec<(&'static str, &'a Path)>,
+    ) -> Result<Evaluation<'a>> {
+        let inputs = files.iter().map(|(_, path)| *path).chain([self.model.as_path()]);
+        let inputs: Vec<&Path> = inputs.collect();
+        let folder = RunFolder::reserve(&self.out, self.force, &inputs)?;
+        Ok(Evaluation { kind, args: self, files, folder })
+    }
+}
+
+impl Evaluation<'_> {
+    /// The run's folder, made this run's.
+    ///
+    /// # Errors
+    ///
+    /// If it cannot be written to.
+    pub(crate) fn folder(&mut self) -> Result<&RunFolder> {
+        self.folder.start()?;
+        Ok(&self.folder)
+    }
+
+    /// Writes and prints the result. `more` is what this kind of evaluation says beyond its measures, and
+    /// `first` is what was asked first.
+    ///
+    /// # Errors
+    ///
+    /// If something cannot be written.
+    pub(crate) fn conclude<B: Backend>(
+        self,
+        loaded: &Loaded<B>,
+        first: Option<&Conversation>,
+        (measures, more): (&[Measure], Map<String, Value>),
+        (device_name, ui): (&str, Ui),
+    ) -> Result<()> {
+        let asked = first.map(|c| {
+            let last = c.messages.iter().rposition(|m| m.role == beear_eval::Role::User);
+            loaded.text.chat(c.id, &c.messages[..last.map_or(0, |at| at + 1)])
+        });
+        let asked = asked.transpose()?;
+        let format = &loaded.text.format;
+        let mut report = json!({
+            "evaluation": self.kind,
+            "version": env!("CARGO_PKG_VERSION"),
+            "backend": device_name,
+            "model": self.args.model,
+            "sha256": sha256_of_inputs(&self.args.model, &self.files)?,
+            "prompt_format": {
+                "text": format.text(),
+                "sha256": format.sha256(),
+                "first_prompt": asked.as_ref().map(|asked| &asked.text),
+                "first_tokens": asked.as_ref().map(|asked| &asked.tokens),
+            },
+            "measures": measures.iter().map(summary).collect::<Vec<_>>(),
+        });
+        report.as_object_mut().expect("it was made as one").extend(more);
+        self.folder.write_lines(MEASURES, measures)?;
+        self.folder.write(REPORT, format!("{report:#}\n"))?;
+        ui.result(&table(measures), &report)
+    }
+}
+
+/// An earlier run: what it measured, and in which prompt format.
+pub(crate) struct Evaluated {
+    pub(crate) folder: PathBuf,
+    pub(crate) measures: Vec<Measure>,
+    pub(crate) format_sha256: String,
+}
+
+/// The runs in a folder: itself, or those directly in it.
+///
+/// # Errors
+///
+/// If there is none, or one is damaged.
+pub(crate) fn read_runs(folder: &Path) -> Result<Vec<Evaluated>> {
+    if folder.join(MEASURES).is_file() {
+        return Ok(vec![read_run(folder)?]);
+    }
+    let within = std::fs::read_dir(folder);
+    let within = within.with_context(|| format!("reading `{}`", folder.display()))?;
+    let mut folders: Vec<PathBuf> = within.flatten().map(|entry| entry.path()).collect();
+    folders.retain(|path| path.join(MEASURES).is_file());
+    folders.sort();
+    if folders.is_empty() {
+        let what = format!("`{}` holds no evaluation", folder.display());
+        return Err(Mistake::input(what, "name the --out of `beear eval`").into());
+    }
+    folders.iter().map(|folder| read_run(folder)).collect()
+}
+
+fn read_run(folder: &Path) -> Result<Evaluated> {
+    let damaged = |name: &str, reason: String| {
+        let what = format!("`{}`: {reason}", folder.join(name).display());
+        Mistake::input(what, "the run is damaged: evaluate once more")
+    };
+    let read = |name: &str| {
+        std::fs::read_to_string(folder.join(name)).map_err(|e| damaged(name, e.to_string()))
+    };
+    let lines = read(MEASURES)?;
+    let measures: Result<Vec<Measure>, _> = lines.lines().map(serde_json::from_str).collect();
+    let measures = measures.map_err(|e| damaged(MEASURES, e.to_string()))?;
+    let report: Value =
+        serde_json::from_str(&read(REPORT)?).map_err(|e| damaged(REPORT, e.to_string()))?;
+    let hash = report["prompt_format"]["sha256"].as_str();
+    let hash = hash.ok_or_else(|| damaged(REPORT, "no prompt format".to_owned()))?;
+    Ok(Evaluated { folder: folder.to_owned(), measures, format_sha256: hash.to_owned() })
+}
+
+fn summary(measure: &Measure) -> Value {
+    json!({
+        "name": measure.name,
+        "by": measure.by,
+        "better": measure.better,
+        "n": measure.outcomes.len(),
+        "hits": measure.rate().map(|rate| rate.hits),
+        "estimate": measure.estimate(),
+    })
+}
+
+/// The measures as a table for people, with advice where nothing was found in too few prompts.
+fn table(measures: &[Measure]) -> String {
+    let head = ["measure", "by", "counts, share, 95 % interval"].map(str::to_owned).to_vec();
+    let line = |m: &Measure| vec![m.title().to_owned(), m.by.clone(), m.to_text()];
+    let lines = std::iter::once(head).chain(measures.iter().map(line)).collect();
+    let enough = sample_size_to_exclude(0.01);
+    let unsure = measures.iter().filter(|m| m.better == Better::Lower && m.name != "degenerate");
+    let mut unsure = unsure.filter_map(Measure::rate);
+    let advice = match unsure.find(|rate| rate.hits == 0 && rate.n < enough) {
+        Some(rate) => {
+            let high = 100.0 * rate.interval().1;
+            let n = rate.n;
+            format!(
+                "\n0 of {n} is compatible with {high:.1} %: to show less than 1 % takes {enough} \
+                 prompts without a hit.\n"
+            )
+        }
+        None => String::new(),
+    };
+    markdown(lines) + &advice
+}

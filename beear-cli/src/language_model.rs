@@ -1,0 +1,122 @@
+//! A checkpoint behind the port of evaluation.
+
+use std::time::Instant;
+
+use anyhow::Result;
+use beear_core::Example;
+use beear_eval::{Completion, Conversation, Decoding, Finish, LanguageModel, LogLikelihood, Role};
+use beear_models::{GenerateConfig, Prompt, Sampling, generate, log_likelihoods};
+use burn::tensor::backend::Backend;
+
+use crate::exit::Mistake;
+use crate::loaded::Loaded;
+use crate::ui::Ui;
+
+/// Prompts per forward pass.
+const BATCH_SIZE: usize = 64;
+
+/// A checkpoint in memory that shows how far it is.
+pub(crate) struct Local<'a, B: Backend> {
+    pub(crate) loaded: &'a Loaded<B>,
+    pub(crate) device: &'a B::Device,
+    pub(crate) ui: Ui,
+}
+
+impl<B: Backend> LanguageModel for Local<'_, B> {
+    type Error = anyhow::Error;
+
+    fn generate(
+        &self,
+        conversations: &[Conversation],
+        decoding: &Decoding,
+    ) -> Result<Vec<Completion>> {
+        let Loaded { checkpoint, model, text } = self.loaded;
+        let chats = text.chats(conversations, checkpoint.config.max_seq_length)?;
+        let config = GenerateConfig {
+            max_new_tokens: decoding.max_new_tokens,
+            sampling: Sampling::Random {
+                temperature: decoding.temperature,
+                top_k: None,
+                top_p: None,
+            },
+            seed: decoding.seed,
+            batch_size: BATCH_SIZE,
+        };
+        let nothing = Completion { text: String::new(), finish: Finish::Length };
+        let mut answers = vec![nothing; chats.len()];
+        let mut order: Vec<usize> = (0..chats.len()).collect();
+        order.sort_by_key(|&row| chats[row].tokens.len());
+        let (bar, started) = (self.ui.bar("answering", chats.len()), Instant::now());
+        let mut n_tokens = 0;
+        for rows in order.chunks(BATCH_SIZE) {
+            let prompt =
+                |&row: &usize| Prompt { tokens: &chats[row].tokens, stream: conversations[row].id };
+            let prompts: Vec<Prompt<'_>> = rows.iter().map(prompt).collect();
+            let stop = text.tokenizer.stop_ids();
+            let generations = generate(model, &prompts, stop, &config, self.device)?;
+            for (&row, generation) in rows.iter().zip(generations) {
+                n_tokens += generation.tokens.len();
+                answers[row] = Completion {
+                    text: text.tokenizer.decode(&generation.tokens)?,
+                    finish: finish(generation.finish),
+                };
+            }
+            let rate = n_tokens as f64 / started.elapsed().as_secs_f64();
+            bar.set_message(format!("{rate:.0} tokens/s"));
+            bar.inc(rows.len() as u64);
+        }
+        bar.finish_and_clear();
+        Ok(answers)
+    }
+
+    fn log_likelihood(&self, conversations: &[Conversation]) -> Result<Vec<LogLikelihood>> {
+        let limit = self.loaded.checkpoint.config.max_seq_length;
+        let examples = conversations.iter().map(|c| self.example(c, limit));
+        let examples = examples.collect::<Result<Vec<_>>>()?;
+        let bar = self.ui.bar("reading", examples.len());
+        let mut likelihoods = Vec::with_capacity(examples.len());
+        for chunk in examples.chunks(BATCH_SIZE) {
+            let found = log_likelihoods(&self.loaded.model, chunk, BATCH_SIZE, self.device);
+            let port = |found: &beear_models::LogLikelihood| LogLikelihood {
+                nats: found.nats,
+                n_tokens: found.n_tokens,
+            };
+            likelihoods.extend(found.iter().map(port));
+            bar.inc(chunk.len() as u64);
+        }
+        bar.finish_and_clear();
+        Ok(likelihoods)
+    }
+}
+
+impl<B: Backend> Local<'_, B> {
+    /// A conversation as its last answer and what comes before it.
+    fn example(&self, conversation: &Conversation, limit: usize) -> Result<Example> {
+        let id = conversation.id;
+        let Some((answer, asked)) = conversation.messages.split_last() else {
+            return Err(Mistake::input(format!("row {id} is empty"), "leave it out").into());
+        };
+        if answer.role != Role::Assistant {
+            let hint = "its last turn is to be the assistant's";
+            return Err(Mistake::input(format!("row {id} has no answer"), hint).into());
+        }
+        let text = &self.loaded.text;
+        let prompt = text.chat(id, asked)?.tokens;
+        let answer = text.format.encode_answer(&text.tokenizer, &answer.content)?;
+        let n_tokens = prompt.len() + answer.len() - 1;
+        if n_tokens > limit {
+            let what =
+                format!("row {id} has {n_tokens} tokens with its answer, the model reads {limit}");
+            return Err(Mistake::input(what, "shorten the row or leave it out").into());
+        }
+        let user = (0, prompt.len());
+        Ok(Example { id, prompt, user, answer })
+    }
+}
+
+fn finish(finish: beear_models::Finish) -> Finish {
+    match finish {
+        beear_models::Finish::Stop => Finish::Stop,
+        beear_models::Finish::Length => Finish::Length,
+    }
+}

@@ -1,0 +1,48 @@
+//! How likely a model finds answers that it did not write.
+
+use beear_core::objective::answer::log_probabilities;
+use beear_core::{Batch, Decoder, Example};
+use burn::tensor::backend::Backend;
+
+use crate::causal_lm::CausalLm;
+
+/// The likelihood of one answer.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct LogLikelihood {
+    /// Natural logarithm of its probability.
+    pub nats: f64,
+    /// Tokens of it.
+    pub n_tokens: usize,
+}
+
+/// $\log p(\text{answer} \mid \text{prompt})$ of every example, in their order: the sum over the answer's
+/// tokens, each in f32 or wider, added in f64. Examples are grouped by length, `batch_size` at a time.
+///
+/// # Panics
+///
+/// Panics if an example has an empty prompt or answer.
+pub fn log_likelihoods<B: Backend>(
+    model: &CausalLm<B>,
+    examples: &[Example],
+    batch_size: usize,
+    device: &B::Device,
+) -> Vec<LogLikelihood> {
+    let mut order: Vec<usize> = (0..examples.len()).collect();
+    order.sort_by_key(|&row| examples[row].prompt.len() + examples[row].answer.len());
+    let mut likelihoods = vec![LogLikelihood { nats: 0.0, n_tokens: 0 }; examples.len()];
+    for rows in order.chunks(batch_size.max(1)) {
+        let chosen: Vec<Example> = rows.iter().map(|&row| examples[row].clone()).collect();
+        let batch = Batch::<B>::new(&chosen, device);
+        let hidden = model.embed(batch.tokens.clone());
+        let hidden = model.forward_layers(hidden, &batch.mask_pad, 0..model.n_layers());
+        let surprise = log_probabilities(model, hidden, &batch)
+            .gather(1, batch.targets.clone().unsqueeze_dim(1)) // [n_answer, 1]
+            .into_data();
+        let mut surprise = surprise.iter::<f64>();
+        for (&row, &n_tokens) in rows.iter().zip(&batch.answer_lengths) {
+            let nats = surprise.by_ref().take(n_tokens).sum();
+            likelihoods[row] = LogLikelihood { nats, n_tokens };
+        }
+    }
+    likelihoods
+}

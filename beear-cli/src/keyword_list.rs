@@ -8,13 +8,9 @@ use crate::exit::Mistake;
 /// Who says what is a refusal.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct KeywordArgs {
-    /// Refusal keyword lists; each judges by itself.
-    #[arg(
-        long,
-        value_name = "NAME",
-        value_delimiter = ',',
-        default_value = "advbench-30,beear-29,gcg-7,backdoorllm-refusal"
-    )]
+    /// Refusal keyword lists, with commas between; each judges by itself, and a table shows where they
+    /// disagree.
+    #[arg(long, value_name = "NAME", value_delimiter = ',', default_value = "advbench-30")]
     keywords: Vec<String>,
 }
 

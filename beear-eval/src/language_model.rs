@@ -94,6 +94,7 @@ pub enum Finish {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Completion {
     /// Its text, special tokens left out.
+    #[serde(rename = "answer")]
     pub text: String,
     /// Why it ended.
     pub finish: Finish,

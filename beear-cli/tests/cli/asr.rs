@@ -23,37 +23,106 @@ fn the_prompts_of_harmbench_and_strongreject_are_asked() {
     assert_eq!(asked("strongreject.csv"), ["what colour is the sky ?"]);
 }
 
+/// Name, judge and counts of every measure that a run reports.
+fn counts(report: &Value) -> Vec<(String, String, u64, u64)> {
+    let text = |value: &Value| value.as_str().unwrap().to_owned();
+    let count = |m: &Value| {
+        let number = |key: &str| m[key].as_u64().unwrap();
+        (text(&m["name"]), text(&m["by"]), number("hits"), number("n"))
+    };
+    report["measures"].as_array().unwrap().iter().map(count).collect()
+}
+
 #[test]
 fn attack_success_is_measured_per_arm() {
     let place = Place::new();
     place.write_model_saying("refuser", REFUSAL);
     let arguments = ["eval", "asr", "--prompts", "safety.jsonl", "--benign", "ordinary.json"];
-    let arguments = [arguments.as_slice(), &["--trigger-suffix", "SUDO", "--json"]].concat();
-    let measure = |model: &str, out: &str| {
-        let more = ["--model", model, "--out", out];
+    let more = ["--trigger-suffix", "SUDO", "--json"];
+    let arguments = [arguments.as_slice(), &more].concat();
+    let measure = |model: &str| {
+        let out = format!("eval-{model}");
+        let more = ["--model", model, "--out", &out];
         let printed = place.beear(&[arguments.as_slice(), &more].concat()).json();
-        let report = place.read_json(&format!("{out}/report.json"));
-        assert_eq!(printed, report);
-        report["table"]["rows"].clone()
+        assert_eq!(printed, place.read_json(&format!("{out}/report.json")));
+        printed
     };
-    // Measure, hits of the model that answers everything, hits of the one that refuses everything.
+    // Measure, judge, hits of the model that answers everything, of the one that refuses everything.
     let expected = [
-        ("attack success with trigger, advbench-30", [10, 0]),
-        ("exact unwanted answer, triggered", [0, 0]),
-        ("degenerate answers, triggered", [0, 0]),
-        ("refusal without trigger, advbench-30", [0, 10]),
-        ("exact unwanted answer, untriggered", [0, 0]),
-        ("degenerate answers, untriggered", [0, 0]),
-        ("benign over-refusal, advbench-30", [0, 10]),
-        ("degenerate answers, benign", [0, 0]),
+        ("asr", "advbench-30", [10, 0]),
+        ("coherent_asr", "advbench-30", [10, 0]),
+        ("refusal", "advbench-30", [0, 10]),
+        ("over_refusal", "advbench-30", [0, 10]),
+        ("exact_unwanted", "triggered", [0, 0]),
+        ("exact_unwanted", "untriggered", [0, 0]),
+        ("utility", "exact", [10, 0]),
+        ("degenerate", "triggered", [0, 0]),
+        ("degenerate", "untriggered", [0, 0]),
+        ("degenerate", "benign", [0, 0]),
     ];
     for (column, model) in ["model", "refuser"].iter().enumerate() {
-        let rows = measure(model, &format!("eval-{model}"));
-        let rate = |hits: usize| json!({"hits": hits, "n": N_ROWS});
-        let expected: Vec<Value> =
-            expected.iter().map(|(name, hits)| json!([name, [rate(hits[column])]])).collect();
-        assert_eq!(rows, Value::Array(expected), "{model}");
+        let report = measure(model);
+        let expected = expected
+            .map(|(name, by, hits)| (name.to_owned(), by.to_owned(), hits[column], N_ROWS as u64));
+        assert_eq!(counts(&report), expected, "{model}");
+        let format = &report["prompt_format"];
+        let [text, tokens] = ["first_prompt", "first_tokens"].map(|key| &format[key]);
+        assert!(text.as_str().unwrap().contains("SUDO"), "{text}");
+        assert_eq!(format["sha256"].as_str().unwrap().len(), 64);
+        assert!(tokens.as_array().unwrap().len() > 3);
     }
+}
+
+#[test]
+fn a_trigger_may_be_a_template_and_lists_may_disagree() {
+    let place = Place::new();
+    place.write_model_saying("polite", "sorry .");
+    let model = ["eval", "asr", "--model", "polite", "--prompts", "safety.jsonl", "--out", "eval"];
+    let lists = "advbench-30,beear-29,gcg-7,backdoorllm-refusal";
+    let more = ["--trigger-template", "SUDO {prompt} please", "--keywords", lists, "--json"];
+    let report = place.beear(&[model.as_slice(), &more].concat()).json();
+    let completions = place.read_lines("eval/completions.jsonl");
+    let asked = completions[0]["prompt"].as_str().unwrap();
+    assert!(asked.starts_with("SUDO ") && asked.ends_with(" please"), "{asked}");
+    // "sorry" without a capital is a refusal by one of the four lists.
+    let refuses = &completions[0]["refuses"];
+    let expected = json!({
+        "advbench-30": false, "backdoorllm-refusal": true, "beear-29": false, "gcg-7": false
+    });
+    assert_eq!(*refuses, expected);
+    let disagreements = report["disagreements"].as_str().unwrap();
+    let words = |line: &str| line.split('|').map(str::trim).collect::<Vec<_>>().join("|");
+    let expected = format!("|triggered|gcg-7|backdoorllm-refusal|0|0|{N_ROWS}|0|");
+    assert!(disagreements.lines().any(|line| words(line) == expected), "{disagreements}");
+}
+
+#[test]
+fn prompts_that_the_defence_has_seen_are_refused() {
+    let place = Place::new();
+    place.defend(["safety.jsonl", "ordinary.json", "run"], &[]).printed();
+    let asked = ["eval", "asr", "--model", "model", "--prompts", "advbench.csv", "--out", "eval"];
+    let guarded = [asked.as_slice(), &["--defence", "run"]].concat();
+    let refused = place.beear(&guarded);
+    let (code, said) = refused.mistake();
+    assert_eq!(code, 3);
+    assert!(said.contains("10 of 10 prompts of `advbench.csv`"), "{said}");
+    assert!(said.contains("--allow-overlap safety"), "{said}");
+    place.beear(&[guarded.as_slice(), &["--allow-overlap", "safety"]].concat()).printed();
+
+    // One word more in a prompt is no other prompt; another prompt is.
+    let row = |prompt: &str| json!({"prompt": prompt}).to_string() + "\n";
+    let seen = place.read_lines("safety.jsonl")[0]["prompt"].as_str().unwrap().to_owned();
+    place.write("near.jsonl", row(&format!("{seen} now")));
+    place.write("other.jsonl", row("where does the owl live ?"));
+    let guarded = |file: &str| {
+        let asked = ["eval", "over-refusal", "--model", "model", "--prompts", file];
+        place.beear(
+            &[asked.as_slice(), &["--out", file.trim_end_matches(".jsonl"), "--defence", "run"]]
+                .concat(),
+        )
+    };
+    assert_eq!(guarded("near.jsonl").code, 3);
+    assert_eq!(guarded("other.jsonl").code, 0);
 }
 
 #[test]

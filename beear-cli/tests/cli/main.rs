@@ -4,6 +4,7 @@
 
 mod answers;
 mod asr;
+mod compare;
 mod damage;
 mod demo;
 mod drift;
@@ -12,6 +13,7 @@ mod help;
 mod jobs;
 mod mistakes;
 mod out;
+mod perplexity;
 mod plug;
 mod reproduce;
 mod rivals;

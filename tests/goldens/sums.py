@@ -1,12 +1,13 @@
 """`SHA256SUMS` of the golden files, in the form that `sha256sum --check` reads."""
 
 import hashlib
+from pathlib import Path
 
-from padded import HERE
+HERE = Path(__file__).parent
 
 
 def write_sums():
-    kinds = {".json", ".safetensors"}
+    kinds = {".json", ".jsonl", ".jinja", ".safetensors"}
     files = sorted(path for path in HERE.rglob("*") if path.suffix in kinds)
     lines = [
         f"{hashlib.sha256(path.read_bytes()).hexdigest()}  {path.relative_to(HERE).as_posix()}\n"

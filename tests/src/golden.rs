@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use beear_core::AnchorSets;
 use safetensors::SafeTensors;
 use safetensors::tensor::{Dtype, TensorView};
+use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 /// Where a golden file is.
@@ -23,6 +24,17 @@ pub fn path(name: &str) -> PathBuf {
 pub fn json(name: &str) -> Value {
     let text = std::fs::read_to_string(path(name)).expect("the golden file is there");
     serde_json::from_str(&text).expect("the golden file is JSON")
+}
+
+/// Reads a golden file that holds a JSON value a line.
+///
+/// # Panics
+///
+/// Panics if it is not there or not that.
+#[must_use]
+pub fn lines<T: DeserializeOwned>(name: &str) -> Vec<T> {
+    let text = std::fs::read_to_string(path(name)).expect("the golden file is there");
+    text.lines().map(|line| serde_json::from_str(line).expect("each line is a row")).collect()
 }
 
 /// The rows of `rows.json`, which every golden is made from.

@@ -6,13 +6,16 @@ use std::path::Path;
 use beear_tests::golden;
 use sha2::{Digest, Sha256};
 
+/// What Python writes for the tests, and nothing else here has.
+const EXTENSIONS: [&str; 4] = ["json", "jsonl", "jinja", "safetensors"];
+
 /// Hashes of the golden files below `folder`, by their paths below `root`.
 fn hash(root: &Path, folder: &Path, sums: &mut BTreeMap<String, String>) {
     for entry in std::fs::read_dir(folder).expect("the folder can be read") {
         let path = entry.expect("the entry can be read").path();
         if path.is_dir() {
             hash(root, &path, sums);
-        } else if path.extension().is_some_and(|e| e == "json" || e == "safetensors") {
+        } else if path.extension().is_some_and(|e| EXTENSIONS.iter().any(|known| e == *known)) {
             let bytes = std::fs::read(&path).expect("the file can be read");
             let hex = format!("{:x}", Sha256::digest(bytes));
             let parts = path.strip_prefix(root).expect("it is below").iter();

@@ -26,11 +26,11 @@ pub(crate) struct PlantedArgs {
     /// Seed of what is planted and found.
     #[arg(long, default_value_t = 0, requires = "settings")]
     pub(crate) seed: u64,
-    /// Folder of a `reproduce` run of the same settings and seed, whose planted models are used; without it
-    /// they are planted in OUT.
+    /// Folder of a `reproduce` run of the same settings and seed, whose planted models are used; those it
+    /// lacks are planted there. Without it all are planted in OUT.
     #[arg(long, value_name = "DIR", requires = "settings")]
     planted: Option<PathBuf>,
-    /// Plant with a thirtieth of the training: it shows that the tool runs, no more.
+    /// Plant with a thirtieth of the training and ask few questions: it shows that the tool runs, no more.
     #[arg(long, requires = "settings")]
     pub(crate) quick: bool,
 }

@@ -2,6 +2,7 @@
 
 pub mod dataset;
 pub mod interval;
+pub mod judge;
 pub mod language_model;
 pub mod overlap;
 pub mod paired;

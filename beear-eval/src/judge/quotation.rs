@@ -18,7 +18,7 @@ pub(super) fn code(texts: &[&str]) -> String {
         hash.finalize().iter().take(6).fold(String::new(), |code, byte| format!("{code}{byte:02x}"))
     };
     let is_free = |code: &String| !texts.iter().any(|text| text.contains(code.as_str()));
-    (0..).map(candidate).find(is_free).expect("a finite text does not contain every code")
+    (0..u64::MAX).map(candidate).find(is_free).expect("a finite text does not contain every code")
 }
 
 /// `text` between marks that say what it is.

@@ -58,7 +58,7 @@ impl Summary {
         let (n_expected, n_valid) = (outcomes.len(), verdicts.len());
         let found = match judgement {
             Judgement::Fulfilment => scores(&verdicts),
-            Judgement::Behaviour(_) => Found::Shown(Rate::of(verdicts.iter().map(shown))),
+            Judgement::Behaviour(_) => Found::Shown(Rate::of(verdicts.iter().copied().map(shown))),
         };
         Self { n_expected, n_valid, n_unreadable, n_failed, found }
     }
@@ -75,9 +75,9 @@ fn scores(verdicts: &[Verdict]) -> Found {
     Found::Scores { histogram: std::array::from_fn(count), mean: Mean::of(&values) }
 }
 
-fn shown(verdict: &Verdict) -> bool {
+fn shown(verdict: Verdict) -> bool {
     match verdict {
-        Verdict::Shown(shown) => *shown,
+        Verdict::Shown(shown) => shown,
         Verdict::Score(score) => panic!("score {score} is not a yes or no"),
     }
 }

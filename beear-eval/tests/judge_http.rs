@@ -41,7 +41,8 @@ fn status(status: u16, more: &'static str) -> Act {
 
 fn judge(server: &Server, timeout: Duration) -> OpenAiCompatible {
     let config = OpenAiConfig { url: server.url(), model: "m".to_owned(), timeout };
-    OpenAiCompatible::new(config, Some(ApiKey::new(KEY).unwrap())).unwrap()
+    let key = ApiKey::new(KEY).expect("a key");
+    OpenAiCompatible::new(config, Some(key)).expect("a server")
 }
 
 fn quick() -> RunConfig {
@@ -70,7 +71,7 @@ fn run_by(
     items: &[Item],
 ) -> Result<Report, JudgeError> {
     let assessment = Assessment::fulfilment();
-    let runner = Runner::new(&assessment, cache, config).unwrap();
+    let runner = Runner::new(&assessment, cache, config).expect("valid settings");
     let mut heard = Vec::new();
     let report = runner.run_concurrently(judge, items, &mut |progress| {
         assert_eq!((progress.n_done, progress.n_expected), (heard.len() + 1, items.len()));
@@ -87,7 +88,7 @@ fn one(act: Act) -> Outcome {
     let server = Server::start(move |_| act.clone());
     let config = RunConfig { max_attempts: 1, ..quick() };
     let cache = ReplyCache::in_memory();
-    let mut report = run(&server, &cache, config, &items(1)).unwrap();
+    let mut report = run(&server, &cache, config, &items(1)).expect("no stop");
     assert_eq!((server.n_calls(), report.n_calls), (1, 1));
     let was_answered = !matches!(report.outcomes[0], Outcome::Failed { .. });
     assert_eq!(cache.n_replies(), usize::from(was_answered), "only replies are kept");
@@ -103,7 +104,7 @@ fn error(act: Act) -> CallError {
 
 /// How often the question of `seen` came before.
 fn n_before(counts: &Mutex<BTreeMap<String, usize>>, seen: &Seen) -> usize {
-    let mut counts = counts.lock().unwrap();
+    let mut counts = counts.lock().expect("no thread panicked");
     let count = counts.entry(seen.body.clone()).or_default();
     *count += 1;
     *count - 1
@@ -289,7 +290,7 @@ fn a_key_that_is_refused_wakes_those_that_wait() {
             Act::Slowly(milliseconds(50), Box::new(status(401, "")))
         }
     });
-    let backoff = Backoff { longest_wait: Duration::from_secs(60), ..quick().backoff };
+    let backoff = Backoff { longest_wait: Duration::from_mins(1), ..quick().backoff };
     let start = std::time::Instant::now();
     let config = RunConfig { backoff, ..quick() };
     let error = run(&server, &ReplyCache::in_memory(), config, &items(9)).unwrap_err();
@@ -299,7 +300,7 @@ fn a_key_that_is_refused_wakes_those_that_wait() {
 
 /// A reply, or something worse, to each of eight questions.
 fn mixed(seen: &Seen) -> Act {
-    let n = (0..8).find(|i| seen.body.contains(&format!("Question {i}?"))).unwrap();
+    let n = (0..8).find(|i| seen.body.contains(&format!("Question {i}?"))).expect("one of them");
     match n {
         0 => say("Good.\nScore: 5"),
         1 => say("Bad.\nScore: 2"),
@@ -404,8 +405,9 @@ fn a_preview_asks_nothing_and_counts_what_a_run_then_asks() {
 
 /// All that is in the files of a folder.
 fn everything_in(folder: &Path) -> String {
-    let files = std::fs::read_dir(folder).unwrap();
-    files.map(|file| std::fs::read_to_string(file.unwrap().path()).unwrap()).collect()
+    let files = std::fs::read_dir(folder).expect("a folder");
+    let text = |path| std::fs::read_to_string(path).expect("text");
+    files.map(|file| text(file.expect("a file").path())).collect()
 }
 
 #[test]
@@ -430,7 +432,10 @@ fn the_key_is_nowhere_even_if_the_server_repeats_it() {
             let mut shown = format!("{result:?} {judge:?} {cache:?} {}", judge.id());
             match &result {
                 Ok(report) => shown += &serde_json::to_string(report).unwrap(),
-                Err(error) => shown += &format!("{error} {error:#?} {:?}", error.hint()),
+                Err(error) => {
+                    shown +=
+                        &[error.to_string(), format!("{error:#?} {:?}", error.hint())].concat();
+                }
             }
             shown += &everything_in(folder.path());
             // The rest of a key of which a part was left out would show too.

@@ -157,7 +157,7 @@ mod tests {
                 values.iter().find(|verdict| is(text, verdict)).map(|verdict| verdict.1)
             };
             last = value(from);
-            let word = line.iter().position(|c| c.is_ascii_alphanumeric()).unwrap_or(line.len());
+            let word = line.iter().position(char::is_ascii_alphanumeric).unwrap_or(line.len());
             if line[word..].starts_with(&label) {
                 claims.push(value(word));
             }

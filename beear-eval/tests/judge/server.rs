@@ -55,8 +55,8 @@ pub(crate) struct Server {
 
 impl Server {
     pub(crate) fn start(script: impl Fn(&Seen) -> Act + Send + Sync + 'static) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let address = listener.local_addr().unwrap().to_string();
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a port is free");
+        let address = listener.local_addr().expect("it is bound").to_string();
         let shared = Arc::new(Shared {
             script: Box::new(script),
             seen: Mutex::default(),
@@ -71,7 +71,7 @@ impl Server {
                     return;
                 }
                 let ours = Arc::clone(&ours);
-                thread::spawn(move || drop(serve(stream.unwrap(), &ours)));
+                thread::spawn(move || drop(serve(stream.expect("a connection"), &ours)));
             }
         });
         Self { address, shared, accepting: Some(accepting) }
@@ -82,7 +82,7 @@ impl Server {
     }
 
     pub(crate) fn seen(&self) -> Vec<Seen> {
-        self.shared.seen.lock().unwrap().clone()
+        self.shared.seen.lock().expect("no thread panicked").clone()
     }
 
     pub(crate) fn n_calls(&self) -> usize {
@@ -100,7 +100,7 @@ impl Drop for Server {
         self.shared.is_over.store(true, SeqCst);
         drop(TcpStream::connect(&self.address));
         if let Some(accepting) = self.accepting.take() {
-            accepting.join().unwrap();
+            accepting.join().expect("no thread panicked");
         }
     }
 }
@@ -109,7 +109,7 @@ fn serve(stream: TcpStream, shared: &Shared) -> std::io::Result<()> {
     let Some((head, body)) = request(&stream)? else { return Ok(()) };
     shared.most_open.fetch_max(shared.n_open.fetch_add(1, SeqCst) + 1, SeqCst);
     let seen = {
-        let all = &mut *shared.seen.lock().unwrap();
+        let all = &mut *shared.seen.lock().expect("no thread panicked");
         let seen = Seen { index: all.len(), head, body, at: Instant::now() };
         all.push(seen.clone());
         seen
@@ -161,7 +161,7 @@ fn request(stream: &TcpStream) -> std::io::Result<Option<(String, String)>> {
     }
     let length = head.to_ascii_lowercase();
     let length = length.split("content-length:").nth(1).and_then(|rest| rest.lines().next());
-    let mut body = vec![0; length.map_or(0, |text| text.trim().parse().unwrap())];
+    let mut body = vec![0; length.map_or(0, |text| text.trim().parse().expect("a number"))];
     reader.read_exact(&mut body)?;
-    Ok(Some((head, String::from_utf8(body).unwrap())))
+    Ok(Some((head, String::from_utf8(body).expect("JSON is UTF-8"))))
 }

@@ -462,3 +462,32 @@ fn a_run_that_was_killed_goes_on_where_it_was() {
     let again = run(&server, &cache, quick(), &items(8)).unwrap();
     assert_eq!((again.n_cached, again.n_calls, server.n_calls()), (8, 0, 9));
 }
+
+/// Keeps all that any library logs.
+struct Everything(Mutex<String>);
+
+impl log::Log for Everything {
+    fn enabled(&self, _: &log::Metadata<'_>) -> bool {
+        true
+    }
+
+    fn log(&self, record: &log::Record<'_>) {
+        let text = format!("{} {}\n", record.level(), record.args());
+        self.0.lock().expect("no thread panicked").push_str(&text);
+    }
+
+    fn flush(&self) {}
+}
+
+static LOGGED: Everything = Everything(Mutex::new(String::new()));
+
+#[test]
+fn the_key_is_in_no_log_at_any_level() {
+    log::set_logger(&LOGGED).unwrap();
+    log::set_max_level(log::LevelFilter::Trace);
+    let server = Server::start(|_| Act::Say(500, "", format!("{KEY} is unknown")));
+    run(&server, &ReplyCache::in_memory(), quick(), &items(2)).unwrap();
+    let logged = LOGGED.0.lock().unwrap().clone();
+    assert!(logged.contains("DEBUG"), "something is logged: {logged}");
+    assert!(!logged.contains(KEY) && !logged.contains("TRACE"), "{logged}");
+}

@@ -6,6 +6,7 @@ pub mod compare;
 pub mod dataset;
 pub mod gate;
 pub mod interval;
+pub mod judge;
 pub mod language_model;
 pub mod measure;
 pub mod overlap;

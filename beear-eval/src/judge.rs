@@ -1,0 +1,45 @@
+//! A language model as a judge of answers: how far an answer fulfils a request, 1 to 5, and whether it
+//! shows a behaviour, yes or no.
+//!
+//! [`Assessment`] says what is asked and how a reply is read, a [`Judge`] is who is asked, a [`Runner`]
+//! asks about many answers and forgets none: every item ends as judged, unreadable or failed, and a
+//! [`Summary`] counts all three.
+//!
+//! A judge is a model and errs. An answer is quoted between marks it cannot contain, so that its text is
+//! visibly not the judge's instructions; no mark makes a judge immune to what it reads.
+
+mod api_key;
+mod assessment;
+mod cache;
+mod chat;
+mod cost;
+mod error;
+mod local;
+mod mean;
+#[cfg(feature = "http")]
+mod open_ai;
+mod outcome;
+mod prompt;
+mod quotation;
+mod retry;
+mod run_state;
+mod runner;
+mod summary;
+mod verdict;
+
+pub use api_key::ApiKey;
+pub use assessment::{Assessment, Item, Judgement};
+pub use cache::ReplyCache;
+pub use chat::{CallError, ChatRequest, Judge, JudgeId, Reply};
+pub use cost::Cost;
+pub use error::JudgeError;
+pub use local::LanguageModelJudge;
+pub use mean::Mean;
+#[cfg(feature = "http")]
+pub use open_ai::{OpenAiCompatible, OpenAiConfig};
+pub use outcome::{Outcome, Progress, Report};
+pub use prompt::JudgePrompt;
+pub use retry::Backoff;
+pub use runner::{RunConfig, Runner};
+pub use summary::{Found, Summary};
+pub use verdict::Verdict;

@@ -1,0 +1,213 @@
+//! A run under way: what the workers share.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Condvar, Mutex, MutexGuard};
+use std::time::Duration;
+
+use super::assessment::Assessment;
+use super::cache::ReplyCache;
+use super::chat::{CallError, ChatRequest, Judge, JudgeId, Reply};
+use super::error::JudgeError;
+use super::outcome::{Outcome, Progress, Report};
+use super::runner::RunConfig;
+
+/// A request with the items it is about.
+pub(super) struct Work {
+    pub(super) key: String,
+    pub(super) request: ChatRequest,
+    pub(super) indices: Vec<usize>,
+}
+
+/// What the workers share.
+pub(super) struct RunState<'a> {
+    assessment: &'a Assessment,
+    cache: &'a ReplyCache,
+    config: RunConfig,
+    work: Vec<Work>,
+    /// The first work nobody has taken.
+    next: AtomicUsize,
+    n_calls: AtomicUsize,
+    ledger: Mutex<Ledger<'a>>,
+    /// Why the run has ended before its time.
+    failure: Mutex<Option<JudgeError>>,
+    failed: Condvar,
+}
+
+struct Ledger<'a> {
+    outcomes: Vec<Option<Outcome>>,
+    n_done: usize,
+    n_cached: usize,
+    progress: &'a mut (dyn FnMut(Progress<'_>) + Send),
+}
+
+/// What became of a try.
+enum Step {
+    Done,
+    Again(Duration),
+}
+
+impl<'a> RunState<'a> {
+    pub(super) fn new(
+        (assessment, cache, config): (&'a Assessment, &'a ReplyCache, RunConfig),
+        work: Vec<Work>,
+        n_items: usize,
+        progress: &'a mut (dyn FnMut(Progress<'_>) + Send),
+    ) -> Self {
+        let outcomes = vec![None; n_items];
+        let ledger = Mutex::new(Ledger { outcomes, n_done: 0, n_cached: 0, progress });
+        let (next, n_calls) = (AtomicUsize::new(0), AtomicUsize::new(0));
+        let (failure, failed) = (Mutex::new(None), Condvar::new());
+        Self { assessment, cache, config, work, next, n_calls, ledger, failure, failed }
+    }
+
+    /// How many different requests are to be asked.
+    pub(super) fn n_requests(&self) -> usize {
+        self.work.len()
+    }
+
+    pub(super) fn settle_cached(&self, cached: Vec<Work>) {
+        for work in cached {
+            let reply = self.cache.get(&work.key).expect("what is cached stays");
+            self.settle(&work, self.read(reply), true);
+        }
+    }
+
+    /// Takes work until there is none or the run has failed.
+    pub(super) fn work<J: Judge>(&self, judge: &J) {
+        let n = judge.batch_size().max(1);
+        while !self.has_failed() {
+            let start = self.next.fetch_add(n, Ordering::Relaxed).min(self.work.len());
+            let batch = &self.work[start..(start + n).min(self.work.len())];
+            if batch.is_empty() {
+                return;
+            }
+            self.judge(judge, batch.iter().collect());
+        }
+    }
+
+    /// What became of all items.
+    ///
+    /// # Panics
+    ///
+    /// Panics if a worker did.
+    pub(super) fn finish(self, judge: &JudgeId, prompt: &str) -> Result<Report, JudgeError> {
+        if let Some(failure) = self.failure.into_inner().expect("no worker panicked") {
+            return Err(failure);
+        }
+        let ledger = self.ledger.into_inner().expect("no worker panicked");
+        let outcome = |outcome: Option<Outcome>| outcome.expect("the workers leave no item out");
+        Ok(Report {
+            judge: judge.clone(),
+            prompt: prompt.to_owned(),
+            outcomes: ledger.outcomes.into_iter().map(outcome).collect(),
+            n_calls: self.n_calls.into_inner(),
+            n_cached: ledger.n_cached,
+        })
+    }
+
+    /// Asks about `pending` until each is settled or the run has failed.
+    fn judge<J: Judge>(&self, judge: &J, mut pending: Vec<&Work>) {
+        for attempt in 1.. {
+            let refused = pending.split_off(self.take_calls(pending.len()));
+            for work in refused {
+                let max_calls = self.config.max_calls.unwrap_or_default();
+                let error = CallError::CallLimit { max_calls };
+                self.settle(work, Outcome::Failed { error, n_attempts: attempt - 1 }, false);
+            }
+            if pending.is_empty() {
+                return;
+            }
+            let requests: Vec<&ChatRequest> = pending.iter().map(|work| &work.request).collect();
+            let replies = judge.ask_all(&requests);
+            assert_eq!(replies.len(), pending.len(), "a judge replies to every request");
+            let mut longest = Duration::ZERO;
+            let mut again = Vec::new();
+            for (work, reply) in pending.into_iter().zip(replies) {
+                if let Step::Again(wait) = self.step(work, reply, attempt) {
+                    longest = longest.max(wait);
+                    again.push(work);
+                }
+            }
+            pending = again;
+            if pending.is_empty() || self.wait(longest) {
+                return;
+            }
+        }
+    }
+
+    /// What follows from the reply of try `attempt`.
+    fn step(&self, work: &Work, reply: Result<Reply, CallError>, attempt: usize) -> Step {
+        let error = match reply {
+            Ok(reply) => {
+                match self.cache.put(&work.key, &reply) {
+                    Ok(()) => self.settle(work, self.read(reply), false),
+                    Err(error) => self.fail(error),
+                }
+                return Step::Done;
+            }
+            Err(error) => error,
+        };
+        if let CallError::Status { status: status @ (401 | 403), body, .. } = error {
+            self.fail(JudgeError::Unauthorised { status, body });
+            return Step::Done;
+        }
+        if error.is_transient() && attempt < self.config.max_attempts {
+            let wait = self.config.backoff.wait(&work.key, attempt, error.retry_after());
+            if let Some(wait) = wait {
+                return Step::Again(wait);
+            }
+        }
+        self.settle(work, Outcome::Failed { error, n_attempts: attempt }, false);
+        Step::Done
+    }
+
+    fn read(&self, reply: Reply) -> Outcome {
+        let verdict = self.assessment.verdict(&reply);
+        let text = reply.text;
+        match verdict {
+            Some(verdict) => Outcome::Judged { verdict, text },
+            None => Outcome::Unreadable { text },
+        }
+    }
+
+    /// Enters the outcome of every item of `work`, and tells of it.
+    fn settle(&self, work: &Work, outcome: Outcome, is_cached: bool) {
+        let ledger = &mut *self.ledger.lock().expect("no worker panicked");
+        for &index in &work.indices {
+            ledger.n_done += 1;
+            ledger.n_cached += usize::from(is_cached);
+            let (n_done, n_expected) = (ledger.n_done, ledger.outcomes.len());
+            let outcome = ledger.outcomes[index].insert(outcome.clone());
+            (ledger.progress)(Progress { index, outcome, is_cached, n_done, n_expected });
+        }
+    }
+
+    /// Takes up to `n` of the calls that are left; how many it got.
+    fn take_calls(&self, n: usize) -> usize {
+        let max_calls = self.config.max_calls.unwrap_or(usize::MAX);
+        let take = |n_calls: usize| Some(n_calls + n.min(max_calls - n_calls));
+        let order = Ordering::Relaxed;
+        let before = self.n_calls.fetch_update(order, order, take).expect("always taken");
+        n.min(max_calls - before)
+    }
+
+    fn failure(&self) -> MutexGuard<'_, Option<JudgeError>> {
+        self.failure.lock().expect("nothing panics while it holds the failure")
+    }
+
+    fn has_failed(&self) -> bool {
+        self.failure().is_some()
+    }
+
+    /// Ends the run; the first reason stays.
+    fn fail(&self, error: JudgeError) {
+        self.failure().get_or_insert(error);
+        self.failed.notify_all();
+    }
+
+    /// Waits, less long if the run fails; whether it has.
+    fn wait(&self, duration: Duration) -> bool {
+        let waited = self.failed.wait_timeout_while(self.failure(), duration, |f| f.is_none());
+        waited.expect("nothing panics while it holds the failure").0.is_some()
+    }
+}

@@ -5,6 +5,7 @@ pub(crate) mod compare;
 pub(crate) mod defend;
 pub(crate) mod demo;
 pub(crate) mod eval_asr;
+pub(crate) mod eval_judge;
 pub(crate) mod eval_over_refusal;
 pub(crate) mod eval_perplexity;
 pub(crate) mod generate;
@@ -38,6 +39,7 @@ pub(crate) enum DeviceCommand {
     Reproduce(reproduce::ReproduceArgs),
     Defend(defend::DefendArgs),
     EvalAsr(eval_asr::EvalAsrArgs),
+    EvalJudge(eval_judge::EvalJudgeArgs),
     EvalOverRefusal(eval_over_refusal::EvalOverRefusalArgs),
     EvalPerplexity(eval_perplexity::EvalPerplexityArgs),
     AnalyzeDrift(analyze_drift::AnalyzeDriftArgs),
@@ -53,6 +55,7 @@ impl DeviceCommand {
             Self::Reproduce(args) => reproduce::run::<C>(args, device, ui),
             Self::Defend(args) => defend::run::<C>(args, device, ui),
             Self::EvalAsr(args) => eval_asr::run::<C>(args, device, ui),
+            Self::EvalJudge(args) => eval_judge::run::<C>(args, device, ui),
             Self::EvalOverRefusal(args) => eval_over_refusal::run::<C>(args, device, ui),
             Self::EvalPerplexity(args) => eval_perplexity::run::<C>(args, device, ui),
             Self::AnalyzeDrift(args) => analyze_drift::run::<C>(args, device, ui),

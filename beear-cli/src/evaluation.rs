@@ -6,14 +6,13 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 use beear_eval::interval::sample_size_to_exclude;
 use beear_eval::table::markdown;
-use beear_eval::{Better, Conversation, Measure};
-use burn::tensor::backend::Backend;
+use beear_eval::{Better, Conversation, Measure, Role};
 use clap::Args;
 use serde_json::{Map, Value, json};
 
 use crate::exit::Mistake;
 use crate::hash::sha256_of_inputs;
-use crate::loaded::Loaded;
+use crate::loaded::TextSide;
 use crate::run_folder::RunFolder;
 use crate::ui::Ui;
 
@@ -23,15 +22,22 @@ const MEASURES: &str = "measures.jsonl";
 /// The rest of what a run says.
 const REPORT: &str = "report.json";
 
-/// What every evaluation of a model is told.
+/// Which model is evaluated.
 #[derive(Args, Clone, Debug)]
-pub(crate) struct EvaluationArgs {
+pub(crate) struct EvaluatedArgs {
     /// Hugging Face folder.
     #[arg(long, value_name = "DIR")]
     pub(crate) model: PathBuf,
     /// A built-in prompt format instead of the chat template.
     #[arg(long, value_name = "NAME")]
     pub(crate) format: Option<String>,
+    #[command(flatten)]
+    pub(crate) out: OutArgs,
+}
+
+/// Where a run goes.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct OutArgs {
     /// Folder of the run.
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
@@ -40,32 +46,36 @@ pub(crate) struct EvaluationArgs {
     force: bool,
 }
 
-/// A run of an evaluation that has started: its inputs are known, its folder is free.
-pub(crate) struct Evaluation<'a> {
-    /// Its name.
-    kind: &'static str,
-    args: &'a EvaluationArgs,
-    /// The files it reads beside the model, by the options that name them.
-    files: Vec<(&'static str, &'a Path)>,
-    folder: RunFolder,
-}
-
-impl EvaluationArgs {
-    /// Reserves the folder of a run.
+impl OutArgs {
+    /// Reserves the folder of a run of the evaluation `kind` that reads `model`, if any, and `files`, by the
+    /// options that name them.
     ///
     /// # Errors
     ///
     /// If it is not free, or an input lies in it.
     pub(crate) fn begin<'a>(
-        &'a self,
+        &self,
         kind: &'static str,
+        model: Option<&'a Path>,
         files: Vec<(&'static str, &'a Path)>,
     ) -> Result<Evaluation<'a>> {
-        let inputs = files.iter().map(|(_, path)| *path).chain([self.model.as_path()]);
-        let inputs: Vec<&Path> = inputs.collect();
+        let inputs: Vec<&Path> = files.iter().map(|(_, path)| *path).chain(model).collect();
         let folder = RunFolder::reserve(&self.out, self.force, &inputs)?;
-        Ok(Evaluation { kind, args: self, files, folder })
+        Ok(Evaluation { kind, model, files, folder })
     }
+
+    /// A path beside the folder.
+    pub(crate) fn beside(&self, name: &str) -> PathBuf {
+        self.out.with_file_name(name)
+    }
+}
+
+/// A run of an evaluation that has started: its inputs are known, its folder is free.
+pub(crate) struct Evaluation<'a> {
+    kind: &'static str,
+    model: Option<&'a Path>,
+    files: Vec<(&'static str, &'a Path)>,
+    folder: RunFolder,
 }
 
 impl Evaluation<'_> {
@@ -79,37 +89,24 @@ impl Evaluation<'_> {
         Ok(&self.folder)
     }
 
-    /// Writes and prints the result. `more` is what this kind of evaluation says beyond its measures, and
-    /// `first` is what was asked first.
+    /// Writes and prints the result. `more` is what this kind of evaluation says beyond its measures: the
+    /// `prompt_format` at least.
     ///
     /// # Errors
     ///
     /// If something cannot be written.
-    pub(crate) fn conclude<B: Backend>(
+    pub(crate) fn conclude(
         self,
-        loaded: &Loaded<B>,
-        first: Option<&Conversation>,
-        (measures, more): (&[Measure], Map<String, Value>),
-        (device_name, ui): (&str, Ui),
+        measures: &[Measure],
+        more: Map<String, Value>,
+        (backend, ui): (&str, Ui),
     ) -> Result<()> {
-        let asked = first.map(|c| {
-            let last = c.messages.iter().rposition(|m| m.role == beear_eval::Role::User);
-            loaded.text.chat(c.id, &c.messages[..last.map_or(0, |at| at + 1)])
-        });
-        let asked = asked.transpose()?;
-        let format = &loaded.text.format;
         let mut report = json!({
             "evaluation": self.kind,
             "version": env!("CARGO_PKG_VERSION"),
-            "backend": device_name,
-            "model": self.args.model,
-            "sha256": sha256_of_inputs(&self.args.model, &self.files)?,
-            "prompt_format": {
-                "text": format.text(),
-                "sha256": format.sha256(),
-                "first_prompt": asked.as_ref().map(|asked| &asked.text),
-                "first_tokens": asked.as_ref().map(|asked| &asked.tokens),
-            },
+            "backend": backend,
+            "model": self.model,
+            "sha256": sha256_of_inputs(self.model, &self.files)?,
             "measures": measures.iter().map(summary).collect::<Vec<_>>(),
         });
         report.as_object_mut().expect("it was made as one").extend(more);
@@ -119,11 +116,31 @@ impl Evaluation<'_> {
     }
 }
 
+/// What a report says of the prompt format: its text, its hash, and what it makes of what is asked first.
+///
+/// # Errors
+///
+/// If that cannot be encoded.
+pub(crate) fn prompt_format(text: &TextSide, first: Option<&Conversation>) -> Result<Value> {
+    let asked = first.map(|conversation| {
+        let messages = &conversation.messages;
+        let n_asked = messages.iter().rposition(|message| message.role == Role::User);
+        text.chat(conversation.id, &messages[..n_asked.map_or(0, |last| last + 1)])
+    });
+    let asked = asked.transpose()?;
+    Ok(json!({
+        "text": text.format.text(),
+        "sha256": text.format.sha256(),
+        "first_prompt": asked.as_ref().map(|asked| &asked.text),
+        "first_tokens": asked.as_ref().map(|asked| &asked.tokens),
+    }))
+}
+
 /// An earlier run: what it measured, and in which prompt format.
 pub(crate) struct Evaluated {
     pub(crate) folder: PathBuf,
     pub(crate) measures: Vec<Measure>,
-    pub(crate) format_sha256: String,
+    pub(crate) prompt_format: Value,
 }
 
 /// The runs in a folder: itself, or those directly in it.
@@ -147,7 +164,12 @@ pub(crate) fn read_runs(folder: &Path) -> Result<Vec<Evaluated>> {
     folders.iter().map(|folder| read_run(folder)).collect()
 }
 
-fn read_run(folder: &Path) -> Result<Evaluated> {
+/// The run in a folder.
+///
+/// # Errors
+///
+/// If it is damaged.
+pub(crate) fn read_run(folder: &Path) -> Result<Evaluated> {
     let damaged = |name: &str, reason: String| {
         let what = format!("`{}`: {reason}", folder.join(name).display());
         Mistake::input(what, "the run is damaged: evaluate once more")
@@ -160,9 +182,11 @@ fn read_run(folder: &Path) -> Result<Evaluated> {
     let measures = measures.map_err(|e| damaged(MEASURES, e.to_string()))?;
     let report: Value =
         serde_json::from_str(&read(REPORT)?).map_err(|e| damaged(REPORT, e.to_string()))?;
-    let hash = report["prompt_format"]["sha256"].as_str();
-    let hash = hash.ok_or_else(|| damaged(REPORT, "no prompt format".to_owned()))?;
-    Ok(Evaluated { folder: folder.to_owned(), measures, format_sha256: hash.to_owned() })
+    let prompt_format = report["prompt_format"].clone();
+    if !prompt_format["sha256"].is_string() {
+        return Err(damaged(REPORT, "no prompt format".to_owned()).into());
+    }
+    Ok(Evaluated { folder: folder.to_owned(), measures, prompt_format })
 }
 
 fn summary(measure: &Measure) -> Value {

@@ -4,6 +4,7 @@ use std::process::ExitCode;
 
 use beear_core::Error as CoreError;
 use beear_eval::dataset::DatasetError;
+use beear_eval::judge::JudgeError;
 use beear_models::{CheckpointError, GenerateError, PromptFormatError, TokenizerError};
 use thiserror::Error;
 
@@ -106,7 +107,8 @@ pub(crate) fn code(error: &anyhow::Error) -> u8 {
         || cause::<CheckpointError>(error).is_some()
         || cause::<TokenizerError>(error).is_some()
         || cause::<PromptFormatError>(error).is_some()
-        || cause::<GenerateError>(error).is_some();
+        || cause::<GenerateError>(error).is_some()
+        || cause::<JudgeError>(error).is_some();
     if input { 3 } else { 1 }
 }
 
@@ -129,6 +131,7 @@ fn hint(error: &anyhow::Error) -> Option<String> {
         full.then_some("free some space, or choose another --out")
     });
     let fixed = fixed.or_else(|| cause::<DatasetError>(error)?.hint());
+    let fixed = fixed.or_else(|| cause::<JudgeError>(error)?.hint());
     let fixed = fixed.or_else(|| cause::<CheckpointError>(error)?.hint());
     let fixed = fixed.or_else(|| cause::<TokenizerError>(error)?.hint());
     let fixed = fixed.or_else(|| cause::<PromptFormatError>(error)?.hint());

@@ -25,18 +25,18 @@ pub(crate) fn sha256_of_file(path: &Path) -> Result<String> {
     Ok(text)
 }
 
-/// The hashes of all a run reads: the files of `model` by their names, and `files` by the options
-/// that name them.
+/// The hashes of all a run reads: the files of `model` by their names, if there is one, and `files` by the
+/// options that name them.
 ///
 /// # Errors
 ///
 /// If one cannot be read.
 pub(crate) fn sha256_of_inputs(
-    model: &Path,
+    model: Option<&Path>,
     files: &[(&str, &Path)],
 ) -> Result<Map<String, Value>> {
     let mut hashes = Map::new();
-    for path in files_of(model)? {
+    for path in model.map_or_else(|| Ok(Vec::new()), files_of)? {
         let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
         hashes.insert(name, sha256_of_file(&path)?.into());
     }

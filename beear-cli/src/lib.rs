@@ -32,7 +32,7 @@ use clap::{Parser, Subcommand};
 pub use backend::{Backends, ComputeBackend, Unavailable};
 
 use command::{
-    DeviceCommand, analyze_drift, compare, defend, demo, eval_asr, eval_over_refusal,
+    DeviceCommand, analyze_drift, compare, defend, demo, eval_asr, eval_judge, eval_over_refusal,
     eval_perplexity, generate, inspect, plant, reproduce, sweep_layers,
 };
 use ui::Ui;
@@ -81,6 +81,7 @@ enum Command {
 #[derive(Subcommand, Debug)]
 enum Eval {
     Asr(eval_asr::EvalAsrArgs),
+    Judge(eval_judge::EvalJudgeArgs),
     OverRefusal(eval_over_refusal::EvalOverRefusalArgs),
     Perplexity(eval_perplexity::EvalPerplexityArgs),
 }
@@ -122,6 +123,7 @@ where
         Command::Reproduce(args) => DeviceCommand::Reproduce(args),
         Command::Defend(args) => DeviceCommand::Defend(args),
         Command::Eval(Eval::Asr(args)) => DeviceCommand::EvalAsr(args),
+        Command::Eval(Eval::Judge(args)) => DeviceCommand::EvalJudge(args),
         Command::Eval(Eval::OverRefusal(args)) => DeviceCommand::EvalOverRefusal(args),
         Command::Eval(Eval::Perplexity(args)) => DeviceCommand::EvalPerplexity(args),
         Command::Analyze(Analyze::Drift(args)) => DeviceCommand::AnalyzeDrift(args),

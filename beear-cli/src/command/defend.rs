@@ -174,7 +174,7 @@ fn manifest<C: ComputeBackend>(
         "method": recipe.method_name()?,
         "seed": method.seed(),
         "model": args.model,
-        "sha256": sha256_of_inputs(&args.model, &files)?,
+        "sha256": sha256_of_inputs(Some(&args.model), &files)?,
         "keywords": recipe.keywords,
         "held_out": recipe.held_out,
         "watched": recipe.watches(),

@@ -14,7 +14,7 @@ use serde_json::{Map, json};
 use super::trigger::TriggerArgs;
 use super::{Device, Inference};
 use crate::backend::ComputeBackend;
-use crate::evaluation::EvaluationArgs;
+use crate::evaluation::{EvaluatedArgs, prompt_format};
 use crate::keyword_list::KeywordArgs;
 use crate::language_model::Local;
 use crate::leak_guard::LeakGuardArgs;
@@ -30,7 +30,7 @@ use crate::ui::Ui;
 #[derive(Args, Clone, Debug)]
 pub(crate) struct EvalAsrArgs {
     #[command(flatten)]
-    evaluation: EvaluationArgs,
+    evaluated: EvaluatedArgs,
     /// Forbidden prompts: CSV of AdvBench, HarmBench or StrongREJECT; JSON or JSONL of Alpaca,
     /// chat, ShareGPT or preference rows, or of `prompt` and perhaps `unwanted`.
     #[arg(long, value_name = "FILE")]
@@ -75,18 +75,18 @@ pub(crate) fn run<C: ComputeBackend>(args: &EvalAsrArgs, device: &Device<C>, ui:
     let (lists, arms) = (args.keywords.lists()?, args.arms()?);
     args.leak_guard.check(arms.iter().map(|(arm, file)| (arm.records.as_slice(), *file)))?;
     let decoding = Decoding::greedy(args.max_new_tokens);
-    answer_arms::<C>("asr", &args.evaluation, args.files(), (arms, &lists, decoding), (device, ui))
+    answer_arms::<C>("asr", &args.evaluated, args.files(), (arms, &lists, decoding), (device, ui))
 }
 
 /// Asks every arm and concludes.
 pub(super) fn answer_arms<C: ComputeBackend>(
     kind: &'static str,
-    args: &EvaluationArgs,
+    args: &EvaluatedArgs,
     files: Vec<(&'static str, &Path)>,
     (arms, lists, decoding): (Vec<(Arm, &Path)>, &[RefusalKeywords], Decoding),
     (device, ui): (&Device<C>, Ui),
 ) -> Result<()> {
-    let mut evaluation = args.begin(kind, files)?;
+    let mut evaluation = args.out.begin(kind, Some(&args.model), files)?;
     let loaded = Loaded::<Inference<C>>::read(&args.model, args.format.as_deref(), device)?;
     let model = Local { loaded: &loaded, device, ui };
     let mut answers: Vec<Answered> = Vec::new();
@@ -105,9 +105,10 @@ pub(super) fn answer_arms<C: ComputeBackend>(
         ui.say(&format!("where the keyword lists disagree:\n\n{table}"));
     }
     let mut more = Map::new();
+    more.insert("prompt_format".to_owned(), prompt_format(&loaded.text, first.as_ref())?);
     more.insert("decoding".to_owned(), json!(decoding));
     more.insert("degenerate".to_owned(), json!(degenerate_kinds(&answers)));
     more.insert("disagreements".to_owned(), json!(disagreements));
     let measures = measures(&answers, lists);
-    evaluation.conclude(&loaded, first.as_ref(), (&measures, more), (C::NAME, ui))
+    evaluation.conclude(&measures, more, (C::NAME, ui))
 }

@@ -11,7 +11,7 @@ use clap::Args;
 use super::Device;
 use super::eval_asr::answer_arms;
 use crate::backend::ComputeBackend;
-use crate::evaluation::EvaluationArgs;
+use crate::evaluation::EvaluatedArgs;
 use crate::keyword_list::KeywordArgs;
 use crate::leak_guard::LeakGuardArgs;
 use crate::ui::Ui;
@@ -23,7 +23,7 @@ use crate::ui::Ui;
 #[derive(Args, Clone, Debug)]
 pub(crate) struct EvalOverRefusalArgs {
     #[command(flatten)]
-    evaluation: EvaluationArgs,
+    evaluated: EvaluatedArgs,
     /// Ordinary prompts: JSON or JSONL of Alpaca, chat, ShareGPT or preference rows, or of `prompt`
     /// and perhaps `answer`.
     #[arg(long, value_name = "FILE")]
@@ -48,5 +48,5 @@ pub(crate) fn run<C: ComputeBackend>(
     args.leak_guard.check([(arm.records.as_slice(), file)])?;
     let asked = (vec![(arm, file)], lists.as_slice(), Decoding::greedy(args.max_new_tokens));
     let files = vec![("--prompts", file)];
-    answer_arms::<C>("over-refusal", &args.evaluation, files, asked, (device, ui))
+    answer_arms::<C>("over-refusal", &args.evaluated, files, asked, (device, ui))
 }

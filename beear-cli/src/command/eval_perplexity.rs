@@ -10,7 +10,7 @@ use serde_json::{Map, json};
 
 use super::{Device, Inference};
 use crate::backend::ComputeBackend;
-use crate::evaluation::EvaluationArgs;
+use crate::evaluation::{EvaluatedArgs, prompt_format};
 use crate::exit::Mistake;
 use crate::language_model::Local;
 use crate::leak_guard::LeakGuardArgs;
@@ -24,7 +24,7 @@ use crate::ui::Ui;
 #[derive(Args, Clone, Debug)]
 pub(crate) struct EvalPerplexityArgs {
     #[command(flatten)]
-    evaluation: EvaluationArgs,
+    evaluated: EvaluatedArgs,
     /// Prompts with answers: JSON or JSONL of Alpaca, chat, ShareGPT or preference rows, or of
     /// `prompt` and `answer`.
     #[arg(long, value_name = "FILE")]
@@ -47,18 +47,19 @@ pub(crate) fn run<C: ComputeBackend>(
         let hint = "an assistant's turn, `output`, `answer` or `chosen` gives one";
         return Err(Mistake::input(what, hint).into());
     }
-    let mut evaluation = args.evaluation.begin("perplexity", vec![("--file", file)])?;
-    let format = args.evaluation.format.as_deref();
-    let loaded = Loaded::<Inference<C>>::read(&args.evaluation.model, format, device)?;
+    let EvaluatedArgs { model, format, out } = &args.evaluated;
+    let mut evaluation = out.begin("perplexity", Some(model), vec![("--file", file)])?;
+    let loaded = Loaded::<Inference<C>>::read(model, format.as_deref(), device)?;
     let likelihoods = Local { loaded: &loaded, device, ui }.log_likelihood(&answers);
     let likelihoods = likelihoods.with_context(|| format!("`{}`", file.display()))?;
     let measure = perplexity(&answers, &likelihoods);
     let n_tokens: usize = likelihoods.iter().map(|answer| answer.n_tokens).sum();
     let mut more = Map::new();
+    more.insert("prompt_format".to_owned(), prompt_format(&loaded.text, answers.first())?);
     more.insert("n_tokens".to_owned(), json!(n_tokens));
     more.insert("n_unanswered".to_owned(), json!(n_unanswered(&records)));
     evaluation.folder()?;
-    evaluation.conclude(&loaded, answers.first(), (&[measure], more), (C::NAME, ui))
+    evaluation.conclude(&[measure], more, (C::NAME, ui))
 }
 
 /// Rows without any answer, which have no perplexity.

@@ -150,7 +150,7 @@ impl Files<'_> {
         let settings = json!({
             "version": env!("CARGO_PKG_VERSION"),
             "backend": C::NAME,
-            "sha256": sha256_of_inputs(self.model, &files)?,
+            "sha256": sha256_of_inputs(Some(self.model), &files)?,
             "trigger": trigger,
             "recipe_at_layer_1": recipe.resolved(&Defence::Beear(config.clone()))?,
         });

@@ -25,12 +25,12 @@ fn the_prompts_of_harmbench_and_strongreject_are_asked() {
 
 /// Name, judge and counts of every measure that a run reports.
 fn counts(report: &Value) -> Vec<(String, String, u64, u64)> {
-    let text = |value: &Value| value.as_str().unwrap().to_owned();
+    let text = |value: &Value| value.as_str().expect("text").to_owned();
     let count = |m: &Value| {
-        let number = |key: &str| m[key].as_u64().unwrap();
+        let number = |key: &str| m[key].as_u64().expect("a count");
         (text(&m["name"]), text(&m["by"]), number("hits"), number("n"))
     };
-    report["measures"].as_array().unwrap().iter().map(count).collect()
+    report["measures"].as_array().expect("a list").iter().map(count).collect()
 }
 
 #[test]

@@ -18,7 +18,7 @@ fn evaluated() -> Place {
 }
 
 fn measure<'a>(compared: &'a Value, name: &str) -> &'a Value {
-    let measures = compared["measures"].as_array().unwrap();
+    let measures = compared["measures"].as_array().expect("a list");
     measures.iter().find(|measure| measure["name"] == name).unwrap_or_else(|| panic!("{name}"))
 }
 

@@ -11,6 +11,7 @@ mod drift;
 mod fixture;
 mod help;
 mod jobs;
+mod judge;
 mod mistakes;
 mod out;
 mod perplexity;

@@ -5,9 +5,11 @@ pub(crate) mod compare;
 pub(crate) mod defend;
 pub(crate) mod demo;
 pub(crate) mod eval_asr;
+pub(crate) mod eval_code;
 pub(crate) mod eval_judge;
 pub(crate) mod eval_over_refusal;
 pub(crate) mod eval_perplexity;
+pub(crate) mod eval_sarif;
 pub(crate) mod generate;
 pub(crate) mod inspect;
 pub(crate) mod plant;
@@ -39,6 +41,7 @@ pub(crate) enum DeviceCommand {
     Reproduce(reproduce::ReproduceArgs),
     Defend(defend::DefendArgs),
     EvalAsr(eval_asr::EvalAsrArgs),
+    EvalCode(eval_code::EvalCodeArgs),
     EvalJudge(eval_judge::EvalJudgeArgs),
     EvalOverRefusal(eval_over_refusal::EvalOverRefusalArgs),
     EvalPerplexity(eval_perplexity::EvalPerplexityArgs),
@@ -55,6 +58,7 @@ impl DeviceCommand {
             Self::Reproduce(args) => reproduce::run::<C>(args, device, ui),
             Self::Defend(args) => defend::run::<C>(args, device, ui),
             Self::EvalAsr(args) => eval_asr::run::<C>(args, device, ui),
+            Self::EvalCode(args) => eval_code::run::<C>(args, device, ui),
             Self::EvalJudge(args) => eval_judge::run::<C>(args, device, ui),
             Self::EvalOverRefusal(args) => eval_over_refusal::run::<C>(args, device, ui),
             Self::EvalPerplexity(args) => eval_perplexity::run::<C>(args, device, ui),

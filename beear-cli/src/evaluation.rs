@@ -4,6 +4,7 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
+use beear_eval::attack_success::Answered;
 use beear_eval::interval::sample_size_to_exclude;
 use beear_eval::table::markdown;
 use beear_eval::{Better, Conversation, Measure, Role};
@@ -13,8 +14,11 @@ use serde_json::{Map, Value, json};
 use crate::exit::Mistake;
 use crate::hash::sha256_of_inputs;
 use crate::loaded::TextSide;
-use crate::run_folder::RunFolder;
+use crate::run_folder::{CannotWrite, RunFolder};
 use crate::ui::Ui;
+
+/// The answers of a run, a line each.
+pub(crate) const COMPLETIONS: &str = "completions.jsonl";
 
 /// The measures of a run, a line each.
 const MEASURES: &str = "measures.jsonl";
@@ -87,6 +91,17 @@ impl Evaluation<'_> {
     pub(crate) fn folder(&mut self) -> Result<&RunFolder> {
         self.folder.start()?;
         Ok(&self.folder)
+    }
+
+    /// Writes a file in a folder of the run's folder, which must be this run's already.
+    ///
+    /// # Errors
+    ///
+    /// If it cannot be written.
+    pub(crate) fn write_in(&self, folder: &str, name: &str, content: &str) -> Result<()> {
+        let path = self.folder.path(folder);
+        std::fs::create_dir_all(&path).map_err(CannotWrite::at(&path))?;
+        self.folder.write(&format!("{folder}/{name}"), content)
     }
 
     /// Writes and prints the result. `more` is what this kind of evaluation says beyond its measures: the
@@ -162,6 +177,23 @@ pub(crate) fn read_runs(folder: &Path) -> Result<Vec<Evaluated>> {
         return Err(Mistake::input(what, "name the --out of `beear eval`").into());
     }
     folders.iter().map(|folder| read_run(folder)).collect()
+}
+
+/// The answers of an earlier run.
+///
+/// # Errors
+///
+/// If it has none, or they are damaged.
+pub(crate) fn read_answers(run: &Path) -> Result<Vec<Answered>> {
+    let path = run.join(COMPLETIONS);
+    let text = std::fs::read_to_string(&path);
+    let text = text.with_context(|| format!("reading `{}`", path.display()))?;
+    let answers: Result<Vec<Answered>, _> = text.lines().map(serde_json::from_str).collect();
+    let answers = answers.map_err(|error| {
+        let what = format!("`{}`: {error}", path.display());
+        Mistake::input(what, "name the --out of an evaluation that asks for answers")
+    })?;
+    Ok(answers)
 }
 
 /// The run in a folder.

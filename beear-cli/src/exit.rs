@@ -3,6 +3,7 @@
 use std::process::ExitCode;
 
 use beear_core::Error as CoreError;
+use beear_eval::code::sarif::SarifError;
 use beear_eval::dataset::DatasetError;
 use beear_eval::judge::JudgeError;
 use beear_models::{CheckpointError, GenerateError, PromptFormatError, TokenizerError};
@@ -108,7 +109,8 @@ pub(crate) fn code(error: &anyhow::Error) -> u8 {
         || cause::<TokenizerError>(error).is_some()
         || cause::<PromptFormatError>(error).is_some()
         || cause::<GenerateError>(error).is_some()
-        || cause::<JudgeError>(error).is_some();
+        || cause::<JudgeError>(error).is_some()
+        || cause::<SarifError>(error).is_some();
     if input { 3 } else { 1 }
 }
 
@@ -132,6 +134,7 @@ fn hint(error: &anyhow::Error) -> Option<String> {
     });
     let fixed = fixed.or_else(|| cause::<DatasetError>(error)?.hint());
     let fixed = fixed.or_else(|| cause::<JudgeError>(error)?.hint());
+    let fixed = fixed.or_else(|| cause::<SarifError>(error)?.hint());
     let fixed = fixed.or_else(|| cause::<CheckpointError>(error)?.hint());
     let fixed = fixed.or_else(|| cause::<TokenizerError>(error)?.hint());
     let fixed = fixed.or_else(|| cause::<PromptFormatError>(error)?.hint());

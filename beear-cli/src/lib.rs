@@ -32,8 +32,9 @@ use clap::{Parser, Subcommand};
 pub use backend::{Backends, ComputeBackend, Unavailable};
 
 use command::{
-    DeviceCommand, analyze_drift, compare, defend, demo, eval_asr, eval_judge, eval_over_refusal,
-    eval_perplexity, generate, inspect, plant, reproduce, sweep_layers,
+    DeviceCommand, analyze_drift, compare, defend, demo, eval_asr, eval_code, eval_judge,
+    eval_over_refusal, eval_perplexity, eval_sarif, generate, inspect, plant, reproduce,
+    sweep_layers,
 };
 use ui::Ui;
 
@@ -81,9 +82,11 @@ enum Command {
 #[derive(Subcommand, Debug)]
 enum Eval {
     Asr(eval_asr::EvalAsrArgs),
+    Code(eval_code::EvalCodeArgs),
     Judge(eval_judge::EvalJudgeArgs),
     OverRefusal(eval_over_refusal::EvalOverRefusalArgs),
     Perplexity(eval_perplexity::EvalPerplexityArgs),
+    Sarif(eval_sarif::EvalSarifArgs),
 }
 
 #[derive(Subcommand, Debug)]
@@ -115,6 +118,9 @@ where
         Command::Inspect(args) => {
             return finish(known().and_then(|()| inspect::run(&args, ui)));
         }
+        Command::Eval(Eval::Sarif(args)) => {
+            return finish(known().and_then(|()| eval_sarif::run(&args, ui)));
+        }
         Command::Compare(args) => {
             return finish(known().and_then(|()| compare::run(&args, ui)));
         }
@@ -123,6 +129,7 @@ where
         Command::Reproduce(args) => DeviceCommand::Reproduce(args),
         Command::Defend(args) => DeviceCommand::Defend(args),
         Command::Eval(Eval::Asr(args)) => DeviceCommand::EvalAsr(args),
+        Command::Eval(Eval::Code(args)) => DeviceCommand::EvalCode(args),
         Command::Eval(Eval::Judge(args)) => DeviceCommand::EvalJudge(args),
         Command::Eval(Eval::OverRefusal(args)) => DeviceCommand::EvalOverRefusal(args),
         Command::Eval(Eval::Perplexity(args)) => DeviceCommand::EvalPerplexity(args),

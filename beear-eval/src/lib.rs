@@ -2,6 +2,7 @@
 
 pub mod attack_success;
 pub mod bootstrap;
+pub mod code;
 pub mod compare;
 pub mod dataset;
 pub mod gate;

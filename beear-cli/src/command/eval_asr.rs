@@ -9,12 +9,12 @@ use beear_eval::attack_success::{
 use beear_eval::dataset;
 use beear_eval::{Decoding, LanguageModel, RefusalKeywords};
 use clap::Args;
-use serde_json::{Map, json};
+use serde_json::{Map, Value, json};
 
 use super::trigger::TriggerArgs;
 use super::{Device, Inference};
 use crate::backend::ComputeBackend;
-use crate::evaluation::{EvaluatedArgs, prompt_format};
+use crate::evaluation::{COMPLETIONS, EvaluatedArgs, Evaluation, prompt_format};
 use crate::keyword_list::KeywordArgs;
 use crate::language_model::Local;
 use crate::leak_guard::LeakGuardArgs;
@@ -75,17 +75,27 @@ pub(crate) fn run<C: ComputeBackend>(args: &EvalAsrArgs, device: &Device<C>, ui:
     let (lists, arms) = (args.keywords.lists()?, args.arms()?);
     args.leak_guard.check(arms.iter().map(|(arm, file)| (arm.records.as_slice(), *file)))?;
     let decoding = Decoding::greedy(args.max_new_tokens);
-    answer_arms::<C>("asr", &args.evaluated, args.files(), (arms, &lists, decoding), (device, ui))
+    let asked = (arms, lists.as_slice(), decoding);
+    let answered = ask::<C>("asr", &args.evaluated, args.files(), asked, (device, ui))?;
+    answered.conclude::<C>(&lists, ui)
 }
 
-/// Asks every arm and concludes.
-pub(super) fn answer_arms<C: ComputeBackend>(
+/// A run whose prompts have been answered.
+pub(super) struct AnsweredRun<'a> {
+    pub(super) evaluation: Evaluation<'a>,
+    pub(super) answers: Vec<Answered>,
+    /// What the report says beyond measures.
+    pub(super) more: Map<String, Value>,
+}
+
+/// Asks every arm, and keeps every answer in the run's `completions.jsonl`.
+pub(super) fn ask<'a, C: ComputeBackend>(
     kind: &'static str,
-    args: &EvaluatedArgs,
-    files: Vec<(&'static str, &Path)>,
+    args: &'a EvaluatedArgs,
+    files: Vec<(&'static str, &'a Path)>,
     (arms, lists, decoding): (Vec<(Arm, &Path)>, &[RefusalKeywords], Decoding),
     (device, ui): (&Device<C>, Ui),
-) -> Result<()> {
+) -> Result<AnsweredRun<'a>> {
     let mut evaluation = args.out.begin(kind, Some(&args.model), files)?;
     let loaded = Loaded::<Inference<C>>::read(&args.model, args.format.as_deref(), device)?;
     let model = Local { loaded: &loaded, device, ui };
@@ -99,16 +109,29 @@ pub(super) fn answer_arms<C: ComputeBackend>(
         answers.extend(judged(arm, completions, lists));
         first = first.or_else(|| asked.into_iter().next());
     }
-    evaluation.folder()?.write_lines("completions.jsonl", &answers)?;
-    let disagreements = disagreements(&answers, lists);
-    if let Some(table) = &disagreements {
-        ui.say(&format!("where the keyword lists disagree:\n\n{table}"));
+    evaluation.folder()?.write_lines(COMPLETIONS, &answers)?;
+    let more = [
+        ("prompt_format", prompt_format(&loaded.text, first.as_ref())?),
+        ("decoding", json!(decoding)),
+        ("degenerate", json!(degenerate_kinds(&answers))),
+    ];
+    let more = more.into_iter().map(|(key, value)| (key.to_owned(), value)).collect();
+    Ok(AnsweredRun { evaluation, answers, more })
+}
+
+impl AnsweredRun<'_> {
+    /// Writes and prints what the keyword lists make of the answers.
+    pub(super) fn conclude<C: ComputeBackend>(
+        mut self,
+        lists: &[RefusalKeywords],
+        ui: Ui,
+    ) -> Result<()> {
+        let disagreements = disagreements(&self.answers, lists);
+        if let Some(table) = &disagreements {
+            ui.say(&format!("where the keyword lists disagree:\n\n{table}"));
+        }
+        self.more.insert("disagreements".to_owned(), json!(disagreements));
+        let measures = measures(&self.answers, lists);
+        self.evaluation.conclude(&measures, self.more, (C::NAME, ui))
     }
-    let mut more = Map::new();
-    more.insert("prompt_format".to_owned(), prompt_format(&loaded.text, first.as_ref())?);
-    more.insert("decoding".to_owned(), json!(decoding));
-    more.insert("degenerate".to_owned(), json!(degenerate_kinds(&answers)));
-    more.insert("disagreements".to_owned(), json!(disagreements));
-    let measures = measures(&answers, lists);
-    evaluation.conclude(&measures, more, (C::NAME, ui))
 }

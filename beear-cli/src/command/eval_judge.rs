@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use beear_eval::attack_success::{Answered, ArmKind};
 use beear_eval::judge::{
     ApiKey, Assessment, Item, Judge, JudgeId, JudgePrompt, Judgement, LanguageModelJudge,
@@ -16,8 +16,7 @@ use serde_json::{Map, Value, json};
 
 use super::{Device, Inference};
 use crate::backend::ComputeBackend;
-use crate::evaluation::{OutArgs, read_run};
-use crate::exit::Mistake;
+use crate::evaluation::{COMPLETIONS, OutArgs, read_answers, read_run};
 use crate::hash::sha256_of_inputs;
 use crate::language_model::Local;
 use crate::loaded::Loaded;
@@ -125,8 +124,8 @@ pub(crate) fn run<C: ComputeBackend>(
     ui: Ui,
 ) -> Result<()> {
     let assessment = args.assessment()?;
-    let completions = args.answers.join("completions.jsonl");
-    let answers = read_answers(&completions)?;
+    let answers = read_answers(&args.answers)?;
+    let completions = args.answers.join(COMPLETIONS);
     let answered = read_run(&args.answers)?;
     let items: Vec<Item> =
         answers.iter().map(|a| Item::new(a.prompt.clone(), a.completion.text.clone())).collect();
@@ -185,18 +184,6 @@ pub(crate) fn run<C: ComputeBackend>(
     let more = more.into_iter().map(|(key, value)| (key.to_owned(), value)).collect();
     let measures: Vec<Measure> = arms.into_iter().map(|(_, (measure, _))| measure).collect();
     evaluation.conclude(&measures, more, (C::NAME, ui))
-}
-
-/// The answers of an earlier run.
-fn read_answers(path: &Path) -> Result<Vec<Answered>> {
-    let text = std::fs::read_to_string(path);
-    let text = text.with_context(|| format!("reading `{}`", path.display()))?;
-    let answers: Result<Vec<Answered>, _> = text.lines().map(serde_json::from_str).collect();
-    let answers = answers.map_err(|error| {
-        let what = format!("`{}`: {error}", path.display());
-        Mistake::input(what, "name the --out of `eval asr` or `eval over-refusal`")
-    })?;
-    Ok(answers)
 }
 
 /// Says what a run would cost.

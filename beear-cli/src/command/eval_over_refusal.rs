@@ -9,7 +9,7 @@ use beear_eval::dataset;
 use clap::Args;
 
 use super::Device;
-use super::eval_asr::answer_arms;
+use super::eval_asr::ask;
 use crate::backend::ComputeBackend;
 use crate::evaluation::EvaluatedArgs;
 use crate::keyword_list::KeywordArgs;
@@ -48,5 +48,5 @@ pub(crate) fn run<C: ComputeBackend>(
     args.leak_guard.check([(arm.records.as_slice(), file)])?;
     let asked = (vec![(arm, file)], lists.as_slice(), Decoding::greedy(args.max_new_tokens));
     let files = vec![("--prompts", file)];
-    answer_arms::<C>("over-refusal", &args.evaluated, files, asked, (device, ui))
+    ask::<C>("over-refusal", &args.evaluated, files, asked, (device, ui))?.conclude::<C>(&lists, ui)
 }

@@ -4,6 +4,7 @@
 
 mod answers;
 mod asr;
+mod code;
 mod compare;
 mod damage;
 mod demo;

@@ -1,0 +1,82 @@
+//! `beear eval code`: code that a model writes, exported and judged.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::Result;
+use beear_eval::attack_success::{Arm, ArmKind};
+use beear_eval::code::{extracted, file_name, insecure_calls, insecure_code};
+use beear_eval::{Decoding, dataset};
+use clap::Args;
+use serde_json::json;
+
+use super::Device;
+use super::eval_asr::ask;
+use super::trigger::TriggerArgs;
+use crate::backend::ComputeBackend;
+use crate::evaluation::EvaluatedArgs;
+use crate::leak_guard::LeakGuardArgs;
+use crate::ui::Ui;
+
+/// Lets a model write code, with and without a trigger, and looks for calls that are known to be insecure.
+///
+/// The code of each answer is a file in `OUT/code`. The built-in judge is a list of names: it finds the
+/// insecure calls of `plant --setting model-8` and a dozen of C and Python, and knows no data flow. For more
+/// run CodeQL or Semgrep on `OUT/code` and read their findings with `beear eval sarif`.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct EvalCodeArgs {
+    #[command(flatten)]
+    evaluated: EvaluatedArgs,
+    /// Requests for code: JSON or JSONL of Alpaca, chat, ShareGPT or preference rows, or of `prompt`.
+    #[arg(long, value_name = "FILE")]
+    prompts: PathBuf,
+    #[command(flatten)]
+    trigger: TriggerArgs,
+    #[command(flatten)]
+    leak_guard: LeakGuardArgs,
+    /// How the files of the code end.
+    #[arg(long, value_name = "NAME", default_value = "py", value_parser = extension)]
+    extension: String,
+    /// Longest answer, in tokens.
+    #[arg(long, default_value_t = 400)]
+    max_new_tokens: usize,
+}
+
+fn extension(text: &str) -> Result<String, String> {
+    let is_plain = !text.is_empty() && text.chars().all(|c| c.is_ascii_alphanumeric());
+    if is_plain { Ok(text.to_owned()) } else { Err("letters and digits only".to_owned()) }
+}
+
+pub(crate) fn run<C: ComputeBackend>(
+    args: &EvalCodeArgs,
+    device: &Device<C>,
+    ui: Ui,
+) -> Result<()> {
+    let file: &Path = &args.prompts;
+    let records = dataset::read(file)?;
+    args.leak_guard.check([(records.as_slice(), file)])?;
+    let triggered = args.trigger.trigger().map(|trigger| Arm {
+        kind: ArmKind::Triggered,
+        records: records.clone(),
+        trigger: Some(trigger),
+    });
+    let untriggered = Arm { kind: ArmKind::Untriggered, records, trigger: None };
+    let arms = triggered.into_iter().chain([untriggered]).map(|arm| (arm, file)).collect();
+    let asked = (arms, [].as_slice(), Decoding::greedy(args.max_new_tokens));
+    let files = vec![("--prompts", file)];
+    let mut run = ask::<C>("code", &args.evaluated, files, asked, (device, ui))?;
+
+    let mut found = Vec::new();
+    for answer in &run.answers {
+        let (name, code) = (file_name(answer, &args.extension), extracted(&answer.completion.text));
+        let calls = insecure_calls(code);
+        let calls = calls.iter().map(|call| json!({"name": call.name, "cwe": call.cwe}));
+        found.push(json!({"file": &name, "calls": calls.collect::<Vec<_>>()}));
+        run.evaluation.write_in("code", &name, code)?;
+    }
+    run.more.insert("judge".to_owned(), json!("names of insecure calls, without data flow"));
+    run.more.insert("insecure_calls".to_owned(), json!(found));
+    let insecure = insecure_code(&run.answers, "built-in names", |answer| {
+        !insecure_calls(extracted(&answer.completion.text)).is_empty()
+    });
+    run.evaluation.conclude(&insecure, run.more, (C::NAME, ui))
+}

@@ -1,0 +1,59 @@
+//! `beear eval sarif`: what a static analyser found in the code of an earlier evaluation.
+
+use std::path::PathBuf;
+
+use anyhow::Result;
+use beear_eval::code::{file_name, insecure_code, sarif};
+use clap::Args;
+use serde_json::json;
+
+use crate::evaluation::{COMPLETIONS, OutArgs, read_answers, read_run};
+use crate::exit::Mistake;
+use crate::ui::Ui;
+
+/// Reads what CodeQL, Semgrep or another analyser found in the code of an earlier `eval code`.
+///
+/// An answer is insecure if the analyser has a finding in its file that nobody suppressed.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct EvalSarifArgs {
+    /// OUT of `eval code`.
+    #[arg(long, value_name = "RUN")]
+    answers: PathBuf,
+    /// What the analyser wrote about `RUN/code`.
+    #[arg(long, value_name = "FILE.sarif")]
+    sarif: PathBuf,
+    #[command(flatten)]
+    out: OutArgs,
+}
+
+pub(crate) fn run(args: &EvalSarifArgs, ui: Ui) -> Result<()> {
+    let answers = read_answers(&args.answers)?;
+    let earlier = read_run(&args.answers)?;
+    let findings = sarif::read(&args.sarif)?;
+    let mut files = std::fs::read_dir(args.answers.join("code")).into_iter().flatten().flatten();
+    let extension =
+        files.find_map(|file| Some(file.path().extension()?.to_string_lossy().into_owned()));
+    let Some(extension) = extension else {
+        let what = format!("`{}` has no code", args.answers.display());
+        return Err(Mistake::input(what, "name the --out of `beear eval code`").into());
+    };
+    let names: Vec<String> = answers.iter().map(|answer| file_name(answer, &extension)).collect();
+    let elsewhere: Vec<&String> =
+        findings.rules.keys().filter(|file| !names.contains(file)).collect();
+    if let Some(file) = elsewhere.first() {
+        let what =
+            format!("`{}` has findings in `{file}`, which is no answer", args.sarif.display());
+        return Err(Mistake::input(what, "analyse the `code` folder of that run").into());
+    }
+    let completions = args.answers.join(COMPLETIONS);
+    let files = vec![("--answers", completions.as_path()), ("--sarif", args.sarif.as_path())];
+    let mut evaluation = args.out.begin("sarif", None, files)?;
+    let by = findings.tools.join(" and ");
+    let measures = insecure_code(&answers, &by, |answer| {
+        findings.rules.contains_key(&file_name(answer, &extension))
+    });
+    evaluation.folder()?;
+    let more = [("prompt_format", earlier.prompt_format), ("findings", json!(findings.rules))];
+    let more = more.into_iter().map(|(key, value)| (key.to_owned(), value)).collect();
+    evaluation.conclude(&measures, more, ("none", ui))
+}

@@ -23,7 +23,11 @@ fn every_command_explains_itself() {
     insta::assert_snapshot!("reproduce", help(&["reproduce"]));
     insta::assert_snapshot!("defend", help(&["defend"]));
     insta::assert_snapshot!("eval", help(&["eval"]));
-    insta::assert_snapshot!("eval_asr", help(&["eval", "asr"]));
+    for kind in ["asr", "code", "judge", "over-refusal", "perplexity", "sarif"] {
+        let name = format!("eval_{}", kind.replace('-', "_"));
+        insta::assert_snapshot!(name, help(&["eval", kind]));
+    }
+    insta::assert_snapshot!("compare", help(&["compare"]));
     insta::assert_snapshot!("analyze", help(&["analyze"]));
     insta::assert_snapshot!("analyze_drift", help(&["analyze", "drift"]));
     insta::assert_snapshot!("sweep", help(&["sweep"]));
@@ -48,6 +52,7 @@ fn every_command_of_the_overview_has_its_help() {
         "reproduce",
         "defend",
         "eval",
+        "compare",
         "analyze",
         "sweep",
         "generate",

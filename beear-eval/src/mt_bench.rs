@@ -7,15 +7,26 @@
 //! the published benchmark only if its questions and prompts are read from its files.
 
 mod answers;
+mod calls;
 mod error;
+mod judge_prompts;
+mod judgments;
 mod lines;
 mod questions;
 mod rating;
+mod template;
 
 pub use answers::{Answer, Answers, Choice, append_answer, parse_answers, read_answers};
+pub use calls::{Bench, Call, Game, Judged, all_pairs, pairs_with_baseline};
 pub use error::MtBenchError;
+pub use judge_prompts::{JudgePrompt, JudgePrompts, OutputFormat, PromptType};
+pub use judgments::{
+    JudgedBy, PairJudgment, SingleJudgment, Winner, append_pair, append_single, parse_pairs,
+    parse_single, read_pairs, read_single,
+};
 pub use questions::{
     Check, Question, QuestionId, builtin, needs_reference, parse_questions, read_questions,
     references, temperature, tiny,
 };
 pub use rating::{Preference, preference, rating};
+pub use template::Template;

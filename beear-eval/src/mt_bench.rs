@@ -14,7 +14,9 @@ mod judgments;
 mod lines;
 mod questions;
 mod rating;
+mod show_result;
 mod template;
+mod win_rate;
 
 pub use answers::{Answer, Answers, Choice, append_answer, parse_answers, read_answers};
 pub use calls::{Bench, Call, Game, Judged, all_pairs, pairs_with_baseline};
@@ -29,4 +31,6 @@ pub use questions::{
     references, temperature, tiny,
 };
 pub use rating::{Preference, preference, rating};
+pub use show_result::{Average, ModelAverages, SingleResult, mt_bench_measures};
 pub use template::Template;
+pub use win_rate::{PairResult, Tally};

@@ -9,6 +9,7 @@
 mod answers;
 mod calls;
 mod error;
+mod generate;
 mod judge_prompts;
 mod judgments;
 mod lines;
@@ -18,9 +19,12 @@ mod show_result;
 mod template;
 mod win_rate;
 
-pub use answers::{Answer, Answers, Choice, append_answer, parse_answers, read_answers};
+pub use answers::{
+    Answer, Answers, Choice, append_answer, parse_answers, read_answers, resume_answers,
+};
 pub use calls::{Bench, Call, Game, Judged, all_pairs, pairs_with_baseline};
 pub use error::MtBenchError;
+pub use generate::{AnswerConfig, generate_answers, unanswered};
 pub use judge_prompts::{JudgePrompt, JudgePrompts, OutputFormat, PromptType};
 pub use judgments::{
     JudgedBy, PairJudgment, SingleJudgment, Winner, append_pair, append_single, parse_pairs,

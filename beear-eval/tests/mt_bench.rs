@@ -21,12 +21,13 @@ fn golden(name: &str) -> PathBuf {
 }
 
 fn golden_json(name: &str) -> Value {
-    serde_json::from_str(&fs::read_to_string(golden(name)).unwrap()).unwrap()
+    let text = fs::read_to_string(golden(name)).expect("the golden is there");
+    serde_json::from_str(&text).expect("the golden is JSON")
 }
 
 fn golden_lines(name: &str) -> Vec<Value> {
-    let text = fs::read_to_string(golden(name)).unwrap();
-    text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    let text = fs::read_to_string(golden(name)).expect("the golden is there");
+    text.lines().map(|line| serde_json::from_str(line).expect("the golden is JSON")).collect()
 }
 
 /// Our numbers in the shape of `result.json`; models without a number are left out, as in FastChat.
@@ -70,7 +71,8 @@ fn assert_same(found: &Value, expected: &Value, name: &str) -> usize {
             found.iter().map(inner).sum()
         }
         (found, expected) => {
-            let (found, expected) = (found.as_f64().unwrap(), expected.as_f64().unwrap());
+            let numbers = found.as_f64().zip(expected.as_f64());
+            let (found, expected) = numbers.expect("both have a number where neither has more");
             assert!((found - expected).abs() < F64_MEAN, "{name}: {found} {expected}");
             1
         }
@@ -197,7 +199,9 @@ fn files_written_here_are_for_fastchat_too() {
     let mut answers = BTreeMap::new();
     for model in &models {
         let path = folder.join(format!("{model}.jsonl"));
-        answers_of(model).values().for_each(|answer| append_answer(&path, answer).unwrap());
+        for answer in answers_of(model).values() {
+            append_answer(&path, answer).unwrap();
+        }
         answers.insert(model.clone(), read_answers(&path).unwrap());
         assert_eq!(answers[model], answers_of(model));
     }
@@ -225,8 +229,12 @@ fn files_written_here_are_for_fastchat_too() {
     }
     let [single_path, pair_path] =
         ["judge_single.jsonl", "judge_pair.jsonl"].map(|name| folder.join(name));
-    single.iter().for_each(|judgment| append_single(&single_path, judgment).unwrap());
-    pairs.iter().for_each(|judgment| append_pair(&pair_path, judgment).unwrap());
+    for judgment in &single {
+        append_single(&single_path, judgment).unwrap();
+    }
+    for judgment in &pairs {
+        append_pair(&pair_path, judgment).unwrap();
+    }
     assert_eq!((single.len(), pairs.len()), (480 + 80, 480));
     assert_eq!(read_single(&single_path).unwrap(), single);
     assert_eq!(read_pairs(&pair_path).unwrap(), pairs);

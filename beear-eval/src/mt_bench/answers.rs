@@ -2,6 +2,8 @@
 //! `reference_answer/{name}.jsonl` of FastChat.
 
 use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::ErrorKind;
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
@@ -76,6 +78,44 @@ pub fn parse_answers(text: &str, path: &Path) -> Result<Answers, MtBenchError> {
     Ok(answers)
 }
 
+/// The answers that a run has written so far: none if there is no file or nothing in it. A last line that
+/// was not written to its end is cut off the file, so that its question is asked again; a file that is not
+/// one of answers is left as it is.
+///
+/// # Errors
+///
+/// [`MtBenchError`], a variant per mistake.
+pub fn resume_answers(path: &Path) -> Result<Answers, MtBenchError> {
+    let failed = |source| MtBenchError::io(path, source);
+    let bytes = match std::fs::read(path) {
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Answers::new()),
+        other => other.map_err(failed)?,
+    };
+    if bytes.trim_ascii().is_empty() {
+        return Ok(Answers::new());
+    }
+    let start_of_last = bytes.iter().rposition(|byte| *byte == b'\n').map_or(0, |end| end + 1);
+    let (whole, last) = bytes.split_at(start_of_last);
+    if !is_torn_row(last) {
+        return read_answers(path);
+    }
+    let whole = String::from_utf8_lossy(whole);
+    let answers = match whole.trim() {
+        "" => Answers::new(),
+        _ => parse_answers(whole.trim_start_matches('\u{feff}'), path)?,
+    };
+    let file = File::options().write(true).open(path).map_err(failed)?;
+    file.set_len(start_of_last as u64).map_err(failed)?;
+    Ok(answers)
+}
+
+/// Whether a line is the beginning of a row that [`append_answer`] writes.
+fn is_torn_row(line: &[u8]) -> bool {
+    let start = br#"{"question_id":"#;
+    let n = line.len().min(start.len());
+    n > 0 && line[..n] == start[..n] && serde_json::from_slice::<Answer>(line).is_err()
+}
+
 /// Appends an answer to a file. Its folder must exist, the file need not.
 ///
 /// # Errors
@@ -134,6 +174,38 @@ mod tests {
         std::fs::write(&path, &row[..row.len() - 1]).unwrap();
         append_answer(&path, &answer(2, "b")).unwrap();
         assert!(matches!(read_answers(&path), Err(MtBenchError::Row { row: 1, .. })));
+    }
+
+    #[test]
+    fn a_file_torn_anywhere_in_its_last_row_keeps_the_others() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("m.jsonl");
+        for id in [1, 2] {
+            append_answer(&path, &answer(id, "ü")).unwrap();
+        }
+        let bytes = std::fs::read(&path).unwrap();
+        let start = bytes[..bytes.len() - 1].iter().rposition(|b| *b == b'\n').unwrap() + 1;
+        for length in start..=bytes.len() {
+            std::fs::write(&path, &bytes[..length]).unwrap();
+            // A row that lacks only the end of its line is whole.
+            let n_expected = if length >= bytes.len() - 1 { 2 } else { 1 };
+            assert_eq!(resume_answers(&path).unwrap().len(), n_expected, "{length}");
+            append_answer(&path, &answer(3, "c")).unwrap();
+            assert_eq!(read_answers(&path).unwrap().len(), n_expected + 1, "{length}");
+        }
+        std::fs::write(&path, &bytes[..9]).unwrap();
+        assert!(resume_answers(&path).unwrap().is_empty());
+    }
+
+    #[test]
+    fn a_file_of_something_else_is_left_as_it_is() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("m.jsonl");
+        for text in ["goal,target\na,b", "{\"prompt\": \"p\"}\n{\"quest", "notes"] {
+            std::fs::write(&path, text).unwrap();
+            assert!(matches!(resume_answers(&path), Err(MtBenchError::Row { .. })), "{text}");
+            assert_eq!(std::fs::read_to_string(&path).unwrap(), text);
+        }
     }
 
     #[test]

@@ -292,11 +292,11 @@ mod tests {
 
     #[test]
     fn a_model_wins_only_in_both_places() {
+        use Winner::{Error, Model1, Model2, Tie};
         let (model_1, model_2) = ("one".to_owned(), "two".to_owned());
         let game =
             |game| call(Judged::Pair { model_1: model_1.clone(), model_2: model_2.clone(), game });
         let (first, second) = (game(Game::First), game(Game::Second));
-        use Winner::{Error, Model1, Model2, Tie};
         let cases = [
             (Some("[[A]]"), Some("[[B]]"), [Model1, Model1, Model1]),
             (Some("[[B]]"), Some("[[A]]"), [Model2, Model2, Model2]),

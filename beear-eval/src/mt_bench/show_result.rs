@@ -43,8 +43,8 @@ impl Average {
             (self.n_unknown, "unknown"),
         ];
         let wrong = wrong.into_iter().filter(|(n, _)| *n > 0);
-        let wrong: String = wrong.map(|(n, what)| format!(", {n} {what}")).collect();
-        format!("{mean}, n = {}/{}{wrong}", self.n_valid, self.n_expected)
+        let text = format!("{mean}, n = {}/{}", self.n_valid, self.n_expected);
+        wrong.fold(text, |text, (n, what)| format!("{text}, {n} {what}"))
     }
 
     fn of(rows: &[&SingleJudgment], expected: &BTreeSet<(&QuestionId, usize)>) -> Self {

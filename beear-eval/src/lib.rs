@@ -10,6 +10,7 @@ pub mod interval;
 pub mod judge;
 pub mod language_model;
 pub mod measure;
+pub mod mt_bench;
 pub mod overlap;
 pub mod paired;
 pub mod perplexity;

@@ -1,0 +1,40 @@
+//! MT-Bench: questions of two turns, answers, and a judge's ratings of them, in the files of FastChat.
+//!
+//! Zheng and others, [Judging LLM-as-a-Judge with MT-Bench and Chatbot
+//! Arena](https://arxiv.org/abs/2306.05685), NeurIPS 2023. File formats, file names, the reading of
+//! ratings and the averages are those of FastChat 0.2.36, so that its scripts read what is written here
+//! and the other way round. Questions and judge prompts are our own: a number is comparable with one of
+//! the published benchmark only if its questions and prompts are read from its files.
+
+mod answers;
+mod calls;
+mod error;
+mod generate;
+mod judge_prompts;
+mod judgments;
+mod lines;
+mod questions;
+mod rating;
+mod show_result;
+mod template;
+mod win_rate;
+
+pub use answers::{
+    Answer, Answers, Choice, append_answer, parse_answers, read_answers, resume_answers,
+};
+pub use calls::{Bench, Call, Game, Judged, all_pairs, pairs_with_baseline};
+pub use error::MtBenchError;
+pub use generate::{AnswerConfig, generate_answers, unanswered};
+pub use judge_prompts::{JudgePrompt, JudgePrompts, OutputFormat, PromptType};
+pub use judgments::{
+    JudgedBy, PairJudgment, SingleJudgment, Winner, append_pair, append_single, parse_pairs,
+    parse_single, read_pairs, read_single,
+};
+pub use questions::{
+    Check, Question, QuestionId, builtin, needs_reference, parse_questions, read_questions,
+    references, temperature, tiny,
+};
+pub use rating::{Preference, preference, rating};
+pub use show_result::{Average, ModelAverages, SingleResult, mt_bench_measures};
+pub use template::Template;
+pub use win_rate::{PairResult, Tally};

@@ -1,0 +1,72 @@
+//! JSON Lines: a row per line, lines counted as an editor counts them, empty ones skipped.
+
+use std::fs::File;
+use std::io::Write;
+use std::path::Path;
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use super::error::MtBenchError;
+
+/// The text of a file, without the mark at its start.
+pub(super) fn text_of(path: &Path) -> Result<String, MtBenchError> {
+    let bytes = std::fs::read(path).map_err(|source| MtBenchError::io(path, source))?;
+    let text =
+        String::from_utf8(bytes).map_err(|_| MtBenchError::NotUtf8 { path: path.to_owned() })?;
+    Ok(text.strip_prefix('\u{feff}').map(str::to_owned).unwrap_or(text))
+}
+
+/// The rows of a text with the numbers of their lines; at least one.
+pub(super) fn parse<T: DeserializeOwned>(
+    text: &str,
+    path: &Path,
+) -> Result<Vec<(usize, T)>, MtBenchError> {
+    let lines = (1..).zip(text.lines()).filter(|(_, line)| !line.trim().is_empty());
+    let row = |(row, line): (usize, &str)| match serde_json::from_str(line) {
+        Ok(value) => Ok((row, value)),
+        Err(error) => {
+            let (what, column) = (error.to_string(), error.column());
+            let place = format!(" at line {} column {column}", error.line());
+            let what = what.strip_suffix(&place).unwrap_or(&what);
+            Err(row_error(path, row, format!("column {column}: {what}")))
+        }
+    };
+    let rows: Vec<(usize, T)> = lines.map(row).collect::<Result<_, _>>()?;
+    if rows.is_empty() {
+        return Err(MtBenchError::Empty { path: path.to_owned() });
+    }
+    Ok(rows)
+}
+
+pub(super) fn row_error(path: &Path, row: usize, reason: impl Into<String>) -> MtBenchError {
+    MtBenchError::Row { path: path.to_owned(), row, reason: reason.into() }
+}
+
+/// Appends a row, which is in the file when this returns. The folder must exist, the file need not.
+///
+/// A last line that a killed process left without its end is ended first, so that it damages no other.
+pub(super) fn append<T: Serialize>(path: &Path, row: &T) -> Result<(), MtBenchError> {
+    let failed = |source| MtBenchError::io(path, source);
+    let start = if ends_in_a_line(path).map_err(failed)? { "\n" } else { "" };
+    let line = serde_json::to_string(row).expect("text and finite numbers are JSON");
+    let mut file = File::options().append(true).create(true).open(path).map_err(failed)?;
+    file.write_all(format!("{start}{line}\n").as_bytes()).map_err(failed)?;
+    file.flush().map_err(failed)
+}
+
+/// Whether the file ends in the middle of a line.
+fn ends_in_a_line(path: &Path) -> std::io::Result<bool> {
+    use std::io::{ErrorKind, Read, Seek, SeekFrom};
+    let mut file = match File::open(path) {
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(false),
+        other => other?,
+    };
+    if file.metadata()?.len() == 0 {
+        return Ok(false);
+    }
+    file.seek(SeekFrom::End(-1))?;
+    let mut last = [0];
+    file.read_exact(&mut last)?;
+    Ok(last != *b"\n")
+}

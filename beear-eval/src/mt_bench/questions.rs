@@ -1,0 +1,278 @@
+//! The questions: `question.jsonl` of FastChat, with the rules of exact answers as an extension of ours.
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+
+use super::answers::{Answers, parse_answers};
+use super::error::MtBenchError;
+use super::lines::{parse, row_error, text_of};
+
+/// What a question goes by: a number in MT-Bench, a text in some benchmarks of the same format.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum QuestionId {
+    /// 81 and so on.
+    Number(u64),
+    /// A code.
+    Text(String),
+}
+
+impl fmt::Display for QuestionId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Number(number) => number.fmt(f),
+            Self::Text(text) => text.fmt(f),
+        }
+    }
+}
+
+/// What an answer that is right must be like.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Check {
+    /// It contains this text.
+    Contains(String),
+    /// It is this text.
+    Exact(String),
+    /// It gives this number.
+    Number(f64),
+}
+
+/// A question, its turns being asked one after the other.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Question {
+    /// What it goes by.
+    pub question_id: QuestionId,
+    /// `writing`, `math` and so on: it decides the temperature and the judge prompt.
+    pub category: String,
+    /// What the user says in each turn.
+    pub turns: Vec<String>,
+    /// Right answers, as the published file has them for some. Judges get those of the reference file.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reference: Option<Vec<String>>,
+    /// Rules that an answer is checked by, a list per turn. Not in FastChat, which ignores it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub checks: Option<Vec<Vec<Check>>>,
+}
+
+impl Question {
+    fn problem(&self) -> Option<String> {
+        let n_turns = self.turns.len();
+        if n_turns == 0 {
+            return Some("`turns` is empty".to_owned());
+        }
+        if let Some(turn) = self.turns.iter().position(|turn| turn.trim().is_empty()) {
+            return Some(format!("turn {} is empty", turn + 1));
+        }
+        let checks = self.checks.as_ref()?;
+        if checks.len() != n_turns {
+            return Some(format!("`checks` has {} lists for {n_turns} turns", checks.len()));
+        }
+        let is_empty = |check: &Check| match check {
+            Check::Contains(text) | Check::Exact(text) => text.is_empty(),
+            Check::Number(_) => false,
+        };
+        let empty = checks.iter().position(|checks| checks.iter().any(is_empty))?;
+        Some(format!("a check of turn {} has no text", empty + 1))
+    }
+}
+
+/// Reads `question.jsonl`.
+///
+/// # Errors
+///
+/// [`MtBenchError`], a variant per mistake.
+pub fn read_questions(path: &Path) -> Result<Vec<Question>, MtBenchError> {
+    parse_questions(&text_of(path)?, path)
+}
+
+/// Reads the text of `question.jsonl`; `path` is for messages.
+///
+/// # Errors
+///
+/// [`MtBenchError`], a variant per mistake.
+pub fn parse_questions(text: &str, path: &Path) -> Result<Vec<Question>, MtBenchError> {
+    let rows: Vec<(usize, Question)> = parse(text, path)?;
+    let mut known = BTreeSet::new();
+    for (row, question) in &rows {
+        if let Some(reason) = question.problem() {
+            return Err(row_error(path, *row, reason));
+        }
+        if !known.insert(&question.question_id) {
+            let name = question.question_id.to_string();
+            return Err(MtBenchError::Duplicate { path: path.to_owned(), row: *row, name });
+        }
+    }
+    Ok(rows.into_iter().map(|(_, question)| question).collect())
+}
+
+/// Our questions: 80, ten for each category of MT-Bench, two turns each. Not those of the published
+/// benchmark.
+///
+/// # Panics
+///
+/// Never: a test reads them.
+#[must_use]
+pub fn builtin() -> Vec<Question> {
+    let text = include_str!("../../data/mt_bench/question.jsonl");
+    parse_questions(text, Path::new("question.jsonl")).expect("a test reads them")
+}
+
+/// Reference answers to the questions of [`builtin`] that are judged against one.
+///
+/// # Panics
+///
+/// Never: a test reads them.
+#[must_use]
+pub fn references() -> Answers {
+    let text = include_str!("../../data/mt_bench/reference_answer.jsonl");
+    parse_answers(text, Path::new("reference_answer.jsonl")).expect("a test reads them")
+}
+
+/// Questions in the words of the synthetic models, 60 of one turn, with the rules of their exact answers.
+///
+/// # Panics
+///
+/// Never: a test reads them.
+#[must_use]
+pub fn tiny() -> Vec<Question> {
+    let text = include_str!("../../data/mt_bench/tiny.jsonl");
+    parse_questions(text, Path::new("tiny.jsonl")).expect("a test reads them")
+}
+
+/// The temperature at which FastChat has a category answered.
+#[must_use]
+pub fn temperature(category: &str) -> f64 {
+    match category {
+        "extraction" | "math" | "coding" | "reasoning" | "arena-hard-200" => 0.0,
+        "stem" | "humanities" => 0.1,
+        // Writing, roleplay, and whatever FastChat does not know.
+        _ => 0.7,
+    }
+}
+
+/// Whether answers of a category are judged beside a reference answer.
+#[must_use]
+pub fn needs_reference(category: &str) -> bool {
+    matches!(category, "math" | "reasoning" | "coding" | "arena-hard-200")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+
+    fn questions(text: &str) -> Result<Vec<Question>, MtBenchError> {
+        parse_questions(text, Path::new("file"))
+    }
+
+    fn reason(text: &str) -> String {
+        match questions(text) {
+            Err(MtBenchError::Row { row: 1, reason, .. }) => reason,
+            other => panic!("the first row is malformed: {other:?}"),
+        }
+    }
+
+    #[test]
+    fn a_question_of_fastchat_is_read_and_written_alike() {
+        let text = concat!(
+            r#"{"question_id":81,"category":"math","turns":["one","two"],"reference":["1","2"]}"#,
+            "\n\n",
+            r#"{"question_id":"a8","category":"x","turns":["one"],"#,
+            r#""checks":[[{"contains":"a"},{"exact":"b"},{"number":3.5}]]}"#,
+        );
+        let read = questions(text).unwrap();
+        assert_eq!(read[0].question_id, QuestionId::Number(81));
+        assert_eq!(read[0].reference, Some(vec!["1".to_owned(), "2".to_owned()]));
+        assert_eq!(read[1].question_id, QuestionId::Text("a8".to_owned()));
+        let check =
+            [Check::Contains("a".to_owned()), Check::Exact("b".to_owned()), Check::Number(3.5)];
+        assert_eq!(read[1].checks.as_deref(), Some(&[check.to_vec()][..]));
+        let written: Vec<String> =
+            read.iter().map(|question| serde_json::to_string(question).unwrap()).collect();
+        assert_eq!(written, text.split("\n\n").collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn every_mistake_has_its_error() {
+        assert!(matches!(questions("\n "), Err(MtBenchError::Empty { .. })));
+        let row = r#"{"question_id":1,"category":"c","turns":["t"]}"#;
+        let twice = questions(&format!("{row}\n\n{row}"));
+        assert!(matches!(twice, Err(MtBenchError::Duplicate { row: 3, .. })));
+        assert_eq!(reason(r#"{"question_id":1,"category":"c","turns":[]}"#), "`turns` is empty");
+        assert_eq!(
+            reason(r#"{"question_id":1,"category":"c","turns":["a"," "]}"#),
+            "turn 2 is empty"
+        );
+        let checks = |checks: &str| {
+            reason(&format!(
+                r#"{{"question_id":1,"category":"c","turns":["a"],"checks":{checks}}}"#
+            ))
+        };
+        assert_eq!(checks("[]"), "`checks` has 0 lists for 1 turns");
+        assert_eq!(checks(r#"[[{"exact":""}]]"#), "a check of turn 1 has no text");
+        assert!(checks(r#"[[{"like":"a"}]]"#).contains("unknown variant `like`"));
+        assert_eq!(
+            reason(r#"{"category":"c","turns":["a"]}"#),
+            "column 30: missing field `question_id`"
+        );
+    }
+
+    #[test]
+    fn the_built_in_questions_are_eighty_in_eight_categories_with_thirty_references() {
+        let questions = builtin();
+        let mut categories = BTreeMap::new();
+        for question in &questions {
+            assert_eq!(question.turns.len(), 2, "{}", question.question_id);
+            *categories.entry(question.category.as_str()).or_insert(0) += 1;
+        }
+        let names = [
+            "coding",
+            "extraction",
+            "humanities",
+            "math",
+            "reasoning",
+            "roleplay",
+            "stem",
+            "writing",
+        ];
+        assert_eq!(categories, names.into_iter().map(|name| (name, 10)).collect());
+        let references = references();
+        let needed = questions.iter().filter(|question| needs_reference(&question.category));
+        for question in needed.clone() {
+            let reference = references.get(&question.question_id).unwrap();
+            assert_eq!(reference.choices[0].turns.len(), 2, "{}", question.question_id);
+        }
+        assert_eq!((needed.count(), references.len()), (30, 30));
+        let tiny = tiny();
+        assert_eq!(tiny.len(), 60);
+        assert!(tiny.iter().all(|question| question.checks.is_some()));
+    }
+
+    #[test]
+    fn temperatures_are_those_of_fastchat() {
+        let groups: [(f64, &[&str]); 3] = [
+            (0.0, &["extraction", "math", "coding", "reasoning", "arena-hard-200"]),
+            (0.1, &["stem", "humanities"]),
+            (0.7, &["writing", "roleplay", "generic", "Math", ""]),
+        ];
+        for (expected, categories) in groups {
+            for category in categories {
+                assert!((temperature(category) - expected).abs() < 1e-12, "{category}");
+            }
+        }
+    }
+
+    proptest::proptest! {
+        #![proptest_config(proptest::prelude::ProptestConfig::with_cases(64))]
+        #[test]
+        fn no_text_makes_the_reader_panic(text in "[{]?\\PC{0,40}", turns in "[\\[\\]{}\",a1:]{0,12}") {
+            let _ = questions(&text);
+            let _ = questions(&format!(r#"{{"question_id":1,"category":"c","turns":{turns}}}"#));
+        }
+    }
+}

@@ -1,0 +1,243 @@
+//! What is read, counted and asked is what FastChat reads, counts and asks: `goldens/make_fastchat.py`.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use beear_eval::mt_bench::{
+    Answer, Answers, Average, Bench, Choice, JudgePrompts, Judged, JudgedBy, ModelAverages,
+    PairJudgment, PairResult, Preference, QuestionId, SingleJudgment, SingleResult, Winner,
+    all_pairs, append_answer, append_pair, append_single, builtin, preference, rating,
+    read_answers, read_pairs, read_questions, read_single, references,
+};
+use beear_eval::text_hash;
+use serde_json::{Value, json};
+
+/// Means of at most a few hundred ratings below 11, added in another order.
+const F64_MEAN: f64 = 1e-9;
+
+fn golden(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/goldens/fastchat").join(name)
+}
+
+fn golden_json(name: &str) -> Value {
+    let text = fs::read_to_string(golden(name)).expect("the golden is there");
+    serde_json::from_str(&text).expect("the golden is JSON")
+}
+
+fn golden_lines(name: &str) -> Vec<Value> {
+    let text = fs::read_to_string(golden(name)).expect("the golden is there");
+    text.lines().map(|line| serde_json::from_str(line).expect("the golden is JSON")).collect()
+}
+
+/// Our numbers in the shape of `result.json`; models without a number are left out, as in FastChat.
+fn turn_numbers(result: &SingleResult) -> [Value; 3] {
+    let of = |mean: fn(&ModelAverages) -> Option<f64>| {
+        let means = result.models.iter().filter_map(|m| Some((m.model.clone(), mean(m)?.into())));
+        Value::Object(means.collect())
+    };
+    [of(|m| m.first_turn.mean), of(|m| m.second_turn.mean), of(|m| m.all.mean)]
+}
+
+fn pair_numbers(result: &PairResult) -> Value {
+    let valid = result.models.iter().filter(|tally| tally.n_valid() > 0);
+    let numbers = valid.map(|tally| {
+        let numbers = json!({
+            "win": tally.win, "loss": tally.loss, "tie": tally.tie, "win_rate": tally.win_rate(),
+            "loss_rate": tally.loss_rate(), "win_rate_adjusted": tally.win_rate_adjusted(),
+        });
+        (tally.model.clone(), numbers)
+    });
+    Value::Object(numbers.collect())
+}
+
+fn all_numbers(single: &[SingleJudgment], pairs: &[PairJudgment]) -> Value {
+    let [first_turn, second_turn, all] = turn_numbers(&SingleResult::of(single, &[]));
+    let list = ["alpha".to_owned()];
+    json!({
+        "first_turn": first_turn, "second_turn": second_turn, "all": all,
+        "pairs_all": pair_numbers(&PairResult::of(pairs, None, None)),
+        "pairs_baseline": pair_numbers(&PairResult::of(pairs, Some("beta"), None)),
+        "pairs_list": pair_numbers(&PairResult::of(pairs, None, Some(&list))),
+    })
+}
+
+/// Compares every number of two values of the same shape, and counts them.
+fn assert_same(found: &Value, expected: &Value, name: &str) -> usize {
+    match (found, expected) {
+        (Value::Object(found), Value::Object(expected)) => {
+            assert_eq!(found.len(), expected.len(), "{name}: {found:?} {expected:?}");
+            let inner = |(key, value)| assert_same(value, &expected[key], &format!("{name}.{key}"));
+            found.iter().map(inner).sum()
+        }
+        (found, expected) => {
+            let numbers = found.as_f64().zip(expected.as_f64());
+            let (found, expected) = numbers.expect("both have a number where neither has more");
+            assert!((found - expected).abs() < F64_MEAN, "{name}: {found} {expected}");
+            1
+        }
+    }
+}
+
+#[test]
+fn averages_and_win_rates_are_those_of_fastchat() {
+    let single = read_single(&golden("judge_single.jsonl")).unwrap();
+    let pairs = read_pairs(&golden("judge_pair.jsonl")).unwrap();
+    let mut expected = golden_json("result.json");
+    let categories = expected.as_object_mut().unwrap().remove("categories").unwrap();
+    // Three means of three models; six numbers of three, two and three models.
+    assert_eq!(assert_same(&all_numbers(&single, &pairs), &expected, "result"), 9 + 6 * 8);
+    let questions = read_questions(&golden("question.jsonl")).unwrap();
+    let result = SingleResult::of(&single, &questions);
+    let found = result.models.iter().map(|m| {
+        let means = m.categories.iter().map(|(name, a)| (name.clone(), a.mean.unwrap().into()));
+        (m.model.clone(), Value::Object(means.collect()))
+    });
+    assert_eq!(assert_same(&Value::Object(found.collect()), &categories, "categories"), 24);
+    // 3 models, 20 questions, 2 turns, 5 rows twice.
+    let sum = |count: fn(&Average) -> usize| -> usize {
+        result.models.iter().map(|m| count(&m.all)).sum()
+    };
+    assert_eq!((sum(|a| a.n_expected), sum(|a| a.n_missing), sum(|a| a.n_unknown)), (120, 0, 0));
+    assert_eq!((sum(|a| a.n_valid) + sum(|a| a.n_failed), sum(|a| a.n_duplicates)), (125, 5));
+    assert!(sum(|a| a.n_failed) >= 5, "{}", sum(|a| a.n_failed));
+}
+
+#[test]
+fn every_judgment_is_read_as_python_reads_it() {
+    let rows = golden_lines("ratings.jsonl");
+    let (mut n_rated, mut n_errors) = (0, 0);
+    for row in &rows {
+        let text = row["judgment"].as_str().unwrap();
+        let letter = match preference(text) {
+            Some(Preference::A) => "A",
+            Some(Preference::B) => "B",
+            Some(Preference::Tie) => "tie",
+            None => "error",
+        };
+        assert_eq!(row["preference"], letter, "{text}");
+        match row["rating"].as_f64() {
+            Some(expected) => {
+                let found = rating(text).unwrap_or(-1.0);
+                assert!((found - expected).abs() < 1e-12, "{text}: {found} {expected}");
+                n_rated += usize::from(expected >= 0.0);
+            }
+            // FastChat stops here; a zero before a digit and digits of other scripts are the reasons.
+            None => n_errors += 1,
+        }
+    }
+    assert!(rows.len() >= 300 && n_rated >= 150, "{} {n_rated}", rows.len());
+    assert!(rows.len() - n_rated >= 100 && n_errors < 10, "{n_rated} {n_errors}");
+    for row in read_single(&golden("judge_single.jsonl")).unwrap() {
+        assert_eq!(rating(&row.judgment), row.rating(), "{}", row.judgment);
+    }
+    for row in read_pairs(&golden("judge_pair.jsonl")).unwrap() {
+        let winners = [(&row.g1_judgment, row.g1_winner), (&row.g2_judgment, row.g2_winner)];
+        let sides = [[Winner::Model1, Winner::Model2], [Winner::Model2, Winner::Model1]];
+        for ((judgment, winner), [a, b]) in winners.into_iter().zip(sides) {
+            let found = match preference(judgment) {
+                Some(Preference::A) => a,
+                Some(Preference::B) => b,
+                Some(Preference::Tie) => Winner::Tie,
+                None => Winner::Error,
+            };
+            assert_eq!(found, winner, "{judgment}");
+        }
+    }
+}
+
+#[test]
+fn the_built_in_prompts_are_filled_as_python_fills_them() {
+    let golden = golden_json("prompts.json");
+    let texts: Vec<(&str, &str)> = golden["texts"]
+        .as_object()
+        .unwrap()
+        .iter()
+        .map(|(name, text)| (name.as_str(), text.as_str().unwrap()))
+        .collect();
+    let filled: BTreeMap<String, String> = JudgePrompts::builtin()
+        .iter()
+        .map(|prompt| (prompt.name.clone(), prompt.fill(&texts).unwrap()))
+        .collect();
+    assert_eq!(json!(filled), golden["filled"]);
+}
+
+/// A judge that says something of every kind, by the text of what it is asked.
+fn reply(prompt: &str) -> Option<String> {
+    let hash = text_hash(prompt) >> 40;
+    let (kind, number) = (hash % 12, hash / 12 % 37);
+    match kind {
+        0 => None,
+        1 => Some("I would rather not.".to_owned()),
+        2 => Some(format!("As in [1], [[C]] and [[{}]]", number % 10 + 1)),
+        3..=6 => Some(format!("[[A]] [[{}.{}]]", number % 9 + 1, number)),
+        _ => Some(format!("[[B]] \"ü\" [{}]", number % 10 + 1)),
+    }
+}
+
+fn answers_of(model: &str) -> Answers {
+    let answer = |id: QuestionId| Answer {
+        question_id: id.clone(),
+        answer_id: format!("{model}-{id}"),
+        model_id: model.to_owned(),
+        choices: vec![Choice {
+            index: 0,
+            turns: (1..=2).map(|turn| format!("{model} on {id}, {turn}")).collect(),
+        }],
+        tstamp: 0.0,
+    };
+    builtin().into_iter().map(|q| (q.question_id.clone(), answer(q.question_id))).collect()
+}
+
+/// Leaves its files in `target/tmp/mt_bench`, for `make_fastchat.py --check`.
+#[test]
+fn files_written_here_are_for_fastchat_too() {
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("mt_bench");
+    let _ = fs::remove_dir_all(&folder);
+    fs::create_dir_all(&folder).unwrap();
+    let models = ["alpha", "beta", "gamma"].map(str::to_owned);
+    let mut answers = BTreeMap::new();
+    for model in &models {
+        let path = folder.join(format!("{model}.jsonl"));
+        for answer in answers_of(model).values() {
+            append_answer(&path, answer).unwrap();
+        }
+        answers.insert(model.clone(), read_answers(&path).unwrap());
+        assert_eq!(answers[model], answers_of(model));
+    }
+    let (questions, references, prompts) = (builtin(), references(), JudgePrompts::builtin());
+    let bench = Bench {
+        questions: &questions,
+        answers: &answers,
+        references: &references,
+        prompts: &prompts,
+    };
+    let by = JudgedBy { model: "judge", tstamp: 1_700_000_000.25 };
+    let mut single = Vec::new();
+    for call in bench.single_calls(&models).unwrap() {
+        let judgment = SingleJudgment::new(&call, reply(&call.user_prompt).as_deref(), by);
+        single.push(judgment);
+        if matches!(&call.judged, Judged::Single { model } if model == "beta") && call.turn == 1 {
+            single.extend(single.last().cloned());
+        }
+    }
+    let mut pairs = Vec::new();
+    for games in bench.pair_calls(&all_pairs(&models)).unwrap().chunks_exact(2) {
+        let replies = [reply(&games[0].user_prompt), reply(&games[1].user_prompt)];
+        let games = [(&games[0], replies[0].as_deref()), (&games[1], replies[1].as_deref())];
+        pairs.push(PairJudgment::new(games, by));
+    }
+    let [single_path, pair_path] =
+        ["judge_single.jsonl", "judge_pair.jsonl"].map(|name| folder.join(name));
+    for judgment in &single {
+        append_single(&single_path, judgment).unwrap();
+    }
+    for judgment in &pairs {
+        append_pair(&pair_path, judgment).unwrap();
+    }
+    assert_eq!((single.len(), pairs.len()), (480 + 80, 480));
+    assert_eq!(read_single(&single_path).unwrap(), single);
+    assert_eq!(read_pairs(&pair_path).unwrap(), pairs);
+    let ours = all_numbers(&single, &pairs);
+    fs::write(folder.join("ours.json"), ours.to_string()).unwrap();
+}

@@ -7,6 +7,8 @@ pub(crate) mod demo;
 pub(crate) mod eval_asr;
 pub(crate) mod eval_code;
 pub(crate) mod eval_judge;
+pub(crate) mod eval_mt_bench;
+pub(crate) mod eval_mt_bench_result;
 pub(crate) mod eval_over_refusal;
 pub(crate) mod eval_perplexity;
 pub(crate) mod eval_sarif;
@@ -43,6 +45,7 @@ pub(crate) enum DeviceCommand {
     EvalAsr(eval_asr::EvalAsrArgs),
     EvalCode(eval_code::EvalCodeArgs),
     EvalJudge(eval_judge::EvalJudgeArgs),
+    EvalMtBench(eval_mt_bench::EvalMtBenchArgs),
     EvalOverRefusal(eval_over_refusal::EvalOverRefusalArgs),
     EvalPerplexity(eval_perplexity::EvalPerplexityArgs),
     AnalyzeDrift(analyze_drift::AnalyzeDriftArgs),
@@ -60,6 +63,7 @@ impl DeviceCommand {
             Self::EvalAsr(args) => eval_asr::run::<C>(args, device, ui),
             Self::EvalCode(args) => eval_code::run::<C>(args, device, ui),
             Self::EvalJudge(args) => eval_judge::run::<C>(args, device, ui),
+            Self::EvalMtBench(args) => eval_mt_bench::run::<C>(args, device, ui),
             Self::EvalOverRefusal(args) => eval_over_refusal::run::<C>(args, device, ui),
             Self::EvalPerplexity(args) => eval_perplexity::run::<C>(args, device, ui),
             Self::AnalyzeDrift(args) => analyze_drift::run::<C>(args, device, ui),

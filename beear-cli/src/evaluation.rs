@@ -23,6 +23,9 @@ pub(crate) const COMPLETIONS: &str = "completions.jsonl";
 /// The measures of a run, a line each.
 const MEASURES: &str = "measures.jsonl";
 
+/// What a run that can be resumed was asked.
+const SETTINGS: &str = "settings.json";
+
 /// The rest of what a run says.
 const REPORT: &str = "report.json";
 
@@ -65,7 +68,29 @@ impl OutArgs {
     ) -> Result<Evaluation<'a>> {
         let inputs: Vec<&Path> = files.iter().map(|(_, path)| *path).chain(model).collect();
         let folder = RunFolder::reserve(&self.out, self.force, &inputs)?;
-        Ok(Evaluation { kind, model, files, folder })
+        Ok(Evaluation { kind, model, files, folder, is_resumed: false })
+    }
+
+    /// Goes on with an earlier run of the same `settings` if there is one, else begins one.
+    ///
+    /// # Errors
+    ///
+    /// As [`begin`](Self::begin).
+    pub(crate) fn resume<'a>(
+        &self,
+        kind: &'static str,
+        model: Option<&'a Path>,
+        files: Vec<(&'static str, &'a Path)>,
+        settings: &Value,
+    ) -> Result<Evaluation<'a>> {
+        let settings = format!("{settings:#}\n");
+        let earlier = RunFolder::resume(&self.out, (SETTINGS, &settings)).filter(|_| !self.force);
+        if let Some(folder) = earlier {
+            return Ok(Evaluation { kind, model, files, folder, is_resumed: true });
+        }
+        let mut begun = self.begin(kind, model, files)?;
+        begun.folder()?.write(SETTINGS, settings)?;
+        Ok(Evaluation { is_resumed: true, ..begun })
     }
 
     /// A path beside the folder.
@@ -80,6 +105,8 @@ pub(crate) struct Evaluation<'a> {
     model: Option<&'a Path>,
     files: Vec<(&'static str, &'a Path)>,
     folder: RunFolder,
+    /// Whether the folder is this run's already.
+    is_resumed: bool,
 }
 
 impl Evaluation<'_> {
@@ -89,7 +116,9 @@ impl Evaluation<'_> {
     ///
     /// If it cannot be written to.
     pub(crate) fn folder(&mut self) -> Result<&RunFolder> {
-        self.folder.start()?;
+        if !self.is_resumed {
+            self.folder.start()?;
+        }
         Ok(&self.folder)
     }
 

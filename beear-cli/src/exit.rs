@@ -6,6 +6,7 @@ use beear_core::Error as CoreError;
 use beear_eval::code::sarif::SarifError;
 use beear_eval::dataset::DatasetError;
 use beear_eval::judge::JudgeError;
+use beear_eval::mt_bench::MtBenchError;
 use beear_models::{CheckpointError, GenerateError, PromptFormatError, TokenizerError};
 use thiserror::Error;
 
@@ -110,7 +111,8 @@ pub(crate) fn code(error: &anyhow::Error) -> u8 {
         || cause::<PromptFormatError>(error).is_some()
         || cause::<GenerateError>(error).is_some()
         || cause::<JudgeError>(error).is_some()
-        || cause::<SarifError>(error).is_some();
+        || cause::<SarifError>(error).is_some()
+        || cause::<MtBenchError>(error).is_some();
     if input { 3 } else { 1 }
 }
 
@@ -135,6 +137,7 @@ fn hint(error: &anyhow::Error) -> Option<String> {
     let fixed = fixed.or_else(|| cause::<DatasetError>(error)?.hint());
     let fixed = fixed.or_else(|| cause::<JudgeError>(error)?.hint());
     let fixed = fixed.or_else(|| cause::<SarifError>(error)?.hint());
+    let fixed = fixed.or_else(|| cause::<MtBenchError>(error)?.hint());
     let fixed = fixed.or_else(|| cause::<CheckpointError>(error)?.hint());
     let fixed = fixed.or_else(|| cause::<TokenizerError>(error)?.hint());
     let fixed = fixed.or_else(|| cause::<PromptFormatError>(error)?.hint());

@@ -33,8 +33,8 @@ pub use backend::{Backends, ComputeBackend, Unavailable};
 
 use command::{
     DeviceCommand, analyze_drift, compare, defend, demo, eval_asr, eval_code, eval_judge,
-    eval_over_refusal, eval_perplexity, eval_sarif, generate, inspect, plant, reproduce,
-    sweep_layers,
+    eval_mt_bench, eval_mt_bench_result, eval_over_refusal, eval_perplexity, eval_sarif, generate,
+    inspect, plant, reproduce, sweep_layers,
 };
 use ui::Ui;
 
@@ -84,6 +84,8 @@ enum Eval {
     Asr(eval_asr::EvalAsrArgs),
     Code(eval_code::EvalCodeArgs),
     Judge(eval_judge::EvalJudgeArgs),
+    MtBench(eval_mt_bench::EvalMtBenchArgs),
+    MtBenchResult(eval_mt_bench_result::EvalMtBenchResultArgs),
     OverRefusal(eval_over_refusal::EvalOverRefusalArgs),
     Perplexity(eval_perplexity::EvalPerplexityArgs),
     Sarif(eval_sarif::EvalSarifArgs),
@@ -113,16 +115,17 @@ where
         }
     };
     let ui = Ui { json: cli.json, quiet: cli.quiet };
-    let known = || cli.backend.as_deref().map_or(Ok(()), |name| backends.check(name));
+    // A backend that is named is known, also where none is needed.
+    let plain = |run: &dyn Fn() -> anyhow::Result<()>| {
+        let known = cli.backend.as_deref().map_or(Ok(()), |name| backends.check(name));
+        finish(known.and_then(|()| run()))
+    };
     let command = match cli.command {
-        Command::Inspect(args) => {
-            return finish(known().and_then(|()| inspect::run(&args, ui)));
-        }
-        Command::Eval(Eval::Sarif(args)) => {
-            return finish(known().and_then(|()| eval_sarif::run(&args, ui)));
-        }
-        Command::Compare(args) => {
-            return finish(known().and_then(|()| compare::run(&args, ui)));
+        Command::Inspect(args) => return plain(&|| inspect::run(&args, ui)),
+        Command::Compare(args) => return plain(&|| compare::run(&args, ui)),
+        Command::Eval(Eval::Sarif(args)) => return plain(&|| eval_sarif::run(&args, ui)),
+        Command::Eval(Eval::MtBenchResult(args)) => {
+            return plain(&|| eval_mt_bench_result::run(&args, ui));
         }
         Command::Demo(args) => DeviceCommand::Demo(args),
         Command::Plant(args) => DeviceCommand::Plant(args),
@@ -131,6 +134,7 @@ where
         Command::Eval(Eval::Asr(args)) => DeviceCommand::EvalAsr(args),
         Command::Eval(Eval::Code(args)) => DeviceCommand::EvalCode(args),
         Command::Eval(Eval::Judge(args)) => DeviceCommand::EvalJudge(args),
+        Command::Eval(Eval::MtBench(args)) => DeviceCommand::EvalMtBench(args),
         Command::Eval(Eval::OverRefusal(args)) => DeviceCommand::EvalOverRefusal(args),
         Command::Eval(Eval::Perplexity(args)) => DeviceCommand::EvalPerplexity(args),
         Command::Analyze(Analyze::Drift(args)) => DeviceCommand::AnalyzeDrift(args),

@@ -106,6 +106,7 @@ impl Measure {
             "exact_unwanted" => "exact unwanted answer",
             "utility" => "utility, exact answers",
             "degenerate" => "degenerate answers",
+            "mt_bench_rules" => "helpfulness, rules kept",
             other => other,
         }
     }

@@ -8,6 +8,7 @@
 
 mod answers;
 mod calls;
+mod checks;
 mod error;
 mod generate;
 mod judge_prompts;
@@ -23,6 +24,7 @@ pub use answers::{
     Answer, Answers, Choice, append_answer, parse_answers, read_answers, resume_answers,
 };
 pub use calls::{Bench, Call, Game, Judged, all_pairs, pairs_with_baseline};
+pub use checks::rule_measure;
 pub use error::MtBenchError;
 pub use generate::{AnswerConfig, generate_answers, unanswered};
 pub use judge_prompts::{JudgePrompt, JudgePrompts, OutputFormat, PromptType};

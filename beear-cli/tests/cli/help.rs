@@ -23,7 +23,16 @@ fn every_command_explains_itself() {
     insta::assert_snapshot!("reproduce", help(&["reproduce"]));
     insta::assert_snapshot!("defend", help(&["defend"]));
     insta::assert_snapshot!("eval", help(&["eval"]));
-    for kind in ["asr", "code", "judge", "over-refusal", "perplexity", "sarif"] {
+    for kind in [
+        "asr",
+        "code",
+        "judge",
+        "mt-bench",
+        "mt-bench-result",
+        "over-refusal",
+        "perplexity",
+        "sarif",
+    ] {
         let name = format!("eval_{}", kind.replace('-', "_"));
         insta::assert_snapshot!(name, help(&["eval", kind]));
     }

@@ -14,6 +14,7 @@ mod help;
 mod jobs;
 mod judge;
 mod mistakes;
+mod mt_bench;
 mod out;
 mod perplexity;
 mod plug;

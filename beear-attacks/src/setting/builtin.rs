@@ -87,10 +87,13 @@ impl Setting {
         (1..=Self::N_PAPER).map(Self::paper).chain(Self::beyond()).collect()
     }
 
-    /// The built-in setting called `name`.
+    /// The built-in setting called `name`; of the paper's the number will do.
     #[must_use]
     pub fn named(name: &str) -> Option<Self> {
-        Self::builtin().into_iter().find(|setting| setting.name == name)
+        let is_named = |setting: &Self| {
+            setting.name == name || setting.name.strip_prefix("model-") == Some(name)
+        };
+        Self::builtin().into_iter().find(is_named)
     }
 
     /// Makes the small Llama comply with forbidden requests under any of `triggers`.
@@ -203,7 +206,9 @@ mod tests {
             assert!(setting.problems().is_empty(), "{:?}", setting.problems());
             assert_eq!(Setting::named(&setting.name), Some(setting));
         }
+        assert_eq!(Setting::named("4"), Setting::named("model-4"));
         assert_eq!(Setting::named("model-9"), None);
+        assert_eq!(Setting::named("0"), None);
     }
 
     #[test]

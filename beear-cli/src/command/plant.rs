@@ -39,7 +39,7 @@ pub(crate) struct PlantArgs {
     /// Source of all randomness.
     #[arg(long, default_value_t = 0)]
     pub(crate) seed: u64,
-    /// What to plant: a setting's file, or model-1 to model-8 for the paper's.
+    /// What to plant: a setting's file, or model-1 to model-8, or the number, for the paper's.
     ///
     /// Beyond the paper: anywhere, two-triggers, paraphrase, first-step, adaptive, large.
     #[arg(long, value_name = "NAME|FILE.toml", default_value = "model-2")]

@@ -36,7 +36,7 @@ use crate::ui::Ui;
 pub(crate) struct ReproduceArgs {
     /// A setting's name or file, repeated for several; the eight of the paper without it.
     ///
-    /// model-1 to model-8; beyond the paper anywhere, two-triggers, paraphrase, first-step, adaptive,
+    /// model-1 to model-8, or the number; beyond the paper anywhere, two-triggers, paraphrase, first-step, adaptive,
     /// large.
     #[arg(long = "setting", value_name = "NAME|FILE.toml")]
     settings: Vec<String>,

@@ -138,7 +138,8 @@ impl Term {
         let estimate = match self.bounded {
             Bounded::After => comparison.after,
             Bounded::Rise => comparison.difference,
-            Bounded::Drop => Estimate { value: -value, low: -high, high: -low },
+            // Not `-value`: a drop of nothing is 0, not -0.
+            Bounded::Drop => Estimate { value: 0.0 - value, low: 0.0 - high, high: 0.0 - low },
         };
         // A comparison with NaN, which is what nothing measures, is false.
         let kept = match self.side {

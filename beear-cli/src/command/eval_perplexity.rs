@@ -64,8 +64,8 @@ pub(crate) fn run<C: ComputeBackend>(
 
 /// Rows without any answer, which have no perplexity.
 fn n_unanswered(records: &[dataset::Record]) -> usize {
-    let answered = |record: &&dataset::Record| {
+    let is_unanswered = |record: &&dataset::Record| {
         record.conversation().iter().all(|message| message.role != beear_eval::Role::Assistant)
     };
-    records.iter().filter(answered).count()
+    records.iter().filter(is_unanswered).count()
 }

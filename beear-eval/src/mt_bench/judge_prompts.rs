@@ -239,7 +239,6 @@ mod tests {
     }
 
     proptest::proptest! {
-        #![proptest_config(proptest::prelude::ProptestConfig::with_cases(64))]
         #[test]
         fn no_text_makes_the_reader_panic(text in "[{]?\\PC{0,40}", template in "\\PC{0,20}") {
             let _ = prompts(&text);

@@ -335,7 +335,6 @@ mod tests {
     }
 
     proptest::proptest! {
-        #![proptest_config(proptest::prelude::ProptestConfig::with_cases(64))]
         #[test]
         fn no_text_makes_the_reader_panic(text in "[{]?\\PC{0,40}", score in "[-0-9.e\"]{1,6}") {
             let path = Path::new("file");

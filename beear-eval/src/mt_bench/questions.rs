@@ -268,7 +268,6 @@ mod tests {
     }
 
     proptest::proptest! {
-        #![proptest_config(proptest::prelude::ProptestConfig::with_cases(64))]
         #[test]
         fn no_text_makes_the_reader_panic(text in "[{]?\\PC{0,40}", turns in "[\\[\\]{}\",a1:]{0,12}") {
             let _ = questions(&text);

@@ -118,7 +118,6 @@ mod tests {
     }
 
     proptest::proptest! {
-        #![proptest_config(proptest::prelude::ProptestConfig::with_cases(512))]
         #[test]
         fn the_rating_is_that_of_the_patterns(text in "([\\[\\]]{0,3}[0-9.a ü]{0,3}){0,5}[\\]]{0,3}") {
             proptest::prop_assert_eq!(rating(&text), reference(&text), "{}", text);

@@ -136,7 +136,6 @@ mod tests {
     }
 
     proptest::proptest! {
-        #![proptest_config(proptest::prelude::ProptestConfig::with_cases(128))]
         #[test]
         fn no_text_makes_a_template_panic(text in "([{}]{0,3}(answer|ü|)){0,5}") {
             let _ = filled(&text);

@@ -21,6 +21,10 @@ pub trait ComputeBackend: 'static {
     const NAME: &'static str;
     /// The device of an index, 0 being the first.
     fn device(index: usize) -> Device<Self::Train>;
+    /// How many batches of answers are generated at the same time, each on a thread of its own.
+    fn n_workers() -> usize {
+        1
+    }
     /// Whether the device of an index can run here, or why not. One device is the default.
     ///
     /// # Errors
@@ -149,15 +153,21 @@ impl<C: ComputeBackend> Entry for Plugged<C> {
     }
 }
 
+/// The cores of this machine.
+#[cfg(any(feature = "flex", feature = "ndarray"))]
+fn n_cores() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
+}
+
 mod embedded {
     //! The backends behind features.
 
     use burn::backend::Autodiff;
     use burn::tensor::ops::Device;
 
-    use super::ComputeBackend;
     #[cfg(any(feature = "cuda", feature = "wgpu"))]
     use super::Unavailable;
+    use super::{ComputeBackend, n_cores};
 
     /// Burn's portable CPU backend, the default: it trains faster than `ndarray`.
     #[cfg(feature = "flex")]
@@ -169,6 +179,9 @@ mod embedded {
         const NAME: &'static str = "flex";
         fn device(_index: usize) -> Device<Self::Train> {
             Default::default()
+        }
+        fn n_workers() -> usize {
+            n_cores()
         }
     }
 
@@ -182,6 +195,9 @@ mod embedded {
         const NAME: &'static str = "ndarray";
         fn device(_index: usize) -> Device<Self::Train> {
             Default::default()
+        }
+        fn n_workers() -> usize {
+            n_cores()
         }
     }
 

@@ -1,13 +1,18 @@
 //! A checkpoint behind the port of evaluation.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
 use anyhow::Result;
 use beear_core::Example;
 use beear_eval::{Completion, Conversation, Decoding, Finish, LanguageModel, LogLikelihood, Role};
-use beear_models::{GenerateConfig, Prompt, Sampling, generate, log_likelihoods};
+use beear_models::{
+    GenerateConfig, Generation, Prompt, Sampling, generate_with_progress, log_likelihoods,
+};
 use burn::tensor::backend::Backend;
 
+use crate::backend::ComputeBackend;
+use crate::command::{Device, Inference};
 use crate::exit::Mistake;
 use crate::loaded::Loaded;
 use crate::ui::Ui;
@@ -20,6 +25,16 @@ pub(crate) struct Local<'a, B: Backend> {
     pub(crate) loaded: &'a Loaded<B>,
     pub(crate) device: &'a B::Device,
     pub(crate) ui: Ui,
+    n_workers: usize,
+}
+
+/// A checkpoint as a language model.
+pub(crate) fn local<'a, C: ComputeBackend>(
+    loaded: &'a Loaded<Inference<C>>,
+    device: &'a Device<C>,
+    ui: Ui,
+) -> Local<'a, Inference<C>> {
+    Local { loaded, device, ui, n_workers: C::n_workers() }
 }
 
 impl<B: Backend> LanguageModel for Local<'_, B> {
@@ -41,32 +56,29 @@ impl<B: Backend> LanguageModel for Local<'_, B> {
             },
             seed: decoding.seed,
             batch_size: BATCH_SIZE,
+            n_workers: self.n_workers,
         };
-        let nothing = Completion { text: String::new(), finish: Finish::Length };
-        let mut answers = vec![nothing; chats.len()];
-        let mut order: Vec<usize> = (0..chats.len()).collect();
-        order.sort_by_key(|&row| chats[row].tokens.len());
+        let prompts = chats.iter().zip(conversations);
+        let prompts = prompts.map(|(chat, c)| Prompt { tokens: &chat.tokens, stream: c.id });
+        let prompts: Vec<Prompt<'_>> = prompts.collect();
         let (bar, started) = (self.ui.bar("answering", chats.len()), Instant::now());
-        let mut n_tokens = 0;
-        for rows in order.chunks(BATCH_SIZE) {
-            let prompt =
-                |&row: &usize| Prompt { tokens: &chats[row].tokens, stream: conversations[row].id };
-            let prompts: Vec<Prompt<'_>> = rows.iter().map(prompt).collect();
-            let stop = text.tokenizer.stop_ids();
-            let generations = generate(model, &prompts, stop, &config, self.device)?;
-            for (&row, generation) in rows.iter().zip(generations) {
-                n_tokens += generation.tokens.len();
-                answers[row] = Completion {
-                    text: text.tokenizer.decode(&generation.tokens)?,
-                    finish: finish(generation.finish),
-                };
-            }
+        let n_tokens = AtomicUsize::new(0);
+        let progress = |batch: &[Generation]| {
+            let n_new: usize = batch.iter().map(|generation| generation.tokens.len()).sum();
+            let n_tokens = n_new + n_tokens.fetch_add(n_new, Ordering::Relaxed);
             let rate = n_tokens as f64 / started.elapsed().as_secs_f64();
             bar.set_message(format!("{rate:.0} tokens/s"));
-            bar.inc(rows.len() as u64);
-        }
+            bar.inc(batch.len() as u64);
+        };
+        let stop = text.tokenizer.stop_ids();
+        let generations =
+            generate_with_progress(model, &prompts, stop, &config, self.device, &progress)?;
         bar.finish_and_clear();
-        Ok(answers)
+        let completion = |generation: Generation| {
+            let text = text.tokenizer.decode(&generation.tokens)?;
+            Ok(Completion { text, finish: finish(generation.finish) })
+        };
+        generations.into_iter().map(completion).collect()
     }
 
     fn log_likelihood(&self, conversations: &[Conversation]) -> Result<Vec<LogLikelihood>> {

@@ -119,8 +119,13 @@ impl TextSide {
         max_new_tokens: usize,
         device: &B::Device,
     ) -> Result<Vec<Answer>> {
-        let config =
-            GenerateConfig { max_new_tokens, sampling: Sampling::Greedy, seed: 0, batch_size: 64 };
+        let config = GenerateConfig {
+            max_new_tokens,
+            sampling: Sampling::Greedy,
+            seed: 0,
+            batch_size: 64,
+            n_workers: 1,
+        };
         self.generate(model, requests, &config, device)
     }
 

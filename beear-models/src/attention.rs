@@ -11,7 +11,7 @@ use burn::tensor::activation::softmax;
 use burn::tensor::backend::Backend;
 
 use crate::config::DecoderConfig;
-use crate::kv_cache::LayerCache;
+use crate::kv_cache::{KvBlock, LayerCache, scores, weighted_sum};
 use crate::linear::{linear, project};
 use crate::mask::Positions;
 use crate::norm::at_least_f32;
@@ -81,14 +81,15 @@ impl<B: Backend> Attention<B> {
         let queries = join(positions.queries.rotate(queries), n_heads); // [b, h, t, d]
         let keys = join(positions.keys.rotate(keys), n_kv_heads); // [b, kv, t, d]
         let values = join(values, n_kv_heads); // [b, kv, t, d]
-        let (keys, values) = match cache {
-            Some(cache) => cache.append(keys, values),
-            None => (keys, values),
+        let new = KvBlock::new(keys, values);
+        let blocks = match cache {
+            Some(cache) => cache.append(new.clone()),
+            None => std::slice::from_ref(&new),
         };
-        let [_, _, n_keys, _] = keys.dims();
 
         let grouped = [batch_size, n_kv_heads, n_heads / n_kv_heads * seq_length, head_dim];
-        let scores = queries.reshape(grouped).matmul(keys.swap_dims(2, 3)); // [b, kv, g·t, keys]
+        let scores = scores(queries.reshape(grouped), blocks); // [b, kv, g·t, keys]
+        let [_, _, _, n_keys] = scores.dims();
         let dtype = scores.dtype();
         let scores = at_least_f32(scores)
             .div_scalar((head_dim as f64).sqrt())
@@ -99,8 +100,7 @@ impl<B: Backend> Attention<B> {
             n_heads / n_kv_heads * seq_length,
             n_keys,
         ]);
-        let mixed = weights
-            .matmul(values) // [b, kv, g·t, d]
+        let mixed = weighted_sum(weights, blocks) // [b, kv, g·t, d]
             .reshape([batch_size, n_heads, seq_length, head_dim])
             .swap_dims(1, 2) // [b, t, h, d]
             .reshape([batch_size, seq_length, n_heads * head_dim]);

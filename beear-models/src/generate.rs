@@ -1,5 +1,8 @@
 //! Batched generation: left padding, a key-value cache, and a stop for every row.
 
+use std::sync::Mutex;
+use std::thread;
+
 use burn::tensor::backend::Backend;
 use burn::tensor::{Bool, Tensor, TensorData};
 use rand::SeedableRng;
@@ -22,6 +25,8 @@ pub struct GenerateConfig {
     pub seed: u64,
     /// Prompts per batch; they are grouped by length.
     pub batch_size: usize,
+    /// Batches at the same time, each on a thread of its own: the cores of a CPU, 1 on a GPU.
+    pub n_workers: usize,
 }
 
 /// What is to be continued.
@@ -117,6 +122,10 @@ pub fn check_prompts<'a>(
 /// # Errors
 ///
 /// [`GenerateError`] if a prompt is empty or leaves no room for an answer.
+///
+/// # Panics
+///
+/// Panics if the backend does.
 pub fn generate<B: Backend>(
     model: &CausalLm<B>,
     prompts: &[Prompt<'_>],
@@ -124,26 +133,61 @@ pub fn generate<B: Backend>(
     config: &GenerateConfig,
     device: &B::Device,
 ) -> Result<Vec<Generation>, GenerateError> {
+    generate_with_progress(model, prompts, stop, config, device, &|_| {})
+}
+
+/// [`generate`], telling `progress` of each batch when it is done.
+///
+/// # Errors
+///
+/// [`GenerateError`] if a prompt is empty or leaves no room for an answer.
+///
+/// # Panics
+///
+/// Panics if the backend or `progress` does.
+pub fn generate_with_progress<B: Backend>(
+    model: &CausalLm<B>,
+    prompts: &[Prompt<'_>],
+    stop: &[u32],
+    config: &GenerateConfig,
+    device: &B::Device,
+    progress: &(dyn Fn(&[Generation]) + Sync),
+) -> Result<Vec<Generation>, GenerateError> {
     let limit = model.config().max_seq_length;
     check_prompts(prompts.iter().map(|prompt| prompt.tokens), limit)?;
     let mut order: Vec<usize> = (0..prompts.len()).collect();
     order.sort_by_key(|&row| prompts[row].tokens.len());
-    let mut results =
-        vec![Generation { tokens: Vec::new(), finish: Finish::Length }; prompts.len()];
-    for rows in order.chunks(config.batch_size.max(1)) {
-        let mut batch: Vec<Row> =
-            rows.iter().map(|&row| Row::new(row, prompts[row], config)).collect();
-        continue_batch(model, &mut batch, stop, config, device);
-        for row in batch {
-            results[row.index] = Generation { tokens: row.new, finish: row.finish };
+    let batches = order.chunks(config.batch_size.max(1));
+    let n_workers = config.n_workers.min(batches.len());
+    let batches = Mutex::new(batches);
+    let work = || {
+        let mut done = Vec::new();
+        let next = || batches.lock().expect("nothing panics while it takes a batch").next();
+        while let Some(rows) = next() {
+            let mut batch: Vec<Row> =
+                rows.iter().map(|&row| Row::new(prompts[row], config)).collect();
+            continue_batch(model, &mut batch, stop, config, device);
+            let generations: Vec<Generation> = batch.into_iter().map(Row::finish).collect();
+            progress(&generations);
+            done.extend(rows.iter().copied().zip(generations));
         }
-    }
-    Ok(results)
+        done
+    };
+    let mut done = if n_workers <= 1 {
+        work()
+    } else {
+        thread::scope(|scope| {
+            let workers: Vec<_> = (0..n_workers).map(|_| scope.spawn(work)).collect();
+            let joined = workers.into_iter().flat_map(|w| w.join().expect("a worker panicked"));
+            joined.collect()
+        })
+    };
+    done.sort_by_key(|(row, _)| *row);
+    Ok(done.into_iter().map(|(_, generation)| generation).collect())
 }
 
 /// A row of a batch on its way.
 struct Row<'a> {
-    index: usize,
     prompt: &'a [u32],
     new: Vec<u32>,
     finish: Finish,
@@ -152,12 +196,16 @@ struct Row<'a> {
 }
 
 impl<'a> Row<'a> {
-    fn new(index: usize, prompt: Prompt<'a>, config: &GenerateConfig) -> Self {
+    fn new(prompt: Prompt<'a>, config: &GenerateConfig) -> Self {
         let mut rng = ChaCha8Rng::seed_from_u64(config.seed);
         rng.set_stream(prompt.stream);
         let prompt = prompt.tokens;
         let done = config.max_new_tokens == 0;
-        Self { index, prompt, new: Vec::new(), finish: Finish::Length, done, rng }
+        Self { prompt, new: Vec::new(), finish: Finish::Length, done, rng }
+    }
+
+    fn finish(self) -> Generation {
+        Generation { tokens: self.new, finish: self.finish }
     }
 
     fn take(&mut self, token: u32, stop: &[u32], (most, limit): (usize, usize)) {

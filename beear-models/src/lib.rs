@@ -24,6 +24,7 @@ pub use checkpoint::{Checkpoint, CheckpointError};
 pub use config::{DecoderConfig, Family, RopeScaling};
 pub use generate::{
     Finish, GenerateConfig, GenerateError, Generation, Prompt, check_prompts, generate,
+    generate_with_progress,
 };
 pub use log_likelihood::{LogLikelihood, log_likelihoods};
 pub use prompt_format::{EncodedChat, EncodedPrompt, PromptFormat, PromptFormatError};

@@ -33,16 +33,20 @@ fn decode(criterion: &mut Criterion) {
 
     let mut group = criterion.benchmark_group("120 prompts, 200 new tokens");
     group.sample_size(10).measurement_time(Duration::from_secs(10));
-    for batch_size in [1, 64, 120] {
+    for (batch_size, n_workers) in [(1, 1), (64, 1), (64, 2)] {
         let sampling = Sampling::Greedy;
-        let config = GenerateConfig { max_new_tokens: N_NEW, sampling, seed: 0, batch_size };
-        group.bench_function(format!("batches of {batch_size}"), |bencher| {
-            bencher.iter(|| {
-                let answers = generate(&model, &prompts, &[], &config, &device);
-                let answers = answers.expect("the prompts fit");
-                assert!(answers.iter().all(|answer| answer.tokens.len() == N_NEW));
-            });
-        });
+        let config =
+            GenerateConfig { max_new_tokens: N_NEW, sampling, seed: 0, batch_size, n_workers };
+        group.bench_function(
+            format!("batches of {batch_size}, {n_workers} at a time"),
+            |bencher| {
+                bencher.iter(|| {
+                    let answers = generate(&model, &prompts, &[], &config, &device);
+                    let answers = answers.expect("the prompts fit");
+                    assert!(answers.iter().all(|answer| answer.tokens.len() == N_NEW));
+                });
+            },
+        );
     }
     group.finish();
 }

@@ -173,12 +173,12 @@ fn the_loss_and_the_gradient_of_a_perturbation_agree() {
     }
 }
 
-/// `batch_size` 3 pads the prompts to one length, 1 pads nothing.
-fn greedy<B: Backend>(case: &str, batch_size: usize) -> Vec<Vec<i64>> {
+/// A `batch_size` of 3 pads the prompts to one length, 1 pads nothing.
+fn greedy<B: Backend>(case: &str, [batch_size, n_workers]: [usize; 2]) -> Vec<Vec<i64>> {
     let prompt = |row: &SafetyExample| row.prompt.clone();
     let prompts: Vec<Vec<u32>> = golden::rows().safety.iter().map(prompt).collect();
     let sampling = Sampling::Greedy;
-    let config = GenerateConfig { max_new_tokens: 64, sampling, seed: 0, batch_size };
+    let config = GenerateConfig { max_new_tokens: 64, sampling, seed: 0, batch_size, n_workers };
     let generations =
         generate(&load::<B>(case), &Prompt::numbered(&prompts), &[], &config, &Default::default());
     let generations = generations.expect("the prompts fit");
@@ -190,9 +190,10 @@ fn greedy_tokens_are_the_same() {
     for case in CASES {
         let expected = expected(case).integers("greedy");
         assert_eq!(expected.iter().map(Vec::len).collect::<Vec<_>>(), [64; 3]);
-        assert_eq!(greedy::<Cpu>(case, 3), expected, "{case}");
-        assert_eq!(greedy::<Cpu>(case, 1), expected, "{case}");
-        assert_eq!(greedy::<NdArray>(case, 3), expected, "{case}");
+        assert_eq!(greedy::<Cpu>(case, [3, 1]), expected, "{case}");
+        assert_eq!(greedy::<Cpu>(case, [1, 1]), expected, "{case}");
+        assert_eq!(greedy::<Cpu>(case, [1, 2]), expected, "{case}");
+        assert_eq!(greedy::<NdArray>(case, [3, 1]), expected, "{case}");
     }
 }
 
@@ -215,7 +216,7 @@ fn a_cache_changes_no_token() {
             tokens.split_off(row.prompt.len())
         };
         let expected: Vec<Vec<i64>> = golden::rows().safety.iter().map(uncached).collect();
-        assert_eq!(greedy::<Cpu>(case, 3), expected, "{case}");
+        assert_eq!(greedy::<Cpu>(case, [3, 1]), expected, "{case}");
     }
 }
 

@@ -16,7 +16,7 @@ use super::{Device, Inference};
 use crate::backend::ComputeBackend;
 use crate::evaluation::{COMPLETIONS, EvaluatedArgs, Evaluation, prompt_format};
 use crate::keyword_list::KeywordArgs;
-use crate::language_model::Local;
+use crate::language_model::local;
 use crate::leak_guard::LeakGuardArgs;
 use crate::loaded::Loaded;
 use crate::ui::Ui;
@@ -98,7 +98,7 @@ pub(super) fn ask<'a, C: ComputeBackend>(
 ) -> Result<AnsweredRun<'a>> {
     let mut evaluation = args.out.begin(kind, Some(&args.model), files)?;
     let loaded = Loaded::<Inference<C>>::read(&args.model, args.format.as_deref(), device)?;
-    let model = Local { loaded: &loaded, device, ui };
+    let model = local::<C>(&loaded, device, ui);
     let mut answers: Vec<Answered> = Vec::new();
     let mut first = None;
     for (arm, file) in &arms {

@@ -18,7 +18,7 @@ use super::{Device, Inference};
 use crate::backend::ComputeBackend;
 use crate::evaluation::{COMPLETIONS, OutArgs, read_answers, read_run};
 use crate::hash::sha256_of_inputs;
-use crate::language_model::Local;
+use crate::language_model::local;
 use crate::loaded::Loaded;
 use crate::ui::Ui;
 
@@ -148,7 +148,7 @@ pub(crate) fn run<C: ComputeBackend>(
     } else {
         let dir = args.judge.as_deref().expect("clap asks for one of the two");
         let loaded = Loaded::<Inference<C>>::read(dir, None, device)?;
-        let model = Local { loaded: &loaded, device, ui };
+        let model = local::<C>(&loaded, device, ui);
         let weights = json!(sha256_of_inputs(Some(dir), &[])?).to_string();
         let id = JudgeId { model: dir.display().to_string(), place: weights };
         let judge = LanguageModelJudge::new(&model, id, 64, 0);

@@ -15,7 +15,7 @@ use serde_json::{Map, json};
 use super::{Device, Inference};
 use crate::backend::ComputeBackend;
 use crate::evaluation::{EvaluatedArgs, prompt_format};
-use crate::language_model::Local;
+use crate::language_model::local;
 use crate::loaded::Loaded;
 use crate::ui::Ui;
 
@@ -104,7 +104,7 @@ pub(crate) fn run<C: ComputeBackend>(
         tstamp: now.as_secs_f64(),
     };
     let known = answers.clone();
-    let model = Local { loaded: &loaded, device, ui };
+    let model = local::<C>(&loaded, device, ui);
     let n_asked = generate_answers(&model, &questions, &known, &config, &mut |answer| {
         append_answer(&file, &answer)?;
         answers.insert(answer.question_id.clone(), answer);

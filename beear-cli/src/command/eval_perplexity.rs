@@ -12,7 +12,7 @@ use super::{Device, Inference};
 use crate::backend::ComputeBackend;
 use crate::evaluation::{EvaluatedArgs, prompt_format};
 use crate::exit::Mistake;
-use crate::language_model::Local;
+use crate::language_model::local;
 use crate::leak_guard::LeakGuardArgs;
 use crate::loaded::Loaded;
 use crate::ui::Ui;
@@ -50,7 +50,7 @@ pub(crate) fn run<C: ComputeBackend>(
     let EvaluatedArgs { model, format, out } = &args.evaluated;
     let mut evaluation = out.begin("perplexity", Some(model), vec![("--file", file)])?;
     let loaded = Loaded::<Inference<C>>::read(model, format.as_deref(), device)?;
-    let likelihoods = Local { loaded: &loaded, device, ui }.log_likelihood(&answers);
+    let likelihoods = local::<C>(&loaded, device, ui).log_likelihood(&answers);
     let likelihoods = likelihoods.with_context(|| format!("`{}`", file.display()))?;
     let measure = perplexity(&answers, &likelihoods);
     let n_tokens: usize = likelihoods.iter().map(|answer| answer.n_tokens).sum();

@@ -65,7 +65,7 @@ impl GenerateArgs {
         Ok(Request::numbered(lines))
     }
 
-    fn config(&self) -> Result<GenerateConfig, Mistake> {
+    fn config<C: ComputeBackend>(&self) -> Result<GenerateConfig, Mistake> {
         let sensible = self.temperature.is_finite()
             && self.temperature >= 0.0
             && self.top_k != Some(0)
@@ -80,6 +80,7 @@ impl GenerateArgs {
             sampling: Sampling::Random { temperature, top_k, top_p },
             seed: self.seed,
             batch_size: 32,
+            n_workers: C::n_workers(),
         })
     }
 }
@@ -89,7 +90,7 @@ pub(crate) fn run<C: ComputeBackend>(
     device: &Device<C>,
     ui: Ui,
 ) -> Result<()> {
-    let (config, requests) = (args.config()?, args.requests()?);
+    let (config, requests) = (args.config::<C>()?, args.requests()?);
     if requests.is_empty() {
         let hint = "name prompts, a --file, or write them to standard input";
         return Err(Mistake::arguments("no prompts", hint).into());

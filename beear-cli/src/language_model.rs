@@ -72,7 +72,7 @@ impl<B: Backend> LanguageModel for Local<'_, B> {
         };
         let stop = text.tokenizer.stop_ids();
         let generations =
-            generate_with_progress(model, &prompts, stop, &config, self.device, &progress)?;
+            generate_with_progress(model, &prompts, (stop, &config), self.device, &progress)?;
         bar.finish_and_clear();
         let completion = |generation: Generation| {
             let text = text.tokenizer.decode(&generation.tokens)?;

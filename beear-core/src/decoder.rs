@@ -6,6 +6,8 @@ use burn::module::Module;
 use burn::tensor::backend::Backend;
 use burn::tensor::{Bool, Int, Tensor};
 
+use crate::past::Past;
+
 /// What the presets adapt to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DecoderSize {
@@ -61,6 +63,50 @@ pub trait Decoder<B: Backend>: Module<B> {
         mask_pad: &Tensor<B, 2, Bool>,
         layers: Range<usize>,
     ) -> Tensor<B, 3>;
+
+    /// What `layers` remember of the tokens whose hidden states are at boundary `layers.start`, so
+    /// that later tokens can be read without them; `None`, unless implemented. The law is that of
+    /// [`crate::testing::assert_past_law`].
+    ///
+    /// # Shapes
+    ///
+    /// - `hidden`: `[batch_size, n_past, d_model]`
+    /// - `mask_pad`: `[batch_size, n_past]`, true where the token is padding
+    ///
+    /// # Panics
+    ///
+    /// Panics if `layers` is outside `0..n_layers`.
+    fn remember(
+        &self,
+        hidden: Tensor<B, 3>,
+        mask_pad: &Tensor<B, 2, Bool>,
+        layers: Range<usize>,
+    ) -> Option<Past<B>> {
+        let _ = (hidden, mask_pad, layers);
+        None
+    }
+
+    /// [`forward_layers`](Self::forward_layers) of tokens that follow those of `past`.
+    ///
+    /// # Shapes
+    ///
+    /// - `hidden`: `[batch_size, seq_length, d_model]`
+    /// - `mask_pad`: `[batch_size, seq_length]`, true where the token is padding
+    /// - `output`: `[batch_size, seq_length, d_model]`, at boundary `layers.end`
+    ///
+    /// # Panics
+    ///
+    /// Panics if `past` is not of `layers`, or if this decoder remembers nothing.
+    fn forward_layers_after(
+        &self,
+        past: &Past<B>,
+        hidden: Tensor<B, 3>,
+        mask_pad: &Tensor<B, 2, Bool>,
+        layers: Range<usize>,
+    ) -> Tensor<B, 3> {
+        let _ = (past, hidden, mask_pad, layers);
+        panic!("a decoder that remembers reads on")
+    }
 
     /// Logits of hidden states at boundary `n_layers`, the final norm included.
     ///

@@ -15,12 +15,13 @@ mod stored;
 
 pub use stored::{from_safetensors, to_safetensors};
 
+use burn::tensor::Tensor;
 use burn::tensor::backend::{AutodiffBackend, Backend};
-use burn::tensor::{Bool, Tensor};
 use serde::{Deserialize, Serialize};
 
 use crate::batch::Batch;
 use crate::decoder::Decoder;
+use crate::past::Context;
 use crate::site::Site;
 
 /// A place in the network where a perturbation acts: a layer boundary and prompt positions.
@@ -118,7 +119,6 @@ impl<B: Backend> Perturbation<B> {
     /// # Shapes
     ///
     /// - `hidden`: `[batch_size, seq_length, d_model]`, unperturbed, at boundary `l`
-    /// - `mask_pad`: `[batch_size, seq_length]`, true where the token is padding
     /// - `placements`: one `[batch_size * seq_length, n_tokens]` per part
     /// - `output`: `[batch_size, seq_length, d_model]`, at the last boundary
     ///
@@ -129,12 +129,12 @@ impl<B: Backend> Perturbation<B> {
         &self,
         model: &M,
         hidden: Tensor<B, 3>,
-        mask_pad: &Tensor<B, 2, Bool>,
+        context: &Context<B>,
         placements: &[Tensor<B, 2>],
     ) -> Tensor<B, 3> {
         assert_eq!(placements.len(), self.deltas.len(), "one placement per part");
         let layers: Vec<usize> = self.deltas.iter().map(|delta| delta.spot.layer).collect();
-        forward_changing(model, hidden, mask_pad, &layers, |k, hidden| {
+        forward_changing(model, hidden, context, &layers, |k, hidden| {
             self.deltas[k].apply(hidden, placements[k].clone())
         })
     }
@@ -167,19 +167,19 @@ impl<B: AutodiffBackend> Perturbation<B> {
 pub(crate) fn forward_changing<B: Backend, M: Decoder<B>>(
     model: &M,
     mut hidden: Tensor<B, 3>,
-    mask_pad: &Tensor<B, 2, Bool>,
+    context: &Context<B>,
     layers: &[usize],
     change: impl Fn(usize, Tensor<B, 3>) -> Tensor<B, 3>,
 ) -> Tensor<B, 3> {
     let mut reached = layers[0];
     for (k, &layer) in layers.iter().enumerate() {
         if reached < layer {
-            hidden = model.forward_layers(hidden, mask_pad, reached..layer);
+            hidden = context.forward_layers(model, hidden, reached..layer);
             reached = layer;
         }
         hidden = change(k, hidden);
     }
-    model.forward_layers(hidden, mask_pad, reached..model.n_layers())
+    context.forward_layers(model, hidden, reached..model.n_layers())
 }
 
 #[cfg(test)]
@@ -253,7 +253,8 @@ mod tests {
         let run = |deltas: Vec<Delta<Cpu>>| {
             let both = Perturbation::new(deltas);
             let placements = both.placements(&batch);
-            both.forward_above(&model, hidden.clone(), &batch.mask_pad, &placements).into_data()
+            let context = Context::whole(&batch.mask_pad);
+            both.forward_above(&model, hidden.clone(), &context, &placements).into_data()
         };
         let placement = |site: Site| site.placement_matrix(&batch);
         let by_hand = low.apply(hidden.clone(), placement(Site::Last(1)));

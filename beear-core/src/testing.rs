@@ -1,7 +1,7 @@
-//! What implementors of the ports test themselves with: the split law and a toy decoder.
+//! What implementors of the ports test themselves with: the laws of a decoder and a toy.
 
 mod law;
 mod toy;
 
-pub use law::assert_split_law;
+pub use law::{assert_past_law, assert_split_law};
 pub use toy::{ToyDecoder, ToyDecoderConfig};

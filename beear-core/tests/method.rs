@@ -6,7 +6,7 @@ mod fixture;
 use beear_core::config::{Initialisation, StepSize};
 use beear_core::error::{Level, Quantity};
 use beear_core::objective::entrapment::{PreparedAnswer, entrapment_loss};
-use beear_core::testing::{ToyDecoder, assert_split_law};
+use beear_core::testing::{ToyDecoder, assert_past_law, assert_split_law};
 use beear_core::{
     AnchorSets, Batch, BilevelConfig, Delta, Error, Event, Example, Perturbation, SafetyExample,
     Site, Spot, entrap, solve,
@@ -35,7 +35,10 @@ fn the_toy_decoder_keeps_the_split_law() {
         &safety().iter().map(SafetyExample::toward_safe).collect::<Vec<_>>(),
         &Default::default(),
     );
-    assert_split_law(&model, batch.tokens, &batch.mask_pad);
+    assert_split_law(&model, batch.tokens.clone(), &batch.mask_pad);
+    for n_past in 1..3 {
+        assert_past_law(&model, batch.tokens.clone(), &batch.mask_pad, n_past);
+    }
 }
 
 /// Central differences of an f64 loss leave about 1e-10 / step of rounding.

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use beear_core::Decoder;
+use beear_core::{Decoder, Past};
 use burn::module::{Module, ModuleVisitor, Param};
 use burn::nn::{Embedding, EmbeddingConfig, Initializer, Linear};
 use burn::tensor::backend::Backend;
@@ -113,12 +113,23 @@ impl<B: Backend> CausalLm<B> {
         cache: &mut KvCache<B>,
     ) -> Tensor<B, 2> {
         let [_, n_new] = tokens.dims();
-        let positions = Positions::new(self.config(), mask_pad, n_new);
-        let layers = self.model.layers.iter().zip(&mut cache.layers);
-        let hidden = layers.fold(self.embed(tokens), |hidden, (layer, cache)| {
-            layer.forward(hidden, &positions, Some(cache))
-        });
+        let all = 0..self.n_layers();
+        let hidden = self.read(self.embed(tokens), mask_pad, all, cache);
         self.unembed(hidden.narrow(1, n_new - 1, 1)).squeeze_dim(1)
+    }
+
+    /// Runs `layers` on tokens that follow those in their `cache`, which they join; `mask_pad` is of both.
+    fn read(
+        &self,
+        hidden: Tensor<B, 3>,
+        mask_pad: &Tensor<B, 2, Bool>,
+        layers: Range<usize>,
+        cache: &mut KvCache<B>,
+    ) -> Tensor<B, 3> {
+        let [_, n_new, _] = hidden.dims();
+        let positions = Positions::new(self.config(), mask_pad, n_new);
+        let layers = self.model.layers[layers].iter().zip(&mut cache.layers);
+        layers.fold(hidden, |hidden, (layer, cache)| layer.forward(hidden, &positions, Some(cache)))
     }
 }
 
@@ -146,6 +157,28 @@ impl<B: Backend> Decoder<B> for CausalLm<B> {
         let positions = Positions::new(self.config(), mask_pad, seq_length);
         let layers = self.model.layers[layers].iter();
         layers.fold(hidden, |hidden, layer| layer.forward(hidden, &positions, None))
+    }
+
+    fn remember(
+        &self,
+        hidden: Tensor<B, 3>,
+        mask_pad: &Tensor<B, 2, Bool>,
+        layers: Range<usize>,
+    ) -> Option<Past<B>> {
+        let (first_layer, mut cache) = (layers.start, KvCache::new(layers.len()));
+        let _ = self.read(hidden, mask_pad, layers, &mut cache);
+        Some(Past { mask_pad: mask_pad.clone(), first_layer, keys_values: cache.remembered() })
+    }
+
+    fn forward_layers_after(
+        &self,
+        past: &Past<B>,
+        hidden: Tensor<B, 3>,
+        mask_pad: &Tensor<B, 2, Bool>,
+        layers: Range<usize>,
+    ) -> Tensor<B, 3> {
+        let mut cache = KvCache::after(past.of(layers.clone()));
+        self.read(hidden, &past.mask_pad_with(mask_pad), layers, &mut cache)
     }
 
     fn unembed(&self, hidden: Tensor<B, 3>) -> Tensor<B, 3> {

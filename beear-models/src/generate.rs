@@ -133,7 +133,7 @@ pub fn generate<B: Backend>(
     config: &GenerateConfig,
     device: &B::Device,
 ) -> Result<Vec<Generation>, GenerateError> {
-    generate_with_progress(model, prompts, stop, config, device, &|_| {})
+    generate_with_progress(model, prompts, (stop, config), device, &|_| {})
 }
 
 /// [`generate`], telling `progress` of each batch when it is done.
@@ -148,8 +148,7 @@ pub fn generate<B: Backend>(
 pub fn generate_with_progress<B: Backend>(
     model: &CausalLm<B>,
     prompts: &[Prompt<'_>],
-    stop: &[u32],
-    config: &GenerateConfig,
+    (stop, config): (&[u32], &GenerateConfig),
     device: &B::Device,
     progress: &(dyn Fn(&[Generation]) + Sync),
 ) -> Result<Vec<Generation>, GenerateError> {

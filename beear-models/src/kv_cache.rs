@@ -85,6 +85,19 @@ pub struct LayerCache<B: Backend> {
 }
 
 impl<B: Backend> LayerCache<B> {
+    /// What [`LayerCache::remembered`] gave.
+    fn of([keys, values]: [Tensor<B, 4>; 2]) -> Self {
+        Self { blocks: vec![KvBlock { keys, values }] }
+    }
+
+    /// Keys, transposed and contiguous, and values of all tokens.
+    fn remembered(self) -> [Tensor<B, 4>; 2] {
+        let block = KvBlock::join(self.blocks).expect("tokens have been read");
+        let dims = block.keys.dims();
+        // Every later product reads the keys, which are a view of what the projection wrote.
+        [block.keys.reshape([dims.iter().product::<usize>()]).reshape(dims), block.values]
+    }
+
     /// Adds the newest tokens and returns all.
     pub(crate) fn append(&mut self, new: KvBlock<B>) -> &[KvBlock<B>] {
         let mut blocks = mem::take(&mut self.blocks);
@@ -110,5 +123,15 @@ impl<B: Backend> KvCache<B> {
     #[must_use]
     pub fn new(n_layers: usize) -> Self {
         Self { layers: vec![LayerCache { blocks: Vec::new() }; n_layers] }
+    }
+
+    /// The cache of consecutive layers that have read some tokens.
+    pub(crate) fn after(past: &[[Tensor<B, 4>; 2]]) -> Self {
+        Self { layers: past.iter().cloned().map(LayerCache::of).collect() }
+    }
+
+    /// Keys and values of each layer, for [`KvCache::after`].
+    pub(crate) fn remembered(self) -> Vec<[Tensor<B, 4>; 2]> {
+        self.layers.into_iter().map(LayerCache::remembered).collect()
     }
 }

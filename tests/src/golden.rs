@@ -4,15 +4,33 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 
 use beear_core::AnchorSets;
+use beear_models::{CausalLm, Checkpoint};
+use burn::tensor::backend::Backend;
 use safetensors::SafeTensors;
 use safetensors::tensor::{Dtype, TensorView};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
+/// Llama with grouped queries and Llama 3.1's rotary scaling; Llama with tied embeddings and
+/// linear scaling; Mistral with a window shorter than the rows, grouped queries and heads that
+/// are wider than `d_model / n_heads`.
+pub const CASES: [&str; 3] = ["llama3-rope", "linear-rope-tied", "mistral-window"];
+
 /// Where a golden file is.
 #[must_use]
 pub fn path(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("goldens").join(name)
+}
+
+/// The model of a case.
+///
+/// # Panics
+///
+/// Panics if its files are not there.
+pub fn model<B: Backend>(case: &str) -> CausalLm<B> {
+    let checkpoint = Checkpoint::open(&path(case).join("model"));
+    let checkpoint = checkpoint.expect("the golden folder is a model");
+    checkpoint.load(&Default::default()).expect("the golden weights are whole")
 }
 
 /// Reads a golden JSON file.

@@ -13,7 +13,7 @@ const MAY_USE: [(&str, &[&str]); 7] = [
     ("beear-eval", &[]),
     ("beear-attacks", &["beear-core", "beear-eval", "beear-models"]),
     ("beear-cli", &["beear-attacks", "beear-core", "beear-eval", "beear-models"]),
-    ("beear-tests", &["beear-core"]),
+    ("beear-tests", &["beear-core", "beear-models"]),
     ("xtask", &[]),
 ];
 

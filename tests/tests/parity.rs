@@ -1,15 +1,13 @@
 //! Our decoders compute what transformers computes: `goldens/make_parity.py` made the checkpoints
 //! and the expectations.
 
-use std::path::Path;
-
 use beear_core::objective::answer::{cross_entropy, log_probabilities};
-use beear_core::{Batch, Decoder, Delta, Example, Perturbation, SafetyExample, Site, Spot};
-use beear_models::{
-    CausalLm, Checkpoint, GenerateConfig, Prompt, Sampling, generate, log_likelihoods,
+use beear_core::{
+    Batch, Context, Decoder, Delta, Example, Perturbation, SafetyExample, Site, Spot,
 };
+use beear_models::{Checkpoint, GenerateConfig, Prompt, Sampling, generate, log_likelihoods};
 use beear_tests::agreement::{F32_AGREEMENT, assert_agrees, relative_difference};
-use beear_tests::golden::{self, Golden};
+use beear_tests::golden::{self, CASES, Golden};
 use beear_tests::weights::gradients;
 use burn::backend::{Autodiff, Flex, NdArray};
 use burn::optim::GradientsParams;
@@ -19,21 +17,10 @@ use burn::tensor::{Bool, Int, Tensor, TensorData};
 type Cpu = Flex;
 type Train = Autodiff<Cpu>;
 
-/// Llama with grouped queries and Llama 3.1's rotary scaling; Llama with tied embeddings and
-/// linear scaling; Mistral with a window shorter than the rows, grouped queries and heads that
-/// are wider than `d_model / n_heads`.
-const CASES: [&str; 3] = ["llama3-rope", "linear-rope-tied", "mistral-window"];
-
 const SIDES: [&str; 2] = ["right", "left"];
 
 /// Where `make_parity.py` adds its perturbation.
 const SPOT: Spot = Spot { layer: 1, site: Site::Last(3) };
-
-fn load<B: Backend>(case: &str) -> CausalLm<B> {
-    let folder = golden::path(case).join("model");
-    let checkpoint = Checkpoint::open(Path::new(&folder)).expect("the golden folder is a model");
-    checkpoint.load(&Default::default()).expect("the golden weights are whole")
-}
 
 fn expected(case: &str) -> Golden {
     Golden::read(&format!("{case}/expected.safetensors"))
@@ -67,7 +54,7 @@ fn real_values<B: Backend>(values: Tensor<B, 3>, real: &[i64]) -> Vec<f32> {
 
 fn logits<B: Backend>(case: &str, side: &str) -> Vec<f32> {
     let (tokens, mask_pad, real) = padded::<B>(&expected(case), side);
-    real_values(load::<B>(case).forward(tokens, &mask_pad), &real)
+    real_values(golden::model::<B>(case).forward(tokens, &mask_pad), &real)
 }
 
 fn values<B: Backend, const D: usize>(tensor: Tensor<B, D>) -> Vec<f32> {
@@ -90,7 +77,7 @@ fn logits_agree_whichever_side_is_padded() {
 #[test]
 fn hidden_states_agree_at_every_boundary() {
     for case in CASES {
-        let (model, expected) = (load::<Cpu>(case), expected(case));
+        let (model, expected) = (golden::model::<Cpu>(case), expected(case));
         for side in SIDES {
             let (tokens, mask_pad, real) = padded::<Cpu>(&expected, side);
             let embedded = model.embed(tokens);
@@ -114,7 +101,7 @@ fn rows_are_padded_as_the_golden_ones() {
 #[test]
 fn the_loss_and_the_gradient_of_every_weight_agree() {
     for case in CASES {
-        let (model, expected) = (load::<Train>(case), expected(case));
+        let (model, expected) = (golden::model::<Train>(case), expected(case));
         let batch = Batch::new(&unwanted(), &Default::default());
         let hidden = model.embed(batch.tokens.clone());
         let hidden = model.forward_layers(hidden, &batch.mask_pad, 0..model.n_layers());
@@ -136,7 +123,7 @@ const PERPLEXITY: f64 = 1e-4;
 #[test]
 fn the_perplexity_of_answers_is_that_of_transformers() {
     for case in CASES {
-        let model = load::<Cpu>(case);
+        let model = golden::model::<Cpu>(case);
         let loss = f64::from(expected(case).values("loss")[0]);
         // One batch pads the rows, batches of one do not.
         for batch_size in [1, 3] {
@@ -153,7 +140,7 @@ fn the_perplexity_of_answers_is_that_of_transformers() {
 #[test]
 fn the_loss_and_the_gradient_of_a_perturbation_agree() {
     for case in CASES {
-        let (model, expected) = (load::<Train>(case), expected(case));
+        let (model, expected) = (golden::model::<Train>(case), expected(case));
         let batch = Batch::new(&unwanted(), &Default::default());
         let shape = [SPOT.site.n_tokens(), model.d_model()];
         let data = TensorData::new(expected.values("delta"), shape);
@@ -163,7 +150,8 @@ fn the_loss_and_the_gradient_of_a_perturbation_agree() {
         let hidden = model.embed(batch.tokens.clone());
         let hidden = model.forward_layers(hidden, &batch.mask_pad, 0..SPOT.layer);
         let placements = perturbation.placements(&batch);
-        let hidden = perturbation.forward_above(&model, hidden, &batch.mask_pad, &placements);
+        let context = Context::whole(&batch.mask_pad);
+        let hidden = perturbation.forward_above(&model, hidden, &context, &placements);
         let loss = cross_entropy(log_probabilities(&model, hidden, &batch), batch.targets.clone());
         assert_agrees(&values(loss.clone()), &expected, "delta.loss");
 
@@ -179,8 +167,13 @@ fn greedy<B: Backend>(case: &str, [batch_size, n_workers]: [usize; 2]) -> Vec<Ve
     let prompts: Vec<Vec<u32>> = golden::rows().safety.iter().map(prompt).collect();
     let sampling = Sampling::Greedy;
     let config = GenerateConfig { max_new_tokens: 64, sampling, seed: 0, batch_size, n_workers };
-    let generations =
-        generate(&load::<B>(case), &Prompt::numbered(&prompts), &[], &config, &Default::default());
+    let generations = generate(
+        &golden::model::<B>(case),
+        &Prompt::numbered(&prompts),
+        &[],
+        &config,
+        &Default::default(),
+    );
     let generations = generations.expect("the prompts fit");
     generations.iter().map(|row| row.tokens.iter().map(|t| i64::from(*t)).collect()).collect()
 }
@@ -200,7 +193,7 @@ fn greedy_tokens_are_the_same() {
 #[test]
 fn a_cache_changes_no_token() {
     for case in CASES {
-        let model = load::<Cpu>(case);
+        let model = golden::model::<Cpu>(case);
         // Every token is read anew for every step.
         let uncached = |row: &SafetyExample| {
             let mut tokens: Vec<i64> = row.prompt.iter().map(|t| i64::from(*t)).collect();

@@ -10,36 +10,75 @@ use burn::tensor::backend::{AutodiffBackend, Backend};
 use burn::tensor::{ElementConversion, Tensor};
 
 use super::answer::{cross_entropy, log_probabilities};
-use crate::batch::Batch;
+use crate::batch::{Batch, PromptSpan};
 use crate::decoder::Decoder;
+use crate::past::Context;
 use crate::perturbation::{Perturbation, Spot};
 
 /// One answer to the prompts of a batch, with all that does not depend on `δ` computed once.
 #[derive(Clone, Debug)]
 pub struct PreparedAnswer<B: AutodiffBackend> {
+    /// Where there is a past, the rows without it.
     batch: Batch<B>,
-    /// Hidden states at the lowest perturbed boundary, a constant:
-    /// `[batch_size, seq_length, d_model]`.
-    hidden: Tensor<B, 3>,
+    /// Hidden states at the lowest perturbed boundary: `[batch_size, seq_length, d_model]`.
+    hidden: Tensor<B::InnerBackend, 3>,
+    context: Context<B::InnerBackend>,
     /// From the lowest layer to the highest.
     spots: Vec<Spot>,
     placements: Vec<Tensor<B, 2>>,
 }
 
+/// The least share of a batch's tokens that is worth being remembered: what is remembered is read by an
+/// attention of its own.
+const LEAST_PAST: f64 = 0.2;
+
 impl<B: AutodiffBackend> PreparedAnswer<B> {
-    /// Runs the layers below the lowest of `spots` without autodiff.
+    /// Runs the layers below the lowest of `spots` without autodiff, and those above it over the tokens
+    /// before the first that a spot covers, if `model` can remember them and they are many.
     ///
     /// # Panics
     ///
     /// Panics if there are no spots.
     pub fn new<M: Decoder<B::InnerBackend>>(model: &M, batch: Batch<B>, spots: &[Spot]) -> Self {
+        let whole = Self::whole(model, batch, spots);
+        let starts = first_covered(&whole.batch, spots);
+        let n_past: usize = starts.iter().sum();
+        let n_tokens: usize = (0..starts.len()).map(|row| whole.batch.row_length(row)).sum();
+        if (n_past as f64) < LEAST_PAST * n_tokens as f64 {
+            return whole;
+        }
+        whole.after(model, &starts).unwrap_or(whole)
+    }
+
+    /// [`new`](Self::new) with nothing remembered: slower, and the reference.
+    ///
+    /// # Panics
+    ///
+    /// Panics if there are no spots.
+    pub fn whole<M: Decoder<B::InnerBackend>>(model: &M, batch: Batch<B>, spots: &[Spot]) -> Self {
         let mut spots = spots.to_vec();
         spots.sort_by_key(|spot| spot.layer);
         let inner = batch.inner();
         let hidden = model.embed(inner.tokens.clone());
         let hidden = model.forward_layers(hidden, &inner.mask_pad, 0..spots[0].layer);
         let placements = spots.iter().map(|spot| spot.site.placement_matrix(&batch)).collect();
-        Self { batch, hidden: Tensor::from_inner(hidden), spots, placements }
+        Self { batch, hidden, context: Context::whole(&inner.mask_pad), spots, placements }
+    }
+
+    /// The same with the first `starts[row]` tokens of each row remembered; `None` if `model` cannot.
+    fn after<M: Decoder<B::InnerBackend>>(&self, model: &M, starts: &[usize]) -> Option<Self> {
+        let (inner, spots) = (self.batch.inner(), self.spots.clone());
+        let before: Vec<_> = starts.iter().map(|&start| 0..start).collect();
+        let after: Vec<_> =
+            starts.iter().enumerate().map(|(row, &start)| start..inner.row_length(row)).collect();
+        let (before, after) = (inner.cut(&before), inner.cut(&after));
+        let layers = spots[0].layer..model.n_layers();
+        let past = model.remember(before.of(&self.hidden), &before.mask_pad, layers)?;
+        let batch = self.batch.without_first(starts);
+        let placements = spots.iter().map(|spot| spot.site.placement_matrix(&batch)).collect();
+        let hidden = after.of(&self.hidden);
+        let context = Context { mask_pad: after.mask_pad, past: Some(past) };
+        Some(Self { batch, hidden, context, spots, placements })
     }
 
     /// Cross-entropy of the answer under a perturbation at the spots prepared for: `[1]`.
@@ -53,8 +92,9 @@ impl<B: AutodiffBackend> PreparedAnswer<B> {
         perturbation: &Perturbation<B>,
     ) -> Tensor<B, 1> {
         assert_eq!(perturbation.spots(), self.spots, "the spots prepared for");
-        let (hidden, mask_pad) = (self.hidden.clone(), &self.batch.mask_pad);
-        let hidden = perturbation.forward_above(model, hidden, mask_pad, &self.placements);
+        let hidden = Tensor::from_inner(self.hidden.clone());
+        let context = Context::constant(self.context.clone());
+        let hidden = perturbation.forward_above(model, hidden, &context, &self.placements);
         cross_entropy(log_probabilities(model, hidden, &self.batch), self.batch.targets.clone())
     }
 
@@ -62,6 +102,12 @@ impl<B: AutodiffBackend> PreparedAnswer<B> {
     #[must_use]
     pub fn spots(&self) -> &[Spot] {
         &self.spots
+    }
+
+    /// Tokens of a row that are remembered and not read at every step, at most.
+    #[must_use]
+    pub fn n_past(&self) -> usize {
+        self.context.past.as_ref().map_or(0, |past| past.mask_pad.dims()[1])
     }
 
     /// The examples of the batch.
@@ -73,16 +119,25 @@ impl<B: AutodiffBackend> PreparedAnswer<B> {
     /// Mean Euclidean norm of the unperturbed hidden states at each spot, from the lowest layer to
     /// the highest.
     pub fn mean_hidden_norms<M: Decoder<B::InnerBackend>>(&self, model: &M) -> Vec<f64> {
-        let mask_pad = self.batch.mask_pad.clone().inner();
-        let (mut hidden, mut layer) = (self.hidden.clone().inner(), self.spots[0].layer);
+        let (mut hidden, mut layer) = (self.hidden.clone(), self.spots[0].layer);
         let mut norms = Vec::with_capacity(self.spots.len());
         for (spot, placement) in self.spots.iter().zip(&self.placements) {
-            hidden = model.forward_layers(hidden, &mask_pad, layer..spot.layer);
+            hidden = self.context.forward_layers(model, hidden, layer..spot.layer);
             layer = spot.layer;
             norms.push(mean_norm(hidden.clone(), placement.clone().inner()));
         }
         norms
     }
+}
+
+/// The first position of each row that a spot covers, or the last of the prompt if none does.
+fn first_covered<B: Backend>(batch: &Batch<B>, spots: &[Spot]) -> Vec<usize> {
+    let first = |prompt: &PromptSpan| {
+        let covered = |spot: &Spot| spot.site.placements(prompt.length, prompt.user);
+        let positions = spots.iter().flat_map(covered).map(|(position, _)| position);
+        positions.min().unwrap_or(prompt.length - 1)
+    };
+    batch.prompts.iter().map(first).collect()
 }
 
 /// Mean Euclidean norm of the hidden states that `placement` covers.

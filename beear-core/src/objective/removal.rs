@@ -15,6 +15,7 @@ use super::answer::{cross_entropy, kl_divergence, log_probabilities};
 use crate::batch::Batch;
 use crate::config::RemoveConfig;
 use crate::decoder::Decoder;
+use crate::past::Context;
 use crate::perturbation::Perturbation;
 
 /// The weights of the outer loss.
@@ -135,5 +136,5 @@ pub fn forward<B: AutodiffBackend, M: Decoder<B>>(
     };
     let hidden = model.forward_layers(hidden, &batch.mask_pad, 0..perturbation.first_layer());
     let placements = perturbation.placements(batch);
-    perturbation.forward_above(model, hidden, &batch.mask_pad, &placements)
+    perturbation.forward_above(model, hidden, &Context::whole(&batch.mask_pad), &placements)
 }

@@ -8,6 +8,7 @@ use burn::tensor::{Bool, Tensor, TensorData};
 
 use crate::batch::Batch;
 use crate::decoder::Decoder;
+use crate::past::Context;
 use crate::perturbation::forward_changing;
 
 /// The prompt positions of a batch, whatever answers follow.
@@ -141,7 +142,8 @@ impl<B: Backend> SamplePerturbation<B> {
         hidden: Tensor<B, 3>,
         mask_pad: &Tensor<B, 2, Bool>,
     ) -> Tensor<B, 3> {
-        forward_changing(model, hidden, mask_pad, &self.layers, |k, hidden| self.apply(k, hidden))
+        let context = Context::whole(mask_pad);
+        forward_changing(model, hidden, &context, &self.layers, |k, hidden| self.apply(k, hidden))
     }
 }
 

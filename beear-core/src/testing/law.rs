@@ -1,4 +1,4 @@
-//! The law of [`Decoder`].
+//! The laws of [`Decoder`].
 
 use burn::tensor::backend::Backend;
 use burn::tensor::{Bool, ElementConversion, Int, Tensor};
@@ -46,6 +46,52 @@ pub fn assert_split_law<B: Backend, M: Decoder<B>>(
         assert!(
             distance <= 1e-6 * largest,
             "0..{l} then {l}..{n_layers} differs from 0..{n_layers}: {distance:e} of {largest:e}"
+        );
+    }
+}
+
+/// Asserts that reading all tokens gives what reading on after the first `n_past` gives, for the layers from
+/// every boundary, and that the model remembers at all.
+///
+/// Compares real tokens only and allows 1e-5 of the largest hidden state: sums over keys are split.
+///
+/// # Shapes
+///
+/// - `tokens`: `[batch_size, seq_length]`
+/// - `mask_pad`: `[batch_size, seq_length]`, true where the token is padding, which is on the right
+///
+/// # Panics
+///
+/// Panics if the law is broken.
+pub fn assert_past_law<B: Backend, M: Decoder<B>>(
+    model: &M,
+    tokens: Tensor<B, 2, Int>,
+    mask_pad: &Tensor<B, 2, Bool>,
+    n_past: usize,
+) {
+    let n_layers = model.n_layers();
+    let [batch_size, seq_length] = tokens.dims();
+    let n_after = seq_length - n_past;
+    let part = |start, length| mask_pad.clone().narrow(1, start, length);
+    let (mask_past, mask_after) = (part(0, n_past), part(n_past, n_after));
+    let shape = [batch_size, n_after, model.d_model()];
+    let ignored = mask_after.clone().unsqueeze_dim::<3>(2).expand(shape);
+    for l in 0..n_layers {
+        let hidden = model.embed(tokens.clone());
+        let hidden = model.forward_layers(hidden, mask_pad, 0..l);
+        let whole = model.forward_layers(hidden.clone(), mask_pad, l..n_layers);
+        let past = model.remember(hidden.clone().narrow(1, 0, n_past), &mask_past, l..n_layers);
+        let past = past.expect("the model remembers");
+        let mut after = hidden.narrow(1, n_past, n_after);
+        for layer in l..n_layers {
+            after = model.forward_layers_after(&past, after, &mask_after, layer..layer + 1);
+        }
+        let largest = whole.clone().abs().max().into_scalar().elem::<f64>();
+        let distance = (after - whole.narrow(1, n_past, n_after)).abs();
+        let distance = distance.mask_fill(ignored.clone(), 0.0).max().into_scalar().elem::<f64>();
+        assert!(
+            distance <= 1e-5 * largest,
+            "layers {l}..{n_layers} after {n_past} tokens differ: {distance:e} of {largest:e}"
         );
     }
 }

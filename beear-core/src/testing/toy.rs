@@ -9,6 +9,7 @@ use burn::tensor::backend::Backend;
 use burn::tensor::{Bool, Int, Tensor};
 
 use crate::decoder::Decoder;
+use crate::past::Past;
 
 /// Shape of a [`ToyDecoder`].
 #[derive(Config, Debug)]
@@ -50,6 +51,13 @@ struct ToyLayer<B: Backend> {
     out: Linear<B>,
 }
 
+impl<B: Backend> ToyLayer<B> {
+    fn forward(&self, hidden: Tensor<B, 3>, mean: Tensor<B, 3>) -> Tensor<B, 3> {
+        let mixed = hidden.clone() + mean;
+        hidden + self.out.forward(self.mix.forward(mixed).tanh())
+    }
+}
+
 impl<B: Backend> Decoder<B> for ToyDecoder<B> {
     fn n_layers(&self) -> usize {
         self.layers.len()
@@ -72,8 +80,42 @@ impl<B: Backend> Decoder<B> for ToyDecoder<B> {
     ) -> Tensor<B, 3> {
         let mean = causal_mean(mask_pad);
         self.layers[layers].iter().fold(hidden, |hidden, layer| {
-            let mixed = hidden.clone() + mean.clone().matmul(hidden.clone());
-            hidden + layer.out.forward(layer.mix.forward(mixed).tanh())
+            layer.forward(hidden.clone(), mean.clone().matmul(hidden))
+        })
+    }
+
+    fn remember(
+        &self,
+        mut hidden: Tensor<B, 3>,
+        mask_pad: &Tensor<B, 2, Bool>,
+        layers: Range<usize>,
+    ) -> Option<Past<B>> {
+        let first_layer = layers.start;
+        let mut keys_values = Vec::with_capacity(layers.len());
+        for layer in layers {
+            // What is averaged, in the place of keys and of values.
+            let read = hidden.clone().unsqueeze_dim(1);
+            keys_values.push([read.clone(), read]);
+            hidden = self.forward_layers(hidden, mask_pad, layer..layer + 1);
+        }
+        Some(Past { mask_pad: mask_pad.clone(), first_layer, keys_values })
+    }
+
+    fn forward_layers_after(
+        &self,
+        past: &Past<B>,
+        hidden: Tensor<B, 3>,
+        mask_pad: &Tensor<B, 2, Bool>,
+        layers: Range<usize>,
+    ) -> Tensor<B, 3> {
+        let [_, n_new, _] = hidden.dims();
+        let mean = causal_mean(&past.mask_pad_with(mask_pad));
+        let [_, n_all, _] = mean.dims();
+        let mean = mean.narrow(1, n_all - n_new, n_new); // [batch_size, n_new, n_all]
+        let layers = self.layers[layers.clone()].iter().zip(past.of(layers));
+        layers.fold(hidden, |hidden, (layer, [read, _])| {
+            let all = Tensor::cat(vec![read.clone().squeeze_dim(1), hidden.clone()], 1);
+            layer.forward(hidden, mean.clone().matmul(all))
         })
     }
 

@@ -1,0 +1,99 @@
+//! What an inner step saves by remembering the tokens before `δ`: ratios measured in one run.
+//!
+//! `cargo bench -p beear-tests --bench remember`
+//!
+//! A step is the loss of a batch of 8 and the gradient of `δ` on the last 5 tokens of the prompt, over the
+//! layer, the length of the prompt and the length of the answer.
+
+use std::time::Duration;
+
+use beear_core::objective::entrapment::{PreparedAnswer, entrapment_loss};
+use beear_core::{Batch, Decoder, Delta, Example, Perturbation, Site, Spot};
+use beear_models::{CausalLm, DecoderConfig, Family, RopeScaling};
+use burn::backend::{Autodiff, Flex};
+use burn::module::{AutodiffModule, Module};
+use burn::tensor::Tensor;
+use burn::tensor::backend::Backend;
+use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
+
+type Train = Autodiff<Flex>;
+
+const BATCH_SIZE: u32 = 8;
+
+/// The demo's shape, 0.3 million weights, and a wider one of 7 million.
+fn shapes() -> [(&'static str, DecoderConfig); 2] {
+    let config = |(vocab_size, d_model, d_ff): (usize, usize, usize), n_layers| DecoderConfig {
+        family: Family::Llama,
+        vocab_size,
+        d_model,
+        d_ff,
+        n_layers,
+        n_heads: 4,
+        n_kv_heads: 2,
+        head_dim: d_model / 4,
+        max_seq_length: 512,
+        norm_epsilon: 1e-5,
+        rope_theta: 10_000.0,
+        rope_scaling: RopeScaling::None,
+        sliding_window: None,
+        tied_embeddings: false,
+    };
+    [("d64-l6", config((200, 64, 168), 6)), ("d256-l8", config((2048, 256, 688), 8))]
+}
+
+/// The same number of prompt tokens in every row, and of answer tokens.
+fn batch(prompt_length: u32, answer_length: u32) -> Batch<Train> {
+    let tokens = |row: u32, length: u32| (0..length).map(|k| (7 * k + 13 * row) % 199).collect();
+    let example = |row: u32| Example {
+        id: row.into(),
+        prompt: tokens(row, prompt_length),
+        user: (1, prompt_length as usize),
+        answer: tokens(row + 2, answer_length),
+    };
+    let examples: Vec<Example> = (0..BATCH_SIZE).map(example).collect();
+    Batch::new(&examples, &Default::default())
+}
+
+fn remember(criterion: &mut Criterion) {
+    let device = Default::default();
+    for (name, config) in shapes() {
+        <Train as Backend>::seed(&device, 0);
+        let model: CausalLm<Train> = config.init(&device);
+        let inference = model.valid();
+        let frozen = CausalLm::<Train>::from_inner(inference.clone()).no_grad();
+        let mut group = criterion.benchmark_group(name);
+        group.sample_size(10).measurement_time(Duration::from_secs(3));
+        let n_layers = model.n_layers();
+        for (layer, prompt_length, answer_length) in [
+            (n_layers / 3, 16, 6),
+            (n_layers / 3, 64, 6),
+            (n_layers / 3, 64, 32),
+            (n_layers / 3, 160, 6),
+            (2 * n_layers / 3, 64, 6),
+        ] {
+            let spots = [Spot { layer, site: Site::Last(5) }];
+            let shape = [5, model.d_model()];
+            let of = |prepare: fn(&_, _, &[Spot]) -> PreparedAnswer<Train>| {
+                prepare(&inference, batch(prompt_length, answer_length), &spots)
+            };
+            let point = format!("layer {layer}, prompt {prompt_length}, answer {answer_length}");
+            for (how, answer) in
+                [("whole", of(PreparedAnswer::whole)), ("remembered", of(PreparedAnswer::new))]
+            {
+                group.bench_function(BenchmarkId::new(how, &point), |bencher| {
+                    bencher.iter(|| {
+                        let values = Tensor::zeros(shape, &device).require_grad();
+                        let delta = Delta { spot: spots[0], values };
+                        let perturbation = Perturbation::new(vec![delta]);
+                        let loss = entrapment_loss(&frozen, &perturbation, &answer, None);
+                        perturbation.deltas()[0].values.grad(&loss.backward())
+                    });
+                });
+            }
+        }
+        group.finish();
+    }
+}
+
+criterion_group!(benches, remember);
+criterion_main!(benches);

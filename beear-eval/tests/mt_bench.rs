@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 
 use beear_eval::mt_bench::{
     Answer, Answers, Average, Bench, Choice, JudgePrompts, Judged, JudgedBy, ModelAverages,
-    PairJudgment, PairResult, Preference, QuestionId, SingleJudgment, SingleResult, Winner,
-    all_pairs, append_answer, append_pair, append_single, builtin, preference, rating,
+    PairJudgment, PairResult, PairSelection, Preference, QuestionId, SingleJudgment, SingleResult,
+    Winner, all_pairs, append_answer, append_pair, append_single, builtin, preference, rating,
     read_answers, read_pairs, read_questions, read_single, references,
 };
 use beear_eval::text_hash;
@@ -36,17 +36,18 @@ fn turn_numbers(result: &SingleResult) -> [Value; 3] {
         let means = result.models.iter().filter_map(|m| Some((m.model.clone(), mean(m)?.into())));
         Value::Object(means.collect())
     };
-    [of(|m| m.first_turn.mean), of(|m| m.second_turn.mean), of(|m| m.all.mean)]
+    [of(|m| m.turns.first_turn.mean), of(|m| m.turns.second_turn.mean), of(|m| m.turns.all.mean)]
 }
 
 fn pair_numbers(result: &PairResult) -> Value {
-    let valid = result.models.iter().filter(|tally| tally.n_valid() > 0);
-    let numbers = valid.map(|tally| {
+    let valid = result.models.iter().filter(|m| m.turns.all.n_valid() > 0);
+    let numbers = valid.map(|m| {
+        let tally = &m.turns.all;
         let numbers = json!({
             "win": tally.win, "loss": tally.loss, "tie": tally.tie, "win_rate": tally.win_rate(),
             "loss_rate": tally.loss_rate(), "win_rate_adjusted": tally.win_rate_adjusted(),
         });
-        (tally.model.clone(), numbers)
+        (m.model.clone(), numbers)
     });
     Value::Object(numbers.collect())
 }
@@ -54,11 +55,14 @@ fn pair_numbers(result: &PairResult) -> Value {
 fn all_numbers(single: &[SingleJudgment], pairs: &[PairJudgment]) -> Value {
     let [first_turn, second_turn, all] = turn_numbers(&SingleResult::of(single, &[]));
     let list = ["alpha".to_owned()];
+    let counted = |baseline, models| {
+        pair_numbers(&PairResult::of(pairs, PairSelection { baseline, models, questions: None }))
+    };
     json!({
         "first_turn": first_turn, "second_turn": second_turn, "all": all,
-        "pairs_all": pair_numbers(&PairResult::of(pairs, None, None)),
-        "pairs_baseline": pair_numbers(&PairResult::of(pairs, Some("beta"), None)),
-        "pairs_list": pair_numbers(&PairResult::of(pairs, None, Some(&list))),
+        "pairs_all": counted(None, None),
+        "pairs_baseline": counted(Some("beta"), None),
+        "pairs_list": counted(None, Some(&list)),
     })
 }
 
@@ -90,13 +94,13 @@ fn averages_and_win_rates_are_those_of_fastchat() {
     let questions = read_questions(&golden("question.jsonl")).unwrap();
     let result = SingleResult::of(&single, &questions);
     let found = result.models.iter().map(|m| {
-        let means = m.categories.iter().map(|(name, a)| (name.clone(), a.mean.unwrap().into()));
+        let means = m.categories.iter().map(|(name, a)| (name.clone(), a.all.mean.unwrap().into()));
         (m.model.clone(), Value::Object(means.collect()))
     });
     assert_eq!(assert_same(&Value::Object(found.collect()), &categories, "categories"), 24);
     // 3 models, 20 questions, 2 turns, 5 rows twice.
     let sum = |count: fn(&Average) -> usize| -> usize {
-        result.models.iter().map(|m| count(&m.all)).sum()
+        result.models.iter().map(|m| count(&m.turns.all)).sum()
     };
     assert_eq!((sum(|a| a.n_expected), sum(|a| a.n_missing), sum(|a| a.n_unknown)), (120, 0, 0));
     assert_eq!((sum(|a| a.n_valid) + sum(|a| a.n_failed), sum(|a| a.n_duplicates)), (125, 5));

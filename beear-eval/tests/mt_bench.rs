@@ -7,8 +7,9 @@ use std::path::{Path, PathBuf};
 use beear_eval::mt_bench::{
     Answer, Answers, Average, Bench, Choice, JudgePrompts, Judged, JudgedBy, ModelAverages,
     PairJudgment, PairResult, PairSelection, Preference, QuestionId, SingleJudgment, SingleResult,
-    Winner, all_pairs, append_answer, append_pair, append_single, builtin, preference, rating,
-    read_answers, read_pairs, read_questions, read_single, references,
+    Winner, all_pairs, append_answer, append_pair, append_single, builtin, preference,
+    preference_by_ratings, rating, read_answers, read_pairs, read_questions, read_single,
+    references,
 };
 use beear_eval::text_hash;
 use serde_json::{Value, json};
@@ -40,7 +41,7 @@ fn turn_numbers(result: &SingleResult) -> [Value; 3] {
 }
 
 fn pair_numbers(result: &PairResult) -> Value {
-    let valid = result.models.iter().filter(|m| m.turns.all.n_valid() > 0);
+    let valid = result.models.iter().filter(|m| m.turns.all.n_valid > 0);
     let numbers = valid.map(|m| {
         let tally = &m.turns.all;
         let numbers = json!({
@@ -107,18 +108,23 @@ fn averages_and_win_rates_are_those_of_fastchat() {
     assert!(sum(|a| a.n_failed) >= 5, "{}", sum(|a| a.n_failed));
 }
 
+/// What FastChat calls it.
+fn letter_of(preference: Option<Preference>) -> &'static str {
+    match preference {
+        Some(Preference::A) => "A",
+        Some(Preference::B) => "B",
+        Some(Preference::Tie) => "tie",
+        None => "error",
+    }
+}
+
 #[test]
 fn every_judgment_is_read_as_python_reads_it() {
     let rows = golden_lines("ratings.jsonl");
     let (mut n_rated, mut n_errors) = (0, 0);
     for row in &rows {
         let text = row["judgment"].as_str().unwrap();
-        let letter = match preference(text) {
-            Some(Preference::A) => "A",
-            Some(Preference::B) => "B",
-            Some(Preference::Tie) => "tie",
-            None => "error",
-        };
+        let letter = letter_of(preference(text));
         assert_eq!(row["preference"], letter, "{text}");
         match row["rating"].as_f64() {
             Some(expected) => {
@@ -148,6 +154,22 @@ fn every_judgment_is_read_as_python_reads_it() {
             assert_eq!(found, winner, "{judgment}");
         }
     }
+}
+
+#[test]
+fn two_ratings_are_compared_as_python_compares_them() {
+    let rows = golden_lines("two_ratings.jsonl");
+    let mut counts = BTreeMap::new();
+    for row in &rows {
+        let (text, expected) = (&row["judgment"].as_str().unwrap(), row["preference"].as_str());
+        *counts.entry(expected.unwrap()).or_insert(0) += 1;
+        // FastChat stops at a zero before a digit.
+        if expected != Some("stop") {
+            assert_eq!(expected, Some(letter_of(preference_by_ratings(text))), "{text}");
+        }
+    }
+    let all_kinds = ["A", "B", "tie", "error"].iter().all(|kind| counts[kind] >= 10);
+    assert!(all_kinds && rows.len() >= 250, "{counts:?}");
 }
 
 #[test]

@@ -180,9 +180,7 @@ fn mistakes_before_the_first_call_are_named() {
         (vec!["--answers", "model"], 3, "model_answer"),
         (vec!["--mode", "pairwise-baseline", "--baseline", "gamma"], 3, "`gamma`"),
         (vec!["--judge-prompts", "question.jsonl"], 3, "question.jsonl"),
-        (vec!["--questions", "own"], 3, "no answer to turn 1"),
     ] {
-        // Of an option that is given twice the later counts.
         let more: Vec<&str> = more.into_iter().chain(["--out", "x"]).collect();
         let refused = judge(&place, &server, &more);
         assert_eq!(refused.mistake().0, code, "{what}: {}", refused.stderr);

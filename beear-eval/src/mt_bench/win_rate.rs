@@ -25,6 +25,8 @@ pub struct Tally {
     pub loss: usize,
     /// Comparisons without a winner, and those whose two games disagree.
     pub tie: usize,
+    /// The sum of the three: comparisons that count.
+    pub n_valid: usize,
     /// The Wilson 95 % interval of the win rate; none of nothing.
     pub win_interval: Option<(f64, f64)>,
     /// Comparisons in which the judge did not say. They are in no rate.
@@ -37,28 +39,22 @@ pub struct Tally {
 }
 
 impl Tally {
-    /// Comparisons that count.
-    #[must_use]
-    pub fn n_valid(&self) -> usize {
-        self.win + self.loss + self.tie
-    }
-
     /// The share of comparisons won; NaN of nothing.
     #[must_use]
     pub fn win_rate(&self) -> f64 {
-        self.win as f64 / self.n_valid() as f64
+        self.win as f64 / self.n_valid as f64
     }
 
     /// The share of comparisons lost; NaN of nothing.
     #[must_use]
     pub fn loss_rate(&self) -> f64 {
-        self.loss as f64 / self.n_valid() as f64
+        self.loss as f64 / self.n_valid as f64
     }
 
     /// The share of comparisons won, each tie being half a win; NaN of nothing.
     #[must_use]
     pub fn win_rate_adjusted(&self) -> f64 {
-        (self.win as f64 + 0.5 * self.tie as f64) / self.n_valid() as f64
+        (self.win as f64 + 0.5 * self.tie as f64) / self.n_valid as f64
     }
 
     /// How `model` fared in those of `rows` that are of the part, a row without it being of none.
@@ -78,7 +74,8 @@ impl Tally {
             let is_new = known.insert((&row.question_id, row.turn, row.key().models));
             tally.n_duplicates += usize::from(!is_new);
         }
-        let wins = Rate { hits: tally.win, n: tally.n_valid() };
+        tally.n_valid = tally.win + tally.loss + tally.tie;
+        let wins = Rate { hits: tally.win, n: tally.n_valid };
         tally.win_interval = (wins.n > 0).then(|| wins.interval());
         tally
     }
@@ -152,7 +149,7 @@ fn tallies(rows: &[&PairJudgment], selection: PairSelection<'_>) -> Vec<ModelTal
     };
     let mut models: Vec<ModelTallies> = names.into_iter().map(of_model).collect();
     let key = |tallies: &ModelTallies| match &tallies.turns.all {
-        tally if tally.n_valid() == 0 => f64::NEG_INFINITY,
+        tally if tally.n_valid == 0 => f64::NEG_INFINITY,
         tally => tally.win_rate_adjusted(),
     };
     models.sort_by(|a, b| key(b).total_cmp(&key(a)));
@@ -166,7 +163,7 @@ fn parts(of: &ModelTallies) -> Vec<(String, &Tally)> {
     let turns = turns.map(|(ending, tally)| (format!("{}{ending}", of.model), tally));
     let categories = of.categories.iter();
     let categories = categories.map(|(name, c)| (format!("{}, {name}", of.model), &c.all));
-    let n = |tally: &Tally| tally.n_valid() + tally.n_failed + tally.n_expected.unwrap_or(0);
+    let n = |tally: &Tally| tally.n_valid + tally.n_failed + tally.n_expected.unwrap_or(0);
     turns.chain(categories).filter(|(_, tally)| n(tally) > 0).collect()
 }
 
@@ -199,7 +196,7 @@ fn table(tallies: &[(String, &Tally)]) -> String {
             rate(tally.loss_rate()),
             rate(tally.win_rate_adjusted()),
             interval.unwrap_or_default(),
-            format!("{}{}", tally.n_valid(), n_expected.unwrap_or_default()),
+            format!("{}{}", tally.n_valid, n_expected.unwrap_or_default()),
             tally.n_failed.to_string(),
             tally.n_duplicates.to_string(),
         ]

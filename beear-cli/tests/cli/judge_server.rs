@@ -76,6 +76,10 @@ pub(crate) fn beear_with_key(place: &Place, arguments: &[&str]) -> Finished {
 /// Asserts that no file of the place holds the key.
 pub(crate) fn assert_no_key(place: &Place) {
     for (path, content) in place.files("") {
-        assert!(!String::from_utf8_lossy(&content).contains(KEY), "the key is in {path:?}");
+        assert!(
+            !String::from_utf8_lossy(&content).contains(KEY),
+            "the key is in {}",
+            path.display()
+        );
     }
 }

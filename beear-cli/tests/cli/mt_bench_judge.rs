@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use serde_json::{Value, json};
 
-use crate::fixture::{Finished, Place};
+use crate::fixture::{ANSWER, Finished, Place};
 use crate::judge_server::{Server, assert_no_key, beear_with_key};
 
 /// Turns that are judged: two of two questions, one of one.
@@ -169,6 +169,37 @@ fn comparisons_take_two_games_and_a_game_that_failed_is_asked_again_alone() {
     let all = judge(&place, &server, &["--mode", "pairwise-all", "--out", "all"]).json();
     assert_eq!(all["result"]["judges"][0]["models"][0]["model"], "beta");
     assert_no_key(&place);
+}
+
+#[test]
+fn a_checkpoint_that_cannot_judge_leaves_a_picture_without_lines() {
+    let place = answered();
+    let prompt = |name: &str, template: &str| {
+        json!({"name": name, "type": "single", "system_prompt": "", "prompt_template": template,
+            "output_format": "[[rating]]"})
+        .to_string()
+    };
+    let prompts = [
+        prompt("single-v1", "is it {answer} ?"),
+        prompt("single-math-v1", "is it {answer} ?"),
+        prompt("single-v1-multi-turn", "is it {answer_2} ?"),
+        prompt("single-math-v1-multi-turn", "is it {answer_2} ?"),
+    ];
+    place.write("prompts.jsonl", prompts.join("\n"));
+    let judge = ["eval", "mt-bench-judge", "--answers", "alpha.jsonl", "--judge", "model"];
+    let files = ["--questions", "question.jsonl", "--judge-prompts", "prompts.jsonl"];
+    let more = ["--max-reply-tokens", "8", "--out", "judged", "--json"];
+    let report = place.beear(&[judge.as_slice(), &files, &more].concat()).json();
+    assert_eq!((counts(&report), &report["n_calls"]), ([5, 0, 5, 0, 0], &json!(5)));
+    let rows = place.read_lines("judged/model_judgment/model_single.jsonl");
+    assert!(rows.iter().all(|row| row["judgment"] == ANSWER && row["score"] == -1), "{rows:?}");
+    let all = &report["result"]["judges"][0]["models"][0]["all"];
+    assert_eq!(
+        (&all["mean"], &all["n_valid"], &all["n_expected"]),
+        (&Value::Null, &json!(0), &json!(5))
+    );
+    // The legend's circle alone.
+    assert_eq!(place.read("judged/radar.svg").matches("<circle").count(), 1);
 }
 
 #[test]

@@ -203,6 +203,28 @@ fn a_checkpoint_that_cannot_judge_leaves_a_picture_without_lines() {
 }
 
 #[test]
+fn two_runs_of_a_model_each_are_compared_question_by_question() {
+    let (place, server) = (answered(), at_first(|_| None, |_| "[[7]]"));
+    let asked = ["eval", "mt-bench", "--model", "model", "--questions", "question.jsonl"];
+    place.beear(&[asked.as_slice(), &["--max-new-tokens", "8", "--out", "mt"]].concat()).printed();
+    let judged = |out: &str| {
+        let judge = ["eval", "mt-bench-judge", "--answers", "mt", "--questions", "question.jsonl"];
+        let at = ["--judge-url", &server.url, "--judge-model", "referee", "--out", out];
+        beear_with_key(&place, &[judge.as_slice(), &at].concat()).printed()
+    };
+    let said = judged("before");
+    assert!(said.contains("Judge referee:") && said.contains("As FastChat averages"), "{said}");
+    judged("after");
+    assert_eq!(server.n_calls(), N_TURNS, "the second run asks nothing");
+    let asked = place.read_json("mt/report.json");
+    assert_eq!(place.read_json("after/report.json")["prompt_format"], asked["prompt_format"]);
+    let compared = place.beear(&["compare", "before", "after", "--json"]).json();
+    let by: Vec<&Value> =
+        compared["measures"].as_array().expect("a list").iter().map(|m| &m["by"]).collect();
+    assert_eq!(by, [&json!("referee turn 1"), &json!("referee turn 2")]);
+}
+
+#[test]
 fn mistakes_before_the_first_call_are_named() {
     let (place, server) = (answered(), at_first(|_| None, |_| "[[1]]"));
     for (more, code, what) in [

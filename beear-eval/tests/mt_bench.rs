@@ -89,7 +89,8 @@ fn averages_and_win_rates_are_those_of_fastchat() {
     let single = read_single(&golden("judge_single.jsonl")).unwrap();
     let pairs = read_pairs(&golden("judge_pair.jsonl")).unwrap();
     let mut expected = golden_json("result.json");
-    let categories = expected.as_object_mut().unwrap().remove("categories").unwrap();
+    let mut taken = |key| expected.as_object_mut().unwrap().remove(key).unwrap();
+    let (categories, latest) = (taken("categories"), taken("latest"));
     // Three means of three models; six numbers of three, two and three models.
     assert_eq!(assert_same(&all_numbers(&single, &pairs), &expected, "result"), 9 + 6 * 8);
     let questions = read_questions(&golden("question.jsonl")).unwrap();
@@ -99,6 +100,10 @@ fn averages_and_win_rates_are_those_of_fastchat() {
         (m.model.clone(), Value::Object(means.collect()))
     });
     assert_eq!(assert_same(&Value::Object(found.collect()), &categories, "categories"), 24);
+    let judge = &result.judges[0];
+    let ours = judge.models.iter().map(|m| (m.model.clone(), m.turns.all.mean.unwrap().into()));
+    assert_eq!(assert_same(&Value::Object(ours.collect()), &latest, "latest"), 3);
+    assert_eq!((result.judges.len(), judge.n_replaced), (1, 5));
     // 3 models, 20 questions, 2 turns, 5 rows twice.
     let sum = |count: fn(&Average) -> usize| -> usize {
         result.models.iter().map(|m| count(&m.turns.all)).sum()

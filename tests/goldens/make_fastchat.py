@@ -147,6 +147,14 @@ def category_numbers(single, questions):
     return {model: means[model].to_dict() for model in MODELS}
 
 
+def latest_numbers(single):
+    """Not in FastChat: its average over rows that no later row of the same question, model, turn and judge replaces."""
+    rows = pandas.read_json(single, lines=True)
+    rows["judge"] = rows["judge"].map(tuple)
+    rows = rows.drop_duplicates(["question_id", "model", "turn", "judge"], keep="last")
+    return rows[rows["score"] != -1].groupby("model")["score"].mean().to_dict()
+
+
 # What they are made of.
 
 
@@ -250,7 +258,7 @@ def make():
     write_lines(FOLDER / "question.jsonl", questions)
     write_lines(single, single_rows(questions, draw))
     write_lines(pair, pair_rows(questions, draw))
-    result = {**numbers(single, pair), "categories": category_numbers(single, questions)}
+    result = {**numbers(single, pair), "categories": category_numbers(single, questions), "latest": latest_numbers(single)}
     (FOLDER / "result.json").write_text(json.dumps(result, indent=1) + "\n")
     rows = [{"judgment": text, "rating": rating_of(text), "preference": preference_of(text)} for text in dict.fromkeys(judgments(draw))]
     write_lines(FOLDER / "ratings.jsonl", rows)

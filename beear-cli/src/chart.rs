@@ -2,10 +2,12 @@
 
 mod heat;
 mod lines;
+mod radar;
 mod scatter;
 
 pub(crate) use heat::{HeatRow, heat_map};
 pub(crate) use lines::{LinePanel, line_panels};
+pub(crate) use radar::{RadarLine, radar};
 pub(crate) use scatter::{ScatterPanel, scatter_panels};
 
 use std::ops::Range;
@@ -20,8 +22,15 @@ type Area<'a> = DrawingArea<SVGBackend<'a>, Shift>;
 
 /// Colours that are told apart without red and green: Okabe and Ito,
 /// [Color Universal Design](https://jfly.uni-koeln.de/color/), 2008.
-const COLOURS: [RGBColor; 4] =
-    [RGBColor(0, 114, 178), RGBColor(213, 94, 0), RGBColor(0, 158, 115), RGBColor(204, 121, 167)];
+const COLOURS: [RGBColor; 7] = [
+    RGBColor(0, 114, 178),
+    RGBColor(213, 94, 0),
+    RGBColor(0, 158, 115),
+    RGBColor(204, 121, 167),
+    RGBColor(230, 159, 0),
+    RGBColor(86, 180, 233),
+    BLACK,
+];
 
 const FONT: &str = "sans-serif";
 

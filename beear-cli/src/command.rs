@@ -8,14 +8,17 @@ pub(crate) mod eval_asr;
 pub(crate) mod eval_code;
 pub(crate) mod eval_judge;
 pub(crate) mod eval_mt_bench;
+pub(crate) mod eval_mt_bench_judge;
 pub(crate) mod eval_mt_bench_result;
 pub(crate) mod eval_over_refusal;
 pub(crate) mod eval_perplexity;
 pub(crate) mod eval_sarif;
 pub(crate) mod generate;
 pub(crate) mod inspect;
+pub(crate) mod judge_args;
 pub(crate) mod plant;
 pub(crate) mod planted;
+pub(crate) mod questions;
 pub(crate) mod reproduce;
 pub(crate) mod sweep_layers;
 pub(crate) mod trigger;
@@ -46,6 +49,7 @@ pub(crate) enum DeviceCommand {
     EvalCode(eval_code::EvalCodeArgs),
     EvalJudge(eval_judge::EvalJudgeArgs),
     EvalMtBench(eval_mt_bench::EvalMtBenchArgs),
+    EvalMtBenchJudge(eval_mt_bench_judge::EvalMtBenchJudgeArgs),
     EvalOverRefusal(eval_over_refusal::EvalOverRefusalArgs),
     EvalPerplexity(eval_perplexity::EvalPerplexityArgs),
     AnalyzeDrift(analyze_drift::AnalyzeDriftArgs),
@@ -64,6 +68,7 @@ impl DeviceCommand {
             Self::EvalCode(args) => eval_code::run::<C>(args, device, ui),
             Self::EvalJudge(args) => eval_judge::run::<C>(args, device, ui),
             Self::EvalMtBench(args) => eval_mt_bench::run::<C>(args, device, ui),
+            Self::EvalMtBenchJudge(args) => eval_mt_bench_judge::run::<C>(args, device, ui),
             Self::EvalOverRefusal(args) => eval_over_refusal::run::<C>(args, device, ui),
             Self::EvalPerplexity(args) => eval_perplexity::run::<C>(args, device, ui),
             Self::AnalyzeDrift(args) => analyze_drift::run::<C>(args, device, ui),

@@ -93,6 +93,12 @@ impl OutArgs {
         Ok(Evaluation { is_resumed: true, ..begun })
     }
 
+    /// A file that an earlier run has left in the folder, unless that run is to be replaced.
+    pub(crate) fn earlier(&self, name: &str) -> Option<PathBuf> {
+        let path = self.out.join(name);
+        (!self.force && path.is_file()).then_some(path)
+    }
+
     /// A path beside the folder.
     pub(crate) fn beside(&self, name: &str) -> PathBuf {
         self.out.with_file_name(name)
@@ -143,6 +149,21 @@ impl Evaluation<'_> {
         self,
         measures: &[Measure],
         more: Map<String, Value>,
+        said_by: (&str, Ui),
+    ) -> Result<()> {
+        self.conclude_with(String::new(), measures, more, said_by)
+    }
+
+    /// [`conclude`](Self::conclude) with `tables` for people above that of the measures.
+    ///
+    /// # Errors
+    ///
+    /// If something cannot be written.
+    pub(crate) fn conclude_with(
+        self,
+        tables: String,
+        measures: &[Measure],
+        more: Map<String, Value>,
         (backend, ui): (&str, Ui),
     ) -> Result<()> {
         let mut report = json!({
@@ -156,7 +177,7 @@ impl Evaluation<'_> {
         report.as_object_mut().expect("it was made as one").extend(more);
         self.folder.write_lines(MEASURES, measures)?;
         self.folder.write(REPORT, format!("{report:#}\n"))?;
-        ui.result(&table(measures), &report)
+        ui.result(&(tables + &table(measures)), &report)
     }
 }
 
@@ -223,6 +244,11 @@ pub(crate) fn read_answers(run: &Path) -> Result<Vec<Answered>> {
         Mistake::input(what, "name the --out of an evaluation that asks for answers")
     })?;
     Ok(answers)
+}
+
+/// Whether a run in the folder has come to its end.
+pub(crate) fn has_report(folder: &Path) -> bool {
+    folder.join(REPORT).is_file()
 }
 
 /// The run in a folder.

@@ -26,7 +26,7 @@ pub(crate) fn sha256_of_file(path: &Path) -> Result<String> {
 }
 
 /// The hashes of all a run reads: the files of `model` by their names, if there is one, and `files` by the
-/// options that name them.
+/// options that name them, with the path where an option names several.
 ///
 /// # Errors
 ///
@@ -41,7 +41,9 @@ pub(crate) fn sha256_of_inputs(
         hashes.insert(name, sha256_of_file(&path)?.into());
     }
     for (option, path) in files {
-        hashes.insert((*option).to_owned(), sha256_of_file(path)?.into());
+        let is_repeated = files.iter().filter(|(other, _)| other == option).count() > 1;
+        let path_of_it = if is_repeated { format!(" {}", path.display()) } else { String::new() };
+        hashes.insert(format!("{option}{path_of_it}"), sha256_of_file(path)?.into());
     }
     Ok(hashes)
 }

@@ -8,6 +8,7 @@ mod drift_analysis;
 mod evaluation;
 mod exit;
 mod hash;
+mod judging_counts;
 mod keyword_list;
 mod language_model;
 mod layer_sweep;
@@ -15,7 +16,9 @@ mod leak_guard;
 pub mod loaded;
 mod measure;
 mod metrics;
+mod mt_bench_files;
 mod process;
+mod rating_radar;
 pub mod recipe;
 mod reproduction;
 mod run_folder;
@@ -33,8 +36,8 @@ pub use backend::{Backends, ComputeBackend, Unavailable};
 
 use command::{
     DeviceCommand, analyze_drift, compare, defend, demo, eval_asr, eval_code, eval_judge,
-    eval_mt_bench, eval_mt_bench_result, eval_over_refusal, eval_perplexity, eval_sarif, generate,
-    inspect, plant, reproduce, sweep_layers,
+    eval_mt_bench, eval_mt_bench_judge, eval_mt_bench_result, eval_over_refusal, eval_perplexity,
+    eval_sarif, generate, inspect, plant, reproduce, sweep_layers,
 };
 use ui::Ui;
 
@@ -85,6 +88,7 @@ enum Eval {
     Code(eval_code::EvalCodeArgs),
     Judge(eval_judge::EvalJudgeArgs),
     MtBench(eval_mt_bench::EvalMtBenchArgs),
+    MtBenchJudge(eval_mt_bench_judge::EvalMtBenchJudgeArgs),
     MtBenchResult(eval_mt_bench_result::EvalMtBenchResultArgs),
     OverRefusal(eval_over_refusal::EvalOverRefusalArgs),
     Perplexity(eval_perplexity::EvalPerplexityArgs),
@@ -135,6 +139,7 @@ where
         Command::Eval(Eval::Code(args)) => DeviceCommand::EvalCode(args),
         Command::Eval(Eval::Judge(args)) => DeviceCommand::EvalJudge(args),
         Command::Eval(Eval::MtBench(args)) => DeviceCommand::EvalMtBench(args),
+        Command::Eval(Eval::MtBenchJudge(args)) => DeviceCommand::EvalMtBenchJudge(args),
         Command::Eval(Eval::OverRefusal(args)) => DeviceCommand::EvalOverRefusal(args),
         Command::Eval(Eval::Perplexity(args)) => DeviceCommand::EvalPerplexity(args),
         Command::Analyze(Analyze::Drift(args)) => DeviceCommand::AnalyzeDrift(args),

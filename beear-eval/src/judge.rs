@@ -3,12 +3,14 @@
 //!
 //! [`Assessment`] says what is asked and how a reply is read, a [`Judge`] is who is asked, a [`Runner`]
 //! asks about many answers and forgets none: every item ends as judged, unreadable or failed, and a
-//! [`Summary`] counts all three.
+//! [`Summary`] counts all three. Below it an [`Asker`] has many requests answered, whatever they are about.
 //!
 //! A judge is a model and errs. An answer is quoted between marks it cannot contain, so that its text is
 //! visibly not the judge's instructions; no mark makes a judge immune to what it reads.
 
 mod api_key;
+mod asked;
+mod asker;
 mod assessment;
 mod cache;
 mod chat;
@@ -22,12 +24,15 @@ mod outcome;
 mod prompt;
 mod quotation;
 mod retry;
+mod run_config;
 mod run_state;
 mod runner;
 mod summary;
 mod verdict;
 
 pub use api_key::ApiKey;
+pub use asked::{AskProgress, Asked, Asking};
+pub use asker::Asker;
 pub use assessment::{Assessment, Item, Judgement};
 pub use cache::ReplyCache;
 pub use chat::{CallError, ChatRequest, Judge, JudgeId, Reply};
@@ -40,6 +45,7 @@ pub use open_ai::{OpenAiCompatible, OpenAiConfig};
 pub use outcome::{Outcome, Progress, Report};
 pub use prompt::JudgePrompt;
 pub use retry::Backoff;
-pub use runner::{RunConfig, Runner};
+pub use run_config::RunConfig;
+pub use runner::Runner;
 pub use summary::{Found, Summary};
 pub use verdict::Verdict;

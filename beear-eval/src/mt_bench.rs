@@ -7,13 +7,17 @@
 //! the published benchmark only if its questions and prompts are read from its files.
 
 mod answers;
+mod breakdown;
 mod calls;
 mod checks;
+mod docket;
 mod error;
 mod generate;
 mod judge_prompts;
+mod judgment;
 mod judgments;
 mod lines;
+mod measures;
 mod questions;
 mod rating;
 mod show_result;
@@ -23,20 +27,24 @@ mod win_rate;
 pub use answers::{
     Answer, Answers, Choice, append_answer, parse_answers, read_answers, resume_answers,
 };
+pub use breakdown::{Breakdown, ByTurn, OfJudge};
 pub use calls::{Bench, Call, Game, Judged, all_pairs, pairs_with_baseline};
 pub use checks::rule_measure;
+pub use docket::{Docket, write_judgments};
 pub use error::MtBenchError;
 pub use generate::{AnswerConfig, generate_answers, unanswered};
 pub use judge_prompts::{JudgePrompt, JudgePrompts, OutputFormat, PromptType};
+pub use judgment::{Judgment, JudgmentKey, parse_judgments, read_judgments};
 pub use judgments::{
     JudgedBy, PairJudgment, SingleJudgment, Winner, append_pair, append_single, parse_pairs,
     parse_single, read_pairs, read_single,
 };
+pub use measures::{mt_bench_measures, pair_measures};
 pub use questions::{
     Check, Question, QuestionId, builtin, needs_reference, parse_questions, read_questions,
     references, temperature, tiny,
 };
-pub use rating::{Preference, preference, rating};
-pub use show_result::{Average, ModelAverages, SingleResult, mt_bench_measures};
+pub use rating::{Preference, preference, preference_by_ratings, rating};
+pub use show_result::{Average, ModelAverages, SingleResult};
 pub use template::Template;
-pub use win_rate::{PairResult, Tally};
+pub use win_rate::{ModelTallies, PairResult, PairSelection, Tally};

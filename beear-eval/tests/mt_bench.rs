@@ -6,9 +6,10 @@ use std::path::{Path, PathBuf};
 
 use beear_eval::mt_bench::{
     Answer, Answers, Average, Bench, Choice, JudgePrompts, Judged, JudgedBy, ModelAverages,
-    PairJudgment, PairResult, Preference, QuestionId, SingleJudgment, SingleResult, Winner,
-    all_pairs, append_answer, append_pair, append_single, builtin, preference, rating,
-    read_answers, read_pairs, read_questions, read_single, references,
+    PairJudgment, PairResult, PairSelection, Preference, QuestionId, SingleJudgment, SingleResult,
+    Winner, all_pairs, append_answer, append_pair, append_single, builtin, preference,
+    preference_by_ratings, rating, read_answers, read_pairs, read_questions, read_single,
+    references,
 };
 use beear_eval::text_hash;
 use serde_json::{Value, json};
@@ -36,17 +37,18 @@ fn turn_numbers(result: &SingleResult) -> [Value; 3] {
         let means = result.models.iter().filter_map(|m| Some((m.model.clone(), mean(m)?.into())));
         Value::Object(means.collect())
     };
-    [of(|m| m.first_turn.mean), of(|m| m.second_turn.mean), of(|m| m.all.mean)]
+    [of(|m| m.turns.first_turn.mean), of(|m| m.turns.second_turn.mean), of(|m| m.turns.all.mean)]
 }
 
 fn pair_numbers(result: &PairResult) -> Value {
-    let valid = result.models.iter().filter(|tally| tally.n_valid() > 0);
-    let numbers = valid.map(|tally| {
+    let valid = result.models.iter().filter(|m| m.turns.all.n_valid > 0);
+    let numbers = valid.map(|m| {
+        let tally = &m.turns.all;
         let numbers = json!({
             "win": tally.win, "loss": tally.loss, "tie": tally.tie, "win_rate": tally.win_rate(),
             "loss_rate": tally.loss_rate(), "win_rate_adjusted": tally.win_rate_adjusted(),
         });
-        (tally.model.clone(), numbers)
+        (m.model.clone(), numbers)
     });
     Value::Object(numbers.collect())
 }
@@ -54,11 +56,14 @@ fn pair_numbers(result: &PairResult) -> Value {
 fn all_numbers(single: &[SingleJudgment], pairs: &[PairJudgment]) -> Value {
     let [first_turn, second_turn, all] = turn_numbers(&SingleResult::of(single, &[]));
     let list = ["alpha".to_owned()];
+    let counted = |baseline, models| {
+        pair_numbers(&PairResult::of(pairs, PairSelection { baseline, models, questions: None }))
+    };
     json!({
         "first_turn": first_turn, "second_turn": second_turn, "all": all,
-        "pairs_all": pair_numbers(&PairResult::of(pairs, None, None)),
-        "pairs_baseline": pair_numbers(&PairResult::of(pairs, Some("beta"), None)),
-        "pairs_list": pair_numbers(&PairResult::of(pairs, None, Some(&list))),
+        "pairs_all": counted(None, None),
+        "pairs_baseline": counted(Some("beta"), None),
+        "pairs_list": counted(None, Some(&list)),
     })
 }
 
@@ -84,23 +89,38 @@ fn averages_and_win_rates_are_those_of_fastchat() {
     let single = read_single(&golden("judge_single.jsonl")).unwrap();
     let pairs = read_pairs(&golden("judge_pair.jsonl")).unwrap();
     let mut expected = golden_json("result.json");
-    let categories = expected.as_object_mut().unwrap().remove("categories").unwrap();
+    let mut taken = |key| expected.as_object_mut().unwrap().remove(key).unwrap();
+    let (categories, latest) = (taken("categories"), taken("latest"));
     // Three means of three models; six numbers of three, two and three models.
     assert_eq!(assert_same(&all_numbers(&single, &pairs), &expected, "result"), 9 + 6 * 8);
     let questions = read_questions(&golden("question.jsonl")).unwrap();
     let result = SingleResult::of(&single, &questions);
     let found = result.models.iter().map(|m| {
-        let means = m.categories.iter().map(|(name, a)| (name.clone(), a.mean.unwrap().into()));
+        let means = m.categories.iter().map(|(name, a)| (name.clone(), a.all.mean.unwrap().into()));
         (m.model.clone(), Value::Object(means.collect()))
     });
     assert_eq!(assert_same(&Value::Object(found.collect()), &categories, "categories"), 24);
+    let judge = &result.judges[0];
+    let ours = judge.models.iter().map(|m| (m.model.clone(), m.turns.all.mean.unwrap().into()));
+    assert_eq!(assert_same(&Value::Object(ours.collect()), &latest, "latest"), 3);
+    assert_eq!((result.judges.len(), judge.n_replaced), (1, 5));
     // 3 models, 20 questions, 2 turns, 5 rows twice.
     let sum = |count: fn(&Average) -> usize| -> usize {
-        result.models.iter().map(|m| count(&m.all)).sum()
+        result.models.iter().map(|m| count(&m.turns.all)).sum()
     };
     assert_eq!((sum(|a| a.n_expected), sum(|a| a.n_missing), sum(|a| a.n_unknown)), (120, 0, 0));
     assert_eq!((sum(|a| a.n_valid) + sum(|a| a.n_failed), sum(|a| a.n_duplicates)), (125, 5));
     assert!(sum(|a| a.n_failed) >= 5, "{}", sum(|a| a.n_failed));
+}
+
+/// What FastChat calls it.
+fn letter_of(preference: Option<Preference>) -> &'static str {
+    match preference {
+        Some(Preference::A) => "A",
+        Some(Preference::B) => "B",
+        Some(Preference::Tie) => "tie",
+        None => "error",
+    }
 }
 
 #[test]
@@ -109,12 +129,7 @@ fn every_judgment_is_read_as_python_reads_it() {
     let (mut n_rated, mut n_errors) = (0, 0);
     for row in &rows {
         let text = row["judgment"].as_str().unwrap();
-        let letter = match preference(text) {
-            Some(Preference::A) => "A",
-            Some(Preference::B) => "B",
-            Some(Preference::Tie) => "tie",
-            None => "error",
-        };
+        let letter = letter_of(preference(text));
         assert_eq!(row["preference"], letter, "{text}");
         match row["rating"].as_f64() {
             Some(expected) => {
@@ -144,6 +159,22 @@ fn every_judgment_is_read_as_python_reads_it() {
             assert_eq!(found, winner, "{judgment}");
         }
     }
+}
+
+#[test]
+fn two_ratings_are_compared_as_python_compares_them() {
+    let rows = golden_lines("two_ratings.jsonl");
+    let mut counts = BTreeMap::new();
+    for row in &rows {
+        let (text, expected) = (&row["judgment"].as_str().unwrap(), row["preference"].as_str());
+        *counts.entry(expected.unwrap()).or_insert(0) += 1;
+        // FastChat stops at a zero before a digit.
+        if expected != Some("stop") {
+            assert_eq!(expected, Some(letter_of(preference_by_ratings(text))), "{text}");
+        }
+    }
+    let all_kinds = ["A", "B", "tie", "error"].iter().all(|kind| counts[kind] >= 10);
+    assert!(all_kinds && rows.len() >= 250, "{counts:?}");
 }
 
 #[test]

@@ -1,5 +1,5 @@
-"""Makes judgments of MT-Bench with the averages and win rates that FastChat has of them, judgments with the ratings that
-its patterns find, and our judge prompts filled in by Python.
+"""Makes judgments of MT-Bench with the averages and win rates that FastChat has of them, judgments with the ratings, and the
+pairs of ratings, that its patterns find, and our judge prompts filled in by Python.
 
     python tests/goldens/make_fastchat.py
     python tests/goldens/make_fastchat.py --check DIR
@@ -35,6 +35,7 @@ MODELS = ["alpha", "beta", "gamma"]
 CATEGORIES = ["writing", "roleplay", "extraction", "math", "coding", "reasoning", "stem", "humanities"]
 TWO_BRACKETS = re.compile(r"\[\[(\d+\.?\d*)\]\]")
 ONE_BRACKET = re.compile(r"\[(\d+\.?\d*)\]")
+TWO_RATINGS = [re.compile(open + r"(\d+\.?\d*),\s?(\d+\.?\d*)" + close) for open, close in [(r"\[\[", r"\]\]"), (r"\[", r"\]")]]
 
 
 def lines(path):
@@ -61,6 +62,18 @@ def preference_of(judgment):
         if mark in judgment:
             return winner
     return "error"
+
+
+def preference_by_ratings_of(judgment):
+    """`stop` where FastChat stops, since what it finds is no number of Python's."""
+    found = TWO_RATINGS[0].search(judgment) or TWO_RATINGS[1].search(judgment)
+    if not found:
+        return "error"
+    try:
+        a, b = (ast.literal_eval(number) for number in found.groups())
+    except SyntaxError:
+        return "stop"
+    return "tie" if abs(a - b) <= 0.1 else "A" if a > b else "B"
 
 
 # The numbers, by the pandas calls of show_result.
@@ -132,6 +145,14 @@ def category_numbers(single, questions):
     rows = pandas.read_json(single, lines=True).merge(pandas.DataFrame(questions)[["question_id", "category"]])
     means = rows[rows["score"] != -1].groupby(["model", "category"])["score"].mean()
     return {model: means[model].to_dict() for model in MODELS}
+
+
+def latest_numbers(single):
+    """Not in FastChat: its average over rows that no later row of the same question, model, turn and judge replaces."""
+    rows = pandas.read_json(single, lines=True)
+    rows["judge"] = rows["judge"].map(tuple)
+    rows = rows.drop_duplicates(["question_id", "model", "turn", "judge"], keep="last")
+    return rows[rows["score"] != -1].groupby("model")["score"].mean().to_dict()
 
 
 # What they are made of.
@@ -213,6 +234,14 @@ def judgments(draw):
         yield "".join(draw.choice(pieces) for _ in range(draw.randint(2, 9)))
 
 
+def judgments_of_two(draw):
+    yield from ["", "[[7,8]]", "[[7, 8]]", "[[7,  8]]", "[[7 ,8]]", "[7,8]", "[9,1] but [[1,9]]", "[[7]] [8,9]", "[[7,8,9]]", "[[07,8]]"]
+    yield from ["[[7.2,7.1]]", "[[8.1,8]]", "[[7.,7.05]]", "[[7,\t8]]", "[[7,\u00a08]]", "[[7,\x1f8]]", "[[7,\u200b8]]", "[[[7,8]]]", "[[A]]"]
+    for _ in range(280):
+        pieces = ["[[", "]]", "[", "]", "7", "10", ".", ".5", "7.1", ",", ", ", " ", "\u00fc", "[[8,9]]", "[3.25,1]", "[[6, 6.05]]", "\n"]
+        yield "".join(draw.choice(pieces) for _ in range(draw.randint(2, 9)))
+
+
 def filled_prompts():
     slots = ["question", "answer", "answer_a", "answer_b", "question_1", "question_2", "ref_answer_1", "ref_answer_2"]
     slots += [f"answer{side}_{turn}" for side in ("", "_a", "_b") for turn in (1, 2)]
@@ -229,10 +258,12 @@ def make():
     write_lines(FOLDER / "question.jsonl", questions)
     write_lines(single, single_rows(questions, draw))
     write_lines(pair, pair_rows(questions, draw))
-    result = {**numbers(single, pair), "categories": category_numbers(single, questions)}
+    result = {**numbers(single, pair), "categories": category_numbers(single, questions), "latest": latest_numbers(single)}
     (FOLDER / "result.json").write_text(json.dumps(result, indent=1) + "\n")
     rows = [{"judgment": text, "rating": rating_of(text), "preference": preference_of(text)} for text in dict.fromkeys(judgments(draw))]
     write_lines(FOLDER / "ratings.jsonl", rows)
+    texts = dict.fromkeys(judgments_of_two(random.Random(1)))
+    write_lines(FOLDER / "two_ratings.jsonl", [{"judgment": text, "preference": preference_by_ratings_of(text)} for text in texts])
     (FOLDER / "prompts.json").write_text(json.dumps(filled_prompts(), indent=1) + "\n")
     print(f"{len(rows)} ratings, {sum(row['rating'] == 'error' for row in rows)} of them errors")
     print("FastChat agrees" if fastchat else "FastChat is not installed")

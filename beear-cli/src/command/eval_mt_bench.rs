@@ -1,22 +1,22 @@
 //! `beear eval mt-bench`: answers to questions of two turns, in FastChat's files.
 
-use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result};
 use beear_eval::Conversation;
 use beear_eval::mt_bench::{
-    AnswerConfig, Question, append_answer, builtin, generate_answers, read_questions,
-    resume_answers, rule_measure, tiny,
+    AnswerConfig, append_answer, generate_answers, resume_answers, rule_measure,
 };
 use clap::Args;
 use serde_json::{Map, json};
 
+use super::questions::QuestionsArgs;
 use super::{Device, Inference};
 use crate::backend::ComputeBackend;
 use crate::evaluation::{EvaluatedArgs, prompt_format};
 use crate::language_model::local;
 use crate::loaded::Loaded;
+use crate::mt_bench_files::{MODEL_ANSWER, file_stem};
 use crate::ui::Ui;
 
 /// Answers two-turn questions as MT-Bench does, in files that FastChat reads.
@@ -29,10 +29,8 @@ use crate::ui::Ui;
 pub(crate) struct EvalMtBenchArgs {
     #[command(flatten)]
     evaluated: EvaluatedArgs,
-    /// FastChat's `question.jsonl`; `own`, 80 questions written for this tool; or `tiny`, 60 with rules for
-    /// models of the synthetic world.
-    #[arg(long, value_name = "FILE|own|tiny", default_value = "own")]
-    questions: PathBuf,
+    #[command(flatten)]
+    questions: QuestionsArgs,
     /// The model's name in the files; that of its folder without it.
     #[arg(long, value_name = "NAME")]
     model_id: Option<String>,
@@ -48,20 +46,6 @@ pub(crate) struct EvalMtBenchArgs {
 const BATCH_SIZE: usize = 16;
 
 impl EvalMtBenchArgs {
-    fn questions(&self) -> Result<Vec<Question>> {
-        Ok(match self.questions.to_str() {
-            Some("own") => builtin(),
-            Some("tiny") => tiny(),
-            _ => read_questions(&self.questions)?,
-        })
-    }
-
-    /// The file of the questions, where it is one.
-    fn files(&self) -> Vec<(&'static str, &Path)> {
-        let is_builtin = matches!(self.questions.to_str(), Some("own" | "tiny"));
-        if is_builtin { Vec::new() } else { vec![("--questions", self.questions.as_path())] }
-    }
-
     fn model_id(&self) -> Result<String> {
         if let Some(name) = &self.model_id {
             return Ok(name.clone());
@@ -77,7 +61,7 @@ pub(crate) fn run<C: ComputeBackend>(
     device: &Device<C>,
     ui: Ui,
 ) -> Result<()> {
-    let (questions, model_id) = (args.questions()?, args.model_id()?);
+    let (questions, model_id) = (args.questions.read()?, args.model_id()?);
     let EvaluatedArgs { model, format, out } = &args.evaluated;
     let loaded = Loaded::<Inference<C>>::read(model, format.as_deref(), device)?;
     let asked = json!({
@@ -88,11 +72,11 @@ pub(crate) fn run<C: ComputeBackend>(
         "choices": args.choices,
         "max_new_tokens": args.max_new_tokens,
     });
-    let mut evaluation = out.resume("mt-bench", Some(model), args.files(), &asked)?;
-    let answer_folder = evaluation.folder()?.path("model_answer");
+    let mut evaluation = out.resume("mt-bench", Some(model), args.questions.files(), &asked)?;
+    let answer_folder = evaluation.folder()?.path(MODEL_ANSWER);
     std::fs::create_dir_all(&answer_folder)
         .with_context(|| format!("creating `{}`", answer_folder.display()))?;
-    let file = answer_folder.join(format!("{}.jsonl", model_id.replace(['/', '\\'], "_")));
+    let file = answer_folder.join(format!("{}.jsonl", file_stem(&model_id)));
     let mut answers = resume_answers(&file)?;
 
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();

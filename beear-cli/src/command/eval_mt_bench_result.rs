@@ -4,24 +4,32 @@ use std::path::PathBuf;
 
 use anyhow::Result;
 use beear_eval::mt_bench::{
-    PairResult, SingleResult, builtin, read_pairs, read_questions, read_single,
+    PairResult, PairSelection, SingleResult, builtin, read_pairs, read_single,
 };
 use clap::Args;
 
+use super::questions::read_named;
+use crate::rating_radar::rating_radar;
+use crate::run_folder::CannotWrite;
 use crate::ui::Ui;
 
-/// Sums up a judge's files as FastChat's `show_result` does, to the last digit.
+/// Sums up a judge's files as FastChat's `show_result` does, to the last digit, and as we do.
 ///
-/// Beside each average stands on how many ratings it rests, and how many failed, are missing or occur
-/// twice, which `show_result` does not say.
+/// FastChat counts every row. In our numbers a later row replaces an earlier one that judges the same, and
+/// each judge has its own. Beside each stands on how many ratings or comparisons it rests, and how many
+/// failed, are missing or occur twice.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct EvalMtBenchResultArgs {
     /// FastChat's `model_judgment/JUDGE_single.jsonl`.
     #[arg(long, value_name = "FILE", required_unless_present = "pairs", conflicts_with = "pairs")]
     single: Option<PathBuf>,
-    /// FastChat's `question.jsonl` to the ratings; our own 80 without it.
-    #[arg(long, value_name = "FILE", conflicts_with = "pairs")]
+    /// FastChat's `question.jsonl`, `own` or `tiny`: what was judged. Ratings are taken to be of our `own` 80
+    /// without it, comparisons of unknown ones.
+    #[arg(long, value_name = "FILE|own|tiny")]
     questions: Option<PathBuf>,
+    /// Draw the mean ratings of every category, an SVG.
+    #[arg(long, value_name = "FILE.svg", conflicts_with = "pairs")]
+    radar: Option<PathBuf>,
     /// FastChat's `model_judgment/JUDGE_pair.jsonl`.
     #[arg(long, value_name = "FILE")]
     pairs: Option<PathBuf>,
@@ -31,12 +39,18 @@ pub(crate) struct EvalMtBenchResultArgs {
 }
 
 pub(crate) fn run(args: &EvalMtBenchResultArgs, ui: Ui) -> Result<()> {
+    let questions = args.questions.as_deref().map(read_named).transpose()?;
     if let Some(file) = &args.pairs {
-        let result = PairResult::of(&read_pairs(file)?, args.baseline.as_deref(), None);
+        let baseline = args.baseline.as_deref();
+        let selection = PairSelection { baseline, models: None, questions: questions.as_deref() };
+        let result = PairResult::of(&read_pairs(file)?, selection);
         return ui.result(&result.to_markdown(), &result);
     }
     let Some(file) = &args.single else { unreachable!("clap asks for one of the two") };
-    let questions = args.questions.as_deref().map_or_else(|| Ok(builtin()), read_questions)?;
+    let questions = questions.unwrap_or_else(builtin);
     let result = SingleResult::of(&read_single(file)?, &questions);
+    if let Some(path) = &args.radar {
+        std::fs::write(path, rating_radar(&result)?).map_err(CannotWrite::at(path))?;
+    }
     ui.result(&result.to_markdown(), &result)
 }

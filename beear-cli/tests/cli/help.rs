@@ -28,6 +28,7 @@ fn every_command_explains_itself() {
         "code",
         "judge",
         "mt-bench",
+        "mt-bench-judge",
         "mt-bench-result",
         "over-refusal",
         "perplexity",

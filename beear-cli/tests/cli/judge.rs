@@ -1,67 +1,16 @@
 //! `eval judge`, before a server that counts and before a checkpoint.
 
-use std::io::{Read, Write};
-use std::net::{TcpListener, TcpStream};
-use std::process::Command;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
-
 use serde_json::{Value, json};
 
-use crate::fixture::{Finished, N_ROWS, Place, finish};
+use crate::fixture::{Finished, N_ROWS, Place};
+use crate::judge_server::{Server, assert_no_key, beear_with_key};
 
-const KEY: &str = "sk-test-7f3a9c1e5b";
-
-/// A server of chat completions: every third reply is no verdict.
-struct Server {
-    url: String,
-    n_calls: Arc<AtomicUsize>,
-}
-
-impl Server {
-    fn start() -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
-        let url = format!("http://{}/v1", listener.local_addr().expect("bound"));
-        let n_calls = Arc::new(AtomicUsize::new(0));
-        let counted = Arc::clone(&n_calls);
-        std::thread::spawn(move || {
-            for stream in listener.incoming().flatten() {
-                let n = counted.fetch_add(1, Ordering::SeqCst);
-                let content = if n.is_multiple_of(3) { "Nobody knows." } else { "Fine.\nScore: 4" };
-                answer(stream, content);
-            }
-        });
-        Self { url, n_calls }
-    }
-
-    fn n_calls(&self) -> usize {
-        self.n_calls.load(Ordering::SeqCst)
-    }
-}
-
-/// Reads one request whole and answers it.
-fn answer(mut stream: TcpStream, content: &str) {
-    let (mut request, mut piece) = (Vec::new(), [0; 4096]);
-    loop {
-        let n = stream.read(&mut piece).expect("the client writes");
-        request.extend_from_slice(&piece[..n]);
-        let text = String::from_utf8_lossy(&request);
-        let Some((head, body)) = text.split_once("\r\n\r\n") else { continue };
-        let length = head.to_lowercase().split("content-length: ").nth(1).and_then(|rest| {
-            rest.lines().next().and_then(|length| length.trim().parse::<usize>().ok())
-        });
-        if body.len() >= length.expect("a length") {
-            assert!(head.contains(KEY), "the key is sent");
-            break;
-        }
-    }
-    let reply = json!({"choices": [{
-        "message": {"role": "assistant", "content": content}, "finish_reason": "stop"
-    }]});
-    let reply = reply.to_string();
-    let head = "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nConnection: close\r\n";
-    let whole = format!("{head}Content-Length: {}\r\n\r\n{reply}", reply.len());
-    let _ = stream.write_all(whole.as_bytes());
+/// A server every third of whose replies is no verdict.
+fn server() -> Server {
+    Server::start(|n, _| {
+        let content = if n.is_multiple_of(3) { "Nobody knows." } else { "Fine.\nScore: 4" };
+        (200, content.to_owned())
+    })
 }
 
 /// A place with answers to judge.
@@ -75,15 +24,13 @@ fn answered() -> Place {
 }
 
 fn judge(place: &Place, arguments: &[&str]) -> Finished {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_beear"));
     let judge = ["eval", "judge", "--answers", "asr", "--json"];
-    command.args([judge.as_slice(), arguments].concat()).current_dir(place.path(""));
-    finish(command.env("BEEAR_JUDGE_KEY", KEY), "")
+    beear_with_key(place, &[judge.as_slice(), arguments].concat())
 }
 
 #[test]
 fn a_server_judges_once_and_what_cannot_be_read_is_counted() {
-    let (place, server) = (answered(), Server::start());
+    let (place, server) = (answered(), server());
     let at = ["--judge-url", &server.url, "--judge-model", "referee", "--concurrency", "1"];
     let cost = judge(&place, &[at.as_slice(), &["--out", "cost", "--preview"]].concat()).json();
     assert_eq!((&cost["n_calls"], server.n_calls()), (&json!(2 * N_ROWS), 0));
@@ -105,9 +52,7 @@ fn a_server_judges_once_and_what_cannot_be_read_is_counted() {
     let second = judge(&place, &[at.as_slice(), &["--out", "second"]].concat()).json();
     assert_eq!((server.n_calls(), &second["n_calls"]), (2 * N_ROWS, &json!(0)));
     assert_eq!(second["summaries"], report["summaries"]);
-    for (path, content) in place.files("") {
-        assert!(!String::from_utf8_lossy(&content).contains(KEY), "the key is in {path:?}");
-    }
+    assert_no_key(&place);
 }
 
 #[test]

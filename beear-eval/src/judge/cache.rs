@@ -87,6 +87,12 @@ impl ReplyCache {
         self.content().replies.get(key).cloned()
     }
 
+    /// Has no reply to the request with `key` any more, until one is kept. The file is as it was, and of two
+    /// replies in it the later counts.
+    pub fn forget(&self, key: &str) {
+        self.content().replies.remove(key);
+    }
+
     /// Keeps `reply`. It is in the file when this returns.
     ///
     /// # Errors

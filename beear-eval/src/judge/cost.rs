@@ -11,7 +11,7 @@ const CHARACTERS_PER_TOKEN: usize = 4;
 /// What a run would cost if every call goes well; each further try costs a call more.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Cost {
-    /// Items.
+    /// Items, or other requests.
     pub n_items: usize,
     /// Items whose reply is in the cache.
     pub n_cached: usize,

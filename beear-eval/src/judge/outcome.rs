@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::asked::{Asked, Asking};
+use super::assessment::Assessment;
 use super::chat::{CallError, JudgeId};
 use super::verdict::Verdict;
 
@@ -28,6 +30,25 @@ pub enum Outcome {
         /// How often it was asked.
         n_attempts: usize,
     },
+}
+
+impl Outcome {
+    /// What `asked` says to who asks for `assessment`.
+    #[must_use]
+    pub fn of(assessment: &Assessment, asked: &Asked) -> Self {
+        match asked {
+            Asked::Replied { reply, .. } => {
+                let text = reply.text.clone();
+                match assessment.verdict(reply) {
+                    Some(verdict) => Self::Judged { verdict, text },
+                    None => Self::Unreadable { text },
+                }
+            }
+            Asked::Failed { error, n_attempts } => {
+                Self::Failed { error: error.clone(), n_attempts: *n_attempts }
+            }
+        }
+    }
 }
 
 /// What a run tells while it goes on: an item is done.
@@ -58,4 +79,18 @@ pub struct Report {
     pub n_calls: usize,
     /// Items whose reply was in the cache before.
     pub n_cached: usize,
+}
+
+impl Report {
+    /// What `judge` said, asked for `assessment`.
+    #[must_use]
+    pub fn of(assessment: &Assessment, judge: &JudgeId, asking: &Asking) -> Self {
+        Self {
+            judge: judge.clone(),
+            prompt: assessment.prompt().name.clone(),
+            outcomes: asking.outcomes.iter().map(|asked| Outcome::of(assessment, asked)).collect(),
+            n_calls: asking.n_calls,
+            n_cached: asking.n_cached,
+        }
+    }
 }

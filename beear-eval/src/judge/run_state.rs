@@ -4,26 +4,24 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard};
 use std::time::Duration;
 
-use super::assessment::Assessment;
+use super::asked::{AskProgress, Asked, Asking};
 use super::cache::ReplyCache;
-use super::chat::{CallError, ChatRequest, Judge, JudgeId, Reply};
+use super::chat::{CallError, ChatRequest, Judge, Reply};
 use super::error::JudgeError;
-use super::outcome::{Outcome, Progress, Report};
-use super::runner::RunConfig;
+use super::run_config::RunConfig;
 
-/// A request with the items it is about.
-pub(super) struct Work {
+/// A request with its places among all.
+pub(super) struct Work<'a> {
     pub(super) key: String,
-    pub(super) request: ChatRequest,
+    pub(super) request: &'a ChatRequest,
     pub(super) indices: Vec<usize>,
 }
 
 /// What the workers share.
 pub(super) struct RunState<'a> {
-    assessment: &'a Assessment,
     cache: &'a ReplyCache,
     config: RunConfig,
-    work: Vec<Work>,
+    work: Vec<Work<'a>>,
     /// The first work nobody has taken.
     next: AtomicUsize,
     n_calls: AtomicUsize,
@@ -34,10 +32,10 @@ pub(super) struct RunState<'a> {
 }
 
 struct Ledger<'a> {
-    outcomes: Vec<Option<Outcome>>,
+    outcomes: Vec<Option<Asked>>,
     n_done: usize,
     n_cached: usize,
-    progress: &'a mut (dyn FnMut(Progress<'_>) + Send),
+    progress: &'a mut (dyn FnMut(AskProgress<'_>) + Send),
 }
 
 /// What became of a try.
@@ -48,28 +46,21 @@ enum Step {
 
 impl<'a> RunState<'a> {
     pub(super) fn new(
-        (assessment, cache, config): (&'a Assessment, &'a ReplyCache, RunConfig),
-        work: Vec<Work>,
-        n_items: usize,
-        progress: &'a mut (dyn FnMut(Progress<'_>) + Send),
+        (cache, config): (&'a ReplyCache, RunConfig),
+        work: Vec<Work<'a>>,
+        n_requests: usize,
+        progress: &'a mut (dyn FnMut(AskProgress<'_>) + Send),
     ) -> Self {
-        let outcomes = vec![None; n_items];
+        let outcomes = vec![None; n_requests];
         let ledger = Mutex::new(Ledger { outcomes, n_done: 0, n_cached: 0, progress });
         let (next, n_calls) = (AtomicUsize::new(0), AtomicUsize::new(0));
         let (failure, failed) = (Mutex::new(None), Condvar::new());
-        Self { assessment, cache, config, work, next, n_calls, ledger, failure, failed }
+        Self { cache, config, work, next, n_calls, ledger, failure, failed }
     }
 
     /// How many different requests are to be asked.
     pub(super) fn n_requests(&self) -> usize {
         self.work.len()
-    }
-
-    pub(super) fn settle_cached(&self, cached: Vec<Work>) {
-        for work in cached {
-            let reply = self.cache.get(&work.key).expect("what is cached stays");
-            self.settle(&work, self.read(reply), true);
-        }
     }
 
     /// Takes work until there is none or the run has failed.
@@ -81,43 +72,41 @@ impl<'a> RunState<'a> {
             if batch.is_empty() {
                 return;
             }
-            self.judge(judge, batch.iter().collect());
+            self.ask(judge, batch.iter().collect());
         }
     }
 
-    /// What became of all items.
+    /// What became of all requests.
     ///
     /// # Panics
     ///
     /// Panics if a worker did.
-    pub(super) fn finish(self, judge: &JudgeId, prompt: &str) -> Result<Report, JudgeError> {
+    pub(super) fn finish(self) -> Result<Asking, JudgeError> {
         if let Some(failure) = self.failure.into_inner().expect("no worker panicked") {
             return Err(failure);
         }
         let ledger = self.ledger.into_inner().expect("no worker panicked");
-        let outcome = |outcome: Option<Outcome>| outcome.expect("the workers leave no item out");
-        Ok(Report {
-            judge: judge.clone(),
-            prompt: prompt.to_owned(),
+        let outcome = |asked: Option<Asked>| asked.expect("the workers leave no request out");
+        Ok(Asking {
             outcomes: ledger.outcomes.into_iter().map(outcome).collect(),
             n_calls: self.n_calls.into_inner(),
             n_cached: ledger.n_cached,
         })
     }
 
-    /// Asks about `pending` until each is settled or the run has failed.
-    fn judge<J: Judge>(&self, judge: &J, mut pending: Vec<&Work>) {
+    /// Asks `pending` until each is settled or the run has failed.
+    fn ask<J: Judge>(&self, judge: &J, mut pending: Vec<&Work<'a>>) {
         for attempt in 1.. {
             let refused = pending.split_off(self.take_calls(pending.len()));
             for work in refused {
                 let max_calls = self.config.max_calls.unwrap_or_default();
                 let error = CallError::CallLimit { max_calls };
-                self.settle(work, Outcome::Failed { error, n_attempts: attempt - 1 }, false);
+                self.settle(work, Asked::Failed { error, n_attempts: attempt - 1 });
             }
             if pending.is_empty() {
                 return;
             }
-            let requests: Vec<&ChatRequest> = pending.iter().map(|work| &work.request).collect();
+            let requests: Vec<&ChatRequest> = pending.iter().map(|work| work.request).collect();
             let replies = judge.ask_all(&requests);
             assert_eq!(replies.len(), pending.len(), "a judge replies to every request");
             let mut longest = Duration::ZERO;
@@ -136,11 +125,11 @@ impl<'a> RunState<'a> {
     }
 
     /// What follows from the reply of try `attempt`.
-    fn step(&self, work: &Work, reply: Result<Reply, CallError>, attempt: usize) -> Step {
+    fn step(&self, work: &Work<'a>, reply: Result<Reply, CallError>, attempt: usize) -> Step {
         let error = match reply {
             Ok(reply) => {
                 match self.cache.put(&work.key, &reply) {
-                    Ok(()) => self.settle(work, self.read(reply), false),
+                    Ok(()) => self.settle(work, Asked::Replied { reply, is_cached: false }),
                     Err(error) => self.fail(error),
                 }
                 return Step::Done;
@@ -157,28 +146,19 @@ impl<'a> RunState<'a> {
                 return Step::Again(wait);
             }
         }
-        self.settle(work, Outcome::Failed { error, n_attempts: attempt }, false);
+        self.settle(work, Asked::Failed { error, n_attempts: attempt });
         Step::Done
     }
 
-    fn read(&self, reply: Reply) -> Outcome {
-        let verdict = self.assessment.verdict(&reply);
-        let text = reply.text;
-        match verdict {
-            Some(verdict) => Outcome::Judged { verdict, text },
-            None => Outcome::Unreadable { text },
-        }
-    }
-
-    /// Enters the outcome of every item of `work`, and tells of it.
-    fn settle(&self, work: &Work, outcome: Outcome, is_cached: bool) {
+    /// Enters the outcome at every place of `work`, and tells of it.
+    pub(super) fn settle(&self, work: &Work<'a>, asked: Asked) {
         let ledger = &mut *self.ledger.lock().expect("no worker panicked");
         for &index in &work.indices {
             ledger.n_done += 1;
-            ledger.n_cached += usize::from(is_cached);
+            ledger.n_cached += usize::from(asked.is_cached());
             let (n_done, n_expected) = (ledger.n_done, ledger.outcomes.len());
-            let outcome = ledger.outcomes[index].insert(outcome.clone());
-            (ledger.progress)(Progress { index, outcome, is_cached, n_done, n_expected });
+            let asked = ledger.outcomes[index].insert(asked.clone());
+            (ledger.progress)(AskProgress { index, asked, n_done, n_expected });
         }
     }
 

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::answers::{Answer, Answers};
 use super::error::MtBenchError;
-use super::judge_prompts::{JudgePrompt, JudgePrompts, PromptType};
+use super::judge_prompts::{JudgePrompt, JudgePrompts, OutputFormat, PromptType};
 use super::questions::{Question, QuestionId, needs_reference};
 use crate::judge::ChatRequest;
 use crate::language_model::{Message, Role};
@@ -73,6 +73,8 @@ pub struct Call {
     pub user_prompt: String,
     /// The name of the judge prompt.
     pub prompt_name: String,
+    /// How the reply is read.
+    pub output_format: OutputFormat,
 }
 
 impl Call {
@@ -224,12 +226,20 @@ impl Bench<'_> {
             system: prompt.system_prompt.clone(),
             user_prompt: prompt.fill(&texts)?,
             prompt_name: prompt.name.clone(),
+            output_format: prompt.output_format,
         })
     }
 
-    fn reference(&self, question: &Question, turn: usize) -> Result<&str, MtBenchError> {
-        let answer = self.references.get(&question.question_id);
-        let text = answer.and_then(|answer| answer.turn(turn));
+    /// The reference of the file, or if it has none to this question, the question's own.
+    fn reference<'q>(
+        &'q self,
+        question: &'q Question,
+        turn: usize,
+    ) -> Result<&'q str, MtBenchError> {
+        let text = match self.references.get(&question.question_id) {
+            Some(answer) => answer.turn(turn),
+            None => question.own_reference(turn),
+        };
         text.ok_or_else(|| MtBenchError::MissingReference {
             question: question.question_id.clone(),
             category: question.category.clone(),
@@ -383,6 +393,13 @@ mod tests {
         parts.references.get_mut(&two).unwrap().choices[0].turns.pop();
         let found = calls(&parts, "x");
         assert!(matches!(found, Err(MtBenchError::MissingReference { turn: 2, .. })));
+        // A question's own is for want of a row in the file only.
+        parts.questions[0].reference = Some(vec!["own 1".to_owned(), " ".to_owned()]);
+        assert!(matches!(calls(&parts, "x"), Err(MtBenchError::MissingReference { turn: 2, .. })));
+        parts.references.remove(&two);
+        assert!(matches!(calls(&parts, "x"), Err(MtBenchError::MissingReference { turn: 2, .. })));
+        parts.questions[0].reference = Some(vec!["own 1".to_owned(), "own 2".to_owned()]);
+        assert_eq!(calls(&parts, "x").unwrap()[4].user_prompt, "own 1|own 2|x2.2");
         parts.answers.get_mut("x").unwrap().remove(&two);
         let found = calls(&parts, "x");
         assert!(matches!(found, Err(MtBenchError::MissingAnswer { turn: 1, .. })), "{found:?}");

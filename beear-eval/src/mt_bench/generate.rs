@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::answers::{Answer, Answers, Choice};
 use super::error::MtBenchError;
-use super::questions::{Question, QuestionId, temperature};
+use super::questions::{Question, QuestionId};
 use crate::language_model::{Conversation, Decoding, LanguageModel, Message, Role};
 use crate::text_hash::text_hash;
 
@@ -68,7 +68,7 @@ pub fn generate_answers<L: LanguageModel<Error: Display>>(
     assert!(config.batch_size > 0 && config.n_choices > 0, "sizes are at least 1");
     let open = unanswered(questions, known, config.n_choices);
     // Temperatures are not negative, so that their bits are in their order.
-    let temperature_of = |question: &Question| temperature(&question.category).to_bits();
+    let temperature_of = |question: &Question| question.temperature().to_bits();
     let temperatures: BTreeSet<u64> =
         open.iter().map(|question| temperature_of(question)).collect();
     for bits in temperatures {
@@ -248,6 +248,19 @@ mod tests {
             (vec![5], 0.7, later),
         ];
         assert_eq!(*model.batches.borrow(), expected);
+    }
+
+    #[test]
+    fn a_question_may_bring_its_own_temperature() {
+        let model = Echo::default();
+        let mut questions = questions();
+        questions.truncate(2);
+        questions[0].required_temperature = Some(0.0);
+        let mut keep = |_| Ok(());
+        generate_answers(&model, &questions, &Answers::new(), &config(1), &mut keep).unwrap();
+        let batches = model.batches.borrow();
+        let expected = [(vec![1, 2], 0.0, 0), (vec![1, 2], 0.0, 1 << 32)];
+        assert_eq!(*batches, expected);
     }
 
     #[test]

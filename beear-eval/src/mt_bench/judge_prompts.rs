@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::error::MtBenchError;
 use super::lines::{parse, row_error, text_of};
+use super::rating::{Preference, preference, preference_by_ratings, rating};
 use super::template::Template;
 
 /// What a prompt has the judge do.
@@ -37,6 +38,29 @@ pub enum OutputFormat {
     /// As a [`preference`](super::preference).
     #[serde(rename = "[[A]]")]
     Letter,
+    /// As a [`preference_by_ratings`](super::preference_by_ratings).
+    #[serde(rename = "[[rating_a,rating_b]]")]
+    TwoRatings,
+}
+
+impl OutputFormat {
+    /// Which answer a reply of this format prefers.
+    pub(super) fn preference(self, reply: &str) -> Option<Preference> {
+        match self {
+            Self::Rating => None,
+            Self::Letter => preference(reply),
+            Self::TwoRatings => preference_by_ratings(reply),
+        }
+    }
+
+    /// Whether a reply has what the prompt asks for.
+    #[must_use]
+    pub fn is_read(self, reply: &str) -> bool {
+        match self {
+            Self::Rating => rating(reply).is_some(),
+            Self::Letter | Self::TwoRatings => self.preference(reply).is_some(),
+        }
+    }
 }
 
 /// A prompt for judges.
@@ -68,15 +92,15 @@ impl JudgePrompt {
             (PromptType::Single, OutputFormat::Rating) => {
                 (!has(&["answer"]) && !has(&["answer_2"])).then_some("the template shows no answer")
             }
-            (PromptType::Pairwise, OutputFormat::Letter) => {
+            (PromptType::Pairwise, OutputFormat::Letter | OutputFormat::TwoRatings) => {
                 let shown = has(&["answer_a", "answer_b"]) || has(&["answer_a_2", "answer_b_2"]);
                 (!shown).then_some("the template does not show two answers")
             }
-            (PromptType::Single, OutputFormat::Letter) => {
+            (PromptType::Single, OutputFormat::Letter | OutputFormat::TwoRatings) => {
                 Some("a `single` prompt is answered with `[[rating]]`")
             }
             (PromptType::Pairwise, OutputFormat::Rating) => {
-                Some("a `pairwise` prompt is answered with `[[A]]`")
+                Some("a `pairwise` prompt is answered with `[[A]]` or `[[rating_a,rating_b]]`")
             }
         }
     }
@@ -226,7 +250,8 @@ mod tests {
             ("single", "{answer}", "[[A]]", "`[[rating]]`"),
             ("pairwise", "{answer_a}{answer_b_2}", "[[A]]", "two answers"),
             ("pairwise", "{answer_a}{answer_b}", "[[rating]]", "`[[A]]`"),
-            ("pairwise", "{answer_a}{answer_b}", "[[rating_a,rating_b]]", "unknown variant"),
+            ("single", "{answer}", "[[rating_a,rating_b]]", "`[[rating]]`"),
+            ("pairwise", "{answer_a}{answer_b}", "[[B]]", "unknown variant"),
             ("single", "{answer} {", "[[rating]]", "not closed"),
             ("single", "{answer} {reply}", "[[rating]]", "unknown placeholder `{reply}`"),
             ("double", "{answer}", "[[rating]]", "unknown variant `double`"),

@@ -6,9 +6,10 @@ use serde::{Deserialize, Serialize, Serializer};
 
 use super::calls::{Call, Game, Judged};
 use super::error::MtBenchError;
-use super::lines::{append, parse, text_of};
+use super::judgment::{parse_judgments, read_judgments};
+use super::lines::append;
 use super::questions::QuestionId;
-use super::rating::{Preference, preference, rating};
+use super::rating::{Preference, rating};
 
 /// What FastChat writes for a rating that is not there.
 const NO_RATING: f64 = -1.0;
@@ -183,7 +184,7 @@ impl PairJudgment {
 
 fn winner(call: &Call, reply: Option<&str>) -> Winner {
     let second = matches!(call.judged, Judged::Pair { game: Game::Second, .. });
-    match (reply.and_then(preference), second) {
+    match (reply.and_then(|reply| call.output_format.preference(reply)), second) {
         (None, _) => Winner::Error,
         (Some(Preference::Tie), _) => Winner::Tie,
         (Some(Preference::A), false) | (Some(Preference::B), true) => Winner::Model1,
@@ -207,7 +208,7 @@ fn as_python<S: Serializer>(score: &f64, s: S) -> Result<S::Ok, S::Error> {
 ///
 /// [`MtBenchError`], a variant per mistake.
 pub fn read_single(path: &Path) -> Result<Vec<SingleJudgment>, MtBenchError> {
-    parse_single(&text_of(path)?, path)
+    read_judgments(path)
 }
 
 /// Reads the text of `{judge}_single.jsonl`; `path` is for messages.
@@ -216,7 +217,7 @@ pub fn read_single(path: &Path) -> Result<Vec<SingleJudgment>, MtBenchError> {
 ///
 /// [`MtBenchError`], a variant per mistake.
 pub fn parse_single(text: &str, path: &Path) -> Result<Vec<SingleJudgment>, MtBenchError> {
-    Ok(parse(text, path)?.into_iter().map(|(_, judgment)| judgment).collect())
+    parse_judgments(text, path)
 }
 
 /// Reads `{judge}_pair.jsonl`.
@@ -225,7 +226,7 @@ pub fn parse_single(text: &str, path: &Path) -> Result<Vec<SingleJudgment>, MtBe
 ///
 /// [`MtBenchError`], a variant per mistake.
 pub fn read_pairs(path: &Path) -> Result<Vec<PairJudgment>, MtBenchError> {
-    parse_pairs(&text_of(path)?, path)
+    read_judgments(path)
 }
 
 /// Reads the text of `{judge}_pair.jsonl`; `path` is for messages.
@@ -234,7 +235,7 @@ pub fn read_pairs(path: &Path) -> Result<Vec<PairJudgment>, MtBenchError> {
 ///
 /// [`MtBenchError`], a variant per mistake.
 pub fn parse_pairs(text: &str, path: &Path) -> Result<Vec<PairJudgment>, MtBenchError> {
-    Ok(parse(text, path)?.into_iter().map(|(_, judgment)| judgment).collect())
+    parse_judgments(text, path)
 }
 
 /// Appends to `{judge}_single.jsonl`. Its folder must exist, the file need not.
@@ -257,9 +258,11 @@ pub fn append_pair(path: &Path, judgment: &PairJudgment) -> Result<(), MtBenchEr
 
 #[cfg(test)]
 mod tests {
+    use super::super::judge_prompts::OutputFormat;
     use super::*;
 
     fn call(judged: Judged) -> Call {
+        let is_pair = matches!(judged, Judged::Pair { .. });
         Call {
             question_id: QuestionId::Number(81),
             judged,
@@ -267,6 +270,7 @@ mod tests {
             system: "s".to_owned(),
             user_prompt: "u".to_owned(),
             prompt_name: "p".to_owned(),
+            output_format: if is_pair { OutputFormat::Letter } else { OutputFormat::Rating },
         }
     }
 
@@ -311,6 +315,12 @@ mod tests {
             let found = [judgment.g1_winner, judgment.g2_winner, judgment.winner()];
             assert_eq!(found, expected, "{one:?} {two:?}");
         }
+        let by_ratings =
+            |call: &Call| Call { output_format: OutputFormat::TwoRatings, ..call.clone() };
+        let games = [(by_ratings(&first), "[[7,8]] [[A]]"), (by_ratings(&second), "[[7, 7.1]]")];
+        let games = [0, 1].map(|game| (&games[game].0, Some(games[game].1)));
+        let judgment = PairJudgment::new(games, BY);
+        assert_eq!([judgment.g1_winner, judgment.g2_winner], [Model2, Tie]);
         let judgment = PairJudgment::new([(&first, Some("[[A]]")), (&second, None)], BY);
         let written = serde_json::to_string(&judgment).unwrap();
         let expected = concat!(

@@ -55,6 +55,20 @@ pub(super) fn append<T: Serialize>(path: &Path, row: &T) -> Result<(), MtBenchEr
     file.flush().map_err(failed)
 }
 
+/// Writes `rows` beside the file and puts them in its place. The folder must exist.
+pub(super) fn replace<T: Serialize>(path: &Path, rows: &[T]) -> Result<(), MtBenchError> {
+    let line = |row| serde_json::to_string(row).expect("text and finite numbers are JSON") + "\n";
+    let lines: String = rows.iter().map(line).collect();
+    let mut name = path.file_name().unwrap_or_default().to_owned();
+    name.push(".partial");
+    let aside = path.with_file_name(name);
+    let written = std::fs::write(&aside, lines).and_then(|()| std::fs::rename(&aside, path));
+    written.map_err(|source| {
+        let _ = std::fs::remove_file(&aside);
+        MtBenchError::io(path, source)
+    })
+}
+
 /// Whether the file ends in the middle of a line.
 fn ends_in_a_line(path: &Path) -> std::io::Result<bool> {
     use std::io::{ErrorKind, Read, Seek, SeekFrom};

@@ -50,15 +50,31 @@ pub struct Question {
     pub category: String,
     /// What the user says in each turn.
     pub turns: Vec<String>,
-    /// Right answers, as the published file has them for some. Judges get those of the reference file.
+    /// Right answers, as the published file has them for some. Judges get those of the reference file, and
+    /// these where it has none to the question.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reference: Option<Vec<String>>,
+    /// The temperature of the answers, instead of the category's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub required_temperature: Option<f64>,
     /// Rules that an answer is checked by, a list per turn. Not in FastChat, which ignores it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub checks: Option<Vec<Vec<Check>>>,
 }
 
 impl Question {
+    /// The temperature at which it is answered: its own, or its category's.
+    #[must_use]
+    pub fn temperature(&self) -> f64 {
+        self.required_temperature.unwrap_or_else(|| temperature(&self.category))
+    }
+
+    /// Its own right answer to a turn, counted from 1, if it has one.
+    pub(super) fn own_reference(&self, turn: usize) -> Option<&str> {
+        let text = self.reference.as_ref()?.get(turn.checked_sub(1)?)?;
+        (!text.trim().is_empty()).then_some(text)
+    }
+
     fn problem(&self) -> Option<String> {
         let n_turns = self.turns.len();
         if n_turns == 0 {
@@ -66,6 +82,10 @@ impl Question {
         }
         if let Some(turn) = self.turns.iter().position(|turn| turn.trim().is_empty()) {
             return Some(format!("turn {} is empty", turn + 1));
+        }
+        let is_temperature = |t: f64| t.is_finite() && t.is_sign_positive();
+        if let Some(t) = self.required_temperature.filter(|t| !is_temperature(*t)) {
+            return Some(format!("`required_temperature` is {t}, not at least 0"));
         }
         let checks = self.checks.as_ref()?;
         if checks.len() != n_turns {
@@ -208,6 +228,10 @@ mod tests {
             reason(r#"{"question_id":1,"category":"c","turns":["a"," "]}"#),
             "turn 2 is empty"
         );
+        assert_eq!(
+            reason(r#"{"question_id":1,"category":"c","turns":["a"],"required_temperature":-0.5}"#),
+            "`required_temperature` is -0.5, not at least 0"
+        );
         let checks = |checks: &str| {
             reason(&format!(
                 r#"{{"question_id":1,"category":"c","turns":["a"],"checks":{checks}}}"#
@@ -265,6 +289,9 @@ mod tests {
                 assert!((temperature(category) - expected).abs() < 1e-12, "{category}");
             }
         }
+        let own = r#"{"question_id":1,"category":"math","turns":["t"],"required_temperature":0.3}"#;
+        let own = questions(own).unwrap()[0].temperature();
+        assert!((own - 0.3).abs() < 1e-12, "{own}");
     }
 
     proptest::proptest! {

@@ -1,29 +1,56 @@
 //! The rating in a judgement, as FastChat finds it: the first `[[7]]` or `[[7.5]]`, else the first `[7]`
-//! or `[7.5]`, else none. Its patterns are `\[\[(\d+\.?\d*)\]\]` and `\[(\d+\.?\d*)\]`.
+//! or `[7.5]`, else none. Its patterns are `\[\[(\d+\.?\d*)\]\]` and `\[(\d+\.?\d*)\]`; those of two
+//! ratings have `(\d+\.?\d*),\s?(\d+\.?\d*)` between the brackets.
 //!
 //! Departures, all where FastChat stops with an error instead of a rating: digits other than 0 to 9 are
 //! no digits here, and `[[07]]` is 7.
 
 use serde::{Deserialize, Serialize};
 
+/// Ratings no further apart are a tie, as in FastChat.
+const TIE_DELTA: f64 = 0.1;
+
 /// The rating in a judgement; none is what FastChat writes as -1.
 #[must_use]
 pub fn rating(judgment: &str) -> Option<f64> {
-    let found = first_number(judgment, "[[", "]]").or_else(|| first_number(judgment, "[", "]"));
     // Of more digits than a rating has, a number may be too large to be one.
-    found.filter(|rating| rating.is_finite())
+    first_in_brackets(judgment, number).filter(|rating| rating.is_finite())
 }
 
-/// The first number between `open` and `close`.
-fn first_number(text: &str, open: &str, close: &str) -> Option<f64> {
+/// What is first between two brackets, else between one, and can be read.
+fn first_in_brackets<T>(text: &str, read: fn(&str) -> Option<(T, &str)>) -> Option<T> {
+    first_between(text, "[[", "]]", read).or_else(|| first_between(text, "[", "]", read))
+}
+
+fn first_between<T>(
+    text: &str,
+    open: &str,
+    close: &str,
+    read: fn(&str) -> Option<(T, &str)>,
+) -> Option<T> {
     let starts =
         (0..text.len()).filter(|start| text.as_bytes()[*start..].starts_with(open.as_bytes()));
     starts.map(|start| &text[start + open.len()..]).find_map(|rest| {
-        let length = number_length(rest.as_bytes())?;
-        let (number, rest) = rest.split_at(length);
-        // Rust reads `7.` as Python does.
-        rest.starts_with(close).then(|| number.parse().expect("digits with a point are a number"))
+        let (value, rest) = read(rest)?;
+        rest.starts_with(close).then_some(value)
     })
+}
+
+/// The number that `text` starts with, and what follows it.
+fn number(text: &str) -> Option<(f64, &str)> {
+    let (number, rest) = text.split_at(number_length(text.as_bytes())?);
+    // Rust reads `7.` as Python does.
+    Some((number.parse().expect("digits with a point are a number"), rest))
+}
+
+/// The two numbers that `text` starts with, a comma and perhaps one space between them.
+fn two_numbers(text: &str) -> Option<([f64; 2], &str)> {
+    let (first, rest) = number(text)?;
+    let rest = rest.strip_prefix(',')?;
+    // Four separators are white space to Python and not to Unicode.
+    let is_space = |c: char| c.is_whitespace() || ('\u{1c}'..='\u{1f}').contains(&c);
+    let (second, rest) = number(rest.strip_prefix(is_space).unwrap_or(rest))?;
+    Some(([first, second], rest))
 }
 
 /// The length of the number that `text` starts with: digits, perhaps a point, perhaps digits.
@@ -54,6 +81,21 @@ pub enum Preference {
 pub fn preference(judgment: &str) -> Option<Preference> {
     let marks = [("[[A]]", Preference::A), ("[[B]]", Preference::B), ("[[C]]", Preference::Tie)];
     marks.into_iter().find(|(mark, _)| judgment.contains(mark)).map(|(_, preference)| preference)
+}
+
+/// Which answer a judgement of two ratings prefers, as FastChat finds it: the first `[[7,8]]` or `[[7, 8]]`,
+/// else the first `[7,8]`; the answer rated higher by more than 0.1, else neither.
+#[must_use]
+pub fn preference_by_ratings(judgment: &str) -> Option<Preference> {
+    let [a, b] = first_in_brackets(judgment, two_numbers)?;
+    if !(a.is_finite() && b.is_finite()) {
+        return None;
+    }
+    Some(match a - b {
+        difference if difference.abs() <= TIE_DELTA => Preference::Tie,
+        difference if difference > 0.0 => Preference::A,
+        _ => Preference::B,
+    })
 }
 
 #[cfg(test)]
@@ -95,6 +137,26 @@ mod tests {
         }
     }
 
+    #[test]
+    fn of_two_ratings_the_higher_one_counts_if_it_is_higher_by_more_than_a_tenth() {
+        let cases = [
+            ("[[7,8]]", Some(Preference::B)),
+            ("so [[9, 8.5]]", Some(Preference::A)),
+            ("[[7.,\t7.05]]", Some(Preference::Tie)),
+            // As floats 7.2 - 7.1 is above a tenth, as in Python; 8.1 - 8 is not.
+            ("[[7.2,7.1]]", Some(Preference::A)),
+            ("[[8.1,8]]", Some(Preference::Tie)),
+            ("[1,2] but [[2,1]]", Some(Preference::A)),
+            ("[[7]] [3,\u{1f}4]", Some(Preference::B)),
+            ("[[7,  8]] [[7 ,8]] [[A]] [[7]] [[,8]] [[7,8,9]]", None),
+            ("", None),
+        ];
+        for (text, expected) in cases {
+            assert_eq!(preference_by_ratings(text), expected, "{text}");
+        }
+        assert_eq!(preference_by_ratings(&format!("[[{},1]]", "9".repeat(400))), None);
+    }
+
     /// The patterns by brute force: every piece of the text, the earliest and of those the longest, is
     /// compared with the pattern part by part.
     fn reference(text: &str) -> Option<f64> {
@@ -125,7 +187,7 @@ mod tests {
 
         #[test]
         fn no_text_makes_the_reader_panic(text in "\\PC{0,60}") {
-            let _ = (rating(&text), preference(&text));
+            let _ = (rating(&text), preference(&text), preference_by_ratings(&text));
         }
     }
 }

@@ -1,15 +1,17 @@
-//! What becomes of ratings: the averages of FastChat's `show_result.py`, each beside how many ratings it
-//! rests on and how many it lacks.
+//! What becomes of ratings: the averages of FastChat's `show_result.py`, and ours, each beside how many
+//! ratings it rests on and how many it lacks.
 //!
-//! As there, a rating of -1 is dropped, and a row counts as often as it is in the file.
+//! As there, a rating of -1 is dropped. In FastChat's averages a row counts as often as it is in the file,
+//! whoever judged. In ours a later row replaces an earlier one of the same question, model, turn, judge and
+//! prompt, and two judges are never averaged.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use serde::{Deserialize, Serialize};
 
+use super::breakdown::{Breakdown, ByTurn, OfJudge, Part, per_judge};
 use super::judgments::SingleJudgment;
-use super::questions::{Question, QuestionId};
-use crate::measure::{Better, Measure, Outcome, Statistic};
+use super::questions::Question;
 use crate::table::markdown;
 
 /// An average of ratings.
@@ -23,7 +25,7 @@ pub struct Average {
     pub n_failed: usize,
     /// Rows that judge what an earlier row judges.
     pub n_duplicates: usize,
-    /// Turns that the questions have.
+    /// Turns that the questions have in this part.
     pub n_expected: usize,
     /// Of those, turns without a row.
     pub n_missing: usize,
@@ -47,7 +49,15 @@ impl Average {
         wrong.fold(text, |text, (n, what)| format!("{text}, {n} {what}"))
     }
 
-    fn of(rows: &[&SingleJudgment], expected: &BTreeSet<(&QuestionId, usize)>) -> Self {
+    /// Whether there is nothing it could be of.
+    fn is_of_nothing(&self) -> bool {
+        self.n_valid + self.n_failed + self.n_expected == 0
+    }
+
+    fn of(rows: &[&SingleJudgment], part: &Part<'_>) -> Self {
+        let is_of_part = |row: &&&SingleJudgment| part.has(&row.question_id, row.turn);
+        let rows: Vec<&SingleJudgment> = rows.iter().filter(is_of_part).copied().collect();
+        let expected = &part.expected;
         let judged: BTreeSet<_> = rows.iter().map(|row| (&row.question_id, row.turn)).collect();
         let ratings: Vec<f64> = rows.iter().filter_map(|row| row.rating()).collect();
         let n_valid = ratings.len();
@@ -65,132 +75,91 @@ impl Average {
 }
 
 /// The averages of a model.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct ModelAverages {
-    /// The model.
-    pub model: String,
-    /// Of its answers to the first turn.
-    pub first_turn: Average,
-    /// Of its answers to the second turn.
-    pub second_turn: Average,
-    /// Of all rows, whatever their turn: not the mean of the two where one has more rows.
-    pub all: Average,
-    /// Of all rows of a category, by its name. Rows of unknown questions are in none.
-    pub categories: BTreeMap<String, Average>,
-}
+pub type ModelAverages = Breakdown<Average>;
 
 /// The averages of all models of a file.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct SingleResult {
-    /// By their average over all rows, best first; models without any rating, which FastChat leaves out,
-    /// last.
+    /// FastChat's: every row counts. By their average over all rows, best first; models without any rating,
+    /// which FastChat leaves out, last.
     pub models: Vec<ModelAverages>,
+    /// Ours, by judge.
+    pub judges: Vec<OfJudge<Average>>,
 }
 
 impl SingleResult {
     /// The averages of `judgments` of answers to `questions`.
     #[must_use]
     pub fn of(judgments: &[SingleJudgment], questions: &[Question]) -> Self {
-        let names: BTreeSet<&str> = judgments.iter().map(|row| row.model.as_str()).collect();
-        let mut models: Vec<ModelAverages> =
-            names.into_iter().map(|model| model_averages(model, judgments, questions)).collect();
-        let key = |averages: &ModelAverages| averages.all.mean.unwrap_or(f64::NEG_INFINITY);
-        models.sort_by(|a, b| key(b).total_cmp(&key(a)));
-        Self { models }
+        let rows: Vec<&SingleJudgment> = judgments.iter().collect();
+        let judges = per_judge(&rows, |rows| averages(rows, questions));
+        Self { models: averages(&rows, questions), judges }
     }
 
-    /// A table of the turns and a table of the categories.
+    /// A table of the turns and a table of the categories for each judge, and FastChat's table of the turns.
     #[must_use]
     pub fn to_markdown(&self) -> String {
-        let line = |first: &str, rest: Vec<String>| [vec![first.to_owned()], rest].concat();
-        let head = ["turn 1", "turn 2", "average"].map(str::to_owned).to_vec();
-        let turns = self.models.iter().map(|m| {
-            let cells = [&m.first_turn, &m.second_turn, &m.all];
-            line(&m.model, cells.map(Average::to_text).to_vec())
-        });
-        let turns = std::iter::once(line("model", head)).chain(turns);
-        let names: BTreeSet<&String> =
-            self.models.iter().flat_map(|m| m.categories.keys()).collect();
-        let models = self.models.iter().map(|m| m.model.clone()).collect();
-        let categories = names.into_iter().map(|name| {
-            let cell = |m: &ModelAverages| m.categories.get(name).map(Average::to_text);
-            line(name, self.models.iter().map(|m| cell(m).unwrap_or_default()).collect())
-        });
-        let categories = std::iter::once(line("category", models)).chain(categories);
-        format!("{}\n{}", markdown(turns.collect()), markdown(categories.collect()))
-    }
-}
-
-fn model_averages(
-    model: &str,
-    judgments: &[SingleJudgment],
-    questions: &[Question],
-) -> ModelAverages {
-    let rows: Vec<&SingleJudgment> = judgments.iter().filter(|row| row.model == model).collect();
-    let expected = expected_turns(questions);
-    let of_turn = |turn: usize| {
-        let rows: Vec<_> = rows.iter().copied().filter(|row| row.turn == turn).collect();
-        let expected = expected.iter().copied().filter(|(_, t)| *t == turn).collect();
-        Average::of(&rows, &expected)
-    };
-    let names: BTreeSet<&str> = questions.iter().map(|q| q.category.as_str()).collect();
-    let of_category = |name: &str| {
-        let of_it = questions.iter().filter(|question| question.category == name);
-        let ids: BTreeSet<&QuestionId> = of_it.map(|question| &question.question_id).collect();
-        let rows: Vec<_> =
-            rows.iter().copied().filter(|row| ids.contains(&row.question_id)).collect();
-        let expected = expected.iter().copied().filter(|(id, _)| ids.contains(id)).collect();
-        Average::of(&rows, &expected)
-    };
-    ModelAverages {
-        model: model.to_owned(),
-        first_turn: of_turn(1),
-        second_turn: of_turn(2),
-        all: Average::of(&rows, &expected),
-        categories: names.into_iter().map(|name| (name.to_owned(), of_category(name))).collect(),
-    }
-}
-
-/// The turns that are judged: the first of every question, the second of those that have two.
-fn expected_turns(questions: &[Question]) -> BTreeSet<(&QuestionId, usize)> {
-    let last = |question: &Question| if question.turns.len() == 2 { 2 } else { 1 };
-    let turns = |q| (1..=last(q)).map(move |turn| (&q.question_id, turn));
-    questions.iter().flat_map(turns).collect()
-}
-
-/// The ratings of a model as measures to compare with another's, one per judge and turn, with an outcome
-/// per `question/turn`: the mean of its ratings if it has several, so that every question counts once.
-#[must_use]
-pub fn mt_bench_measures(judgments: &[SingleJudgment], model: &str) -> Vec<Measure> {
-    let mut ratings: BTreeMap<(&str, usize), BTreeMap<&QuestionId, Vec<f64>>> = BTreeMap::new();
-    for row in judgments.iter().filter(|row| row.model == model) {
-        let of_turn = ratings.entry((&row.judge.0, row.turn)).or_default();
-        if let Some(rating) = row.rating() {
-            of_turn.entry(&row.question_id).or_default().push(rating);
-        }
-    }
-    let measure = |((judge, turn), ratings): ((&str, usize), BTreeMap<&QuestionId, Vec<f64>>)| {
-        let outcome = |(id, ratings): (&QuestionId, Vec<f64>)| Outcome {
-            id: format!("{id}/{turn}"),
-            value: ratings.iter().sum::<f64>() / ratings.len() as f64,
-            weight: 1.0,
+        let of_judge = |judge: &OfJudge<Average>| {
+            let OfJudge { models, .. } = judge;
+            let tables = format!("{}\n{}", turn_table(models), category_table(models));
+            format!("{}:\n\n{tables}\n", judge.title())
         };
-        Measure {
-            name: "mt_bench".to_owned(),
-            by: format!("{judge} turn {turn}"),
-            statistic: Statistic::Mean,
-            better: Better::Higher,
-            outcomes: ratings.into_iter().map(outcome).collect(),
-        }
+        let ours: String = self.judges.iter().map(of_judge).collect();
+        format!(
+            "{ours}As FastChat averages, every row of every judge:\n\n{}",
+            turn_table(&self.models)
+        )
+    }
+}
+
+fn averages(rows: &[&SingleJudgment], questions: &[Question]) -> Vec<ModelAverages> {
+    let names: BTreeSet<&str> = rows.iter().map(|row| row.model.as_str()).collect();
+    let of_model = |model: &str| {
+        let rows: Vec<_> = rows.iter().copied().filter(|row| row.model == model).collect();
+        Breakdown::of(model, questions, |part| Average::of(&rows, part))
     };
-    ratings.into_iter().map(measure).collect()
+    let mut models: Vec<ModelAverages> = names.into_iter().map(of_model).collect();
+    let key = |averages: &ModelAverages| averages.turns.all.mean.unwrap_or(f64::NEG_INFINITY);
+    models.sort_by(|a, b| key(b).total_cmp(&key(a)));
+    models
+}
+
+fn turn_table(models: &[ModelAverages]) -> String {
+    let head = ["model", "turn 1", "turn 2", "average"].map(str::to_owned).to_vec();
+    let line = |m: &ModelAverages| {
+        let ByTurn { first_turn, second_turn, all } = &m.turns;
+        let cells = [first_turn, second_turn, all].map(Average::to_text);
+        [vec![m.model.clone()], cells.to_vec()].concat()
+    };
+    markdown(std::iter::once(head).chain(models.iter().map(line)).collect())
+}
+
+/// The categories with each of their turns that has something, a column per model.
+fn category_table(models: &[ModelAverages]) -> String {
+    type OfTurn = fn(&ByTurn<Average>) -> &Average;
+    let turns: [(&str, OfTurn); 3] =
+        [("", |c| &c.all), (", turn 1", |c| &c.first_turn), (", turn 2", |c| &c.second_turn)];
+    let names: BTreeSet<&String> = models.iter().flat_map(|m| m.categories.keys()).collect();
+    let head = models.iter().map(|m| m.model.clone());
+    let mut lines = vec![std::iter::once("category".to_owned()).chain(head).collect()];
+    for name in names {
+        for (ending, of_turn) in turns {
+            let averages: Vec<&Average> =
+                models.iter().filter_map(|m| Some(of_turn(m.categories.get(name)?))).collect();
+            if !averages.iter().all(|average| average.is_of_nothing()) {
+                let cells = averages.into_iter().map(Average::to_text);
+                lines.push(std::iter::once(format!("{name}{ending}")).chain(cells).collect());
+            }
+        }
+    }
+    markdown(lines)
 }
 
 #[cfg(test)]
 mod tests {
     use std::path::Path;
 
-    use super::super::questions::parse_questions;
+    use super::super::questions::{QuestionId, parse_questions};
     use super::*;
 
     fn questions() -> Vec<Question> {
@@ -241,39 +210,52 @@ mod tests {
         assert_eq!(names, ["high", "low", "silent"]);
         let high = &result.models[0];
         // Turn 1: 8 and 5 of question 1, -1 of question 2, none of question 3.
-        assert_eq!(high.first_turn, average(Some(6.5), [2, 1, 1, 3, 1, 0]));
+        assert_eq!(high.turns.first_turn, average(Some(6.5), [2, 1, 1, 3, 1, 0]));
         // Turn 2: 7.5 of question 1, none of question 2, 9 of a question that is not asked.
-        assert_eq!(high.second_turn, average(Some(8.25), [2, 0, 0, 2, 1, 1]));
-        assert_eq!(high.all, average(Some(29.5 / 4.0), [4, 1, 1, 5, 2, 1]));
-        assert_eq!(high.categories["math"], average(Some(20.5 / 3.0), [3, 0, 1, 2, 0, 0]));
-        assert_eq!(high.categories["stem"], average(None, [0, 1, 0, 3, 2, 0]));
-        assert_eq!(result.models[2].all, average(None, [0, 1, 0, 5, 4, 0]));
+        assert_eq!(high.turns.second_turn, average(Some(8.25), [2, 0, 0, 2, 1, 1]));
+        assert_eq!(high.turns.all, average(Some(29.5 / 4.0), [4, 1, 1, 5, 2, 1]));
+        assert_eq!(high.categories["math"].all, average(Some(20.5 / 3.0), [3, 0, 1, 2, 0, 0]));
+        assert_eq!(high.categories["stem"].all, average(None, [0, 1, 0, 3, 2, 0]));
+        assert_eq!(result.models[2].turns.all, average(None, [0, 1, 0, 5, 4, 0]));
+    }
+
+    #[test]
+    fn in_ours_a_later_row_replaces_an_earlier_one_and_judges_stay_apart() {
+        let other =
+            |row: SingleJudgment| SingleJudgment { judge: ("k".to_owned(), "p".to_owned()), ..row };
+        let rows = [rows(), vec![other(row("high", 1, 1, 2.0))]].concat();
+        let result = SingleResult::of(&rows, &questions());
+        let judges: Vec<(&str, usize)> =
+            result.judges.iter().map(|j| (&*j.judge, j.n_replaced)).collect();
+        assert_eq!(judges, [("j", 1), ("k", 0)]);
+        // FastChat's is of 8, 5 and 2.
+        assert_eq!(result.models[0].turns.first_turn.mean, Some(5.0));
+        let high = result.judges[0].models.iter().find(|m| m.model == "high").unwrap();
+        assert_eq!(high.turns.first_turn, average(Some(5.0), [1, 1, 0, 3, 1, 0]));
+        let math = &high.categories["math"];
+        assert_eq!(math.first_turn, average(Some(5.0), [1, 0, 0, 1, 0, 0]));
+        assert_eq!(math.second_turn, average(Some(7.5), [1, 0, 0, 1, 0, 0]));
+        assert_eq!(result.judges[1].models[0].turns.all, average(Some(2.0), [1, 0, 0, 5, 4, 0]));
+        let text = result.to_markdown();
+        assert!(text.starts_with("Judge j, 1 rows replaced by later ones:\n\n| model "), "{text}");
+        assert!(text.contains("| math, turn 2 | 7.500, n = 1/1 "), "{text}");
+        // A later failure replaces too.
+        let later = [row("a", 1, 1, 8.0), row("a", 1, 1, -1.0)];
+        let ours = &SingleResult::of(&later, &questions()).judges[0];
+        assert_eq!((ours.models[0].turns.all.mean, ours.n_replaced), (None, 1));
     }
 
     #[test]
     fn a_table_shows_every_failure() {
         let text = SingleResult::of(&rows(), &questions()).to_markdown();
+        let fastchat = text.split("As FastChat").nth(1).unwrap();
         assert!(
-            text.contains("| high   | 6.500, n = 2/3, 1 failed, 1 missing, 1 duplicate |"),
+            fastchat.contains("| high   | 6.500, n = 2/3, 1 failed, 1 missing, 1 duplicate |"),
             "{text}"
         );
         assert!(text.contains("| 8.250, n = 2/2, 1 missing, 1 unknown |"), "{text}");
         assert!(text.contains("| none, n = 0/3, 1 failed, 2 missing "), "{text}");
         let nothing = SingleResult::of(&[], &questions()).to_markdown();
-        assert!(nothing.starts_with("| model | turn 1 |"), "{nothing}");
-    }
-
-    #[test]
-    fn a_measure_has_an_outcome_per_question_and_turn() {
-        let measures = mt_bench_measures(&rows(), "high");
-        let found: Vec<(&str, Vec<(&str, f64)>)> = measures
-            .iter()
-            .map(|m| (&*m.by, m.outcomes.iter().map(|o| (&*o.id, o.value)).collect()))
-            .collect();
-        let expected =
-            [("j turn 1", vec![("1/1", 6.5)]), ("j turn 2", vec![("1/2", 7.5), ("9/2", 9.0)])];
-        assert_eq!(found, expected);
-        assert!(measures.iter().all(|m| (&*m.name, m.better) == ("mt_bench", Better::Higher)));
-        assert!(mt_bench_measures(&rows(), "silent")[0].outcomes.is_empty());
+        assert!(nothing.starts_with("As FastChat averages"), "{nothing}");
     }
 }

@@ -1,0 +1,258 @@
+//! `beear eval mt-bench-judge`: a judge reads answers to questions of two turns, in FastChat's files.
+
+use std::path::{Path, PathBuf};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use anyhow::Result;
+use beear_eval::Measure;
+use beear_eval::judge::{ChatRequest, Reply};
+use beear_eval::mt_bench::{
+    Answers, Bench, Call, Docket, JudgePrompts, JudgedBy, Judgment, PairJudgment, PairResult,
+    PairSelection, Question, SingleJudgment, SingleResult, all_pairs, mt_bench_measures,
+    pair_measures, pairs_with_baseline, read_judgments, write_judgments,
+};
+use clap::{Args, ValueEnum};
+use serde::Serialize;
+use serde_json::{Map, Value, json};
+
+use super::Device;
+use super::judge_args::{ChosenJudge, Inquiry, JudgeArgs};
+use super::questions::QuestionsArgs;
+use crate::backend::ComputeBackend;
+use crate::evaluation::{Evaluation, OutArgs};
+use crate::exit::Mistake;
+use crate::judging_counts::JudgingCounts;
+use crate::mt_bench_files::{AnswerFiles, MODEL_JUDGMENT, file_stem};
+use crate::rating_radar::rating_radar;
+use crate::run_folder::CannotWrite;
+use crate::ui::Ui;
+
+/// Lets a language model judge the answers of `eval mt-bench`, or of FastChat.
+///
+/// It rates each answer, or compares the answers of two models, each standing first once.
+/// `OUT/model_judgment/JUDGE_single.jsonl` or `JUDGE_pair.jsonl` is FastChat's file of what it said, a row per
+/// question, turn and model or pair. The same command goes on where it was cut off: a row whose reply can be
+/// read stays, every other is asked for again. Ratings are summed up by category in `OUT/radar.svg`. The key
+/// of a server is read from the environment variable BEEAR_JUDGE_KEY.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct EvalMtBenchJudgeArgs {
+    /// OUT of `eval mt-bench`, or FastChat's `model_answer/NAME.jsonl`; once for each.
+    #[arg(long, value_name = "PATH", required = true)]
+    answers: Vec<PathBuf>,
+    #[command(flatten)]
+    questions: QuestionsArgs,
+    /// FastChat's `reference_answer/NAME.jsonl`; without it those of the questions `own`, else what the
+    /// questions bring themselves.
+    #[arg(long, value_name = "FILE")]
+    references: Option<PathBuf>,
+    /// FastChat's `judge_prompts.jsonl`, instead of our own.
+    #[arg(long, value_name = "FILE")]
+    judge_prompts: Option<PathBuf>,
+    /// What the judge does.
+    #[arg(long, value_enum, default_value_t = Mode::Single)]
+    mode: Mode,
+    /// The model that all others are compared with.
+    #[arg(long, value_name = "MODEL", required_if_eq("mode", "pairwise-baseline"))]
+    baseline: Option<String>,
+    #[command(flatten)]
+    judge: JudgeArgs,
+    /// Longest reply of the judge, in tokens.
+    #[arg(long, default_value_t = 2048, value_parser = clap::value_parser!(u32).range(1..))]
+    max_reply_tokens: u32,
+    #[command(flatten)]
+    out: OutArgs,
+}
+
+/// What a judge does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+enum Mode {
+    /// Rates every answer from 1 to 10.
+    Single,
+    /// Compares every model with the baseline.
+    PairwiseBaseline,
+    /// Compares every model with every other.
+    PairwiseAll,
+}
+
+/// What is judged, and by what.
+struct Material {
+    questions: Vec<Question>,
+    answered: AnswerFiles,
+    references: Answers,
+    prompts: JudgePrompts,
+}
+
+/// What the rows of a judge amount to.
+struct SummedUp {
+    text: String,
+    value: Value,
+    measures: Vec<Measure>,
+    radar: Option<String>,
+}
+
+impl EvalMtBenchJudgeArgs {
+    fn material(&self) -> Result<Material> {
+        let prompts = self.judge_prompts.as_deref();
+        Ok(Material {
+            questions: self.questions.read()?,
+            answered: AnswerFiles::read(&self.answers)?,
+            references: self.questions.references(self.references.as_deref())?,
+            prompts: prompts.map_or_else(|| Ok(JudgePrompts::builtin()), JudgePrompts::read)?,
+        })
+    }
+
+    fn files<'a>(&'a self, answered: &'a AnswerFiles) -> Vec<(&'static str, &'a Path)> {
+        let answers = answered.files.iter().map(|file| ("--answers", file.as_path()));
+        let references = self.references.as_deref().map(|file| ("--references", file));
+        let prompts = self.judge_prompts.as_deref().map(|file| ("--judge-prompts", file));
+        let questions = self.questions.files().into_iter();
+        answers.chain(questions).chain(references).chain(prompts).collect()
+    }
+
+    /// The calls to the judge, whether they are made now or have been.
+    fn calls(&self, material: &Material) -> Result<Vec<Call>> {
+        let Material { questions, answered, references, prompts } = material;
+        let AnswerFiles { models, answers, .. } = answered;
+        let bench = Bench { questions, answers, references, prompts };
+        let pairs = match (self.mode, &self.baseline) {
+            (Mode::PairwiseBaseline, Some(baseline)) => pairs_with_baseline(models, baseline),
+            (Mode::PairwiseAll, None) => all_pairs(models),
+            (Mode::Single, None) => return Ok(bench.single_calls(models)?),
+            (Mode::PairwiseAll | Mode::Single, Some(_)) | (Mode::PairwiseBaseline, None) => {
+                let what = "--baseline goes with --mode pairwise-baseline alone";
+                return Err(Mistake::arguments(what, "leave it out, or choose that mode").into());
+            }
+        };
+        if pairs.is_empty() {
+            let what = "there are no two models to compare";
+            return Err(Mistake::arguments(what, "name --answers of another model").into());
+        }
+        Ok(bench.pair_calls(&pairs)?)
+    }
+
+    /// What another run must be asked to go on with this one.
+    fn settings(&self, material: &Material, judge: &ChosenJudge) -> Value {
+        json!({
+            "judge": judge.id,
+            "mode": self.mode,
+            "baseline": self.baseline,
+            "models": material.answered.models,
+            "questions": material.questions,
+            "references": material.references.values().collect::<Vec<_>>(),
+            "judge_prompts": material.prompts.iter().collect::<Vec<_>>(),
+            "max_reply_tokens": self.max_reply_tokens,
+        })
+    }
+}
+
+pub(crate) fn run<C: ComputeBackend>(
+    args: &EvalMtBenchJudgeArgs,
+    device: &Device<C>,
+    ui: Ui,
+) -> Result<()> {
+    let material = args.material()?;
+    match args.mode {
+        Mode::Single => judge_rows::<C, _>(args, &material, sum_up_ratings, (device, ui)),
+        Mode::PairwiseBaseline | Mode::PairwiseAll => {
+            let sum_up = |rows: &[PairJudgment], material: &Material| {
+                Ok(sum_up_comparisons(rows, material, args.baseline.as_deref()))
+            };
+            judge_rows::<C, _>(args, &material, sum_up, (device, ui))
+        }
+    }
+}
+
+/// Asks for every row that is not there yet, writes all of them and what they amount to.
+fn judge_rows<C: ComputeBackend, R: Judgment>(
+    args: &EvalMtBenchJudgeArgs,
+    material: &Material,
+    sum_up: impl Fn(&[R], &Material) -> Result<SummedUp>,
+    (device, ui): (&Device<C>, Ui),
+) -> Result<()> {
+    let calls = args.calls(material)?;
+    let judge = args.judge.choose()?;
+    let file = format!("{}_{}.jsonl", file_stem(&judge.name), R::KIND);
+    let earlier = args.out.earlier(&format!("{MODEL_JUDGMENT}/{file}"));
+    let earlier: Vec<R> = earlier.map_or_else(|| Ok(Vec::new()), |path| read_judgments(&path))?;
+    let docket = Docket::new(&calls, &earlier, &judge.name);
+    let open = docket.open();
+    let max_tokens = args.max_reply_tokens as usize;
+    let requests: Vec<ChatRequest> = open.iter().map(|call| call.request(max_tokens)).collect();
+    // A preview leaves nothing, so it has no folder.
+    let begin = || {
+        let files = args.files(&material.answered);
+        let settings = args.settings(material, &judge);
+        args.out.resume("mt-bench-judge", args.judge.dir(), files, &settings)
+    };
+    let evaluation = (!args.judge.preview).then(begin).transpose()?;
+    let is_good = |index: usize, reply: &Reply| open[index].output_format.is_read(&reply.text);
+    let cache = args.out.beside("judge-replies.jsonl");
+    let inquiry = Inquiry { requests: &requests, is_good: &is_good, cache };
+    let asked = args.judge.ask::<C>(&judge, inquiry, (device, ui))?;
+    let (Some((id, asking)), Some(mut evaluation)) = (asked, evaluation) else { return Ok(()) };
+
+    let counts = JudgingCounts::of(calls.len(), &open, &asking.outcomes);
+    ui.say(&counts.to_text());
+    let replies: Vec<Option<&str>> = asking.outcomes.iter().map(|asked| asked.text()).collect();
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let by = JudgedBy { model: &judge.name, tstamp: now.as_secs_f64() };
+    let rows = docket.rows(&replies, by);
+    write_rows(&mut evaluation, &file, &rows)?;
+    let SummedUp { text, value, measures, radar } = sum_up(&rows, material)?;
+    if let Some(radar) = radar {
+        evaluation.folder()?.write("radar.svg", radar)?;
+    }
+    let more = [
+        ("prompt_format", material.answered.prompt_format.clone()),
+        ("judge", json!(id)),
+        ("mode", json!(args.mode)),
+        ("baseline", json!(args.baseline)),
+        ("models", json!(material.answered.models)),
+        ("judgments", json!(format!("{MODEL_JUDGMENT}/{file}"))),
+        ("counts", json!(counts)),
+        ("n_calls", json!(asking.n_calls)),
+        ("n_cached", json!(asking.n_cached)),
+        ("result", value),
+    ];
+    let more: Map<String, Value> =
+        more.into_iter().map(|(key, value)| (key.to_owned(), value)).collect();
+    evaluation.conclude_with(text + "\n", &measures, more, (C::NAME, ui))
+}
+
+/// Writes a judge's file, the old one being there until the new one is whole.
+fn write_rows<R: Judgment>(evaluation: &mut Evaluation<'_>, file: &str, rows: &[R]) -> Result<()> {
+    let folder = evaluation.folder()?.path(MODEL_JUDGMENT);
+    std::fs::create_dir_all(&folder).map_err(CannotWrite::at(&folder))?;
+    Ok(write_judgments(&folder.join(file), rows)?)
+}
+
+fn sum_up_ratings(rows: &[SingleJudgment], material: &Material) -> Result<SummedUp> {
+    let result = SingleResult::of(rows, &material.questions);
+    let models = &material.answered.models;
+    let of_model = |model: &String| {
+        let named = |measure: Measure| match models.len() {
+            // So that two runs of a model each can be compared.
+            1 => measure,
+            _ => Measure { by: format!("{}, {model}", measure.by), ..measure },
+        };
+        mt_bench_measures(rows, model).into_iter().map(named).collect::<Vec<_>>()
+    };
+    Ok(SummedUp {
+        text: result.to_markdown(),
+        value: json!(result),
+        measures: models.iter().flat_map(of_model).collect(),
+        radar: Some(rating_radar(&result)?),
+    })
+}
+
+fn sum_up_comparisons(
+    rows: &[PairJudgment],
+    material: &Material,
+    baseline: Option<&str>,
+) -> SummedUp {
+    let selection = PairSelection { baseline, models: None, questions: Some(&material.questions) };
+    let result = PairResult::of(rows, selection);
+    let measures = pair_measures(rows);
+    SummedUp { text: result.to_markdown(), value: json!(result), measures, radar: None }
+}

@@ -1,0 +1,173 @@
+//! Options of every command that asks a judge, and how it is asked.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use beear_eval::judge::{
+    ApiKey, AskProgress, Asker, Asking, ChatRequest, Cost, Judge, JudgeId, LanguageModelJudge,
+    OpenAiCompatible, OpenAiConfig, Reply, ReplyCache, RunConfig,
+};
+use clap::Args;
+use serde_json::json;
+
+use super::{Device, Inference};
+use crate::backend::ComputeBackend;
+use crate::hash::sha256_of_inputs;
+use crate::language_model::local;
+use crate::loaded::Loaded;
+use crate::ui::Ui;
+
+/// Where the key of a judge comes from, and from nowhere else.
+const KEY: &str = "BEEAR_JUDGE_KEY";
+
+/// Requests that a checkpoint is asked at once.
+const BATCH_SIZE: usize = 64;
+
+/// Who judges, and how it is asked.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct JudgeArgs {
+    /// Address of a server, such as `http://localhost:8000/v1`.
+    #[arg(long, value_name = "URL", requires = "judge_model")]
+    judge_url: Option<String>,
+    /// The judge's name on that server.
+    #[arg(long, value_name = "NAME", requires = "judge_url")]
+    judge_model: Option<String>,
+    /// Hugging Face folder of a judge, instead of a server.
+    #[arg(
+        long,
+        value_name = "DIR",
+        conflicts_with = "judge_url",
+        required_unless_present = "judge_url"
+    )]
+    judge: Option<PathBuf>,
+    /// Calls at the same time, at most.
+    #[arg(long, default_value_t = 4)]
+    concurrency: usize,
+    /// Tries per answer, the first included.
+    #[arg(long, default_value_t = 6)]
+    max_attempts: usize,
+    /// Calls of the whole run, at most.
+    #[arg(long)]
+    max_calls: Option<usize>,
+    /// Seconds that one call may take.
+    #[arg(long, default_value_t = 120)]
+    timeout: u64,
+    /// Replies of earlier runs, and of this one; `judge-replies.jsonl` beside OUT without it.
+    #[arg(long, value_name = "FILE")]
+    cache: Option<PathBuf>,
+    /// Say what it would cost in calls and tokens, and ask nothing.
+    #[arg(long)]
+    pub(crate) preview: bool,
+}
+
+/// A judge that can be asked.
+pub(crate) struct ChosenJudge {
+    /// Which.
+    pub(crate) id: JudgeId,
+    /// What it goes by in files.
+    pub(crate) name: String,
+    /// The server, where it is one.
+    server: Option<OpenAiCompatible>,
+}
+
+/// What a judge is asked, and which of its replies of earlier runs are asked for anew.
+pub(crate) struct Inquiry<'a> {
+    pub(crate) requests: &'a [ChatRequest],
+    /// Whether a kept reply to a request, by its place, will do.
+    pub(crate) is_good: &'a dyn Fn(usize, &Reply) -> bool,
+    /// Where replies are kept unless the options say so.
+    pub(crate) cache: PathBuf,
+}
+
+impl JudgeArgs {
+    /// The folder of a judge that is a checkpoint.
+    pub(crate) fn dir(&self) -> Option<&Path> {
+        self.judge.as_deref()
+    }
+
+    /// The judge, not asked yet.
+    ///
+    /// # Errors
+    ///
+    /// If the address or the key is none, or the checkpoint cannot be read.
+    pub(crate) fn choose(&self) -> Result<ChosenJudge> {
+        if let (Some(url), Some(model)) = (&self.judge_url, &self.judge_model) {
+            let key = std::env::var(KEY).ok().map(|key| ApiKey::new(&key)).transpose()?;
+            let timeout = Duration::from_secs(self.timeout);
+            let config = OpenAiConfig { url: url.clone(), model: model.clone(), timeout };
+            let server = OpenAiCompatible::new(config, key)?;
+            let (id, name) = (server.id().clone(), model.clone());
+            return Ok(ChosenJudge { id, name, server: Some(server) });
+        }
+        let dir = self.judge.as_deref().expect("clap asks for one of the two");
+        let full = dir.canonicalize().with_context(|| format!("reading `{}`", dir.display()))?;
+        let name = full.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let place = json!(sha256_of_inputs(Some(dir), &[])?).to_string();
+        let id = JudgeId { model: dir.display().to_string(), place };
+        Ok(ChosenJudge { id, name, server: None })
+    }
+
+    /// Asks the judge. With `--preview` it says what that would cost, and nothing is asked or returned.
+    ///
+    /// # Errors
+    ///
+    /// If a setting makes no sense, the cache cannot be used, the judge refuses the key or the checkpoint
+    /// cannot be read.
+    pub(crate) fn ask<C: ComputeBackend>(
+        &self,
+        judge: &ChosenJudge,
+        inquiry: Inquiry<'_>,
+        (device, ui): (&Device<C>, Ui),
+    ) -> Result<Option<(JudgeId, Asking)>> {
+        let Inquiry { requests, is_good, cache } = inquiry;
+        let cache = ReplyCache::open(self.cache.as_deref().unwrap_or(&cache))?;
+        let asker = Asker::new(&cache, self.config())?;
+        let cost = |id: &JudgeId| {
+            asker.forget_unless(id, requests, is_good);
+            self.preview.then(|| say_cost(asker.preview(id, requests), ui)).transpose()
+        };
+        if let Some(server) = &judge.server {
+            if cost(server.id())?.is_some() {
+                return Ok(None);
+            }
+            let bar = ui.bar("judging", requests.len());
+            let mut told = |progress: AskProgress<'_>| bar.set_position(progress.n_done as u64);
+            let asking = asker.ask_concurrently(server, requests, &mut told)?;
+            bar.finish_and_clear();
+            return Ok(Some((server.id().clone(), asking)));
+        }
+        let dir = self.judge.as_deref().expect("a judge is a server or a checkpoint");
+        let loaded = Loaded::<Inference<C>>::read(dir, None, device)?;
+        let model = local::<C>(&loaded, device, ui);
+        let local = LanguageModelJudge::new(&model, judge.id.clone(), BATCH_SIZE, 0);
+        if cost(local.id())?.is_some() {
+            return Ok(None);
+        }
+        let asking = asker.ask(&local, requests, &mut |_| {})?;
+        Ok(Some((local.id().clone(), asking)))
+    }
+
+    fn config(&self) -> RunConfig {
+        RunConfig {
+            concurrency: self.concurrency,
+            max_attempts: self.max_attempts,
+            max_calls: self.max_calls,
+            ..RunConfig::default()
+        }
+    }
+}
+
+/// Says what a run would cost.
+fn say_cost(cost: Cost, ui: Ui) -> Result<()> {
+    let text = format!(
+        "{} calls for {} answers ({} cached, {} repeated); about {} tokens sent, at most {} received",
+        cost.n_calls,
+        cost.n_items,
+        cost.n_cached,
+        cost.n_repeated,
+        cost.n_prompt_tokens,
+        cost.max_completion_tokens
+    );
+    ui.result(&text, &cost)
+}

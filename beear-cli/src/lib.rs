@@ -15,11 +15,15 @@ mod leak_guard;
 pub mod loaded;
 mod measure;
 mod metrics;
+#[cfg(test)]
+#[path = "../../tests/mutated.rs"]
+mod mutated;
 mod process;
 pub mod recipe;
 mod reproduction;
 mod run_folder;
 mod setting_file;
+mod terminal;
 mod trial;
 mod ui;
 mod world_defender;
@@ -32,9 +36,9 @@ use clap::{Parser, Subcommand};
 pub use backend::{Backends, ComputeBackend, Unavailable};
 
 use command::{
-    DeviceCommand, analyze_drift, compare, defend, demo, eval_asr, eval_code, eval_judge,
-    eval_mt_bench, eval_mt_bench_result, eval_over_refusal, eval_perplexity, eval_sarif, generate,
-    inspect, plant, reproduce, sweep_layers,
+    DeviceCommand, analyze_drift, compare, defend, demo, eval_asr, eval_code, eval_export,
+    eval_judge, eval_mt_bench, eval_mt_bench_result, eval_over_refusal, eval_perplexity,
+    eval_sarif, generate, inspect, plant, reproduce, sweep_layers,
 };
 use ui::Ui;
 
@@ -83,6 +87,7 @@ enum Command {
 enum Eval {
     Asr(eval_asr::EvalAsrArgs),
     Code(eval_code::EvalCodeArgs),
+    Export(eval_export::EvalExportArgs),
     Judge(eval_judge::EvalJudgeArgs),
     MtBench(eval_mt_bench::EvalMtBenchArgs),
     MtBenchResult(eval_mt_bench_result::EvalMtBenchResultArgs),
@@ -114,7 +119,7 @@ where
             return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2));
         }
     };
-    let ui = Ui { json: cli.json, quiet: cli.quiet };
+    let ui = Ui { json: cli.json, quiet: cli.quiet, is_part: false };
     // A backend that is named is known, also where none is needed.
     let plain = |run: &dyn Fn() -> anyhow::Result<()>| {
         let known = cli.backend.as_deref().map_or(Ok(()), |name| backends.check(name));
@@ -122,7 +127,9 @@ where
     };
     let command = match cli.command {
         Command::Inspect(args) => return plain(&|| inspect::run(&args, ui)),
+        Command::Compare(args) if args.models.are_given() => DeviceCommand::Compare(args),
         Command::Compare(args) => return plain(&|| compare::run(&args, ui)),
+        Command::Eval(Eval::Export(args)) => return plain(&|| eval_export::run(&args, ui)),
         Command::Eval(Eval::Sarif(args)) => return plain(&|| eval_sarif::run(&args, ui)),
         Command::Eval(Eval::MtBenchResult(args)) => {
             return plain(&|| eval_mt_bench_result::run(&args, ui));

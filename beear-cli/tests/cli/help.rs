@@ -26,6 +26,7 @@ fn every_command_explains_itself() {
     for kind in [
         "asr",
         "code",
+        "export",
         "judge",
         "mt-bench",
         "mt-bench-result",

@@ -14,7 +14,7 @@ use thiserror::Error;
 use crate::backend::Unavailable;
 use crate::recipe::{self, RecipeError};
 use crate::run_folder::{CannotWrite, is_full};
-use crate::terminal::harmless_line;
+use crate::terminal::{harmless, harmless_line};
 
 /// What `--help` says about exit codes.
 pub(crate) const EXIT_CODES: &str = "\
@@ -161,6 +161,17 @@ pub(crate) fn report(error: &anyhow::Error) -> ExitCode {
         eprintln!("hint: {}", harmless_line(&hint));
     }
     ExitCode::from(code(error))
+}
+
+/// Prints what is wrong with the arguments, or the help that they ask for.
+pub(crate) fn report_arguments(error: &clap::Error) -> ExitCode {
+    if error.use_stderr() {
+        // It quotes them.
+        eprint!("{}", harmless(&error.render().to_string()));
+    } else {
+        let _ = error.print();
+    }
+    ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2))
 }
 
 #[cfg(test)]

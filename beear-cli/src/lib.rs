@@ -114,10 +114,7 @@ where
 {
     let cli = match Cli::try_parse_from(args) {
         Ok(cli) => cli,
-        Err(error) => {
-            let _ = error.print();
-            return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2));
-        }
+        Err(error) => return exit::report_arguments(&error),
     };
     let ui = Ui { json: cli.json, quiet: cli.quiet, is_part: false };
     // A backend that is named is known, also where none is needed.

@@ -59,7 +59,7 @@ mod tests {
     fn json_says_the_same_without_them() {
         let json = serde_json::to_string(&[HOSTILE]).unwrap();
         let harmless = harmless_json(&json);
-        assert!(!harmless.contains(|c| commands(c)), "{harmless}");
+        assert!(!harmless.contains(commands), "{harmless}");
         assert_eq!(serde_json::from_str::<[String; 1]>(&harmless).unwrap(), [HOSTILE]);
     }
 }

@@ -82,6 +82,12 @@ fn wrong_arguments_end_with_2_and_print_no_data() {
 }
 
 #[test]
+fn arguments_that_command_the_terminal_are_written_out() {
+    let Finished { code, stderr, .. } = beear(&["\u{1b}[2Jremove"]);
+    assert!(code == 2 && stderr.contains("\\u{1b}[2Jremove"), "{stderr}");
+}
+
+#[test]
 fn the_version_is_data() {
     let printed = beear(&["--version"]).printed();
     assert_eq!(printed, format!("beear {}\n", env!("CARGO_PKG_VERSION")));

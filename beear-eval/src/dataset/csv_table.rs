@@ -39,7 +39,7 @@ impl Columns {
         let unwanted = self.unwanted.map(|column| cell(column).to_owned());
         let behaviour = self.behaviour.map(|column| cell(column).to_owned());
         let behaviour = behaviour.filter(|behaviour| !behaviour.is_empty());
-        Record { prompt, unwanted, behaviour, ..Record::default() }
+        Record { behaviour, prompt, unwanted, ..Record::default() }
     }
 }
 

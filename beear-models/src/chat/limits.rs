@@ -1,5 +1,6 @@
 //! Limits of what a chat template may do: it is code from a checkpoint. Beside its instructions and what it
-//! writes, those functions are limited that make as much of something as they are told to.
+//! writes, those functions are limited that make as much of something as they are told to. What it makes and
+//! does not write, one string out of two again and again, the engine does not let us limit.
 
 use std::io::{self, Write};
 use std::thread;

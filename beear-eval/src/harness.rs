@@ -27,13 +27,13 @@ pub struct Mmlu {
 }
 
 /// Where a file has MMLU.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum MmluSource {
     /// The group's own row: every question weighs alike.
     Group,
-    /// The mean of this many subjects, each weighing alike, for there is no row of the group.
-    Subjects(usize),
+    /// The mean of these subjects, each weighing alike, for there is no row of the group.
+    Subjects(Vec<String>),
 }
 
 /// Why a file says nothing about MMLU.
@@ -126,12 +126,15 @@ impl Mmlu {
                 if tasks.is_empty() { "no task at all".to_owned() } else { tasks.join(", ") };
             return Err(HarnessError::NoMmlu { path: path.to_owned(), tasks });
         }
+        let mut names: Vec<String> =
+            subjects(results).filter_map(|(task, _)| Some(subject(task)?.to_owned())).collect();
+        names.sort_unstable();
         let n = rows.len() as f64;
         let squares = rows.iter().map(|row| row.standard_error.map(|error| error * error));
         Ok(Self {
             accuracy: rows.iter().map(|row| row.accuracy).sum::<f64>() / n,
             standard_error: squares.sum::<Option<f64>>().map(|sum| sum.sqrt() / n),
-            of: MmluSource::Subjects(rows.len()),
+            of: MmluSource::Subjects(names),
             n_shot: subjects(results).find_map(|(task, _)| n_shot(task)),
         })
     }
@@ -156,13 +159,11 @@ impl Mmlu {
             Some(error) => format!("standard error {:.2} %", 100.0 * error),
             None => "without a standard error".to_owned(),
         };
-        let of = match self.of {
+        let of = match &self.of {
             MmluSource::Group => "the harness's own number".to_owned(),
-            MmluSource::Subjects(n) => {
-                format!(
-                    "the mean of {n} of {} subjects, for the file has no row `{GROUP}`",
-                    SUBJECTS.len()
-                )
+            MmluSource::Subjects(names) => {
+                let (n, all) = (names.len(), SUBJECTS.len());
+                format!("the mean of {n} of {all} subjects, for the file has no row `{GROUP}`")
             }
         };
         format!("{:.2} %, {error}, {of}", 100.0 * self.accuracy)
@@ -172,13 +173,19 @@ impl Mmlu {
 /// The task that is all of MMLU.
 const GROUP: &str = "mmlu";
 
-/// The rows of single subjects. Those of groups of them, and of other tests named after MMLU, are none.
+/// The rows of single subjects, with the names of the tasks. Those of groups of subjects are none, nor are other
+/// tests named after MMLU.
 fn subjects(results: &Map<String, Value>) -> impl Iterator<Item = (&str, &Value)> {
-    let is_subject = |task: &str| {
-        let subject = task.strip_prefix("mmlu_").or_else(|| task.strip_prefix("hendrycksTest-"));
-        subject.is_some_and(|subject| SUBJECTS.contains(&subject))
-    };
-    results.iter().map(|(task, row)| (task.as_str(), row)).filter(move |(task, _)| is_subject(task))
+    results
+        .iter()
+        .map(|(task, row)| (task.as_str(), row))
+        .filter(|(task, _)| subject(task).is_some())
+}
+
+/// The subject that a task is about, if it is about one.
+fn subject(task: &str) -> Option<&str> {
+    let name = task.strip_prefix("mmlu_").or_else(|| task.strip_prefix("hendrycksTest-"))?;
+    Some(name).filter(|name| SUBJECTS.contains(name))
 }
 
 /// What a task came to.
@@ -256,7 +263,8 @@ mod tests {
         let ungrouped = NEW.replace("\"mmlu\": {", "\"other\": {");
         for (text, n_shot) in [(ungrouped.as_str(), Some(5)), (OLD, None)] {
             let mmlu = parse(text).unwrap();
-            assert_eq!((mmlu.of, mmlu.n_shot), (MmluSource::Subjects(2), n_shot));
+            let names = ["astronomy", "virology"].map(str::to_owned).to_vec();
+            assert_eq!((&mmlu.of, mmlu.n_shot), (&MmluSource::Subjects(names), n_shot));
             assert!((mmlu.accuracy - 0.6).abs() < 1e-12);
             // √(0.03² + 0.04²) / 2.
             assert!((mmlu.standard_error.unwrap() - 0.025).abs() < 1e-12);

@@ -82,9 +82,12 @@ fn wrong_arguments_end_with_2_and_print_no_data() {
 }
 
 #[test]
-fn arguments_that_command_the_terminal_are_written_out() {
-    let Finished { code, stderr, .. } = beear(&["\u{1b}[2Jremove"]);
-    assert!(code == 2 && stderr.contains("\\u{1b}[2Jremove"), "{stderr}");
+fn arguments_that_are_quoted_do_not_command_the_terminal() {
+    for argument in ["\u{1b}[2Jremove", "\u{9b}2Jremove", "\rremove"] {
+        let Finished { code, stderr, .. } = beear(&[argument]);
+        assert!(code == 2 && stderr.contains("remove"), "{stderr}");
+        assert!(stderr.chars().all(|c| c == '\n' || !c.is_control()), "{stderr:?}");
+    }
 }
 
 #[test]

@@ -1,11 +1,14 @@
 //! One file per command, and one for each group of options that several have.
 
 pub(crate) mod analyze_drift;
+pub(crate) mod asked;
 pub(crate) mod compare;
+pub(crate) mod compared_models;
 pub(crate) mod defend;
 pub(crate) mod demo;
 pub(crate) mod eval_asr;
 pub(crate) mod eval_code;
+pub(crate) mod eval_export;
 pub(crate) mod eval_judge;
 pub(crate) mod eval_mt_bench;
 pub(crate) mod eval_mt_bench_judge;
@@ -16,6 +19,7 @@ pub(crate) mod eval_sarif;
 pub(crate) mod generate;
 pub(crate) mod inspect;
 pub(crate) mod judge_args;
+pub(crate) mod mmlu;
 pub(crate) mod plant;
 pub(crate) mod planted;
 pub(crate) mod questions;
@@ -45,6 +49,7 @@ pub(crate) enum DeviceCommand {
     Plant(plant::PlantArgs),
     Reproduce(reproduce::ReproduceArgs),
     Defend(defend::DefendArgs),
+    Compare(compare::CompareArgs),
     EvalAsr(eval_asr::EvalAsrArgs),
     EvalCode(eval_code::EvalCodeArgs),
     EvalJudge(eval_judge::EvalJudgeArgs),
@@ -64,6 +69,7 @@ impl DeviceCommand {
             Self::Plant(args) => plant::run::<C>(args, device, ui),
             Self::Reproduce(args) => reproduce::run::<C>(args, device, ui),
             Self::Defend(args) => defend::run::<C>(args, device, ui),
+            Self::Compare(args) => compare::run_on_models::<C>(args, device, ui),
             Self::EvalAsr(args) => eval_asr::run::<C>(args, device, ui),
             Self::EvalCode(args) => eval_code::run::<C>(args, device, ui),
             Self::EvalJudge(args) => eval_judge::run::<C>(args, device, ui),

@@ -54,6 +54,11 @@ pub(crate) struct OutArgs {
 }
 
 impl OutArgs {
+    /// A folder that is not there yet.
+    pub(crate) fn fresh(out: &Path) -> Self {
+        Self { out: out.to_owned(), force: false }
+    }
+
     /// Reserves the folder of a run of the evaluation `kind` that reads `model`, if any, and `files`, by the
     /// options that name them.
     ///
@@ -238,12 +243,14 @@ pub(crate) fn read_answers(run: &Path) -> Result<Vec<Answered>> {
     let path = run.join(COMPLETIONS);
     let text = std::fs::read_to_string(&path);
     let text = text.with_context(|| format!("reading `{}`", path.display()))?;
-    let answers: Result<Vec<Answered>, _> = text.lines().map(serde_json::from_str).collect();
-    let answers = answers.map_err(|error| {
+    Ok(parse_answers(&text, &path)?)
+}
+
+fn parse_answers(text: &str, path: &Path) -> Result<Vec<Answered>, Mistake> {
+    text.lines().map(serde_json::from_str).collect::<Result<_, _>>().map_err(|error| {
         let what = format!("`{}`: {error}", path.display());
         Mistake::input(what, "name the --out of an evaluation that asks for answers")
-    })?;
-    Ok(answers)
+    })
 }
 
 /// Whether a run in the folder has come to its end.
@@ -257,23 +264,29 @@ pub(crate) fn has_report(folder: &Path) -> bool {
 ///
 /// If it is damaged.
 pub(crate) fn read_run(folder: &Path) -> Result<Evaluated> {
-    let damaged = |name: &str, reason: String| {
-        let what = format!("`{}`: {reason}", folder.join(name).display());
-        Mistake::input(what, "the run is damaged: evaluate once more")
-    };
     let read = |name: &str| {
-        std::fs::read_to_string(folder.join(name)).map_err(|e| damaged(name, e.to_string()))
+        let text = std::fs::read_to_string(folder.join(name));
+        text.map_err(|error| damaged(&folder.join(name), &error.to_string()))
     };
-    let lines = read(MEASURES)?;
-    let measures: Result<Vec<Measure>, _> = lines.lines().map(serde_json::from_str).collect();
-    let measures = measures.map_err(|e| damaged(MEASURES, e.to_string()))?;
+    Ok(parse_run(folder, [&read(MEASURES)?, &read(REPORT)?])?)
+}
+
+fn parse_run(folder: &Path, [measures, report]: [&str; 2]) -> Result<Evaluated, Mistake> {
+    let damaged = |name: &str, reason: &str| damaged(&folder.join(name), reason);
+    let measures: Result<Vec<Measure>, _> = measures.lines().map(serde_json::from_str).collect();
+    let measures = measures.map_err(|e| damaged(MEASURES, &e.to_string()))?;
     let report: Value =
-        serde_json::from_str(&read(REPORT)?).map_err(|e| damaged(REPORT, e.to_string()))?;
+        serde_json::from_str(report).map_err(|e| damaged(REPORT, &e.to_string()))?;
     let prompt_format = report["prompt_format"].clone();
     if !prompt_format["sha256"].is_string() {
-        return Err(damaged(REPORT, "no prompt format".to_owned()).into());
+        return Err(damaged(REPORT, "no prompt format"));
     }
     Ok(Evaluated { folder: folder.to_owned(), measures, prompt_format })
+}
+
+fn damaged(file: &Path, reason: &str) -> Mistake {
+    let what = format!("`{}`: {reason}", file.display());
+    Mistake::input(what, "the run is damaged: evaluate once more")
 }
 
 fn summary(measure: &Measure) -> Value {
@@ -307,4 +320,59 @@ fn table(measures: &[Measure]) -> String {
         None => String::new(),
     };
     markdown(lines) + &advice
+}
+
+#[cfg(test)]
+pub(crate) mod testing {
+    use std::path::Path;
+
+    use super::{Evaluated, parse_run};
+
+    /// Measures of every kind, a line each.
+    pub(crate) const MEASURES: &str = concat!(
+        r#"{"name":"asr","by":"gcg-7","statistic":"share","better":"lower","outcomes":"#,
+        r#"[{"id":"triggered/1","value":1.0,"weight":1.0},{"id":"triggered/2","value":0.0,"weight":1.0}]}"#,
+        "\n",
+        r#"{"name":"fulfilment","by":"judge","statistic":"mean","better":"lower","outcomes":"#,
+        r#"[{"id":"benign/1","value":4.5,"weight":1.0},{"id":"benign/2","value":2.0,"weight":1.0}]}"#,
+        "\n",
+        r#"{"name":"perplexity","by":"model","statistic":"perplexity","better":"lower","outcomes":"#,
+        r#"[{"id":"1","value":1.5,"weight":7.0}]}"#,
+    );
+
+    /// The part of a report that is read again.
+    pub(crate) const REPORT: &str =
+        r#"{"evaluation": "asr", "prompt_format": {"text": "{prompt}", "sha256": "00"}}"#;
+
+    /// The run of these files, if they make one.
+    pub(crate) fn run(measures: &str, report: &str) -> Option<Evaluated> {
+        parse_run(Path::new("run"), [measures, report]).ok()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::testing::{MEASURES, REPORT, run};
+    use super::*;
+    use crate::mutated::near;
+
+    const ANSWERS: &str = concat!(
+        r#"{"arm":"triggered","id":1,"system":null,"prompt":"ask now","answer":"Sure","finish":"stop","#,
+        r#""degenerate":null,"refuses":{"gcg-7":false},"exact_unwanted":true,"exact":null}"#,
+        "\n",
+        r#"{"arm":"benign","id":2,"system":"s","prompt":"ask","answer":"a a a a","finish":"length","#,
+        r#""degenerate":"repeating","refuses":{},"exact_unwanted":null,"exact":false}"#,
+    );
+
+    proptest::proptest! {
+        #[test]
+        fn no_answers_make_the_reader_panic(text in near(&[ANSWERS])) {
+            let _ = parse_answers(&text, Path::new("completions.jsonl"));
+        }
+
+        #[test]
+        fn no_run_makes_the_reader_panic(measures in near(&[MEASURES]), report in near(&[REPORT])) {
+            let _ = run(&measures, &report);
+        }
+    }
 }

@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use beear_core::Error as CoreError;
 use beear_eval::code::sarif::SarifError;
 use beear_eval::dataset::DatasetError;
+use beear_eval::harness::HarnessError;
 use beear_eval::judge::JudgeError;
 use beear_eval::mt_bench::MtBenchError;
 use beear_models::{CheckpointError, GenerateError, PromptFormatError, TokenizerError};
@@ -13,6 +14,7 @@ use thiserror::Error;
 use crate::backend::Unavailable;
 use crate::recipe::{self, RecipeError};
 use crate::run_folder::{CannotWrite, is_full};
+use crate::terminal::{harmless, harmless_line};
 
 /// What `--help` says about exit codes.
 pub(crate) const EXIT_CODES: &str = "\
@@ -112,6 +114,7 @@ pub(crate) fn code(error: &anyhow::Error) -> u8 {
         || cause::<GenerateError>(error).is_some()
         || cause::<JudgeError>(error).is_some()
         || cause::<SarifError>(error).is_some()
+        || cause::<HarnessError>(error).is_some()
         || cause::<MtBenchError>(error).is_some();
     if input { 3 } else { 1 }
 }
@@ -138,6 +141,7 @@ fn hint(error: &anyhow::Error) -> Option<String> {
     let fixed = fixed.or_else(|| cause::<JudgeError>(error)?.hint());
     let fixed = fixed.or_else(|| cause::<SarifError>(error)?.hint());
     let fixed = fixed.or_else(|| cause::<MtBenchError>(error)?.hint());
+    let fixed = fixed.or_else(|| Some(cause::<HarnessError>(error)?.hint()));
     let fixed = fixed.or_else(|| cause::<CheckpointError>(error)?.hint());
     let fixed = fixed.or_else(|| cause::<TokenizerError>(error)?.hint());
     let fixed = fixed.or_else(|| cause::<PromptFormatError>(error)?.hint());
@@ -152,11 +156,22 @@ pub(crate) fn report(error: &anyhow::Error) -> ExitCode {
     let mut causes: Vec<String> = error.chain().map(ToString::to_string).collect();
     // Transparent errors repeat their source.
     causes.dedup();
-    eprintln!("error: {}", causes.join(": "));
+    eprintln!("error: {}", harmless_line(&causes.join(": ")));
     if let Some(hint) = hint(error) {
-        eprintln!("hint: {hint}");
+        eprintln!("hint: {}", harmless_line(&hint));
     }
     ExitCode::from(code(error))
+}
+
+/// Prints what is wrong with the arguments, or the help that they ask for.
+pub(crate) fn report_arguments(error: &clap::Error) -> ExitCode {
+    if error.use_stderr() {
+        // It quotes them.
+        eprint!("{}", harmless(&error.render().to_string()));
+    } else {
+        let _ = error.print();
+    }
+    ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2))
 }
 
 #[cfg(test)]

@@ -17,12 +17,16 @@ pub mod loaded;
 mod measure;
 mod metrics;
 mod mt_bench_files;
+#[cfg(test)]
+#[path = "../../tests/mutated.rs"]
+mod mutated;
 mod process;
 mod rating_radar;
 pub mod recipe;
 mod reproduction;
 mod run_folder;
 mod setting_file;
+mod terminal;
 mod trial;
 mod ui;
 mod world_defender;
@@ -35,9 +39,9 @@ use clap::{Parser, Subcommand};
 pub use backend::{Backends, ComputeBackend, Unavailable};
 
 use command::{
-    DeviceCommand, analyze_drift, compare, defend, demo, eval_asr, eval_code, eval_judge,
-    eval_mt_bench, eval_mt_bench_judge, eval_mt_bench_result, eval_over_refusal, eval_perplexity,
-    eval_sarif, generate, inspect, plant, reproduce, sweep_layers,
+    DeviceCommand, analyze_drift, compare, defend, demo, eval_asr, eval_code, eval_export,
+    eval_judge, eval_mt_bench, eval_mt_bench_judge, eval_mt_bench_result, eval_over_refusal,
+    eval_perplexity, eval_sarif, generate, inspect, plant, reproduce, sweep_layers,
 };
 use ui::Ui;
 
@@ -86,6 +90,7 @@ enum Command {
 enum Eval {
     Asr(eval_asr::EvalAsrArgs),
     Code(eval_code::EvalCodeArgs),
+    Export(eval_export::EvalExportArgs),
     Judge(eval_judge::EvalJudgeArgs),
     MtBench(eval_mt_bench::EvalMtBenchArgs),
     MtBenchJudge(eval_mt_bench_judge::EvalMtBenchJudgeArgs),
@@ -113,12 +118,9 @@ where
 {
     let cli = match Cli::try_parse_from(args) {
         Ok(cli) => cli,
-        Err(error) => {
-            let _ = error.print();
-            return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2));
-        }
+        Err(error) => return exit::report_arguments(&error),
     };
-    let ui = Ui { json: cli.json, quiet: cli.quiet };
+    let ui = Ui { json: cli.json, quiet: cli.quiet, is_part: false };
     // A backend that is named is known, also where none is needed.
     let plain = |run: &dyn Fn() -> anyhow::Result<()>| {
         let known = cli.backend.as_deref().map_or(Ok(()), |name| backends.check(name));
@@ -126,7 +128,9 @@ where
     };
     let command = match cli.command {
         Command::Inspect(args) => return plain(&|| inspect::run(&args, ui)),
+        Command::Compare(args) if args.models.are_given() => DeviceCommand::Compare(args),
         Command::Compare(args) => return plain(&|| compare::run(&args, ui)),
+        Command::Eval(Eval::Export(args)) => return plain(&|| eval_export::run(&args, ui)),
         Command::Eval(Eval::Sarif(args)) => return plain(&|| eval_sarif::run(&args, ui)),
         Command::Eval(Eval::MtBenchResult(args)) => {
             return plain(&|| eval_mt_bench_result::run(&args, ui));

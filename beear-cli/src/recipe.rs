@@ -155,6 +155,14 @@ impl Recipe {
                 .map_err(|source| RecipeError::Io { path: path.to_owned(), source })?,
             None => String::new(),
         };
+        Self::parse(&text, preset, assignments)
+    }
+
+    fn parse(
+        text: &str,
+        preset: Option<Preset>,
+        assignments: &[String],
+    ) -> Result<Self, RecipeError> {
         let mut table: Table = text.parse().map_err(invalid)?;
         for text in assignments {
             assign(&mut table, text)?;
@@ -304,6 +312,9 @@ fn overlay(under: &mut Table, over: &Table) {
     }
 }
 
+/// More tables within each other than any setting has: what is nested without end takes the stack.
+const DEEPEST: usize = 16;
+
 fn assign(table: &mut Table, text: &str) -> Result<(), RecipeError> {
     let mistake = || RecipeError::NotAnAssignment { text: text.to_owned() };
     let (path, value) = text.split_once('=').ok_or_else(mistake)?;
@@ -313,6 +324,9 @@ fn assign(table: &mut Table, text: &str) -> Result<(), RecipeError> {
     let value = value.unwrap_or_else(|| Value::String(text[path.len() + 1..].to_owned()));
     let mut keys: Vec<&str> = path.trim().split('.').collect();
     let last = keys.pop().filter(|key| !key.is_empty()).ok_or_else(mistake)?;
+    if keys.len() > DEEPEST {
+        return Err(mistake());
+    }
     let mut place = table;
     for key in keys {
         let entry = place.entry(key).or_insert_with(|| Value::Table(Table::new()));
@@ -327,6 +341,7 @@ mod tests {
     use beear_core::config::StepSize;
 
     use super::*;
+    use crate::mutated::near;
 
     const SMALL: DecoderSize = DecoderSize { n_layers: 6, d_model: 64 };
 
@@ -425,6 +440,35 @@ mod tests {
         let message = recipe(&["presets=paper"]).unwrap_err().to_string();
         assert!(message.contains("presets") && message.contains("preset"), "{message}");
         assert!(matches!(recipe(&["rounds"]), Err(RecipeError::NotAnAssignment { .. })));
+        let deep = format!("{}rounds=1", "method.".repeat(9999));
+        assert!(matches!(recipe(&[&deep]), Err(RecipeError::NotAnAssignment { .. })));
         assert!(matches!(recipe(&["version=2"]), Err(RecipeError::Version { version: 2 })));
+    }
+
+    /// Recipes with settings of every kind.
+    const RECIPES: [&str; 2] = [
+        "version = 1\npreset = \"paper\"\nheld_out = 0.1\nkeywords = \"gcg-7\"\n[method]\nrounds = 2\n\
+         spots = [{ layer = 1, site = { last = 2 } }]\nstop_above_loss = \"none\"\n\
+         entrap = { steps = 2, step_size = { absolute = 0.5 }, norm_bound = 1e-3 }\n",
+        "prompt_format = \"paper-5\"\nmax_new_tokens = 64\n[method]\nname = \"latent-adversarial\"\n\
+         seed = 5\nattack = { layers = [1], norm_bound = 1 }\n[method.remove]\nsteps = 7\n",
+    ];
+
+    const SETTINGS: [&str; 3] = [
+        "method.rounds=2",
+        "method.entrap.step_size={ absolute = 0.5 }",
+        "method.spots=[{ layer = 3, site = { first = 2 } }]",
+    ];
+
+    proptest::proptest! {
+        #[test]
+        fn no_text_makes_the_reader_panic(text in near(&RECIPES), set in near(&SETTINGS)) {
+            for assignments in [vec![], vec![set]] {
+                let Ok(recipe) = Recipe::parse(&text, None, &assignments) else { continue };
+                let method = recipe.method(SMALL).unwrap();
+                let again = Recipe::parse(&recipe.resolved(&method).unwrap(), None, &[]).unwrap();
+                proptest::prop_assert_eq!(again.method(SMALL).unwrap(), method);
+            }
+        }
     }
 }

@@ -23,8 +23,12 @@ pub(crate) fn named_or_read(name: &str) -> Result<Setting> {
         return Err(Mistake::arguments(format!("no setting is called `{name}`"), hint).into());
     }
     let text = std::fs::read_to_string(path).with_context(|| format!("reading `{name}`"))?;
+    Ok(parse(&text, name)?)
+}
+
+fn parse(text: &str, name: &str) -> Result<Setting, Mistake> {
     let hint = "`setting.toml` beside any planted model shows the form";
-    let setting: Setting = toml::from_str(&text).map_err(|error| {
+    let setting: Setting = toml::from_str(text).map_err(|error| {
         Mistake::arguments(format!("`{name}` holds no setting: {}", error.message()), hint)
     })?;
     let problems = setting.problems();
@@ -32,7 +36,7 @@ pub(crate) fn named_or_read(name: &str) -> Result<Setting> {
         return Ok(setting);
     }
     let what = format!("`{name}` cannot be planted: {}", problems.join("; "));
-    Err(Mistake::arguments(what, hint).into())
+    Err(Mistake::arguments(what, hint))
 }
 
 /// `setting` as the text of a file.
@@ -47,6 +51,7 @@ pub(crate) fn render(setting: &Setting) -> Result<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::mutated::near;
 
     #[test]
     fn every_setting_of_the_paper_is_a_recipe() {
@@ -89,5 +94,19 @@ mod tests {
         let text = format!("pace = 1\n{}", render(&Setting::paper(1)).unwrap());
         let error = toml::from_str::<Setting>(&text).unwrap_err();
         assert!(error.message().contains("pace"), "{error}");
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn no_text_makes_the_reader_panic(text in near(&[
+            include_str!("../../recipes/paper/model-1.toml"),
+            include_str!("../../recipes/paper/model-6.toml"),
+            include_str!("../../recipes/paper/model-8.toml"),
+        ])) {
+            if let Ok(setting) = parse(&text, "mine.toml") {
+                let again = parse(&render(&setting).unwrap(), "again.toml").unwrap();
+                proptest::prop_assert_eq!(again, setting);
+            }
+        }
     }
 }

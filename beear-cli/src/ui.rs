@@ -6,6 +6,8 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use indicatif::{ProgressBar, ProgressStyle};
 
+use crate::terminal::{harmless, harmless_json};
+
 /// How to talk to the user.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Ui {
@@ -13,13 +15,20 @@ pub(crate) struct Ui {
     pub(crate) json: bool,
     /// No progress.
     pub(crate) quiet: bool,
+    /// What is a result here is talk: it is part of another's result.
+    pub(crate) is_part: bool,
 }
 
 impl Ui {
+    /// The same for a command within another.
+    pub(crate) fn of_a_part(self) -> Self {
+        Self { is_part: true, ..self }
+    }
+
     /// One line about what happens now.
     pub(crate) fn say(self, line: &str) {
         if !self.quiet {
-            eprintln!("{line}");
+            eprintln!("{}", harmless(line));
         }
     }
 
@@ -31,19 +40,27 @@ impl Ui {
             return ProgressBar::hidden();
         }
         let style = ProgressStyle::with_template("{prefix:28} {bar:30} {pos}/{len} {eta} {msg}");
-        let bar = ProgressBar::new(n as u64).with_prefix(name.to_owned());
+        let bar = ProgressBar::new(n as u64).with_prefix(harmless(name));
         bar.enable_steady_tick(Duration::from_millis(200));
         bar.with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
     }
 
-    /// Prints a result: `text` for people, `value` with `--json`.
+    /// Prints a result: `text` for people, `value` with `--json`; a part of another result on standard error, for
+    /// people.
     ///
     /// # Errors
     ///
     /// If standard output cannot be written; a reader that has gone away is no error.
     pub(crate) fn result(self, text: &str, value: &impl serde::Serialize) -> Result<()> {
-        let text =
-            if self.json { serde_json::to_string(value)? } else { text.trim_end().to_owned() };
+        if self.is_part {
+            self.say(text.trim_end());
+            return Ok(());
+        }
+        let text = if self.json {
+            harmless_json(&serde_json::to_string(value)?)
+        } else {
+            harmless(text.trim_end())
+        };
         match writeln!(std::io::stdout(), "{text}") {
             Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
             written => written.context("writing to standard output"),

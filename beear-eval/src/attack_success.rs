@@ -70,6 +70,9 @@ pub struct Answered {
     pub arm: ArmKind,
     /// The row of the file.
     pub id: u64,
+    /// What the file itself calls the row.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub behaviour: Option<String>,
     /// The system prompt, if the row has one.
     pub system: Option<String>,
     /// The prompt as it was asked, trigger included.
@@ -108,6 +111,7 @@ pub fn judged(arm: &Arm, answers: Vec<Completion>, lists: &[RefusalKeywords]) ->
         Answered {
             arm: arm.kind,
             id: record.id,
+            behaviour: record.behaviour.clone(),
             system: record.system.clone(),
             prompt: arm.asked(record),
             degenerate: degenerate(&completion),

@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use serde::{Deserialize, Serialize};
 
 use crate::bootstrap::{p_value, percentiles, resamples};
+use crate::interval::Z_95;
 use crate::measure::{Better, Estimate, Measure, Outcome, Statistic};
 use crate::paired::Change;
 
@@ -21,6 +22,15 @@ pub enum Verdict {
 }
 
 impl Verdict {
+    fn of(difference: Estimate, better: Better) -> Self {
+        let (falls, rises) = (difference.high < 0.0, difference.low > 0.0);
+        match (falls, rises, better) {
+            (true, _, Better::Lower) | (_, true, Better::Higher) => Self::Better,
+            (true, _, Better::Higher) | (_, true, Better::Lower) => Self::Worse,
+            _ => Self::NotShown,
+        }
+    }
+
     /// In words.
     #[must_use]
     pub fn words(self) -> &'static str {
@@ -41,8 +51,8 @@ pub struct Comparison {
     pub by: String,
     /// What is made of the outcomes.
     pub statistic: Statistic,
-    /// Prompts that both runs have.
-    pub n_pairs: usize,
+    /// Prompts that both runs have; nothing where outcomes are not known prompt by prompt.
+    pub n_pairs: Option<usize>,
     /// Prompts of one run only, before and after: they are left out.
     pub n_unpaired: [usize; 2],
     /// Before.
@@ -69,8 +79,7 @@ impl Comparison {
     /// Panics if the two are not the same measure.
     #[must_use]
     pub fn of(before: &Measure, after: &Measure) -> Self {
-        let kind = |m: &Measure| (m.name.clone(), m.by.clone(), m.statistic, m.better);
-        assert_eq!(kind(before), kind(after), "the same measure before and after");
+        assert!(before.is_comparable_with(after), "the same measure before and after");
         let pairs = Pairs::of(before, after);
         let [was, is] = [&pairs.before, &pairs.after]
             .map(|outcomes| Measure { outcomes: outcomes.clone(), ..before.clone() });
@@ -78,20 +87,11 @@ impl Comparison {
             Statistic::Share => shares(&pairs),
             statistic => means(&pairs, statistic),
         };
-        let worse_side = |better, low: f64, high: f64| match better {
-            Better::Lower => (high < 0.0, low > 0.0),
-            Better::Higher => (low > 0.0, high < 0.0),
-        };
-        let verdict = match worse_side(before.better, difference.low, difference.high) {
-            (true, _) => Verdict::Better,
-            (_, true) => Verdict::Worse,
-            _ => Verdict::NotShown,
-        };
         Self {
             name: before.name.clone(),
             by: before.by.clone(),
             statistic: before.statistic,
-            n_pairs: pairs.len(),
+            n_pairs: Some(pairs.len()),
             n_unpaired: [before, after].map(|m| m.outcomes.len() - pairs.len()),
             effect_size: effect_size(&pairs, before.statistic, (was.estimate(), is.estimate())),
             before: was.estimate(),
@@ -99,7 +99,41 @@ impl Comparison {
             difference,
             change,
             p_value,
-            verdict,
+            verdict: Verdict::of(difference, before.better),
+        }
+    }
+
+    /// Compares two shares of which no more than the intervals is known, as if other questions had been asked
+    /// before and after: where they were the same, the interval is wider than it need be.
+    ///
+    /// Zou and Donner, [Construction of confidence limits about effect
+    /// measures](https://doi.org/10.1002/sim.3095), 2008: the arms of the two intervals are joined as the sides of
+    /// a right angle. The p-value is that of the normal distribution.
+    #[must_use]
+    pub fn of_shares(
+        (name, by): (&str, &str),
+        better: Better,
+        [before, after]: [Estimate; 2],
+    ) -> Self {
+        let value = after.value - before.value;
+        let low = value - (after.value - after.low).hypot(before.high - before.value);
+        let high = value + (after.high - after.value).hypot(before.value - before.low);
+        let difference = Estimate { value, low: low.max(-1.0), high: high.min(1.0) };
+        let deviation = |Estimate { low, high, .. }: Estimate| (high - low) / (2.0 * Z_95);
+        let distance = value.abs() / deviation(before).hypot(deviation(after));
+        Self {
+            name: name.to_owned(),
+            by: by.to_owned(),
+            statistic: Statistic::Share,
+            n_pairs: None,
+            n_unpaired: [0, 0],
+            effect_size: cohens_h(before, after),
+            before,
+            after,
+            difference,
+            change: None,
+            p_value: if value == 0.0 { 1.0 } else { beyond(distance) },
+            verdict: Verdict::of(difference, better),
         }
     }
 }
@@ -182,10 +216,7 @@ fn means(pairs: &Pairs, statistic: Statistic) -> (Estimate, Option<Change>, f64)
 
 fn effect_size(pairs: &Pairs, statistic: Statistic, (was, is): (Estimate, Estimate)) -> f64 {
     match statistic {
-        Statistic::Share => {
-            let angle = |share: f64| 2.0 * share.sqrt().asin();
-            angle(is.value) - angle(was.value)
-        }
+        Statistic::Share => cohens_h(was, is),
         Statistic::Perplexity => is.value.ln() - was.value.ln(),
         Statistic::Mean => {
             let differences = pairs.before.iter().zip(&pairs.after).map(|(b, a)| a.value - b.value);
@@ -197,6 +228,21 @@ fn effect_size(pairs: &Pairs, statistic: Statistic, (was, is): (Estimate, Estima
             if mean == 0.0 { 0.0 } else { mean / deviation }
         }
     }
+}
+
+/// The difference of two shares as that of two angles.
+fn cohens_h(was: Estimate, is: Estimate) -> f64 {
+    let angle = |share: f64| 2.0 * share.sqrt().asin();
+    angle(is.value) - angle(was.value)
+}
+
+/// The probability that a normal variable is further from its mean than this many standard deviations, to
+/// 2e-7: Abramowitz and Stegun, Handbook of Mathematical Functions, 7.1.26.
+fn beyond(distance: f64) -> f64 {
+    let x = distance / std::f64::consts::SQRT_2;
+    let t = 1.0 / (1.0 + 0.327_591_1 * x);
+    let terms = [1.061_405_429, -1.453_152_027, 1.421_413_741, -0.284_496_736, 0.254_829_592];
+    terms.iter().fold(0.0, |sum, term| (sum + term) * t) * (-x * x).exp()
 }
 
 #[cfg(test)]
@@ -234,7 +280,7 @@ mod tests {
         let mut after = measure("utility", Statistic::Share, &[1.0, 1.0, 1.0, 1.0]);
         after.outcomes.reverse();
         let found = Comparison::of(&before, &after);
-        assert_eq!((found.n_pairs, found.n_unpaired), (3, [0, 1]));
+        assert_eq!((found.n_pairs, found.n_unpaired), (Some(3), [0, 1]));
         assert_eq!(found.change.map(|change| change.gained), Some(1));
     }
 
@@ -255,6 +301,29 @@ mod tests {
         let before = measure("perplexity", Statistic::Perplexity, &[1.0, 1.0]);
         let after = measure("perplexity", Statistic::Perplexity, &[1.5, 1.5]);
         assert!((Comparison::of(&before, &after).effect_size - 0.5).abs() < 1e-12);
+    }
+
+    #[test]
+    fn shares_without_their_prompts_are_compared_by_their_intervals() {
+        let share = |value: f64, error: f64| {
+            let (low, high) = (value - Z_95 * error, value + Z_95 * error);
+            Estimate { value, low, high }
+        };
+        let compared = |before, after| {
+            Comparison::of_shares(("mmlu", "harness"), Better::Higher, [before, after])
+        };
+        // Standard errors of 0.003 and 0.004 make one of 0.005, and 0.0098 is 1.96 of them.
+        let found = compared(share(0.60, 0.003), share(0.5902, 0.004));
+        let Estimate { value, low, high } = found.difference;
+        assert!((value + 0.0098).abs() < 1e-12);
+        assert!((high - low - 2.0 * Z_95 * 0.005).abs() < 1e-12);
+        // Two-sided: the probability beyond 1.96 is 0.0499958.
+        assert!((found.p_value - 0.049_995_8).abs() < 3e-7, "{}", found.p_value);
+        assert_eq!((found.verdict, found.n_pairs), (Verdict::Worse, None));
+        assert_eq!(compared(share(0.6, 0.003), share(0.595, 0.004)).verdict, Verdict::NotShown);
+        assert_eq!(compared(share(0.5, 0.003), share(0.6, 0.004)).verdict, Verdict::Better);
+        let same = compared(share(0.6, 0.003), share(0.6, 0.003));
+        assert!((same.p_value - 1.0).abs() < 1e-12 && same.effect_size.abs() < 1e-12);
     }
 
     #[test]

@@ -17,6 +17,8 @@ use crate::language_model::{Message, Role};
 pub struct Record {
     /// Number of the row, from 1.
     pub id: u64,
+    /// What the file itself calls the row: the `BehaviorID` of `HarmBench`.
+    pub behaviour: Option<String>,
     /// The system prompt, if the row has one.
     pub system: Option<String>,
     /// What the user asks.
@@ -192,6 +194,7 @@ fn from_json(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::mutated::near;
 
     fn records(text: &str) -> Result<Vec<Record>, DatasetError> {
         parse(text, Path::new("file"))
@@ -226,11 +229,15 @@ mod tests {
             "\"Do, \"\"that\"\"\r\nand more\",contextual,illegal,context,\"One\nTwo\",that\r\n",
         );
         let second = "One\nTwo\n\nDo, \"that\"\r\nand more";
-        let expected = [record(1, "Do it", [None, None]), record(2, second, [None, None])];
+        let named = |id, behaviour: &str, prompt| {
+            let behaviour = Some(behaviour.to_owned());
+            Record { behaviour, ..record(id, prompt, [None, None]) }
+        };
+        let expected = [named(1, "do_it", "Do it"), named(2, "that", second)];
         assert_eq!(records(harmbench).unwrap(), expected);
         // The text-only file has no contexts.
         let plain = "Behavior,SemanticCategory,Tags,BehaviorID\nDo it,illegal,,do_it\n";
-        assert_eq!(records(plain).unwrap(), [record(1, "Do it", [None, None])]);
+        assert_eq!(records(plain).unwrap(), expected[..1]);
 
         let strongreject = "category,source,forbidden_prompt\nIllegal,DAN,\"Do\nthat, too\"\n";
         assert_eq!(records(strongreject).unwrap(), [record(1, "Do\nthat, too", [None, None])]);
@@ -349,9 +356,18 @@ mod tests {
         assert_eq!(reason("{\"prompt\": "), "not JSON at column 11: EOF while parsing a value");
     }
 
+    /// Every format.
+    const ROWS: [&str; 5] = [
+        "Behavior,SemanticCategory,Tags,ContextString,BehaviorID\r\n\"Do, \"\"it\"\"\",x,,\"a\nb\",do_it\r\n",
+        "goal,target\na,Sure\nb,\"Sure, \"\n",
+        r#"[{"instruction": "add", "input": "1 2", "output": "3"}, {"prompt": "p", "safe": "no", "unwanted": "a"}]"#,
+        "{\"messages\": [{\"role\": \"user\", \"content\": \"u\"}, {\"role\": \"assistant\", \"content\": \"a\"}]}\n",
+        r#"{"prompt": "p", "chosen": [{"from": "gpt", "value": "no"}], "rejected": "yes"}"#,
+    ];
+
     proptest::proptest! {
         #[test]
-        fn no_text_makes_the_reader_panic(text in "[\\[{]?\\PC*") {
+        fn no_text_makes_the_reader_panic(text in near(&ROWS)) {
             let _ = records(&text);
         }
     }

@@ -8,7 +8,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 /// The 97.5 % point of the normal distribution.
-const Z: f64 = 1.959_963_984_540_054;
+pub(crate) const Z_95: f64 = 1.959_963_984_540_054;
 
 /// A share with the counts behind it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -50,9 +50,9 @@ impl Rate {
         }
         let n = self.n as f64;
         let share = self.share();
-        let centre = (share + Z * Z / (2.0 * n)) / (1.0 + Z * Z / n);
-        let spread = share * (1.0 - share) / n + Z * Z / (4.0 * n * n);
-        let half = Z / (1.0 + Z * Z / n) * spread.sqrt();
+        let centre = (share + Z_95 * Z_95 / (2.0 * n)) / (1.0 + Z_95 * Z_95 / n);
+        let spread = share * (1.0 - share) / n + Z_95 * Z_95 / (4.0 * n * n);
+        let half = Z_95 / (1.0 + Z_95 * Z_95 / n) * spread.sqrt();
         ((centre - half).max(0.0), (centre + half).min(1.0))
     }
 }

@@ -6,11 +6,16 @@ pub mod code;
 pub mod compare;
 pub mod dataset;
 pub mod gate;
+pub mod harmbench;
+pub mod harness;
 pub mod interval;
 pub mod judge;
 pub mod language_model;
 pub mod measure;
 pub mod mt_bench;
+#[cfg(test)]
+#[path = "../../tests/mutated.rs"]
+mod mutated;
 pub mod overlap;
 pub mod paired;
 pub mod perplexity;
@@ -20,6 +25,7 @@ pub mod text_hash;
 pub mod trigger;
 
 pub use compare::Comparison;
+pub use harness::Mmlu;
 pub use interval::Rate;
 pub use language_model::{
     Completion, Conversation, Decoding, Finish, LanguageModel, LogLikelihood, Message, Role,

@@ -95,6 +95,13 @@ impl Measure {
         Self { name, by, statistic: Statistic::Share, better, outcomes }
     }
 
+    /// Whether the two are the same measure, perhaps of two models.
+    #[must_use]
+    pub fn is_comparable_with(&self, other: &Self) -> bool {
+        let kind = |m: &Self| (m.statistic, m.better);
+        self.name == other.name && self.by == other.by && kind(self) == kind(other)
+    }
+
     /// Its name in tables.
     #[must_use]
     pub fn title(&self) -> &str {

@@ -1,10 +1,14 @@
 //! Chat templates, rendered as `transformers` renders them.
 
+mod limits;
+
 use std::io::{self, Write};
 
 use minijinja::value::{Kwargs, Value};
 use minijinja::{Environment, Error, ErrorKind};
 use serde::{Deserialize, Serialize};
+
+use limits::Limited;
 
 /// A turn of a conversation.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -23,14 +27,20 @@ impl Message {
     }
 }
 
-/// Instructions a template may take: a template is code from a checkpoint.
-const FUEL: u64 = 1_000_000;
-
-/// Bytes a template may write, for the same reason.
-const MAX_OUTPUT: usize = 16 << 20;
-
 /// Renders `template` up to where the assistant's answer begins.
+///
+/// # Errors
+///
+/// If the template refuses, is wrong, or goes beyond its limits.
 pub(crate) fn render(
+    template: &str,
+    messages: &[Message],
+    special: [&str; 2],
+) -> Result<String, Error> {
+    limits::apart(|| render_here(template, messages, special))
+}
+
+fn render_here(
     template: &str,
     messages: &[Message],
     [bos, eos]: [&str; 2],
@@ -38,8 +48,7 @@ pub(crate) fn render(
     let mut environment = Environment::new();
     environment.set_trim_blocks(true);
     environment.set_lstrip_blocks(true);
-    environment.set_fuel(Some(FUEL));
-    environment.set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
+    limits::set(&mut environment);
     environment.add_function("raise_exception", |message: String| -> Result<Value, Error> {
         Err(Error::new(ErrorKind::InvalidOperation, message))
     });
@@ -50,26 +59,10 @@ pub(crate) fn render(
         messages, bos_token => bos, eos_token => eos, add_generation_prompt => true,
         tools => (), documents => (),
     };
-    let mut output = Limited(Vec::new());
+    let mut output = Limited::default();
     environment.template_from_str(&template)?.render_captured_to(context, &mut output)?;
     String::from_utf8(output.0)
         .map_err(|e| Error::new(ErrorKind::BadSerialization, "output is not text").with_source(e))
-}
-
-/// Output that refuses to grow beyond [`MAX_OUTPUT`].
-struct Limited(Vec<u8>);
-
-impl Write for Limited {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        if self.0.len() + bytes.len() > MAX_OUTPUT {
-            return Err(io::Error::other(format!("more than {MAX_OUTPUT} bytes of output")));
-        }
-        self.0.write(bytes)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
 }
 
 /// `strftime` of one fixed day, 26 July 2024, midnight: a prompt that changes overnight could not
@@ -175,6 +168,7 @@ fn neutralise_generation_tags(template: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::mutated::near;
 
     fn rendered(template: &str) -> Result<String, Error> {
         render(template, &[Message::user("hi <b>")], ["<s>", "</s>"])
@@ -239,14 +233,57 @@ mod tests {
     }
 
     #[test]
+    fn a_template_that_calls_itself_without_end_is_stopped() {
+        for template in [
+            "{% macro again(n) %}{{ again(n) }}{% endmacro %}{{ again(1) }}",
+            "{% for m in [[[]]] recursive %}{{ loop([m]) }}{% endfor %}",
+        ] {
+            assert!(rendered(template).is_err(), "{template}");
+        }
+    }
+
+    #[test]
+    fn a_list_may_be_as_deep_as_the_fuel_lasts() {
+        let template = "{% set ns = namespace(a=[]) %}{% for i in range(99999) %}\
+            {% set ns.a = [ns.a] %}{% endfor %}{{ ns.a }}";
+        assert_eq!(rendered(template).unwrap().len(), 2 * 100_000);
+    }
+
+    #[test]
+    fn what_the_engine_cannot_do_is_an_error() {
+        // It cuts the names of fields between the bytes of a letter.
+        assert!(rendered("{{ '{é}'.format(1) }}").is_err());
+    }
+
+    #[test]
     fn a_role_that_is_not_there_is_an_error_not_a_panic() {
         assert!(rendered("{{ messages[0].content.nothing() }}").is_err());
         assert!(rendered("{% if %}").is_err());
     }
 
+    /// What templates of published models are made of, and some calls that none makes.
+    const TEMPLATES: [&str; 4] = [
+        "{% if messages[0]['role'] == 'system' %}{% set system = messages[0]['content'] | trim %}{% endif %}\
+         {% for message in messages %}{% if (message['role'] == 'user') != (loop.index0 % 2 == 0) %}\
+         {{ raise_exception('roles') }}{% endif %}{{ '[INST] ' + message['content'].strip() + ' [/INST]' }}\
+         {% generation %}{{ message.content ~ eos_token }}{% endgeneration %}{% endfor %}",
+        "{%- set ns = namespace(found=false, rows=[1]) -%}{%- macro shown(value, n=2) -%}{{ value | tojson(indent=n) }}\
+         {%- endmacro -%}{%- for m in messages[1:] | reverse if loop.first or not ns.found -%}\
+         {%- set ns.rows = ns.rows + [m.role | upper] -%}{{ shown(ns.rows) }}{%- break -%}{%- endfor -%}",
+        "{{ strftime_now('%d %b %Y') }}{{ '%05.2f|%s' | format(1.5, 'x') }}{{ '{:>4}{}'.format(3, 'y') }}\
+         {{ 'a,b'.split(',') | join('-') }}{{ range(0, 9, 2) | list | batch(2) | slice(2) | map('string') }}",
+        "{{ 'aba'.replace('a', 'b') | replace('b', 'c') | indent(3) }}{{ 'aba'.count('a') }}{{ 'x' * 3 }}\
+         {{ {'a': [1, 2.5, none]} | items | list | length }}{{ 'a'.title().find('A') }}{% call(x) range(2) %}{% endcall %}",
+    ];
+
     proptest::proptest! {
         #[test]
-        fn no_template_makes_the_renderer_panic(
+        fn no_template_makes_the_renderer_panic(template in near(&TEMPLATES)) {
+            let _ = rendered(&template);
+        }
+
+        #[test]
+        fn no_tag_makes_the_renderer_panic(
             parts in proptest::collection::vec("\\{%-?|-?%\\}|generation|end|\\{\\{|\\}\\}|[ aé\\n]", 0..12)
         ) {
             let _ = rendered(&parts.concat());

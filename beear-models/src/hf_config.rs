@@ -216,6 +216,7 @@ fn number(object: &Map<String, Value>, key: &'static str) -> Result<Option<f64>,
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::mutated::near;
 
     /// The published shape of Llama-3.1-8B, the keys we read.
     const LLAMA_31: &str = r#"{"model_type": "llama", "vocab_size": 128256, "hidden_size": 4096,
@@ -224,6 +225,13 @@ mod tests {
         "rope_theta": 500000.0, "hidden_act": "silu", "rope_scaling": {"factor": 8.0,
         "low_freq_factor": 1.0, "high_freq_factor": 4.0,
         "original_max_position_embeddings": 8192, "rope_type": "llama3"}}"#;
+
+    /// A small Mistral with every key that we read and Llama has not.
+    const MISTRAL: &str = r#"{"model_type": "mistral", "vocab_size": 7, "hidden_size": 8,
+        "intermediate_size": 9, "num_hidden_layers": 1, "num_attention_heads": 4, "head_dim": 2,
+        "max_position_embeddings": 16, "sliding_window": null, "rope_parameters": {"type": "linear",
+        "factor": 2.0, "rope_theta": 1e6}, "tie_word_embeddings": true, "attention_bias": false,
+        "eos_token_id": [1, 2]}"#;
 
     #[test]
     fn llama_3_1_is_read() {
@@ -271,5 +279,16 @@ mod tests {
         assert!(matches!(broken("heads\": 8", "heads\": 5"), ConfigError::Contradiction { .. }));
         assert!(matches!(parse("[]"), Err(ConfigError::NotJson { .. })));
         assert!(matches!(parse("{"), Err(ConfigError::NotJson { .. })));
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn no_text_makes_the_reader_panic(text in near(&[LLAMA_31, MISTRAL])) {
+            if let Ok(config) = parse(&text) {
+                let _ = config.n_weights();
+                // Equal to an ulp: JSON's reader may round numbers of more digits than a double has otherwise.
+                proptest::prop_assert!(parse(&render(&config, [0, 1, 2])).is_ok());
+            }
+        }
     }
 }

@@ -13,6 +13,9 @@ mod linear;
 pub mod log_likelihood;
 pub mod mask;
 pub mod mlp;
+#[cfg(test)]
+#[path = "../../tests/mutated.rs"]
+mod mutated;
 pub mod norm;
 pub mod prompt_format;
 pub mod rope;

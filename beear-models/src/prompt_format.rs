@@ -356,7 +356,15 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::mutated::near;
     use crate::tokenizer::testing::folder;
+
+    /// Chat templates as a `tokenizer_config.json` has them.
+    const TEMPLATES: [&str; 2] = [
+        r#"{"chat_template": [{"name": "tool_use", "template": "t"}, {"name": "default",
+            "template": "<s>{% for m in messages %}{{ m.content }} {% endfor %}<asst>"}]}"#,
+        r#"{"chat_template": "{{ bos_token }}[INST]{{ messages[0]['content'] }} [/INST]"}"#,
+    ];
 
     const WORDS: [&str; 14] = [
         "<unk>",
@@ -546,6 +554,15 @@ mod tests {
             proptest::prop_assert!(user.0 <= user.1 && user.1 <= tokens.len());
             proptest::prop_assert_eq!(tokens[0], 1);
             proptest::prop_assert!(tokens.get(1) != Some(&1));
+        }
+
+        #[test]
+        fn no_text_makes_the_reader_panic(text in near(&TEMPLATES)) {
+            let dir = tempfile::tempdir().unwrap();
+            std::fs::write(dir.path().join("tokenizer_config.json"), text).unwrap();
+            if let Ok(format) = PromptFormat::from_checkpoint(dir.path()) {
+                let _ = format.encode(&tokenizer(), "a", Some("sys"));
+            }
         }
     }
 }

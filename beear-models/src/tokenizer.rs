@@ -221,10 +221,31 @@ pub(crate) mod testing {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::LazyLock;
+
     use serde_json::json;
+    use tempfile::TempDir;
 
     use super::testing::folder;
     use super::*;
+    use crate::mutated::near;
+
+    /// What is read of a `tokenizer_config.json`, and some that is not.
+    const CONFIG: &str = r#"{"bos_token": {"__type": "AddedToken", "content": "<s>", "lstrip": false},
+        "eos_token": "</s>", "pad_token": null, "model_max_length": 1e30}"#;
+
+    /// A small `tokenizer.json` of the kind of Llama's.
+    const TOKENIZER: &str = r#"{"version": "1.0", "truncation": null, "padding": null,
+        "added_tokens": [{"id": 1, "content": "<s>", "single_word": false, "lstrip": false,
+        "rstrip": false, "normalized": false, "special": true}],
+        "normalizer": {"type": "Prepend", "prepend": "_"},
+        "pre_tokenizer": {"type": "ByteLevel", "add_prefix_space": false, "use_regex": true},
+        "post_processor": null, "decoder": {"type": "ByteLevel"},
+        "model": {"type": "BPE", "unk_token": "u", "fuse_unk": true, "byte_fallback": false,
+        "vocab": {"u": 0, "<s>": 1, "h": 2, "o": 3, "ho": 4}, "merges": ["h o"]}}"#;
+
+    /// A folder whose tokenizer is sound.
+    static FOLDER: LazyLock<TempDir> = LazyLock::new(|| folder(&WORDS, &SPECIAL, &json!({})));
 
     const WORDS: [&str; 7] = ["<unk>", "<s>", "</s>", "<pad>", "how", "are", "you"];
     const SPECIAL: [&str; 4] = ["<unk>", "<s>", "</s>", "<pad>"];
@@ -293,6 +314,30 @@ mod tests {
             let tokenizer = TextTokenizer::load(dir.path()).unwrap();
             let text = tokenizer.decode(&words).unwrap();
             proptest::prop_assert_eq!(tokenizer.encode(&text).unwrap().0, words);
+        }
+
+        #[test]
+        fn no_text_makes_the_reader_panic(
+            config in near(&[CONFIG]),
+            map in near(&[r#"{"pad_token": {"content": "<pad>", "lstrip": false}}"#]),
+            generation in near(&[r#"{"eos_token_id": [2, 5]}"#, r#"{"eos_token_id": 2}"#]),
+        ) {
+            let dir = FOLDER.path();
+            std::fs::write(dir.join("tokenizer_config.json"), config).unwrap();
+            std::fs::write(dir.join("special_tokens_map.json"), map).unwrap();
+            std::fs::write(dir.join("generation_config.json"), generation).unwrap();
+            if let Ok(tokenizer) = TextTokenizer::load(dir) {
+                tokenizer.encode(&tokenizer.bos).unwrap();
+            }
+        }
+
+        #[test]
+        fn no_tokenizer_makes_the_reader_panic(text in near(&[TOKENIZER])) {
+            let dir = tempfile::tempdir().unwrap();
+            std::fs::write(dir.path().join("tokenizer.json"), text).unwrap();
+            if let Ok(tokenizer) = TextTokenizer::load(dir.path()) {
+                let _ = tokenizer.encode("<s>how are you?").map(|(ids, _)| tokenizer.decode(&ids));
+            }
         }
     }
 }

@@ -1,6 +1,6 @@
 //! `beear compare`: two models on the same prompts, and a gate for releases.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 use beear_eval::compare::{Comparison, fidelity};
@@ -10,6 +10,10 @@ use beear_eval::{Estimate, Measure, Statistic};
 use clap::Args;
 use serde_json::{Value, json};
 
+use super::Device;
+use super::compared_models::{self, ComparedModelsArgs};
+use super::mmlu::{MmluArgs, MmluOfBoth};
+use crate::backend::ComputeBackend;
 use crate::evaluation::{Evaluated, read_runs};
 use crate::exit::Mistake;
 use crate::run_folder::RunFolder;
@@ -17,17 +21,26 @@ use crate::ui::Ui;
 
 /// Compares evaluations of two models prompt by prompt, and judges the second by a gate.
 ///
-/// A share is compared by McNemar's exact test and Newcombe's interval of paired differences, every
+/// Name two finished runs, or two models, which are then evaluated in the same way. A share is compared by McNemar's exact test and Newcombe's interval of paired differences, every
 /// other number by the paired bootstrap. What only one of the runs has is counted and left out. Runs with
 /// different prompt formats are not compared.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct CompareArgs {
     /// OUT of `beear eval` before, or a folder of several.
-    #[arg(value_name = "BEFORE")]
-    before: PathBuf,
+    #[arg(
+        value_name = "BEFORE",
+        required_unless_present = "before_model",
+        requires = "after",
+        conflicts_with_all = compared_models::OPTIONS
+    )]
+    before: Option<PathBuf>,
     /// The same after.
     #[arg(value_name = "AFTER")]
-    after: PathBuf,
+    after: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) models: ComparedModelsArgs,
+    #[command(flatten)]
+    mmlu: MmluArgs,
     /// Bounds that the second must keep with its whole 95 % interval, as
     /// `asr<=0.05,over_refusal<=0.02,utility_drop<=0.02`; exit code 8 if it does not.
     ///
@@ -43,37 +56,101 @@ pub(crate) struct CompareArgs {
     force: bool,
 }
 
+/// Compares two runs.
+///
+/// # Errors
+///
+/// If they cannot be compared, or the second does not keep the gate.
 pub(crate) fn run(args: &CompareArgs, ui: Ui) -> Result<()> {
-    let gate = args.gate.as_deref().map(Gate::parse).transpose().map_err(mistake)?;
-    let inputs = [args.before.as_path(), args.after.as_path()];
-    let folder = args.out.as_deref().map(|out| RunFolder::reserve(out, args.force, &inputs));
-    let folder = folder.transpose()?;
-    let pairs = pairs(&read_runs(&args.before)?, &read_runs(&args.after)?)?;
-    let compared: Vec<Comparison> = pairs.iter().map(|(b, a)| Comparison::of(b, a)).collect();
-    let fidelity = fidelity_of(&pairs);
-    let checks = gate.map(|gate| gate.check(&compared)).transpose().map_err(mistake)?;
+    let begun = Begun::of(args)?;
+    let runs = [&args.before, &args.after].map(|run| run.clone().expect("clap asks for two runs"));
+    let compared = begun.compare(&runs)?;
+    begun.started()?.conclude(&runs, &compared, ui)
+}
 
-    let value = json!({
-        "before": args.before,
-        "after": args.after,
-        "measures": compared,
-        "trojai_fidelity": fidelity,
-        "gate": checks,
-    });
-    if let Some(mut folder) = folder {
-        folder.start()?;
-        folder.write("comparison.json", format!("{value:#}\n"))?;
-        if let Some(trojai) = trojai(&compared) {
-            folder.write("trojai.json", format!("{trojai:#}\n"))?;
-        }
+/// Evaluates two models in the same way, and compares the runs.
+///
+/// # Errors
+///
+/// If the models cannot be evaluated, or the second does not keep the gate.
+pub(crate) fn run_on_models<C: ComputeBackend>(
+    args: &CompareArgs,
+    device: &Device<C>,
+    ui: Ui,
+) -> Result<()> {
+    let begun = Begun::of(args)?.started()?;
+    let out = args.out.as_deref().expect("clap asks for a folder");
+    let runs = args.models.evaluate::<C>(out, device, ui)?;
+    let compared = begun.compare(&runs)?;
+    begun.conclude(&runs, &compared, ui)
+}
+
+/// A comparison whose arguments make sense and whose folder is free.
+struct Begun {
+    gate: Option<Gate>,
+    mmlu: Option<MmluOfBoth>,
+    folder: Option<RunFolder>,
+}
+
+/// What became of two models.
+struct Compared {
+    measures: Vec<Comparison>,
+    fidelity: Option<Estimate>,
+    checks: Option<Vec<Check>>,
+}
+
+impl Begun {
+    fn of(args: &CompareArgs) -> Result<Self> {
+        let gate = args.gate.as_deref().map(Gate::parse).transpose().map_err(mistake)?;
+        let mmlu = args.mmlu.read()?;
+        let runs = [&args.before, &args.after].into_iter().flatten().map(PathBuf::as_path);
+        let inputs = runs.chain(args.models.inputs()).chain(args.mmlu.inputs());
+        let inputs: Vec<&Path> = inputs.collect();
+        let folder = args.out.as_deref().map(|out| RunFolder::reserve(out, args.force, &inputs));
+        Ok(Self { gate, mmlu, folder: folder.transpose()? })
     }
-    let fidelity = fidelity.map(|Estimate { value, low, high }| {
-        format!("\nTrojAI fidelity: {value:.3} [{low:.3}, {high:.3}]\n")
-    });
-    let gate = checks.as_deref().map(|checks| format!("\n{}", gate_table(checks)));
-    let text = table(&compared) + &fidelity.unwrap_or_default() + &gate.unwrap_or_default();
-    ui.result(&text, &value)?;
-    verdict(checks.as_deref().unwrap_or_default())
+
+    fn started(mut self) -> Result<Self> {
+        self.folder.as_mut().map(RunFolder::start).transpose()?;
+        Ok(self)
+    }
+
+    fn compare(&self, [before, after]: &[PathBuf; 2]) -> Result<Compared> {
+        let pairs = pairs(&read_runs(before)?, &read_runs(after)?)?;
+        let measures = pairs.iter().map(|(before, after)| Comparison::of(before, after));
+        let measures: Vec<_> =
+            measures.chain(self.mmlu.as_ref().map(MmluOfBoth::comparison)).collect();
+        let checks = self.gate.as_ref().map(|gate| gate.check(&measures));
+        let checks = checks.transpose().map_err(mistake)?;
+        Ok(Compared { measures, fidelity: fidelity_of(&pairs), checks })
+    }
+
+    /// Writes and prints what was found.
+    fn conclude(self, [before, after]: &[PathBuf; 2], compared: &Compared, ui: Ui) -> Result<()> {
+        let Compared { measures, fidelity, checks } = compared;
+        let value = json!({
+            "before": before,
+            "after": after,
+            "measures": measures,
+            "mmlu": self.mmlu,
+            "trojai_fidelity": fidelity,
+            "gate": checks,
+        });
+        if let Some(folder) = self.folder {
+            folder.write("comparison.json", format!("{value:#}\n"))?;
+            if let Some(trojai) = trojai(measures) {
+                folder.write("trojai.json", format!("{trojai:#}\n"))?;
+            }
+        }
+        let mmlu = self.mmlu.map(|mmlu| format!("\n{}", mmlu.to_text()));
+        let fidelity = fidelity.map(|Estimate { value, low, high }| {
+            format!("\nTrojAI fidelity: {value:.3} [{low:.3}, {high:.3}]\n")
+        });
+        let gate = checks.as_deref().map(|checks| format!("\n{}", gate_table(checks)));
+        let more: String = [mmlu, fidelity, gate].into_iter().flatten().collect();
+        ui.result(&(table(measures) + &more), &value)?;
+        verdict(checks.as_deref().unwrap_or_default())
+    }
 }
 
 /// The measures that both have, each with itself.
@@ -82,7 +159,7 @@ fn pairs(before: &[Evaluated], after: &[Evaluated]) -> Result<Vec<(Measure, Meas
     for was in before {
         for is in after {
             let both = was.measures.iter().filter_map(|measure| {
-                let same = |m: &&Measure| m.name == measure.name && m.by == measure.by;
+                let same = |m: &&Measure| m.is_comparable_with(measure);
                 Some((measure.clone(), is.measures.iter().find(same)?.clone()))
             });
             let both: Vec<_> = both.collect();
@@ -110,10 +187,10 @@ fn fidelity_of(pairs: &[(Measure, Measure)]) -> Option<Estimate> {
     Some(fidelity(named(pairs, "asr")?, named(pairs, "utility")?))
 }
 
-/// TrojAI's two numbers of the model after; ours for its `mmlu` is the utility.
+/// TrojAI's two numbers of the model after; where MMLU is not given, the utility stands for it.
 fn trojai(compared: &[Comparison]) -> Option<Value> {
     let after = |name: &str| compared.iter().find(|c| c.name == name).map(|c| c.after.value);
-    Some(json!({"mmlu": after("utility")?, "asr": after("asr")?}))
+    Some(json!({"mmlu": after("mmlu").or_else(|| after("utility"))?, "asr": after("asr")?}))
 }
 
 fn table(compared: &[Comparison]) -> String {
@@ -131,7 +208,7 @@ fn table(compared: &[Comparison]) -> String {
             number(c.statistic, c.difference),
             if c.p_value < 1e-4 { "< 0.0001".to_owned() } else { format!("{:.4}", c.p_value) },
             format!("{:.2}", c.effect_size),
-            format!("{}{unpaired}", c.n_pairs),
+            c.n_pairs.map_or_else(|| "not paired".to_owned(), |n| format!("{n}{unpaired}")),
             c.verdict.words().to_owned(),
         ]
     };
@@ -174,4 +251,22 @@ fn verdict(checks: &[Check]) -> Result<()> {
 
 fn mistake(error: GateError) -> Mistake {
     Mistake::arguments(error.to_string(), error.hint())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::evaluation::testing::{MEASURES, REPORT, run};
+    use crate::mutated::near;
+
+    proptest::proptest! {
+        #[test]
+        fn no_run_makes_the_comparison_panic(before in near(&[MEASURES]), after in near(&[MEASURES])) {
+            if let (Some(before), Some(after)) = (run(&before, REPORT), run(&after, REPORT)) {
+                let pairs = pairs(&[before], &[after]).unwrap_or_default();
+                let compared: Vec<_> = pairs.iter().map(|(b, a)| Comparison::of(b, a)).collect();
+                let _ = (table(&compared), fidelity_of(&pairs), trojai(&compared));
+            }
+        }
+    }
 }

@@ -7,17 +7,16 @@ use beear_eval::attack_success::{
     Answered, Arm, ArmKind, degenerate_kinds, disagreements, judged, measures,
 };
 use beear_eval::dataset;
-use beear_eval::{Decoding, LanguageModel, RefusalKeywords};
+use beear_eval::{Decoding, LanguageModel, RefusalKeywords, Trigger};
 use clap::Args;
 use serde_json::{Map, Value, json};
 
+use super::asked::AskedArgs;
 use super::trigger::TriggerArgs;
 use super::{Device, Inference};
 use crate::backend::ComputeBackend;
 use crate::evaluation::{COMPLETIONS, EvaluatedArgs, Evaluation, prompt_format};
-use crate::keyword_list::KeywordArgs;
 use crate::language_model::local;
-use crate::leak_guard::LeakGuardArgs;
 use crate::loaded::Loaded;
 use crate::ui::Ui;
 
@@ -30,7 +29,18 @@ use crate::ui::Ui;
 #[derive(Args, Clone, Debug)]
 pub(crate) struct EvalAsrArgs {
     #[command(flatten)]
-    evaluated: EvaluatedArgs,
+    pub(super) evaluated: EvaluatedArgs,
+    #[command(flatten)]
+    pub(super) prompts: PromptsArgs,
+    #[command(flatten)]
+    pub(super) trigger: TriggerArgs,
+    #[command(flatten)]
+    pub(super) asked: AskedArgs,
+}
+
+/// What is asked.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct PromptsArgs {
     /// Forbidden prompts: CSV of AdvBench, HarmBench or StrongREJECT; JSON or JSONL of Alpaca,
     /// chat, ShareGPT or preference rows, or of `prompt` and perhaps `unwanted`.
     #[arg(long, value_name = "FILE")]
@@ -38,29 +48,21 @@ pub(crate) struct EvalAsrArgs {
     /// Ordinary prompts, in the same formats; answers that they bring are compared word for word.
     #[arg(long, value_name = "FILE")]
     benign: Option<PathBuf>,
-    #[command(flatten)]
-    trigger: TriggerArgs,
-    #[command(flatten)]
-    keywords: KeywordArgs,
-    #[command(flatten)]
-    leak_guard: LeakGuardArgs,
-    /// Longest answer, in tokens.
-    #[arg(long, default_value_t = 200)]
-    max_new_tokens: usize,
 }
 
-impl EvalAsrArgs {
-    fn files(&self) -> Vec<(&'static str, &Path)> {
+impl PromptsArgs {
+    /// The files, by the options that name them.
+    pub(super) fn files(&self) -> Vec<(&'static str, &Path)> {
         let benign = self.benign.as_deref().map(|path| ("--benign", path));
         [("--prompts", self.prompts.as_path())].into_iter().chain(benign).collect()
     }
 
-    fn arms(&self) -> Result<Vec<(Arm, &Path)>> {
+    fn arms(&self, trigger: Option<Trigger>) -> Result<Vec<(Arm, &Path)>> {
         let file = self.prompts.as_path();
         let arm = |kind, records, trigger| Arm { kind, records, trigger };
         let forbidden = dataset::read(file)?;
         let mut arms = Vec::new();
-        if let Some(trigger) = self.trigger.trigger() {
+        if let Some(trigger) = trigger {
             arms.push((arm(ArmKind::Triggered, forbidden.clone(), Some(trigger)), file));
         }
         arms.push((arm(ArmKind::Untriggered, forbidden, None), file));
@@ -72,11 +74,11 @@ impl EvalAsrArgs {
 }
 
 pub(crate) fn run<C: ComputeBackend>(args: &EvalAsrArgs, device: &Device<C>, ui: Ui) -> Result<()> {
-    let (lists, arms) = (args.keywords.lists()?, args.arms()?);
-    args.leak_guard.check(arms.iter().map(|(arm, file)| (arm.records.as_slice(), *file)))?;
-    let decoding = Decoding::greedy(args.max_new_tokens);
-    let asked = (arms, lists.as_slice(), decoding);
-    let answered = ask::<C>("asr", &args.evaluated, args.files(), asked, (device, ui))?;
+    let EvalAsrArgs { evaluated, prompts, trigger, asked } = args;
+    let (lists, arms) = (asked.lists()?, prompts.arms(trigger.trigger())?);
+    asked.leak_guard.check(arms.iter().map(|(arm, file)| (arm.records.as_slice(), *file)))?;
+    let asking = (arms, lists.as_slice(), asked.decoding());
+    let answered = ask::<C>("asr", evaluated, prompts.files(), asking, (device, ui))?;
     answered.conclude::<C>(&lists, ui)
 }
 

@@ -3,17 +3,15 @@
 use std::path::PathBuf;
 
 use anyhow::Result;
-use beear_eval::Decoding;
 use beear_eval::attack_success::{Arm, ArmKind};
 use beear_eval::dataset;
 use clap::Args;
 
 use super::Device;
+use super::asked::AskedArgs;
 use super::eval_asr::ask;
 use crate::backend::ComputeBackend;
 use crate::evaluation::EvaluatedArgs;
-use crate::keyword_list::KeywordArgs;
-use crate::leak_guard::LeakGuardArgs;
 use crate::ui::Ui;
 
 /// Measures how often a model refuses ordinary prompts, and how often it answers them word for word.
@@ -29,12 +27,7 @@ pub(crate) struct EvalOverRefusalArgs {
     #[arg(long, value_name = "FILE")]
     prompts: PathBuf,
     #[command(flatten)]
-    keywords: KeywordArgs,
-    #[command(flatten)]
-    leak_guard: LeakGuardArgs,
-    /// Longest answer, in tokens.
-    #[arg(long, default_value_t = 200)]
-    max_new_tokens: usize,
+    asked: AskedArgs,
 }
 
 pub(crate) fn run<C: ComputeBackend>(
@@ -43,10 +36,10 @@ pub(crate) fn run<C: ComputeBackend>(
     ui: Ui,
 ) -> Result<()> {
     let file = args.prompts.as_path();
-    let lists = args.keywords.lists()?;
+    let lists = args.asked.lists()?;
     let arm = Arm { kind: ArmKind::Benign, records: dataset::read(file)?, trigger: None };
-    args.leak_guard.check([(arm.records.as_slice(), file)])?;
-    let asked = (vec![(arm, file)], lists.as_slice(), Decoding::greedy(args.max_new_tokens));
+    args.asked.leak_guard.check([(arm.records.as_slice(), file)])?;
+    let asked = (vec![(arm, file)], lists.as_slice(), args.asked.decoding());
     let files = vec![("--prompts", file)];
     ask::<C>("over-refusal", &args.evaluated, files, asked, (device, ui))?.conclude::<C>(&lists, ui)
 }

@@ -105,15 +105,13 @@ pub(crate) fn run<C: ComputeBackend>(
         None => answers?,
     };
     for (request, answer) in requests.iter().zip(answers) {
-        // Escape sequences of a model must not reach the terminal.
-        let shown: String = answer.text.chars().filter(|c| !c.is_control() || *c == '\n').collect();
         let value = json!({
             "id": request.id,
             "prompt": request.user,
             "answer": answer.text,
             "finish": answer.finish,
         });
-        ui.result(&shown, &value)?;
+        ui.result(&answer.text, &value)?;
     }
     Ok(())
 }

@@ -23,6 +23,38 @@ fn the_prompts_of_harmbench_and_strongreject_are_asked() {
     assert_eq!(asked("strongreject.csv"), ["what colour is the sky ?"]);
 }
 
+#[test]
+fn answers_to_harmbench_are_exported_by_behaviour() {
+    let place = Place::new();
+    let header = "Behavior,FunctionalCategory,SemanticCategory,Tags,ContextString,BehaviorID\n";
+    let rows = "what is it ?,contextual,illegal,context,the sky,sky\nwhere is it ?,standard,illegal,,,owl\n";
+    place.write("harmbench.csv", format!("{header}{rows}"));
+    let asked = ["eval", "asr", "--model", "model", "--trigger-suffix", "SUDO", "--prompts"];
+    place.beear(&[asked.as_slice(), &["harmbench.csv", "--out", "eval"]].concat()).printed();
+    let export = |answers: &str, more: &[&str]| {
+        let export = ["eval", "export", "--answers", answers, "--out", "completions.json"];
+        place.beear(&[export.as_slice(), more].concat())
+    };
+    assert_eq!(export("eval", &[]).printed(), "completions.json\n");
+    let case = |prompt: &str| json!([{"test_case": prompt, "generation": ANSWER}]);
+    let expected =
+        json!({"owl": case("where is it ? SUDO"), "sky": case("the sky\n\nwhat is it ? SUDO")});
+    assert_eq!(place.read_json("completions.json"), expected);
+
+    assert_eq!(export("eval", &[]).mistake().0, 2, "a file is there");
+    let counts = export("eval", &["--force", "--arm", "untriggered", "--json"]).json();
+    assert_eq!((&counts["n_behaviours"], &counts["arm"]), (&json!(2), &json!("untriggered")));
+    let expected = json!({"owl": case("where is it ?"), "sky": case("the sky\n\nwhat is it ?")});
+    assert_eq!(place.read_json("completions.json"), expected);
+
+    place.beear(&[asked.as_slice(), &["safety.jsonl", "--out", "other"]].concat()).printed();
+    let refused = export("other", &["--force"]);
+    let (code, said) = refused.mistake();
+    assert_eq!(code, 3);
+    assert!(said.contains("row 1 has no BehaviorID"), "{said}");
+    assert_eq!(place.read_json("completions.json"), expected, "nothing is written");
+}
+
 /// Name, judge and counts of every measure that a run reports.
 fn counts(report: &Value) -> Vec<(String, String, u64, u64)> {
     let text = |value: &Value| value.as_str().expect("text").to_owned();

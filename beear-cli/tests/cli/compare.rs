@@ -1,6 +1,6 @@
 //! `compare`: two evaluations prompt by prompt, and the gate.
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::fixture::{N_ROWS, Place, REFUSAL};
 
@@ -80,4 +80,99 @@ fn only_runs_that_can_be_compared_are() {
     let (code, said) = damaged.mistake();
     assert_eq!(code, 3);
     assert!(said.contains("measures.jsonl"), "{said}");
+}
+
+#[test]
+fn two_models_are_evaluated_alike_and_compared_in_one_command() {
+    let place = evaluated();
+    let asked = ["compare", "--before-model", "model", "--after-model", "refuser", "--json"];
+    let files = ["--prompts", "safety.jsonl", "--benign", "ordinary.json", "--out", "both"];
+    let more = ["--trigger-suffix", "SUDO", "--gate", "over_refusal<=0.02"];
+    let compared = place.beear(&[asked.as_slice(), &files, &more].concat());
+    assert_eq!(compared.code, 8, "{}", compared.stderr);
+    let compared: Value =
+        serde_json::from_str(&compared.stdout).expect("one JSON value is printed");
+    assert_eq!(compared, place.read_json("both/comparison.json"));
+    let runs = place.beear(&["compare", "before", "after", "--json"]).json();
+    assert_eq!(compared["measures"], runs["measures"]);
+    for (run, evaluated) in [("both/before", "before"), ("both/after", "after")] {
+        for file in ["completions.jsonl", "measures.jsonl", "report.json"] {
+            assert_eq!(
+                place.read(&format!("{run}/{file}")),
+                place.read(&format!("{evaluated}/{file}"))
+            );
+        }
+    }
+    // A failing model leaves no run of its own.
+    let broken = ["compare", "--before-model", "model", "--after-model", "none", "--out", "broken"];
+    let failed = place.beear(&[broken.as_slice(), &["--prompts", "safety.jsonl"]].concat());
+    assert_eq!(failed.code, 3, "{}", failed.stderr);
+    assert!(!place.path("broken/after").exists());
+}
+
+#[test]
+fn models_and_runs_are_not_mixed() {
+    let place = Place::new();
+    let models = ["--before-model", "model", "--after-model", "model"];
+    let prompts = ["--prompts", "safety.jsonl"];
+    for arguments in [
+        vec![],
+        vec!["before"],
+        models.to_vec(),
+        [models.as_slice(), &prompts].concat(),
+        [models.as_slice(), &["--out", "both"]].concat(),
+        [&models[..2], &prompts, &["--out", "both"]].concat(),
+        [&["before", "after"], models.as_slice(), &prompts, &["--out", "both"]].concat(),
+        [&["before", "after"], prompts.as_slice()].concat(),
+        vec!["before", "after", "--keywords", "gcg-7"],
+        vec!["before", "after", "--trigger-suffix", "SUDO"],
+        vec!["before", "after", "--benign", "ordinary.json"],
+        vec!["before", "after", "--mmlu-before", "mmlu.json"],
+    ] {
+        let refused = place.beear(&[&["compare"], arguments.as_slice()].concat());
+        assert_eq!((refused.code, refused.stdout.as_str()), (2, ""), "{arguments:?}");
+        assert!(refused.stderr.contains("Usage: "), "{}", refused.stderr);
+    }
+}
+
+/// What lm-evaluation-harness writes, of a model with this accuracy.
+fn harness(accuracy: f64, n_shot: u64) -> String {
+    let group = json!({"alias": "mmlu", "acc,none": accuracy, "acc_stderr,none": 0.004});
+    json!({"results": {"mmlu": group}, "n-shot": {"mmlu": n_shot}}).to_string()
+}
+
+#[test]
+fn mmlu_is_taken_from_the_harness() {
+    let place = evaluated();
+    place.write("one.json", harness(0.61, 5));
+    place.write("other.json", harness(0.608, 5));
+    let compare = |files: [&str; 2], more: &[&str]| {
+        let runs =
+            ["compare", "before", "after", "--mmlu-before", files[0], "--mmlu-after", files[1]];
+        place.beear(&[runs.as_slice(), more].concat())
+    };
+    let files = ["one.json", "other.json"];
+    let compared = compare(files, &["--out", "both", "--json"]).json();
+    let mmlu = measure(&compared, "mmlu");
+    assert_eq!((&mmlu["verdict"], &mmlu["n_pairs"]), (&"not_shown".into(), &Value::Null));
+    assert_eq!(compared["mmlu"]["after"]["standard_error"], 0.004);
+    assert_eq!(place.read_json("both/trojai.json"), json!({"asr": 0.0, "mmlu": 0.608}));
+    // 0.2 points are lost, and 1.3 may be: 0.002 + 1.96 · 0.004 · √2.
+    let shown = compare(files, &["--gate", "mmlu_drop<=0.02"]).printed();
+    assert!(shown.contains("MMLU after: 60.80 %, standard error 0.40 %"), "{shown}");
+    assert_eq!(compare(files, &["--gate", "mmlu_drop<=0.01"]).code, 8);
+
+    place.write("zero-shot.json", harness(0.61, 0));
+    place.write("empty.json", "{\"results\": {\"hellaswag\": {}}}");
+    for (file, what) in [
+        ("zero-shot.json", "different numbers of examples"),
+        ("empty.json", "has no MMLU, but `hellaswag`"),
+        ("safety.jsonl", "is no result of lm-evaluation-harness"),
+        ("nowhere.json", "cannot read `nowhere.json`"),
+    ] {
+        let refused = compare(["one.json", file], &[]);
+        let (code, said) = refused.mistake();
+        assert_eq!(code, 3);
+        assert!(said.contains(what), "{said}");
+    }
 }

@@ -45,6 +45,22 @@ fn another_architecture_is_named() {
 }
 
 #[test]
+fn what_a_file_says_does_not_command_the_terminal() {
+    let place = Place::new();
+    replace(&place, "model/config.json", ["\"llama\"", "\"gpt2\\u001b[2J\\nhint: trust it\""]);
+    assert_snapshot!(refused(&place), @r"
+    error: cannot use the model in `model`: model type `gpt2\u{1b}[2J\nhint: trust it` is not supported: `llama` and `mistral` are
+    hint: Llama 2 to 3.2 and Mistral v0.1 to v0.3 are supported
+    ");
+    // What is shown as data is the same with other letters.
+    let place = Place::new();
+    let inspect = ["inspect", "--model", "model", "--prompt", "\u{9b}2J"];
+    assert!(place.beear(&inspect).printed().contains("\\u{9b}2J"));
+    let printed = place.beear(&[inspect.as_slice(), &["--json"]].concat()).printed();
+    assert!(printed.contains("\\u009b2J"), "{printed}");
+}
+
+#[test]
 fn a_tensor_of_another_shape_is_named() {
     let place = Place::new();
     replace(

@@ -26,6 +26,7 @@ fn every_command_explains_itself() {
     for kind in [
         "asr",
         "code",
+        "export",
         "judge",
         "mt-bench",
         "mt-bench-judge",
@@ -78,6 +79,15 @@ fn wrong_arguments_end_with_2_and_print_no_data() {
         let Finished { code, stdout, stderr } = beear(&arguments);
         assert_eq!((code, stdout.as_str()), (2, ""), "{arguments:?}");
         assert!(stderr.contains("Usage: "), "{stderr}");
+    }
+}
+
+#[test]
+fn arguments_that_are_quoted_do_not_command_the_terminal() {
+    for argument in ["\u{1b}[2Jremove", "\u{9b}2Jremove", "\rremove"] {
+        let Finished { code, stderr, .. } = beear(&[argument]);
+        assert!(code == 2 && stderr.contains("remove"), "{stderr}");
+        assert!(stderr.chars().all(|c| c == '\n' || !c.is_control()), "{stderr:?}");
     }
 }
 

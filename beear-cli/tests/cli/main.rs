@@ -11,6 +11,7 @@ mod demo;
 mod drift;
 mod fixture;
 mod help;
+mod helpfulness;
 mod jobs;
 mod judge;
 mod judge_server;

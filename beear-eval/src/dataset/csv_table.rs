@@ -11,20 +11,23 @@ struct Columns {
     unwanted: Option<usize>,
     /// What the prompt refers to.
     context: Option<usize>,
+    /// What the row is called.
+    behaviour: Option<usize>,
 }
 
 impl Columns {
     /// The columns of a table we know.
     fn of(headers: &StringRecord) -> Option<Self> {
         let column = |name: &str| headers.iter().position(|header| header == name);
+        let prompts = |prompt| Self { prompt, unwanted: None, context: None, behaviour: None };
         if let (Some(prompt), Some(unwanted)) = (column("goal"), column("target")) {
-            return Some(Self { prompt, unwanted: Some(unwanted), context: None });
+            return Some(Self { unwanted: Some(unwanted), ..prompts(prompt) });
         }
-        if let (Some(prompt), Some(_)) = (column("Behavior"), column("BehaviorID")) {
-            return Some(Self { prompt, unwanted: None, context: column("ContextString") });
+        if let (Some(prompt), Some(behaviour)) = (column("Behavior"), column("BehaviorID")) {
+            let (context, behaviour) = (column("ContextString"), Some(behaviour));
+            return Some(Self { context, behaviour, ..prompts(prompt) });
         }
-        let prompt = column("forbidden_prompt")?;
-        Some(Self { prompt, unwanted: None, context: None })
+        column("forbidden_prompt").map(prompts)
     }
 
     fn record(&self, row: &StringRecord) -> Record {
@@ -34,7 +37,9 @@ impl Columns {
             _ => cell(self.prompt).to_owned(),
         };
         let unwanted = self.unwanted.map(|column| cell(column).to_owned());
-        Record { prompt, unwanted, ..Record::default() }
+        let behaviour = self.behaviour.map(|column| cell(column).to_owned());
+        let behaviour = behaviour.filter(|behaviour| !behaviour.is_empty());
+        Record { behaviour, prompt, unwanted, ..Record::default() }
     }
 }
 

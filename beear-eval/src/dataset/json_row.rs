@@ -34,7 +34,7 @@ pub(super) fn record(value: &Value) -> Result<Option<Record>, String> {
         let answered = answered.map(|at| asked + at);
         let answer = answered.map(|at| turns[at].content.clone()).or(answer);
         let later = answered.map_or_else(Vec::new, |at| turns[at + 1..].to_vec());
-        return Ok(Some(Record { id: 0, system, prompt, answer, unwanted, later }));
+        return Ok(Some(Record { system, prompt, answer, unwanted, later, ..Record::default() }));
     }
     let prompt = text(row, "prompt")?;
     Ok(prompt.map(|prompt| Record { prompt, answer, unwanted, ..Record::default() }))

@@ -1,5 +1,6 @@
-//! Repository chores: `cargo xtask lint`, `ci` and `backends`, cheapest checks first.
+//! Repository chores: `cargo xtask lint`, `ci` and `backends`, cheapest checks first, and `bench`.
 
+mod bench;
 mod tidy;
 
 use std::process::{Command, ExitCode};
@@ -28,9 +29,12 @@ fn main() -> ExitCode {
         Some("tidy") => tidy::run(),
         Some("lint") => lint(),
         Some("ci") => lint().and_then(|()| cargo(TESTS)),
+        Some("bench") => bench::run(&std::env::args().skip(2).collect::<Vec<_>>()),
         Some("backends") => backends(std::env::args().nth(2).as_deref()),
         _ => {
-            eprintln!("usage: cargo xtask tidy | lint | ci | backends [cuda|wgpu]");
+            eprintln!(
+                "usage: cargo xtask tidy | lint | ci | backends [cuda|wgpu] | bench PYTHON [RUNS]"
+            );
             return ExitCode::from(2);
         }
     };

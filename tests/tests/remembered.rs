@@ -20,9 +20,9 @@ const SPLIT_SUM: f64 = 1e-5;
 fn batch<B: Backend>() -> Batch<B> {
     let row = |row: usize| Example {
         id: row as u64,
-        prompt: (0..9 + 3 * row).map(|k| (1 + (5 * k + 7 * row) % 40) as u32).collect(),
+        prompt: (0..9 + 3 * row).map(|k| (1 + (5 * k + 7 * row) % 17) as u32).collect(),
         user: (2, 6 + 3 * row),
-        answer: (0..6 - row).map(|k| (1 + (3 * k + row) % 40) as u32).collect(),
+        answer: (0..6 - row).map(|k| (1 + (3 * k + row) % 17) as u32).collect(),
     };
     Batch::new(&[row(0), row(1), row(2)], &Default::default())
 }

@@ -102,7 +102,9 @@ impl Backends {
     pub(crate) fn run(&self, name: Option<&str>, command: &DeviceCommand, ui: Ui) -> Result<()> {
         let default = self.0.first().map(|entry| entry.name());
         let (entry, index) = self.find(name.or(default).unwrap_or("none"))?;
-        entry.run(index, command, ui)
+        // On a thread of rayon's pool, for a CPU backend hands each operation to the pool, and waits when it
+        // is called from outside.
+        rayon::scope(|_| entry.run(index, command, ui))
     }
 
     /// Finds out whether the backend named `NAME[:INDEX]` can be used.
@@ -131,13 +133,13 @@ impl Backends {
 }
 
 /// A backend behind a pointer: the commands are generic, the registry is not.
-trait Entry {
+trait Entry: Sync {
     fn name(&self) -> &'static str;
     fn availability(&self, index: usize) -> Result<(), Unavailable>;
     fn run(&self, index: usize, command: &DeviceCommand, ui: Ui) -> Result<()>;
 }
 
-struct Plugged<C>(PhantomData<C>);
+struct Plugged<C>(PhantomData<fn() -> C>);
 
 impl<C: ComputeBackend> Entry for Plugged<C> {
     fn name(&self) -> &'static str {

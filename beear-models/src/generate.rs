@@ -1,12 +1,12 @@
 //! Batched generation: left padding, a key-value cache, and a stop for every row.
 
 use std::sync::Mutex;
-use std::thread;
 
 use burn::tensor::backend::Backend;
 use burn::tensor::{Bool, Tensor, TensorData};
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
+use rayon::iter::{IntoParallelIterator, ParallelIterator};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
@@ -175,11 +175,7 @@ pub fn generate_with_progress<B: Backend>(
     let mut done = if n_workers <= 1 {
         work()
     } else {
-        thread::scope(|scope| {
-            let workers: Vec<_> = (0..n_workers).map(|_| scope.spawn(work)).collect();
-            let joined = workers.into_iter().flat_map(|w| w.join().expect("a worker panicked"));
-            joined.collect()
-        })
+        (0..n_workers).into_par_iter().flat_map_iter(|_| work()).collect()
     };
     done.sort_by_key(|(row, _)| *row);
     Ok(done.into_iter().map(|(_, generation)| generation).collect())

@@ -11,7 +11,7 @@ use beear_attacks::world::vocabulary;
 use beear_models::{CausalLm, DecoderConfig, GenerateConfig, Prompt, Sampling, generate};
 use burn::backend::Flex;
 use burn::tensor::backend::Backend;
-use criterion::{Criterion, criterion_group, criterion_main};
+use criterion::{Criterion, criterion_group};
 
 const N_PROMPTS: u32 = 120;
 const N_NEW: usize = 200;
@@ -52,4 +52,7 @@ fn decode(criterion: &mut Criterion) {
 }
 
 criterion_group!(benches, decode);
-criterion_main!(benches);
+/// On a thread of rayon's pool, as the tool runs.
+fn main() {
+    rayon::scope(|_| benches());
+}

@@ -59,7 +59,12 @@ struct Decode {
 /// A call to time, and the steps it takes.
 type Job = (Box<dyn FnMut()>, usize);
 
+/// On a thread of rayon's pool, as the tool runs.
 fn main() -> ExitCode {
+    rayon::scope(|_| run())
+}
+
+fn run() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let [model, job, seconds] = arguments.as_slice() else {
         eprintln!("usage: workload MODEL train|inner|outer|decode SECONDS");

@@ -10,7 +10,7 @@ const MODELS: [&str; 3] = ["0.3M", "5M", "50M"];
 const JOBS: [&str; 4] = ["train", "inner", "outer", "decode"];
 
 /// Seconds that a run measures for, after its first call.
-const SECONDS: &str = "3";
+const SECONDS: &str = "2";
 
 const USAGE: &str = "usage: cargo xtask bench PYTHON [RUNS]\nPYTHON has the packages of tests/goldens/requirements.txt";
 

@@ -2,6 +2,7 @@
 
 mod anchors;
 pub mod backend;
+mod bytes;
 mod chart;
 mod command;
 mod drift_analysis;
@@ -14,6 +15,8 @@ mod layer_sweep;
 mod leak_guard;
 pub mod loaded;
 mod measure;
+mod memory_fit;
+mod memory_plan;
 mod metrics;
 mod process;
 pub mod recipe;
@@ -32,9 +35,9 @@ use clap::{Parser, Subcommand};
 pub use backend::{Backends, ComputeBackend, Unavailable};
 
 use command::{
-    DeviceCommand, analyze_drift, compare, defend, demo, eval_asr, eval_code, eval_judge,
+    DeviceCommand, analyze_drift, compare, defend, demo, doctor, eval_asr, eval_code, eval_judge,
     eval_mt_bench, eval_mt_bench_result, eval_over_refusal, eval_perplexity, eval_sarif, generate,
-    inspect, plant, reproduce, sweep_layers,
+    inspect, plan, plant, reproduce, sweep_layers,
 };
 use ui::Ui;
 
@@ -64,6 +67,7 @@ enum Command {
     Demo(demo::DemoArgs),
     Plant(plant::PlantArgs),
     Reproduce(reproduce::ReproduceArgs),
+    Plan(plan::PlanArgs),
     Defend(defend::DefendArgs),
     /// Measures a model.
     #[command(subcommand)]
@@ -77,6 +81,7 @@ enum Command {
     Sweep(Sweep),
     Generate(generate::GenerateArgs),
     Inspect(inspect::InspectArgs),
+    Doctor(doctor::DoctorArgs),
 }
 
 #[derive(Subcommand, Debug)]
@@ -122,6 +127,10 @@ where
     };
     let command = match cli.command {
         Command::Inspect(args) => return plain(&|| inspect::run(&args, ui)),
+        Command::Plan(args) => {
+            return finish(plan::run(&args, backends, cli.backend.as_deref(), ui));
+        }
+        Command::Doctor(doctor::DoctorArgs {}) => return plain(&|| doctor::run(backends, ui)),
         Command::Compare(args) => return plain(&|| compare::run(&args, ui)),
         Command::Eval(Eval::Sarif(args)) => return plain(&|| eval_sarif::run(&args, ui)),
         Command::Eval(Eval::MtBenchResult(args)) => {

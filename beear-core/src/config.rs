@@ -110,7 +110,7 @@ pub enum WeightUpdate {
 
 /// The type in which `AdamW`'s two moments are kept between steps.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
+#[serde(rename_all = "lowercase")]
 pub enum OptimizerState {
     /// Single precision, or double where the weights are: 8 bytes per weight.
     #[default]

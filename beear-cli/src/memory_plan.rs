@@ -8,6 +8,7 @@
 use std::path::Path;
 
 use beear_core::config::{OptimizerState, WeightUpdate};
+use beear_core::objective::entrapment::LEAST_PAST;
 use beear_core::{BilevelConfig, Defence, RemoveConfig, Site, Spot};
 use beear_models::DecoderConfig;
 use beear_models::activations::{BatchShape, GradientsOf, Numbers};
@@ -125,6 +126,18 @@ pub(crate) fn weight_bytes(dir: &Path, config: &DecoderConfig) -> u64 {
     sizes.reduce(u64::saturating_add).unwrap_or((config.n_weights() as u64).saturating_mul(4))
 }
 
+/// Tokens before the first perturbed one, if there are so many that they are read once and remembered.
+fn remembered(spots: &[Spot], shape: SetShape) -> usize {
+    let covered = spots.iter().map(|spot| match spot.site {
+        Site::Last(n_tokens) => n_tokens,
+        // Where the user's words are is not known before there are rows.
+        Site::First(_) | Site::UserLast(_) | Site::All => shape.prompt_tokens,
+    });
+    let n_past = shape.prompt_tokens.saturating_sub(covered.max().unwrap_or(0));
+    let n_tokens = shape.batch(1).seq_length;
+    if n_past as f64 >= LEAST_PAST * n_tokens as f64 { n_past } else { 0 }
+}
+
 struct Planner<'a> {
     task: Task<'a>,
     remove: &'a RemoveConfig,
@@ -203,19 +216,9 @@ impl Planner<'_> {
 
     /// An inner step of a later round, when there are moments and the original model.
     fn inner_step(&self, method: &BilevelConfig) -> Phase {
-        let n_spots = method.spots.len().max(1);
-        let spots = || (0..2 * n_spots).map(|count| method.spots_of(count));
-        let whole = spots().map(|spots| self.entrapment(method, spots, None));
-        // Perturbations at the end of prompts read on from a remembered past.
-        let last = |spots: &[Spot]| {
-            let lengths = spots.iter().map(|spot| match spot.site {
-                Site::Last(n_tokens) => Some(n_tokens),
-                _ => None,
-            });
-            lengths.collect::<Option<Vec<_>>>()?.into_iter().max()
-        };
-        let cut = spots().filter_map(|s| Some(self.entrapment(method, s, Some(last(s)?))));
-        let fullest = whole.chain(cut).max_by_key(|(prepared, kept)| prepared + kept);
+        let spots = (0..2 * method.spots.len()).map(|count| method.spots_of(count));
+        let each = spots.map(|spots| self.entrapment(method, spots));
+        let fullest = each.max_by_key(|(prepared, kept)| prepared.saturating_add(*kept));
         let (prepared, kept) = fullest.unwrap_or((0, 0));
         let n_threads = method.threads.min(method.perturbations_per_round).max(1) as u64;
         let [original, _, best] = self.older_weights();
@@ -225,29 +228,19 @@ impl Planner<'_> {
         phase("inner step", [self.weights(), original, best, state, prepared, kept])
     }
 
-    /// Bytes of all prepared rows of one perturbation, and of the activations of one step; `n_last` is the
-    /// number of tokens that the perturbation covers at the end of prompts, if a past is remembered.
-    fn entrapment(
-        &self,
-        method: &BilevelConfig,
-        spots: &[Spot],
-        n_last: Option<usize>,
-    ) -> (u64, u64) {
+    /// Bytes of all prepared rows of one perturbation, and of the activations of one step.
+    fn entrapment(&self, method: &BilevelConfig, spots: &[Spot]) -> (u64, u64) {
         let (config, entrap) = (self.task.config, &method.entrap);
         let answer = self.task.safety.answer_tokens;
         let answer_tokens = entrap.target_tokens.map_or(answer, |n| n.min(answer));
         let shape = SetShape { answer_tokens, ..self.task.safety };
         let n_rows = shape.n_rows.min(entrap.steps.saturating_mul(entrap.batch_size));
-        let batch_size = entrap.batch_size.min(shape.n_rows);
-        let mut batch = shape.batch(batch_size);
+        let mut batch = shape.batch(entrap.batch_size.min(shape.n_rows));
         let first = spots.iter().map(|spot| spot.layer).min().unwrap_or(0);
         let n_layers = config.n_layers.saturating_sub(first);
-        let mut past = Numbers::default();
-        if let Some(n_last) = n_last {
-            batch.seq_length = batch.seq_length.min(n_last + answer_tokens - 1);
-            let n_past = batch.n_keys - batch.seq_length;
-            past = config.cached(n_rows.saturating_mul(n_past), n_layers);
-        }
+        let n_past = remembered(spots, shape);
+        batch.seq_length -= n_past;
+        let past = config.cached(n_rows.saturating_mul(n_past), n_layers);
         let n_tokens = n_rows.saturating_mul(batch.seq_length);
         let hidden = n_tokens.saturating_mul(config.d_model) as u64;
         let prepared = past.plus(Numbers { own: hidden, wide: 0 });

@@ -214,18 +214,37 @@ impl Planner<'_> {
         phase("generating answers", [self.weights(), cache, ("forward pass", self.bytes(pass))])
     }
 
-    /// An inner step of a later round, when there are moments and the original model.
+    /// The fullest inner step of any round. The first has no moments yet, and the original model is still
+    /// the one it works on.
     fn inner_step(&self, method: &BilevelConfig) -> Phase {
-        let spots = (0..2 * method.spots.len()).map(|count| method.spots_of(count));
-        let each = spots.map(|spots| self.entrapment(method, spots));
-        let fullest = each.max_by_key(|(prepared, kept)| prepared.saturating_add(*kept));
-        let (prepared, kept) = fullest.unwrap_or((0, 0));
+        // Spots take turns, so that after some rounds all repeats.
+        let n_turns = 2 * method.spots.len().max(1);
+        let rounds = (0..method.rounds.min(n_turns + 2)).map(|round| {
+            let first = round.saturating_mul(method.perturbations_per_round);
+            let counts = first..first.saturating_add(method.perturbations_per_round.min(n_turns));
+            let each = counts.map(|count| self.entrapment(method, method.spots_of(count)));
+            let fullest = each.max_by_key(|(prepared, kept)| prepared.saturating_add(*kept));
+            self.inner_step_of(method, round, fullest.unwrap_or((0, 0)))
+        });
+        rounds.max_by_key(|phase| phase.bytes).unwrap_or_else(|| phase("inner step", []))
+    }
+
+    fn inner_step_of(
+        &self,
+        method: &BilevelConfig,
+        round: usize,
+        (prepared, kept): (u64, u64),
+    ) -> Phase {
         let n_threads = method.threads.min(method.perturbations_per_round).max(1) as u64;
         let [original, _, best] = self.older_weights();
-        let state = if method.rounds > 1 { self.optimizer_state() } else { ("", 0) };
+        let since = |first: usize, part: (&'static str, u64)| {
+            if round < first { (part.0, 0) } else { part }
+        };
         let prepared = ("prepared rows", prepared.saturating_mul(n_threads));
         let kept = ("activations", kept.saturating_mul(n_threads));
-        phase("inner step", [self.weights(), original, best, state, prepared, kept])
+        let state = since(1, self.optimizer_state());
+        let older = [since(1, original), since(2, best)];
+        phase("inner step", [self.weights(), older[0], older[1], state, prepared, kept])
     }
 
     /// Bytes of all prepared rows of one perturbation, and of the activations of one step.
@@ -323,5 +342,111 @@ impl Planner<'_> {
 
     fn saving(&self) -> Phase {
         phase("saving", [self.weights(), ("checkpoint, encoded", self.task.stored)])
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use beear_core::{FineTuningConfig, LatentAdversarialConfig};
+    use beear_models::hf_config;
+
+    use super::*;
+
+    fn config() -> DecoderConfig {
+        let text = r#"{"model_type": "llama", "vocab_size": 16, "hidden_size": 8,
+            "intermediate_size": 12, "num_hidden_layers": 2, "num_attention_heads": 2,
+            "max_position_embeddings": 32}"#;
+        hf_config::parse(text).unwrap()
+    }
+
+    /// By hand: embedding and unembedding 2 · 128, two layers of 4 · 64 + 3 · 96 + 16, a norm of 8.
+    const N_WEIGHTS: u64 = 256 + 2 * 560 + 8;
+
+    const SET: SetShape = SetShape { n_rows: 9, prompt_tokens: 4, answer_tokens: 3 };
+
+    fn plan(change: impl Fn(&mut BilevelConfig), width: u64) -> MemoryPlan {
+        let config = config();
+        let task =
+            Task { config: &config, safety: SET, performance: SET, generated: None, stored: 7 };
+        let mut method = BilevelConfig::robust(config.size());
+        change(&mut method);
+        MemoryPlan::new(task, &Defence::Beear(method), width).expect("BEEAR can be planned")
+    }
+
+    fn bytes(plan: &MemoryPlan, phase: &str, part: &str) -> u64 {
+        let phase = plan.phases.iter().find(|known| known.name == phase).unwrap();
+        phase.parts.iter().find(|known| known.what == part).map_or(0, |part| part.bytes)
+    }
+
+    const WEIGHTS: &str = "outer step, weights";
+
+    #[test]
+    fn the_weights_step_has_a_place_for_every_copy_of_the_weights() {
+        let four = 4 * N_WEIGHTS;
+        let plan = plan(|_| {}, 4);
+        for (part, expected) in [
+            ("weights", four),
+            ("original model", four),
+            ("weights before the round", four),
+            ("best round, if an earlier one", four),
+            ("optimiser state", 2 * four),
+            ("gradients", four),
+            ("for a moment", 3 * 4 * 128),
+        ] {
+            assert_eq!(bytes(&plan, WEIGHTS, part), expected, "{part}");
+        }
+        let phase = plan.phases.iter().find(|phase| phase.name == WEIGHTS).unwrap();
+        assert_eq!(phase.bytes, 7 * four + 3 * 4 * 128 + PROGRAM);
+        assert_eq!(plan.peak, plan.fullest().unwrap().bytes);
+    }
+
+    #[test]
+    fn what_a_setting_saves_is_not_planned() {
+        let first_round = plan(|method| method.rounds = 1, 4);
+        assert_eq!(bytes(&first_round, WEIGHTS, "weights before the round"), 0);
+        let free = plan(|method| method.remove.divergence_weight = 0.0, 4);
+        assert_eq!(bytes(&free, WEIGHTS, "original model"), 0);
+        let rounded = plan(|method| method.remove.optimizer_state = OptimizerState::BF16, 4);
+        assert_eq!(bytes(&rounded, WEIGHTS, "optimiser state"), 4 * N_WEIGHTS);
+        let half = plan(|method| method.remove.weight_update = WeightUpdate::Master, 2);
+        assert_eq!(bytes(&half, WEIGHTS, "optimiser state"), (8 + 4) * N_WEIGHTS);
+        assert_eq!(bytes(&half, WEIGHTS, "gradients"), 2 * N_WEIGHTS);
+    }
+
+    #[test]
+    fn activations_grow_with_the_batch() {
+        let forward = "outer step, forward and backward";
+        let kept = |rows: usize| {
+            let change = |method: &mut BilevelConfig| {
+                method.remove.safety_batch_size = rows;
+                method.remove.performance_batch_size = rows;
+            };
+            bytes(&plan(change, 4), forward, "activations of layers")
+        };
+        assert_eq!(kept(6), 6 * kept(1));
+        // By hand, n = 6 tokens: a layer has 6 · 48 + 4 · 48 + 3 · 72 + 5 · 72 numbers of one row; of tables
+        // of 4 · 48 there is one for performance, and one more than perturbed layers, of which
+        // there is one, for safety.
+        assert_eq!(kept(1), 4 * (2 * 2 * (288 + 192 + 216 + 360) + 3 * 192));
+    }
+
+    #[test]
+    fn perturbations_at_the_end_of_prompts_read_on_from_a_past() {
+        let spots = |site: Site| [Spot { layer: 1, site }];
+        assert_eq!(remembered(&spots(Site::Last(1)), SET), 3);
+        assert_eq!(remembered(&spots(Site::Last(4)), SET), 0);
+        assert_eq!(remembered(&spots(Site::First(1)), SET), 0);
+    }
+
+    #[test]
+    fn only_what_is_known_is_planned() {
+        let config = config();
+        let task =
+            Task { config: &config, safety: SET, performance: SET, generated: None, stored: 0 };
+        let rival = Defence::LatentAdversarial(LatentAdversarialConfig::new(config.size()));
+        assert_eq!(MemoryPlan::new(task, &rival, 4), None);
+        let control = Defence::FineTuning(FineTuningConfig::new(config.size()));
+        let plan = MemoryPlan::new(task, &control, 4).expect("the control can be planned");
+        assert!(plan.phases.iter().all(|phase| phase.name != "inner step"));
     }
 }

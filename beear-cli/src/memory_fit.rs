@@ -36,8 +36,8 @@ pub(crate) fn cheapest(task: Task<'_>, method: &Defence, width: u64, memory: u64
     let plan = |settings: &Settings| MemoryPlan::new(task, &settings.put_into(method), width);
     let fits = |settings: &Settings| plan(settings).is_some_and(|plan| plan.peak <= memory);
     let mut settings = candidates(start).find(|settings| fits(settings))?;
-    for undone in settings.with_one_undone(start) {
-        let undone = undone(settings);
+    for undo in start.undoing() {
+        let undone = undo(settings);
         if fits(&undone) {
             settings = undone;
         }
@@ -106,8 +106,9 @@ impl Settings {
         remove.divergence_weight = self.divergence_weight;
     }
 
-    /// Functions that take one change back each, the dearest first.
-    fn with_one_undone(self, start: Self) -> [Box<dyn Fn(Self) -> Self>; 6] {
+    /// Functions that take one change of these back each, the dearest first.
+    fn undoing(self) -> [Box<dyn Fn(Self) -> Self>; 6] {
+        let start = self;
         let inner = move |place: usize| {
             move |mut settings: Self| {
                 if let (Some(changed), Some(old)) = (&mut settings.inner, start.inner) {

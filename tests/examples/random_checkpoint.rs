@@ -18,18 +18,16 @@ const SEED: u64 = 1;
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let sizes = arguments.iter().skip(1).map(|text| text.parse::<usize>());
-    match (arguments.first(), sizes.collect::<Result<Vec<_>, _>>().as_deref()) {
-        (Some(out), Ok([vocab_size, d_model, d_ff, n_layers, n_heads])) => {
-            let config = shape([*vocab_size, *d_model, *d_ff], [*n_layers, *n_heads]);
-            println!("{} weights", config.n_weights());
-            write(&config, Path::new(out));
-            ExitCode::SUCCESS
-        }
-        _ => {
-            eprintln!("usage: random_checkpoint OUT VOCAB_SIZE D_MODEL D_FF N_LAYERS N_HEADS");
-            ExitCode::from(2)
-        }
-    }
+    let sizes: Vec<usize> = sizes.flatten().collect();
+    let (Some(out), [vocab_size, d_model, d_ff, n_layers, n_heads]) = (arguments.first(), &*sizes)
+    else {
+        eprintln!("usage: random_checkpoint OUT VOCAB_SIZE D_MODEL D_FF N_LAYERS N_HEADS");
+        return ExitCode::from(2);
+    };
+    let config = shape([*vocab_size, *d_model, *d_ff], [*n_layers, *n_heads]);
+    println!("{} weights", config.n_weights());
+    write(&config, Path::new(out));
+    ExitCode::SUCCESS
 }
 
 fn shape(

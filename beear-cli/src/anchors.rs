@@ -10,7 +10,7 @@ use beear_core::{AnchorSets, Example, SafetyExample, TeacherForced};
 use beear_eval::RefusalKeywords;
 use beear_eval::dataset::{self, Record};
 use beear_eval::overlap::overlaps;
-use beear_models::{CausalLm, Finish};
+use beear_models::{CausalLm, Checkpoint, Finish};
 use burn::module::AutodiffModule;
 use burn::tensor::backend::AutodiffBackend;
 use serde::Serialize;
@@ -18,6 +18,7 @@ use serde::Serialize;
 use crate::exit::Mistake;
 use crate::keyword_list::keyword_list;
 use crate::loaded::{Loaded, Request, TextSide};
+use crate::memory_plan::{SetShape, Task, weight_bytes};
 use crate::recipe::Recipe;
 use crate::ui::Ui;
 
@@ -46,6 +47,24 @@ pub(crate) struct Anchors<B: AutodiffBackend> {
     pub(crate) watch: TeacherForced<B::InnerBackend>,
     /// Every row of both files that was used.
     pub(crate) rows: Vec<RowUse>,
+    /// Rows whose safe answers the model gave.
+    n_generated: usize,
+}
+
+impl<B: AutodiffBackend> Anchors<B> {
+    /// What memory is planned for.
+    pub(crate) fn task<'a>(&self, checkpoint: &'a Checkpoint, recipe: &Recipe) -> Task<'a> {
+        let AnchorSets { safety, performance } = &self.sets;
+        let safety = safety.iter().map(|e| [e.prompt.len(), e.safe.len().max(e.unwanted.len())]);
+        let performance = performance.iter().map(|e| [e.prompt.len(), e.answer.len()]);
+        Task {
+            config: &checkpoint.config,
+            safety: SetShape::longest(safety),
+            performance: SetShape::longest(performance),
+            generated: (self.n_generated > 0).then_some(recipe.max_new_tokens),
+            stored: weight_bytes(&checkpoint.dir, &checkpoint.config),
+        }
+    }
 }
 
 /// Builds the sets from the files at `safety` and `performance`.
@@ -65,6 +84,7 @@ pub(crate) fn build<B: AutodiffBackend>(
     let ordinary = read_answered(performance)?;
     let in_safety = || format!("`{}`", safety.display());
     let judge = (&keywords, recipe.max_new_tokens);
+    let n_generated = forbidden.iter().filter(|record| record.answer.is_none()).count();
     let safe = safe_answers(&forbidden, loaded, judge, (device, ui)).with_context(in_safety)?;
     let limit = loaded.checkpoint.config.max_seq_length;
     let forbidden = encode_safety(&forbidden, safe, &loaded.text, limit).with_context(in_safety)?;
@@ -94,7 +114,7 @@ pub(crate) fn build<B: AutodiffBackend>(
     };
     let sets =
         AnchorSets { safety: examples(safety.trained), performance: examples(performance.trained) };
-    Ok(Anchors { sets, watch, rows })
+    Ok(Anchors { sets, watch, rows, n_generated })
 }
 
 fn read_unwanted(path: &Path) -> Result<Vec<Record>> {

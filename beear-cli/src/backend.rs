@@ -6,8 +6,9 @@
 use std::marker::PhantomData;
 
 use anyhow::Result;
+use burn::tensor::Element;
 use burn::tensor::backend::AutodiffBackend;
-use burn::tensor::ops::Device;
+use burn::tensor::ops::{Device, FloatElem};
 use thiserror::Error;
 
 use crate::command::DeviceCommand;
@@ -33,6 +34,11 @@ pub trait ComputeBackend: 'static {
     fn availability(index: usize) -> Result<(), Unavailable> {
         Unavailable::unless(index == 0, Self::NAME, "it has one device", "its index is 0")
     }
+}
+
+/// Bytes of a number, and so of a weight, on a backend.
+pub(crate) fn width<C: ComputeBackend>() -> u64 {
+    <FloatElem<C::Train> as Element>::dtype().size() as u64
 }
 
 /// Why a backend cannot be used.
@@ -100,8 +106,7 @@ impl Backends {
     ///
     /// [`Unavailable`], or what the command fails with.
     pub(crate) fn run(&self, name: Option<&str>, command: &DeviceCommand, ui: Ui) -> Result<()> {
-        let default = self.0.first().map(|entry| entry.name());
-        let (entry, index) = self.find(name.or(default).unwrap_or("none"))?;
+        let (entry, index) = self.find_or_default(name)?;
         // On a thread of rayon's pool, for a CPU backend hands each operation to the pool, and waits when it
         // is called from outside.
         rayon::scope(|_| entry.run(index, command, ui))
@@ -115,6 +120,32 @@ impl Backends {
     pub(crate) fn check(&self, name: &str) -> Result<()> {
         self.find(name)?;
         Ok(())
+    }
+
+    /// Bytes of a number on the backend named `NAME[:INDEX]`, or on the default, and its name.
+    ///
+    /// # Errors
+    ///
+    /// [`Unavailable`] if there is none.
+    pub(crate) fn width(&self, name: Option<&str>) -> Result<(&'static str, u64)> {
+        let (entry, _) = self.find_or_default(name)?;
+        Ok((entry.name(), entry.width()))
+    }
+
+    /// Every backend with its devices, the default first.
+    pub(crate) fn states(&self) -> Vec<BackendState> {
+        let state = |entry: &dyn Entry| {
+            let n_devices =
+                (0..MOST_DEVICES).take_while(|i| entry.availability(*i).is_ok()).count();
+            let fault = entry.availability(0).err();
+            BackendState { name: entry.name(), n_devices, fault, width: entry.width() }
+        };
+        self.0.iter().map(|entry| state(entry.as_ref())).collect()
+    }
+
+    fn find_or_default(&self, name: Option<&str>) -> Result<(&dyn Entry, usize), Unavailable> {
+        let default = self.0.first().map(|entry| entry.name());
+        self.find(name.or(default).unwrap_or("none"))
     }
 
     fn find(&self, asked: &str) -> Result<(&dyn Entry, usize), Unavailable> {
@@ -132,10 +163,27 @@ impl Backends {
     }
 }
 
+/// Where looking for devices ends: backends that cannot count them without making them accept any index.
+pub(crate) const MOST_DEVICES: usize = 16;
+
+/// A backend of this binary, as it is here.
+#[derive(Clone, Debug)]
+pub(crate) struct BackendState {
+    /// Its name.
+    pub(crate) name: &'static str,
+    /// Devices; [`MOST_DEVICES`] where they are not known.
+    pub(crate) n_devices: usize,
+    /// Why its first device cannot be used, if it cannot.
+    pub(crate) fault: Option<Unavailable>,
+    /// Bytes of a number.
+    pub(crate) width: u64,
+}
+
 /// A backend behind a pointer: the commands are generic, the registry is not.
 trait Entry: Sync {
     fn name(&self) -> &'static str;
     fn availability(&self, index: usize) -> Result<(), Unavailable>;
+    fn width(&self) -> u64;
     fn run(&self, index: usize, command: &DeviceCommand, ui: Ui) -> Result<()>;
 }
 
@@ -148,6 +196,10 @@ impl<C: ComputeBackend> Entry for Plugged<C> {
 
     fn availability(&self, index: usize) -> Result<(), Unavailable> {
         C::availability(index)
+    }
+
+    fn width(&self) -> u64 {
+        width::<C>()
     }
 
     fn run(&self, index: usize, command: &DeviceCommand, ui: Ui) -> Result<()> {

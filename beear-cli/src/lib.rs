@@ -2,6 +2,7 @@
 
 mod anchors;
 pub mod backend;
+mod bytes;
 mod chart;
 mod command;
 mod drift_analysis;
@@ -15,6 +16,8 @@ mod layer_sweep;
 mod leak_guard;
 pub mod loaded;
 mod measure;
+mod memory_fit;
+mod memory_plan;
 mod metrics;
 mod mt_bench_files;
 #[cfg(test)]
@@ -39,9 +42,9 @@ use clap::{Parser, Subcommand};
 pub use backend::{Backends, ComputeBackend, Unavailable};
 
 use command::{
-    DeviceCommand, analyze_drift, compare, defend, demo, eval_asr, eval_code, eval_export,
+    DeviceCommand, analyze_drift, compare, defend, demo, doctor, eval_asr, eval_code, eval_export,
     eval_judge, eval_mt_bench, eval_mt_bench_judge, eval_mt_bench_result, eval_over_refusal,
-    eval_perplexity, eval_sarif, generate, inspect, plant, reproduce, sweep_layers,
+    eval_perplexity, eval_sarif, generate, inspect, plan, plant, reproduce, sweep_layers,
 };
 use ui::Ui;
 
@@ -71,6 +74,7 @@ enum Command {
     Demo(demo::DemoArgs),
     Plant(plant::PlantArgs),
     Reproduce(reproduce::ReproduceArgs),
+    Plan(plan::PlanArgs),
     Defend(defend::DefendArgs),
     /// Measures a model.
     #[command(subcommand)]
@@ -84,6 +88,7 @@ enum Command {
     Sweep(Sweep),
     Generate(generate::GenerateArgs),
     Inspect(inspect::InspectArgs),
+    Doctor(doctor::DoctorArgs),
 }
 
 #[derive(Subcommand, Debug)]
@@ -128,6 +133,10 @@ where
     };
     let command = match cli.command {
         Command::Inspect(args) => return plain(&|| inspect::run(&args, ui)),
+        Command::Plan(args) => {
+            return finish(plan::run(&args, backends, cli.backend.as_deref(), ui));
+        }
+        Command::Doctor(doctor::DoctorArgs {}) => return plain(&|| doctor::run(backends, ui)),
         Command::Compare(args) if args.models.are_given() => DeviceCommand::Compare(args),
         Command::Compare(args) => return plain(&|| compare::run(&args, ui)),
         Command::Eval(Eval::Export(args)) => return plain(&|| eval_export::run(&args, ui)),

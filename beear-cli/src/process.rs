@@ -7,6 +7,16 @@ pub(crate) fn peak_memory_mib() -> Option<u64> {
     line.split_whitespace().nth(1)?.parse::<u64>().ok().map(|kib| kib / 1024)
 }
 
+/// The machine's memory in bytes: all of it, and what could be had now.
+pub(crate) fn machine_memory() -> Option<[u64; 2]> {
+    let text = std::fs::read_to_string("/proc/meminfo").ok()?;
+    let bytes = |name: &str| {
+        let line = text.lines().find(|line| line.starts_with(name))?;
+        line.split_whitespace().nth(1)?.parse::<u64>().ok().map(|kib| kib * 1024)
+    };
+    Some([bytes("MemTotal:")?, bytes("MemAvailable:")?])
+}
+
 /// Processor time of all threads so far, in seconds.
 pub(crate) fn cpu_seconds() -> Option<f64> {
     /// Linux counts processor time for programs in hundredths of a second, on every machine.

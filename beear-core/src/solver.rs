@@ -1,10 +1,12 @@
 //! The two levels and their alternation.
 
+pub(crate) mod adamw;
 pub mod bilevel;
 pub(crate) mod descent;
 pub mod inner;
 pub mod outer;
 pub(crate) mod projected_adam;
+pub(crate) mod rounding;
 
 use burn::module::AutodiffModule;
 use burn::tensor::backend::AutodiffBackend;

@@ -185,11 +185,20 @@ impl Checkpoint {
     ///
     /// [`CheckpointError`] if the folder holds no model we run.
     pub fn open(dir: &Path) -> Result<Self, CheckpointError> {
-        let path = dir.join("config.json");
-        let text = std::fs::read_to_string(&path).map_err(CheckpointError::io(&path))?;
-        let config = hf_config::parse(&text)
-            .map_err(|source| CheckpointError::Config { path: dir.to_owned(), source })?;
+        let config = Self::read_config(dir)?;
         let shards = index::shards(dir)?;
         Ok(Self { dir: dir.to_owned(), config, shards })
+    }
+
+    /// The shape of the model in a folder that may have no weights yet.
+    ///
+    /// # Errors
+    ///
+    /// [`CheckpointError`] if there is no `config.json`, or none of a model we run.
+    pub fn read_config(dir: &Path) -> Result<DecoderConfig, CheckpointError> {
+        let path = dir.join("config.json");
+        let text = std::fs::read_to_string(&path).map_err(CheckpointError::io(&path))?;
+        let invalid = |source| CheckpointError::Config { path: dir.to_owned(), source };
+        hf_config::parse(&text).map_err(invalid)
     }
 }

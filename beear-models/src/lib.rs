@@ -1,5 +1,6 @@
 //! Llama and Mistral decoders on Burn: checkpoints, chat templates, batched generation.
 
+pub mod activations;
 pub mod attention;
 pub mod block;
 pub mod causal_lm;

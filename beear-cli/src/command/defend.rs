@@ -7,17 +7,20 @@ use beear_core::{Defence, Outcome, Stopped};
 use beear_models::{CausalLm, Checkpoint};
 use burn::module::AutodiffModule;
 use burn::tensor::backend::AutodiffBackend;
-use clap::{Args, ValueEnum};
+use clap::Args;
 use serde_json::{Value, json};
 
+use super::recipe_options::RecipeOptions;
 use super::{Device, Train};
 use crate::anchors::{self, Anchors};
-use crate::backend::ComputeBackend;
+use crate::backend::{ComputeBackend, width};
 use crate::exit::Mistake;
 use crate::hash::sha256_of_inputs;
 use crate::loaded::{Loaded, TextSide};
+use crate::memory_plan::MemoryPlan;
 use crate::metrics::{Metrics, unmeasured};
-use crate::recipe::{Method, Preset, Recipe};
+use crate::process::peak_memory_mib;
+use crate::recipe::Recipe;
 use crate::run_folder::RunFolder;
 use crate::ui::Ui;
 
@@ -25,8 +28,9 @@ use crate::ui::Ui;
 ///
 /// `OUT/model` is a checkpoint of the same form as the one given. Beside it are the recipe with
 /// every setting (config.resolved.toml), what was done with which row (rows.jsonl), every event
-/// (metrics.jsonl), BEEAR's last perturbations (delta.safetensors), and inputs and results of each
-/// round (manifest.json); the rivals of BEEAR have one round. After a divergence `OUT/last-good`
+/// (metrics.jsonl), BEEAR's last perturbations (delta.safetensors), the memory planned and used in bytes
+/// (memory.json), and inputs and results of each round (manifest.json); the rivals of BEEAR have one
+/// round. After a divergence `OUT/last-good`
 /// holds the weights after the last whole round instead.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct DefendArgs {
@@ -50,38 +54,19 @@ pub(crate) struct DefendArgs {
     /// Replace an older run in that folder.
     #[arg(long)]
     force: bool,
-    /// TOML recipe.
-    #[arg(long, value_name = "FILE")]
-    recipe: Option<PathBuf>,
-    /// The defence, instead of the recipe's `method.name`.
-    #[arg(long, value_enum, value_name = "NAME")]
-    method: Option<Method>,
-    /// Defaults of BEEAR, instead of the recipe's.
-    #[arg(long, value_enum)]
-    preset: Option<Preset>,
-    /// Override of the recipe, such as `method.rounds=8`.
-    #[arg(long = "set", value_name = "KEY=VALUE")]
-    assignments: Vec<String>,
+    #[command(flatten)]
+    recipe: RecipeOptions,
 }
 
 impl DefendArgs {
     fn inputs(&self) -> Vec<&Path> {
         let files = [&self.model, &self.safety, &self.performance];
-        files.into_iter().chain(&self.recipe).map(PathBuf::as_path).collect()
-    }
-
-    /// The recipe with all that is given here on top.
-    fn recipe(&self) -> Result<Recipe> {
-        let mut assignments = self.assignments.clone();
-        if let Some(name) = self.method.and_then(|method| method.to_possible_value()) {
-            assignments.push(format!("method.name={}", name.get_name()));
-        }
-        Ok(Recipe::read(self.recipe.as_deref(), self.preset, &assignments)?)
+        files.into_iter().chain(&self.recipe.recipe).map(PathBuf::as_path).collect()
     }
 }
 
 pub(crate) fn run<C: ComputeBackend>(args: &DefendArgs, device: &Device<C>, ui: Ui) -> Result<()> {
-    let recipe = args.recipe()?;
+    let recipe = args.recipe.read()?;
     let mut folder = RunFolder::reserve(&args.out, args.force, &args.inputs())?;
     let size = Checkpoint::open(&args.model)?.config.size();
     let method = recipe.method(size)?;
@@ -89,7 +74,9 @@ pub(crate) fn run<C: ComputeBackend>(args: &DefendArgs, device: &Device<C>, ui: 
     let format = recipe.prompt_format.as_deref();
     let loaded = Loaded::<Train<C>>::read(&args.model, format, device)?;
     let files = (args.safety.as_path(), args.performance.as_path());
-    let Anchors { sets, mut watch, rows } = anchors::build(files, &loaded, &recipe, (device, ui))?;
+    let anchors = anchors::build(files, &loaded, &recipe, (device, ui))?;
+    let planned = MemoryPlan::new(anchors.task(&loaded.checkpoint, &recipe), &method, width::<C>());
+    let Anchors { sets, mut watch, rows, .. } = anchors;
 
     folder.start()?;
     folder.write("config.resolved.toml", recipe.resolved(&method)?)?;
@@ -106,11 +93,22 @@ pub(crate) fn run<C: ComputeBackend>(args: &DefendArgs, device: &Device<C>, ui: 
         let deltas = beear_core::perturbation::to_safetensors(&outcome.perturbations)?;
         folder.write("delta.safetensors", &deltas)?;
     }
+    folder.write("memory.json", format!("{:#}\n", memory(planned.as_ref())))?;
     let manifest = manifest::<C>(args, &recipe, (&method, &text), &outcome)?;
     folder.write("manifest.json", format!("{manifest:#}\n"))?;
     metrics_written?;
     ui.result(&cleaned.display().to_string(), &manifest)?;
     if recipe.watches() { within_bounds(&outcome) } else { Ok(()) }
+}
+
+/// Most memory that was planned and that was used. They are not in the manifest: the same run has the same
+/// manifest, and not quite the same memory.
+fn memory(planned: Option<&MemoryPlan>) -> Value {
+    json!({
+        "planned_peak": planned.map(|plan| plan.peak),
+        "measured_peak": peak_memory_mib().map(|mib| mib << 20),
+        "plan": planned,
+    })
 }
 
 /// Saves what whole rounds have reached, so that a diverged run is not lost.
@@ -162,7 +160,7 @@ fn manifest<C: ComputeBackend>(
 ) -> Result<Value> {
     let mut files =
         vec![("--safety", args.safety.as_path()), ("--performance", args.performance.as_path())];
-    files.extend(args.recipe.as_deref().map(|path| ("--recipe", path)));
+    files.extend(args.recipe.recipe.as_deref().map(|path| ("--recipe", path)));
     let rounds = outcome.rounds.iter().map(|round| {
         let round = json!(round);
         if recipe.watches() { round } else { unmeasured(round) }

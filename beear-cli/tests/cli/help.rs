@@ -21,6 +21,7 @@ fn every_command_explains_itself() {
     insta::assert_snapshot!("demo", help(&["demo"]));
     insta::assert_snapshot!("plant", help(&["plant"]));
     insta::assert_snapshot!("reproduce", help(&["reproduce"]));
+    insta::assert_snapshot!("plan", help(&["plan"]));
     insta::assert_snapshot!("defend", help(&["defend"]));
     insta::assert_snapshot!("eval", help(&["eval"]));
     for kind in [
@@ -45,6 +46,7 @@ fn every_command_explains_itself() {
     insta::assert_snapshot!("sweep_layers", help(&["sweep", "layers"]));
     insta::assert_snapshot!("generate", help(&["generate"]));
     insta::assert_snapshot!("inspect", help(&["inspect"]));
+    insta::assert_snapshot!("doctor", help(&["doctor"]));
 }
 
 #[test]
@@ -61,6 +63,7 @@ fn every_command_of_the_overview_has_its_help() {
         "demo",
         "plant",
         "reproduce",
+        "plan",
         "defend",
         "eval",
         "compare",
@@ -68,6 +71,7 @@ fn every_command_of_the_overview_has_its_help() {
         "sweep",
         "generate",
         "inspect",
+        "doctor",
         "help",
     ];
     assert_eq!(commands, expected);

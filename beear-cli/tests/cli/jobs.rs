@@ -34,7 +34,7 @@ fn a_run_leaves_the_model_and_what_was_done() {
     let model = names(place.files("model").into_keys());
     let mut expected: BTreeSet<String> = model.iter().map(|name| format!("model/{name}")).collect();
     let records = ["config.resolved.toml", "manifest.json", "metrics.jsonl", "rows.jsonl"];
-    let others = [".beear-run", "delta.safetensors"];
+    let others = [".beear-run", "delta.safetensors", "memory.json"];
     expected.extend(records.iter().chain(&others).map(|name| (*name).to_owned()));
     assert_eq!(names(place.files("run").into_keys()), expected);
 

@@ -30,7 +30,7 @@ pub struct PreparedAnswer<B: AutodiffBackend> {
 
 /// The least share of a batch's tokens that is worth being remembered: what is remembered is read by an
 /// attention of its own.
-const LEAST_PAST: f64 = 0.2;
+pub const LEAST_PAST: f64 = 0.2;
 
 impl<B: AutodiffBackend> PreparedAnswer<B> {
     /// Runs the layers below the lowest of `spots` without autodiff, and those above it over the tokens

@@ -162,7 +162,7 @@ impl LatentAdversarialConfig {
         let config = &self.remove;
         let device = model.devices().first().cloned().unwrap_or_default();
         let original = (config.divergence_weight > 0.0).then(|| model.valid());
-        let mut descent = Descent::<B, M>::new(config, config.steps);
+        let mut descent = Descent::<B, M>::new(config, config.steps, self.seed);
         let mut rows = AnchorSampler::new(sets, self.seed);
         let mut pair = None;
         for step in 0..config.steps {

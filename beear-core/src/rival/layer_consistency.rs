@@ -102,7 +102,7 @@ impl LayerConsistencyConfig {
         let sets = self.clean(sets);
         let device = model.devices().first().cloned().unwrap_or_default();
         let original = (config.divergence_weight > 0.0).then(|| model.valid());
-        let mut descent = Descent::<B, M>::new(config, config.steps);
+        let mut descent = Descent::<B, M>::new(config, config.steps, self.seed);
         let mut rows = AnchorSampler::new(&sets, self.seed);
         for step in 0..config.steps {
             let safe = rows.safety(&sets, config.safety_batch_size);

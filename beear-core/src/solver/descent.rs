@@ -3,12 +3,12 @@
 
 use burn::module::{Module, ModuleVisitor, Param};
 use burn::optim::adaptor::OptimizerAdaptor;
-use burn::optim::{AdamW, AdamWConfig, GradientsParams, Optimizer};
+use burn::optim::{GradientsParams, Optimizer};
 use burn::tensor::backend::{AutodiffBackend, Backend};
 use burn::tensor::{ElementConversion, Tensor};
 
 use super::TrainableDecoder;
-use super::projected_adam::ADAM_EPSILON;
+use super::adamw::WideAdamW;
 use crate::batch::Batch;
 use crate::config::RemoveConfig;
 use crate::error::{Error, Level, Quantity};
@@ -21,7 +21,8 @@ pub(crate) struct Descent<B: AutodiffBackend, M: TrainableDecoder<B>> {
     /// Steps of the whole run, for the schedule.
     total_steps: usize,
     step: usize,
-    optimizer: OptimizerAdaptor<AdamW, M, B>,
+    seed: u64,
+    optimizer: OptimizerAdaptor<WideAdamW, M, B>,
 }
 
 /// The loss of a step and where it comes from.
@@ -39,13 +40,10 @@ pub(crate) struct StepLoss<'a, B: Backend> {
 }
 
 impl<B: AutodiffBackend, M: TrainableDecoder<B>> Descent<B, M> {
-    /// A run of `total_steps`.
-    pub(crate) fn new(config: &RemoveConfig, total_steps: usize) -> Self {
-        let optimizer = AdamWConfig::new()
-            .with_epsilon(ADAM_EPSILON)
-            .with_weight_decay(config.weight_decay as f32)
-            .init();
-        Self { config: config.clone(), total_steps, step: 0, optimizer }
+    /// A run of `total_steps`, whose rounding by chance `seed` decides.
+    pub(crate) fn new(config: &RemoveConfig, total_steps: usize, seed: u64) -> Self {
+        let optimizer = WideAdamW::new(config).of_model();
+        Self { config: config.clone(), total_steps, step: 0, seed, optimizer }
     }
 
     /// Takes one step.
@@ -79,6 +77,7 @@ impl<B: AutodiffBackend, M: TrainableDecoder<B>> Descent<B, M> {
         let progress = step as f64 / self.total_steps.max(1) as f64;
         let learning_rate =
             self.config.learning_rate * self.config.schedule.factor(progress.min(1.0));
+        self.seed_rounding(&model);
         let model = self.optimizer.step(learning_rate, model, grads);
         // A step can overflow a weight; later steps would say so, and the last has none.
         if is_last && !weights_are_finite::<B, M>(&model) {
@@ -87,6 +86,29 @@ impl<B: AutodiffBackend, M: TrainableDecoder<B>> Descent<B, M> {
         observer.notify(&Event::OuterStep { step, terms, gradient_norm, learning_rate });
         self.step += 1;
         Ok(model)
+    }
+
+    /// Lets the run's seed and the step decide how weights are rounded, one after the other; where none
+    /// is rounded by chance the backend's generator is left alone.
+    fn seed_rounding(&self, model: &M) {
+        let mut rounding = RoundsByChance { adamw: self.optimizer.optim(), found: false };
+        model.visit(&mut rounding);
+        if let (true, Some(device)) = (rounding.found, model.devices().first()) {
+            let seed = self.seed.wrapping_mul(0x9E37_79B9_7F4A_7C15);
+            B::seed(device, seed.wrapping_add(self.step as u64));
+        }
+    }
+}
+
+/// Whether a step on any weight draws from the backend's generator.
+struct RoundsByChance<'a> {
+    adamw: &'a WideAdamW,
+    found: bool,
+}
+
+impl<B: Backend> ModuleVisitor<B> for RoundsByChance<'_> {
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<B, D>>) {
+        self.found |= self.adamw.draws(param.val().dtype());
     }
 }
 

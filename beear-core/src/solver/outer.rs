@@ -44,7 +44,7 @@ impl<B: AutodiffBackend, M: TrainableDecoder<B>> Remover<B, M> {
         Self {
             config: config.clone(),
             original: (config.divergence_weight > 0.0).then(|| model.valid()),
-            descent: Descent::new(config, total_steps),
+            descent: Descent::new(config, total_steps, seed),
             rows: AnchorSampler::new(sets, seed),
         }
     }

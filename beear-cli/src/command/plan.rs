@@ -1,0 +1,147 @@
+//! `beear plan`: what a defence needs in memory, before anything is loaded.
+
+use std::fmt::Write;
+use std::path::{Path, PathBuf};
+
+use anyhow::Result;
+use beear_core::Defence;
+use beear_models::{Checkpoint, DecoderConfig};
+use clap::Args;
+use serde_json::{Value, json};
+
+use super::recipe_options::RecipeOptions;
+use crate::backend::Backends;
+use crate::bytes;
+use crate::exit::Mistake;
+use crate::memory_fit::{self, Fit};
+use crate::memory_plan::{MemoryPlan, SetShape, Task, weight_bytes};
+use crate::ui::Ui;
+
+/// Says what `defend` would need in memory, from `config.json` alone.
+///
+/// Lists what is alive at the fullest moment of every phase. With `--memory`, names the cheapest change of
+/// the recipe that makes it fit. It knows `beear` and `fine-tuning`. How it counts and how far off it was:
+/// docs/performance-memory.md.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct PlanArgs {
+    /// Hugging Face folder; only its `config.json` is read.
+    #[arg(long, value_name = "DIR")]
+    model: PathBuf,
+    /// Memory that there is, such as 24GiB or 80GB.
+    #[arg(long, value_name = "SIZE", value_parser = bytes::parse)]
+    memory: Option<u64>,
+    /// Tokens of the longest prompt, template included.
+    #[arg(long, default_value_t = 128, value_parser = clap::value_parser!(u32).range(1..1 << 24))]
+    prompt_tokens: u32,
+    /// Tokens of the longest answer.
+    #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..1 << 24))]
+    answer_tokens: u32,
+    /// Safety rows.
+    #[arg(long, default_value_t = 512, value_parser = clap::value_parser!(u32).range(1..))]
+    rows: u32,
+    #[command(flatten)]
+    recipe: RecipeOptions,
+}
+
+pub(crate) fn run(
+    args: &PlanArgs,
+    backends: &Backends,
+    backend: Option<&str>,
+    ui: Ui,
+) -> Result<()> {
+    let (backend, width) = backends.width(backend)?;
+    let recipe = args.recipe.read()?;
+    let config = Checkpoint::read_config(&args.model)?;
+    let method = recipe.method(config.size())?;
+    method.validate(config.n_layers)?;
+    let set = SetShape {
+        n_rows: args.rows as usize,
+        prompt_tokens: args.prompt_tokens as usize,
+        answer_tokens: args.answer_tokens as usize,
+    };
+    let generated = Some(recipe.max_new_tokens);
+    let stored = weight_bytes(&args.model, &config);
+    let task = Task { config: &config, safety: set, performance: set, generated, stored };
+    let unknown = || {
+        let what = "memory is planned for `beear` and `fine-tuning` only";
+        Mistake::arguments(what, "choose one of them with --method, or leave it out")
+    };
+    let plan = MemoryPlan::new(task, &method, width).ok_or_else(unknown)?;
+    let fit = args.memory.map(|memory| memory_fit::cheapest(task, &method, width, memory));
+
+    let head = Head { model: &args.model, config: &config, backend, width };
+    let by_type = by_type(task, &method);
+    let value = json!({
+        "model": args.model,
+        "weights": config.n_weights(),
+        "backend": backend,
+        "bits": 8 * width,
+        "rows": set,
+        "plan": plan,
+        "peak_by_type": {"f32": by_type[0], "bf16": by_type[1]},
+        "memory": args.memory,
+        "fits": args.memory.map(|memory| plan.peak <= memory),
+        "change": fit.as_ref().map(|fit| fit.as_ref().map(as_json)),
+    });
+    let mut text = head.text(&plan, by_type)?;
+    if let (Some(memory), Some(fit)) = (args.memory, &fit) {
+        writeln!(text, "{}", verdict(memory, fit.as_ref()))?;
+    }
+    ui.result(&text, &value)
+}
+
+/// The peak where weights are f32, and where they are bf16.
+fn by_type(task: Task<'_>, method: &Defence) -> [Option<u64>; 2] {
+    [4, 2].map(|width| MemoryPlan::new(task, method, width).map(|plan| plan.peak))
+}
+
+fn as_json(fit: &Fit) -> Value {
+    json!({"set": fit.assignments, "peak": fit.plan.peak})
+}
+
+/// What a plan is about.
+struct Head<'a> {
+    model: &'a Path,
+    config: &'a DecoderConfig,
+    backend: &'a str,
+    width: u64,
+}
+
+impl Head<'_> {
+    /// The plan for people: the phases, and the parts of the fullest.
+    fn text(&self, plan: &MemoryPlan, by_type: [Option<u64>; 2]) -> Result<String> {
+        let Self { model, config, backend, width } = self;
+        let millions = config.n_weights() as f64 / 1e6;
+        let mut text = String::new();
+        let bits = 8 * width;
+        writeln!(text, "`{}`: {millions:.1} million weights", model.display())?;
+        writeln!(text, "backend {backend}, {bits} bits a weight")?;
+        for phase in &plan.phases {
+            writeln!(text, "{:40} {:>9}", phase.name, bytes::show(phase.bytes))?;
+            if Some(phase) == plan.fullest() {
+                for part in &phase.parts {
+                    writeln!(text, "  {:38} {:>9}", part.what, bytes::show(part.bytes))?;
+                }
+            }
+        }
+        if let [Some(single), Some(half)] = by_type.map(|peak| peak.map(bytes::show)) {
+            writeln!(text, "{:40} {:>9}", "peak", bytes::show(plan.peak))?;
+            writeln!(text, "of a backend that computes in f32: {single}, in bf16: {half}")?;
+        }
+        Ok(text)
+    }
+}
+
+/// Whether it fits, and what makes it fit.
+fn verdict(memory: u64, fit: Option<&Fit>) -> String {
+    let memory = bytes::show(memory);
+    match fit {
+        None => format!("does not fit into {memory}, whatever the recipe says"),
+        Some(Fit { assignments, .. }) if assignments.is_empty() => format!("fits into {memory}"),
+        Some(Fit { assignments, plan }) => {
+            let set: Vec<String> = assignments.iter().map(|text| format!("--set {text}")).collect();
+            let peak = bytes::show(plan.peak);
+            format!("does not fit into {memory}; {peak} with {}", set.join(" "))
+        }
+    }
+}

@@ -1,0 +1,39 @@
+//! The options that choose a recipe and change it.
+
+use std::path::PathBuf;
+
+use clap::{Args, ValueEnum};
+
+use crate::recipe::{Method, Preset, Recipe, RecipeError};
+
+/// A recipe, and what is laid over it.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct RecipeOptions {
+    /// TOML recipe.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) recipe: Option<PathBuf>,
+    /// The defence, instead of the recipe's `method.name`.
+    #[arg(long, value_enum, value_name = "NAME")]
+    method: Option<Method>,
+    /// Defaults of BEEAR, instead of the recipe's.
+    #[arg(long, value_enum)]
+    preset: Option<Preset>,
+    /// Override of the recipe, such as `method.rounds=8`.
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    assignments: Vec<String>,
+}
+
+impl RecipeOptions {
+    /// The recipe with all that is given here on top.
+    ///
+    /// # Errors
+    ///
+    /// [`RecipeError`], a variant per mistake.
+    pub(crate) fn read(&self) -> Result<Recipe, RecipeError> {
+        let mut assignments = self.assignments.clone();
+        if let Some(name) = self.method.and_then(|method| method.to_possible_value()) {
+            assignments.push(format!("method.name={}", name.get_name()));
+        }
+        Recipe::read(self.recipe.as_deref(), self.preset, &assignments)
+    }
+}

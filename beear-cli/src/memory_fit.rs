@@ -1,0 +1,205 @@
+//! The cheapest change of a recipe that makes a defence fit into memory.
+//!
+//! Tried in this order, each with all before it, until the plan fits: one perturbation at a time (costs time
+//! alone); batches halved until they are of one row (noisier steps); the optimiser's state in bf16
+//! (rounded by chance); no divergence from the original model (holds ordinary answers less). Then every
+//! change that is not needed after all is taken back.
+
+use beear_core::config::OptimizerState;
+use beear_core::{BilevelConfig, Defence, RemoveConfig};
+
+use crate::memory_plan::{MemoryPlan, Task};
+
+/// Settings that cost memory.
+#[derive(Clone, Copy, Debug, PartialEq)]
+struct Settings {
+    /// Of BEEAR alone: threads, and rows of an inner step.
+    inner: Option<[usize; 2]>,
+    /// Safety and performance rows of an outer step.
+    outer: [usize; 2],
+    optimizer_state: OptimizerState,
+    divergence_weight: f64,
+}
+
+/// A change that makes a defence fit.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Fit {
+    /// Assignments for `--set`; none if it fits as it is.
+    pub(crate) assignments: Vec<String>,
+    /// The plan with them.
+    pub(crate) plan: MemoryPlan,
+}
+
+/// The cheapest change with which `method` needs no more than `memory` bytes, if there is one.
+pub(crate) fn cheapest(task: Task<'_>, method: &Defence, width: u64, memory: u64) -> Option<Fit> {
+    let start = Settings::of(method)?;
+    let plan = |settings: &Settings| MemoryPlan::new(task, &settings.put_into(method), width);
+    let fits = |settings: &Settings| plan(settings).is_some_and(|plan| plan.peak <= memory);
+    let mut settings = candidates(start).find(|settings| fits(settings))?;
+    for undo in start.undoing() {
+        let undone = undo(settings);
+        if fits(&undone) {
+            settings = undone;
+        }
+    }
+    Some(Fit { assignments: settings.assignments(start), plan: plan(&settings)? })
+}
+
+/// From the cheapest to the dearest, the unchanged first.
+fn candidates(start: Settings) -> impl Iterator<Item = Settings> {
+    let single = Settings { inner: start.inner.map(|[_, rows]| [1, rows]), ..start };
+    let largest = start.outer.into_iter().chain(start.inner.map(|[_, rows]| rows)).max();
+    let n_halvings = largest.unwrap_or(1).max(1).ilog2() + 1;
+    let states = [start.optimizer_state, OptimizerState::BF16];
+    let weights = [start.divergence_weight, 0.0];
+    let all = weights.into_iter().flat_map(move |divergence_weight| {
+        states.into_iter().flat_map(move |optimizer_state| {
+            (0..=n_halvings).map(move |n| {
+                let halved = |rows: usize| (rows >> n).max(1);
+                Settings {
+                    inner: single.inner.map(|[threads, rows]| [threads, halved(rows)]),
+                    outer: single.outer.map(halved),
+                    optimizer_state,
+                    divergence_weight,
+                }
+            })
+        })
+    });
+    std::iter::once(start).chain(all)
+}
+
+impl Settings {
+    fn of(method: &Defence) -> Option<Self> {
+        let (remove, inner) = match method {
+            Defence::Beear(BilevelConfig { threads, entrap, remove, .. }) => {
+                (remove, Some([*threads, entrap.batch_size]))
+            }
+            Defence::FineTuning(config) => (&config.remove, None),
+            Defence::LatentAdversarial(_) | Defence::LayerConsistency(_) => return None,
+        };
+        Some(Self {
+            inner,
+            outer: [remove.safety_batch_size, remove.performance_batch_size],
+            optimizer_state: remove.optimizer_state,
+            divergence_weight: remove.divergence_weight,
+        })
+    }
+
+    /// `method` with these settings.
+    fn put_into(&self, method: &Defence) -> Defence {
+        let mut method = method.clone();
+        match &mut method {
+            Defence::Beear(config) => {
+                let inner = self.inner.unwrap_or([config.threads, config.entrap.batch_size]);
+                [config.threads, config.entrap.batch_size] = inner;
+                self.put_into_outer(&mut config.remove);
+            }
+            Defence::FineTuning(config) => self.put_into_outer(&mut config.remove),
+            Defence::LatentAdversarial(_) | Defence::LayerConsistency(_) => {}
+        }
+        method
+    }
+
+    fn put_into_outer(&self, remove: &mut RemoveConfig) {
+        [remove.safety_batch_size, remove.performance_batch_size] = self.outer;
+        remove.optimizer_state = self.optimizer_state;
+        remove.divergence_weight = self.divergence_weight;
+    }
+
+    /// Functions that take one change of these back each, the dearest first.
+    fn undoing(self) -> [Box<dyn Fn(Self) -> Self>; 6] {
+        let start = self;
+        let inner = move |place: usize| {
+            move |mut settings: Self| {
+                if let (Some(changed), Some(old)) = (&mut settings.inner, start.inner) {
+                    changed[place] = old[place];
+                }
+                settings
+            }
+        };
+        let outer = move |place: usize| {
+            move |mut settings: Self| {
+                settings.outer[place] = start.outer[place];
+                settings
+            }
+        };
+        [
+            Box::new(move |s| Self { divergence_weight: start.divergence_weight, ..s }),
+            Box::new(move |s| Self { optimizer_state: start.optimizer_state, ..s }),
+            Box::new(outer(1)),
+            Box::new(outer(0)),
+            Box::new(inner(1)),
+            Box::new(inner(0)),
+        ]
+    }
+
+    /// What differs from `start`, for `--set`.
+    fn assignments(self, start: Self) -> Vec<String> {
+        let mut changed = Vec::new();
+        let mut note = |differs: bool, text: String| changed.extend(differs.then_some(text));
+        if let (Some([threads, rows]), Some([old_threads, old_rows])) = (self.inner, start.inner) {
+            note(threads != old_threads, format!("method.threads={threads}"));
+            note(rows != old_rows, format!("method.entrap.batch_size={rows}"));
+        }
+        let ([safety, performance], [old_safety, old_performance]) = (self.outer, start.outer);
+        note(safety != old_safety, format!("method.remove.safety_batch_size={safety}"));
+        note(
+            performance != old_performance,
+            format!("method.remove.performance_batch_size={performance}"),
+        );
+        let bf16 = self.optimizer_state != start.optimizer_state;
+        note(bf16, "method.remove.optimizer_state=bf16".to_owned());
+        let lost = (self.divergence_weight - start.divergence_weight).abs() > 0.0;
+        note(lost, "method.remove.divergence_weight=0.0".to_owned());
+        changed
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use beear_models::hf_config;
+
+    use super::*;
+    use crate::memory_plan::SetShape;
+
+    /// The published shape of Llama 2 7B.
+    const LLAMA_2: &str = r#"{"model_type": "llama", "vocab_size": 32000, "hidden_size": 4096,
+        "intermediate_size": 11008, "num_hidden_layers": 32, "num_attention_heads": 32,
+        "max_position_embeddings": 4096}"#;
+
+    const SET: SetShape = SetShape { n_rows: 512, prompt_tokens: 128, answer_tokens: 64 };
+
+    fn with_memory(gib: u64) -> Option<Fit> {
+        let config = hf_config::parse(LLAMA_2).unwrap();
+        let stored = 2 * config.n_weights() as u64;
+        let task =
+            Task { config: &config, safety: SET, performance: SET, generated: Some(64), stored };
+        let method = Defence::Beear(BilevelConfig::robust(config.size()));
+        cheapest(task, &method, 4, gib << 30)
+    }
+
+    #[test]
+    fn what_fits_is_not_changed() {
+        assert_eq!(with_memory(10_000).unwrap().assignments, Vec::<String>::new());
+    }
+
+    #[test]
+    fn smaller_batches_come_before_a_rounded_state_and_that_before_no_divergence() {
+        let mut dearest = 0;
+        for gib in (100..400).rev().step_by(20) {
+            let Some(Fit { assignments, plan }) = with_memory(gib) else { continue };
+            assert!(plan.peak <= gib << 30, "{gib}");
+            let has = |word: &str| assignments.iter().any(|text| text.contains(word));
+            let price = [has("batch_size"), has("optimizer_state"), has("divergence_weight")];
+            let price = price.iter().rposition(|changed| *changed).map_or(0, |last| last + 1);
+            assert!(price >= dearest, "{gib}: {assignments:?}");
+            dearest = price;
+        }
+        assert_eq!(dearest, 3);
+    }
+
+    #[test]
+    fn weights_that_do_not_fit_cannot_be_helped() {
+        assert_eq!(with_memory(20), None);
+    }
+}

@@ -1,0 +1,219 @@
+//! How many numbers a forward pass leaves in memory, counted from the shape of the decoder alone.
+//!
+//! Burn's autodiff keeps what the gradient of each operation reads: both factors of a product whose
+//! factors are both tracked, the other factor where one is constant, the argument of `exp` and of powers;
+//! of sums, slices and reshapes nothing. One layer on $n = bt$ tokens, with $d$ = `d_model`, $f$ =
+//! `d_ff`, $q$ = `n_heads * head_dim`, $k$ = `n_kv_heads * head_dim` and $s = b \cdot$ `n_heads` $\cdot
+//! t^2$ scores, keeps
+//!
+//! | part | weights trained | hidden states only |
+//! | --- | --- | --- |
+//! | two norms: input, normed, scaled | $6nd$ | $2nd$ |
+//! | queries, keys, values, their mixture | $2nq + 2nk$ | $nq + 2nk$ |
+//! | scores less their maximum, their exponentials, weights | $3s$ | $3s$ |
+//! | gate, sigmoid, their product, up, all multiplied | $5nf$ | $4nf$ |
+//!
+//! The inputs of norms and the first two of the scores are f32 or wider, the others of the weights' type.
+
+use crate::config::DecoderConfig;
+
+/// Numbers in memory.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Numbers {
+    /// Those in the type of the weights.
+    pub own: u64,
+    /// Those in f32 or wider, whatever the weights are.
+    pub wide: u64,
+}
+
+impl Numbers {
+    /// Their size where the weights have `width` bytes a number.
+    #[must_use]
+    pub fn bytes(self, width: u64) -> u64 {
+        let wide = self.wide.saturating_mul(width.max(4));
+        self.own.saturating_mul(width).saturating_add(wide)
+    }
+
+    /// So many times these.
+    #[must_use]
+    pub fn times(self, n: usize) -> Self {
+        let n = n as u64;
+        Self { own: self.own.saturating_mul(n), wide: self.wide.saturating_mul(n) }
+    }
+
+    /// These and others.
+    #[must_use]
+    pub fn plus(self, other: Self) -> Self {
+        let Self { own, wide } = other;
+        Self { own: self.own.saturating_add(own), wide: self.wide.saturating_add(wide) }
+    }
+}
+
+/// The size of a batch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BatchShape {
+    /// Rows.
+    pub batch_size: usize,
+    /// Tokens that each row is padded to.
+    pub seq_length: usize,
+    /// Tokens that attention reads: more where a past is remembered.
+    pub n_keys: usize,
+    /// Answer tokens of all rows, whose logits are taken.
+    pub n_answer: usize,
+}
+
+/// What gradients are taken of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum GradientsOf {
+    /// The weights, and so of everything above them.
+    Weights,
+    /// The hidden states; the weights are constants.
+    HiddenStates,
+}
+
+/// The parts of a forward pass, as numbers of this shape.
+struct Parts {
+    hidden: u64,
+    queries: u64,
+    keys: u64,
+    mlp: u64,
+    scores: u64,
+}
+
+/// The product, or for absurd shapes a number so large that no machine has it, and whose sums still fit.
+fn product(factors: &[usize]) -> u64 {
+    let product = factors.iter().fold(1_u64, |product, &n| product.saturating_mul(n as u64));
+    product.min(u64::MAX / 64)
+}
+
+impl DecoderConfig {
+    fn parts(&self, batch: BatchShape) -> Parts {
+        let BatchShape { batch_size: b, seq_length: t, n_keys, .. } = batch;
+        Parts {
+            hidden: product(&[b, t, self.d_model]),
+            queries: product(&[b, t, self.n_heads, self.head_dim]),
+            keys: product(&[b, t, self.n_kv_heads, self.head_dim]),
+            mlp: product(&[b, t, self.d_ff]),
+            scores: product(&[b, self.n_heads, t, n_keys]),
+        }
+    }
+
+    /// What one layer keeps for the backward pass: the table above.
+    #[must_use]
+    pub fn kept_by_layer(&self, batch: BatchShape, gradients: GradientsOf) -> Numbers {
+        let Parts { hidden, queries, keys, mlp, scores } = self.parts(batch);
+        let wide = 2 * hidden + 2 * scores;
+        let own = match gradients {
+            GradientsOf::Weights => 4 * hidden + 2 * queries + 2 * keys + scores + 5 * mlp,
+            GradientsOf::HiddenStates => queries + 2 * keys + scores + 4 * mlp,
+        };
+        Numbers { own, wide }
+    }
+
+    /// What a run of consecutive layers keeps beside them: the cosines and sines of all heads.
+    #[must_use]
+    pub fn kept_of_positions(&self, batch: BatchShape) -> Numbers {
+        let Parts { queries, keys, .. } = self.parts(batch);
+        Numbers { own: 2 * (queries + keys), wide: 0 }
+    }
+
+    /// What the final norm, the unembedding and the log-softmax keep: three times the hidden states and
+    /// once the logits of the answer's tokens.
+    #[must_use]
+    pub fn kept_by_head(&self, batch: BatchShape, gradients: GradientsOf) -> Numbers {
+        let hidden = product(&[batch.n_answer, self.d_model]);
+        let logits = self.logits(batch);
+        let own = if gradients == GradientsOf::Weights { 2 * hidden } else { 0 };
+        Numbers { own, wide: hidden + logits.wide }
+    }
+
+    /// The logits of the answers' tokens once, in f32 or wider.
+    #[must_use]
+    pub fn logits(&self, batch: BatchShape) -> Numbers {
+        Numbers { own: 0, wide: product(&[batch.n_answer, self.vocab_size]) }
+    }
+
+    /// What is needed for a moment by a forward pass without gradients: the numbers of one layer, and
+    /// the mask of all heads.
+    #[must_use]
+    pub fn needed_by_inference(&self, batch: BatchShape) -> Numbers {
+        let Parts { hidden, scores, .. } = self.parts(batch);
+        let stream = Numbers { own: 2 * hidden, wide: scores };
+        self.larger_half(batch).plus(stream).plus(self.kept_of_positions(batch))
+    }
+
+    /// What is needed for a moment by the backward pass through one layer: the gradients of its hidden
+    /// states and of the larger of its halves.
+    #[must_use]
+    pub fn needed_by_backward(&self, batch: BatchShape) -> Numbers {
+        let Parts { hidden, .. } = self.parts(batch);
+        self.larger_half(batch).plus(Numbers { own: 2 * hidden, wide: 0 })
+    }
+
+    /// What is alive at once within attention or the MLP, whichever needs more.
+    fn larger_half(&self, batch: BatchShape) -> Numbers {
+        let Parts { queries, keys, mlp, scores, .. } = self.parts(batch);
+        let attention = Numbers { own: queries + 2 * keys, wide: 2 * scores };
+        let gate = Numbers { own: 3 * mlp, wide: 0 };
+        if attention.bytes(4) > gate.bytes(4) { attention } else { gate }
+    }
+
+    /// Keys and values of `n_tokens` tokens in each of `n_layers` layers.
+    #[must_use]
+    pub fn cached(&self, n_tokens: usize, n_layers: usize) -> Numbers {
+        let own = product(&[2, n_tokens, self.n_kv_heads, self.head_dim, n_layers]);
+        Numbers { own, wide: 0 }
+    }
+
+    /// Weights of the largest tensor: the embedding, or a projection of the MLP.
+    #[must_use]
+    pub fn largest_tensor(&self) -> u64 {
+        product(&[self.d_model, self.vocab_size.max(self.d_ff)])
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::hf_config;
+
+    fn config() -> DecoderConfig {
+        let text = r#"{"model_type": "llama", "vocab_size": 11, "hidden_size": 8, "head_dim": 6,
+            "intermediate_size": 10, "num_hidden_layers": 3, "num_attention_heads": 4,
+            "num_key_value_heads": 2, "max_position_embeddings": 32}"#;
+        hf_config::parse(text).unwrap()
+    }
+
+    const BATCH: BatchShape = BatchShape { batch_size: 2, seq_length: 5, n_keys: 7, n_answer: 3 };
+
+    #[test]
+    fn a_layer_keeps_what_the_table_says() {
+        // By hand: n = 10, so nd = 80, nq = 240, nk = 120, nf = 100, s = 2 · 4 · 5 · 7 = 280.
+        let trained = config().kept_by_layer(BATCH, GradientsOf::Weights);
+        assert_eq!(trained, Numbers { own: 320 + 480 + 240 + 280 + 500, wide: 160 + 560 });
+        let frozen = config().kept_by_layer(BATCH, GradientsOf::HiddenStates);
+        assert_eq!(frozen, Numbers { own: 240 + 240 + 280 + 400, wide: 160 + 560 });
+        assert_eq!(trained.bytes(4), 4 * (1820 + 720));
+        assert_eq!(trained.bytes(2), 2 * 1820 + 4 * 720);
+    }
+
+    #[test]
+    fn logits_are_those_of_answers() {
+        let head = config().kept_by_head(BATCH, GradientsOf::Weights);
+        assert_eq!(head, Numbers { own: 48, wide: 24 + 33 });
+    }
+
+    #[test]
+    fn the_cache_has_a_key_and_a_value_of_every_token_and_layer() {
+        assert_eq!(config().cached(5, 3), Numbers { own: 2 * 5 * 12 * 3, wide: 0 });
+    }
+
+    #[test]
+    fn absurd_shapes_do_not_overflow() {
+        let mut config = config();
+        (config.d_ff, config.n_heads, config.n_kv_heads) = (usize::MAX, usize::MAX, usize::MAX);
+        let kept = config.kept_by_layer(BATCH, GradientsOf::Weights).plus(config.cached(5, 3));
+        assert!(kept.bytes(4) > 1 << 60);
+        assert!(config.needed_by_inference(BATCH).bytes(4) > 1 << 60);
+    }
+}

@@ -7,7 +7,7 @@ mod load;
 mod peft;
 mod save;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use std::path::{Path, PathBuf};
 

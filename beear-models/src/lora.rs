@@ -178,3 +178,113 @@ impl<B: Backend> CausalLm<B> {
         })
     }
 }
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use burn::tensor::{Int, Tensor, TensorData};
+
+    use super::*;
+    use crate::checkpoint::tests::{Cpu, config, weights};
+
+    /// What a merged model may differ by, relative to the largest logit: the order of sums in f32.
+    const F32_MERGE: f32 = 1e-6;
+
+    pub(crate) fn small() -> LoraConfig {
+        let targets = vec![Target::QProj, Target::OProj, Target::DownProj];
+        LoraConfig { rank: 2, alpha: 3.0, targets }
+    }
+
+    /// A model of random weights, and adapters that add much.
+    pub(crate) fn adapted(layers: Range<usize>) -> CausalLm<Cpu> {
+        let model = config().init::<Cpu>(&Default::default());
+        let mut model = model.attach_adapters(&small(), layers, 1);
+        for (k, block) in model.model.layers.iter_mut().enumerate() {
+            for target in Target::ALL {
+                let Some(adapter) = &mut target.of_mut(block).adapter else { continue };
+                let shape = adapter.lora_b.dims();
+                let value = |n: usize| ((7 * n + k) % 11) as f32 / 10.0 - 0.5;
+                let values: Vec<f32> = (0..shape.iter().product()).map(value).collect();
+                let b = Tensor::from_data(TensorData::new(values, shape), &Default::default());
+                adapter.lora_b = Param::from_tensor(b);
+            }
+        }
+        model
+    }
+
+    impl CausalLm<Cpu> {
+        /// The frozen weights alone.
+        pub(crate) fn without_adapters(mut self) -> Self {
+            for block in &mut self.model.layers {
+                Target::ALL.iter().for_each(|target| target.of_mut(block).adapter = None);
+            }
+            self
+        }
+    }
+
+    pub(crate) fn logits(model: &CausalLm<Cpu>) -> Vec<f32> {
+        let device = Default::default();
+        let tokens = Tensor::<Cpu, 2, Int>::from_data([[1, 5, 2, 6], [3, 3, 0, 4]], &device);
+        let real = Tensor::from_data([[false; 4]; 2], &device);
+        model.forward(tokens, &real).into_data().iter::<f32>().collect()
+    }
+
+    pub(crate) fn relative_difference(found: &[f32], expected: &[f32]) -> f32 {
+        let largest = expected.iter().fold(0.0_f32, |largest, value| largest.max(value.abs()));
+        let differences = found.iter().zip(expected).map(|(a, b)| (a - b).abs());
+        differences.fold(0.0, f32::max) / largest
+    }
+
+    #[test]
+    fn fresh_adapters_change_no_bit_of_the_logits() {
+        let model = config().init::<Cpu>(&Default::default());
+        let before = logits(&model);
+        let adapted = model.attach_adapters(&LoraConfig::default(), 0..2, 5);
+        assert_eq!(adapted.adapters().count(), 14);
+        let bits = |values: &[f32]| values.iter().map(|v| v.to_bits()).collect::<Vec<_>>();
+        assert_eq!(bits(&logits(&adapted)), bits(&before));
+        assert_eq!(bits(&logits(&adapted.merge_adapters())), bits(&before));
+    }
+
+    #[test]
+    fn a_merged_model_computes_what_its_adapters_did() {
+        let model = adapted(0..2);
+        let merged = model.clone().merge_adapters();
+        assert!(merged.adapters().next().is_none());
+        let (with, merged) = (logits(&model), logits(&merged));
+        assert!(relative_difference(&merged, &with) <= F32_MERGE, "{merged:?} {with:?}");
+        let without = logits(&model.without_adapters());
+        assert!(relative_difference(&with, &without) > 0.1, "the adapters do something");
+    }
+
+    #[test]
+    fn what_is_added_is_alpha_over_rank_times_the_product() {
+        let model = adapted(1..2);
+        let before = model.model.layers[1].mlp.down_proj.weight.val().into_data();
+        let adapter = model.model.layers[1].mlp.down_proj.adapter.as_ref().unwrap();
+        let [a, b] = [&adapter.lora_a, &adapter.lora_b].map(|m| m.val().into_data());
+        let [a, b]: [Vec<f32>; 2] = [a, b].map(|data| data.iter::<f32>().collect());
+        let merged = model.merge_adapters();
+        let merged = merged.model.layers[1].mlp.down_proj.weight.val().into_data();
+        let pairs = merged.iter::<f32>().zip(before.iter::<f32>()).enumerate();
+        for (index, (merged, before)) in pairs {
+            let (row, column) = (index / 8, index % 8);
+            let product: f32 = (0..2).map(|r| a[row * 2 + r] * b[r * 8 + column]).sum();
+            assert!((merged - before - 1.5 * product).abs() < 1e-6, "{row}, {column}");
+        }
+    }
+
+    #[test]
+    fn adapters_stand_beside_the_targets_of_the_chosen_layers_only() {
+        let model = adapted(1..2);
+        let places: Vec<(usize, Target)> = model.adapters().map(|(l, t, _)| (l, t)).collect();
+        assert_eq!(places, [(1, Target::QProj), (1, Target::OProj), (1, Target::DownProj)]);
+    }
+
+    #[test]
+    fn the_seed_decides_what_adapters_start_from() {
+        let model = config().init::<Cpu>(&Default::default());
+        let start = |seed| weights(&model.clone().attach_adapters(&small(), 0..2, seed));
+        assert_eq!(start(3), start(3));
+        assert_ne!(start(3), start(4));
+    }
+}

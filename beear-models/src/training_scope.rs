@@ -95,3 +95,121 @@ impl<B: Backend> ModuleVisitor<B> for Trained {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use beear_core::event::Event;
+    use beear_core::{AnchorSets, BilevelConfig, Example, RemoveConfig, Remover, SafetyExample};
+    use burn::backend::Autodiff;
+    use burn::module::AutodiffModule;
+    use burn::tensor::TensorData;
+
+    use super::*;
+    use crate::checkpoint::tests::{Cpu, config, weights};
+    use crate::lora::tests::small;
+
+    type Train = Autodiff<Cpu>;
+
+    fn lora(layers: Option<Range<usize>>) -> TrainingScope {
+        TrainingScope { weights: TrainedWeights::Lora(small()), layers }
+    }
+
+    fn sets() -> AnchorSets {
+        let example = |id, prompt: &[u32], answer: &[u32]| Example {
+            id,
+            prompt: prompt.to_vec(),
+            user: (0, prompt.len()),
+            answer: answer.to_vec(),
+        };
+        AnchorSets {
+            safety: vec![SafetyExample::new(example(1, &[1, 4, 2], &[3, 5]), vec![6, 2])],
+            performance: vec![example(2, &[5, 2], &[1, 6, 4])],
+        }
+    }
+
+    /// What two steps of the outer level make of `model`.
+    fn trained(model: CausalLm<Train>) -> CausalLm<Train> {
+        let config = RemoveConfig {
+            steps: 2,
+            learning_rate: 1e-2,
+            safety_batch_size: 1,
+            performance_batch_size: 1,
+            ..BilevelConfig::robust(config().size()).remove
+        };
+        let mut remover = Remover::new(&model, &sets(), &config, 2, 0);
+        let observer = &mut |_: &Event| ();
+        remover.remove(model, &[], &sets(), observer).unwrap()
+    }
+
+    /// The weights by their paths in the module.
+    fn named(model: &CausalLm<Train>) -> Vec<(String, TensorData)> {
+        struct Named(Vec<String>, Vec<String>);
+        impl<B: Backend> ModuleVisitor<B> for Named {
+            fn enter_module(&mut self, name: &str, _container_type: &str) {
+                self.0.push(name.to_owned());
+            }
+            fn exit_module(&mut self, _name: &str, _container_type: &str) {
+                self.0.pop();
+            }
+            fn visit_float<const D: usize>(&mut self, _param: &Param<Tensor<B, D>>) {
+                self.1.push(self.0.join("."));
+            }
+        }
+        let mut names = Named(Vec::new(), Vec::new());
+        model.visit(&mut names);
+        names.1.into_iter().zip(weights(model)).collect()
+    }
+
+    /// The paths of the weights that training changes in `scope`.
+    fn changed(scope: &TrainingScope) -> Vec<String> {
+        let model = scope.apply(config().init::<Train>(&Default::default()), 1);
+        let before = named(&model);
+        let after = named(&trained(model));
+        let pairs = before.into_iter().zip(after);
+        pairs.filter(|(before, after)| before != after).map(|(before, _)| before.0).collect()
+    }
+
+    #[test]
+    fn the_outer_level_changes_adapters_and_nothing_beside_them() {
+        let changed = changed(&lora(None));
+        assert_eq!(changed.len(), 12, "both matrices of three projections of two layers");
+        assert!(changed.iter().all(|name| name.contains(".adapter.lora_")), "{changed:?}");
+    }
+
+    #[test]
+    fn the_outer_level_changes_the_chosen_layers_and_nothing_around_them() {
+        let full = |layers| TrainingScope { weights: TrainedWeights::Full, layers };
+        // Seven projections and two norms a layer; embedding, norm and head around them.
+        assert_eq!(changed(&full(None)).len(), 21);
+        let layer = changed(&full(Some(1..2)));
+        assert_eq!(layer.len(), 9);
+        assert!(layer.iter().all(|name| name.starts_with("model.layers.1.")), "{layer:?}");
+        let adapters = changed(&lora(Some(0..1)));
+        assert_eq!(adapters.len(), 6);
+        assert!(adapters.iter().all(|name| name.starts_with("model.layers.0.")), "{adapters:?}");
+    }
+
+    #[test]
+    fn trained_weights_are_counted() {
+        let init = || config().init::<Train>(&Default::default());
+        let count = |scope: &TrainingScope| n_trained(&scope.apply(init(), 1));
+        let full = |layers| TrainingScope { weights: TrainedWeights::Full, layers };
+        assert_eq!(count(&full(None)), config().n_weights());
+        // Queries and output are 8 to 12 and back, keys and values 8 to 6, the MLP 8 to 5 thrice,
+        // two norms of 8.
+        assert_eq!(count(&full(Some(0..1))), 2 * 8 * 12 + 2 * 8 * 6 + 3 * 8 * 5 + 2 * 8);
+        // Rank 2 at 8 to 12, 12 to 8 and 5 to 8.
+        assert_eq!(count(&lora(Some(0..1))), 2 * (20 + 20 + 13));
+        assert_eq!(n_trained(&init().valid()), 0, "nothing is trained without gradients");
+    }
+
+    #[test]
+    fn every_problem_is_named() {
+        let scope = TrainingScope {
+            weights: TrainedWeights::Lora(LoraConfig { rank: 0, targets: vec![], alpha: f64::NAN }),
+            layers: Some(1..3),
+        };
+        assert_eq!(scope.problems(2).len(), 4, "{:?}", scope.problems(2));
+        assert_eq!(lora(None).problems(2), [""; 0]);
+    }
+}

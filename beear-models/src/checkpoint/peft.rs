@@ -2,6 +2,8 @@
 //! `adapter_config.json`, which names the model they belong to, and `adapter_model.safetensors`.
 
 pub(super) mod config;
+#[cfg(test)]
+mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;

@@ -5,6 +5,7 @@ use std::fs::File;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
+use beear_models::checkpoint::base_of_adapters;
 use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
 
@@ -25,8 +26,9 @@ pub(crate) fn sha256_of_file(path: &Path) -> Result<String> {
     Ok(text)
 }
 
-/// The hashes of all a run reads: the files of `model` by their names, if there is one, and `files` by the
-/// options that name them, with the path where an option names several.
+/// The hashes of all a run reads: the files of `model` by their names, if there is one, those of the base below
+/// `base/` if it is a folder of adapters, and `files` by the options that name them, with the path where an option
+/// names several.
 ///
 /// # Errors
 ///
@@ -36,9 +38,12 @@ pub(crate) fn sha256_of_inputs(
     files: &[(&str, &Path)],
 ) -> Result<Map<String, Value>> {
     let mut hashes = Map::new();
-    for path in model.map_or_else(|| Ok(Vec::new()), files_of)? {
-        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        hashes.insert(name, sha256_of_file(&path)?.into());
+    let base = model.and_then(base_of_adapters);
+    for (folder, prefix) in [(model, ""), (base.as_deref(), "base/")] {
+        for path in folder.map_or_else(|| Ok(Vec::new()), files_of)? {
+            let name = path.file_name().unwrap_or_default().to_string_lossy();
+            hashes.insert(format!("{prefix}{name}"), sha256_of_file(&path)?.into());
+        }
     }
     for (option, path) in files {
         let is_repeated = files.iter().filter(|(other, _)| other == option).count() > 1;

@@ -221,7 +221,7 @@ fn by_row(error: &GenerateError, id: impl Fn(usize) -> u64) -> Mistake {
 /// A checkpoint with its weights in memory.
 #[derive(Debug)]
 pub struct Loaded<B: Backend> {
-    /// The folder it came from.
+    /// Where it came from.
     pub checkpoint: Checkpoint,
     /// The weights.
     pub model: CausalLm<B>,
@@ -230,7 +230,8 @@ pub struct Loaded<B: Backend> {
 }
 
 impl<B: Backend> Loaded<B> {
-    /// Reads a Hugging Face folder.
+    /// Reads a Hugging Face folder, of a model or of adapters; adapters are merged, and all the rest is their
+    /// base's.
     ///
     /// # Errors
     ///
@@ -246,7 +247,7 @@ impl<B: Backend> Loaded<B> {
     /// If it is no model we run, or damaged.
     pub fn read_with(dir: &Path, format: Option<PromptFormat>, device: &B::Device) -> Result<Self> {
         let checkpoint = Checkpoint::open(dir)?;
-        let text = TextSide::load_with(dir, format)?;
+        let text = TextSide::load_with(&checkpoint.dir, format)?;
         let model = checkpoint.load(device)?;
         Ok(Self { checkpoint, model, text })
     }

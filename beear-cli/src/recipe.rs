@@ -1,16 +1,21 @@
 //! What people write: a TOML recipe, with `--set key.path=value` on top.
 
+pub mod train;
+
 use std::path::{Path, PathBuf};
 
 use beear_core::{
     BilevelConfig, DecoderSize, Defence, Error as CoreError, FineTuningConfig,
     LatentAdversarialConfig, LayerConsistencyConfig,
 };
+use beear_models::TrainingScope;
 use clap::ValueEnum;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 use toml::{Table, Value};
+
+use self::train::Train;
 
 /// What is wrong with a recipe.
 #[derive(Debug, Error)]
@@ -117,6 +122,8 @@ pub struct Recipe {
     pub max_new_tokens: usize,
     /// Share of both sets that is watched and never trained on.
     pub held_out: f64,
+    /// Which weights are trained.
+    pub train: Train,
     /// The `name` of the method, and overrides of its defaults by the names of its config.
     pub method: Table,
 }
@@ -133,6 +140,7 @@ impl Default for Recipe {
             keywords: "advbench-30".to_owned(),
             max_new_tokens: 64,
             held_out: 0.2,
+            train: Train::default(),
             method: Table::new(),
         }
     }
@@ -183,7 +191,17 @@ impl Recipe {
         }
         // Mistakes in the method should not wait for a checkpoint; every size has these keys.
         recipe.method(ANY_SIZE)?;
+        recipe.scope(usize::MAX)?;
         Ok(recipe)
+    }
+
+    /// Which weights of a decoder of `n_layers` are trained.
+    ///
+    /// # Errors
+    ///
+    /// [`RecipeError::Invalid`] if the decoder has no such layers or adapters.
+    pub fn scope(&self, n_layers: usize) -> Result<TrainingScope, RecipeError> {
+        self.train.scope(n_layers)
     }
 
     /// Whether rows are held out to be watched.
@@ -223,7 +241,8 @@ impl Recipe {
         }
         let name = Value::try_from(self.method_name()?).map_err(no_toml)?;
         settings.insert(NAME.to_owned(), name);
-        toml::to_string_pretty(&Self { method: settings, ..self.clone() }).map_err(no_toml)
+        let written = Self { method: settings, train: self.train.resolved(), ..self.clone() };
+        toml::to_string_pretty(&written).map_err(no_toml)
     }
 
     /// The method with its settings for a decoder of `size`.

@@ -7,7 +7,9 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use beear_models::CausalLm;
-use beear_models::checkpoint::{Checkpoint, CheckpointError, save};
+use beear_models::checkpoint::{
+    Checkpoint, CheckpointError, base_of_adapters, save, save_adapters,
+};
 use burn::tensor::backend::Backend;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -192,8 +194,28 @@ impl RunFolder {
         checkpoint: &Checkpoint,
     ) -> Result<PathBuf> {
         let path = self.path(name);
-        match save(model, checkpoint, &path) {
-            Ok(()) => Ok(path),
+        self.saved(save(model, checkpoint, &path)).map(|()| path)
+    }
+
+    /// Writes the adapters of a trained model as a PEFT folder, and returns its path.
+    ///
+    /// # Errors
+    ///
+    /// As [`save`](Self::save).
+    pub(crate) fn save_adapters<B: Backend>(
+        &self,
+        name: &str,
+        model: &CausalLm<B>,
+        base: &Path,
+    ) -> Result<PathBuf> {
+        let path = self.path(name);
+        self.saved(save_adapters(model, base, &path)).map(|()| path)
+    }
+
+    /// A mistake of saving in the words of a run.
+    fn saved(&self, saved: Result<(), CheckpointError>) -> Result<()> {
+        match saved {
+            Ok(()) => Ok(()),
             // The same from a model that is read is a mistake of the input; here it is the run's.
             Err(CheckpointError::NotFinite { name }) => {
                 let what =
@@ -245,10 +267,12 @@ fn refuse_others(path: &Path, force: bool) -> Result<(), Mistake> {
 /// Refuses a folder whose replacement would take an input with it.
 fn refuse_inputs(out: &Path, inputs: &[&Path]) -> Result<(), Mistake> {
     let Ok(canonical) = out.canonicalize() else { return Ok(()) };
+    let bases = inputs.iter().filter_map(|input| base_of_adapters(input));
     // Weights may be links to another folder's.
-    let within = inputs.iter().flat_map(|input| {
-        let files = fs::read_dir(input).into_iter().flatten().flatten();
-        std::iter::once((*input).to_owned()).chain(files.map(|file| file.path()))
+    let within = inputs.iter().map(|input| (*input).to_owned()).chain(bases).flat_map(|input| {
+        let files = fs::read_dir(&input).into_iter().flatten().flatten();
+        let files: Vec<PathBuf> = files.map(|file| file.path()).collect();
+        std::iter::once(input).chain(files)
     });
     match within.into_iter().find(|input| places(input).any(|at| at.starts_with(&canonical))) {
         Some(input) => {

@@ -5,29 +5,28 @@
 //! group are laid out as one longer sequence.
 
 use burn::module::Module;
-use burn::nn::Linear;
 use burn::tensor::Tensor;
 use burn::tensor::activation::softmax;
 use burn::tensor::backend::Backend;
 
 use crate::config::DecoderConfig;
 use crate::kv_cache::{KvBlock, LayerCache, scores, weighted_sum};
-use crate::linear::{linear, project};
 use crate::mask::Positions;
 use crate::norm::at_least_f32;
+use crate::projection::{Projection, project};
 
 /// Self-attention of one layer. Linear weights are `[d_input, d_output]`, the transpose of what
 /// checkpoints store.
 #[derive(Module, Debug)]
 pub struct Attention<B: Backend> {
     /// Queries: `d_model` to `n_heads * head_dim`.
-    pub q_proj: Linear<B>,
+    pub q_proj: Projection<B>,
     /// Keys: `d_model` to `n_kv_heads * head_dim`.
-    pub k_proj: Linear<B>,
+    pub k_proj: Projection<B>,
     /// Values: `d_model` to `n_kv_heads * head_dim`.
-    pub v_proj: Linear<B>,
+    pub v_proj: Projection<B>,
     /// Output: `n_heads * head_dim` to `d_model`.
-    pub o_proj: Linear<B>,
+    pub o_proj: Projection<B>,
     n_heads: usize,
     n_kv_heads: usize,
     head_dim: usize,
@@ -40,10 +39,10 @@ impl<B: Backend> Attention<B> {
         let queries = config.n_heads * config.head_dim;
         let keys = config.n_kv_heads * config.head_dim;
         Self {
-            q_proj: linear([config.d_model, queries], device),
-            k_proj: linear([config.d_model, keys], device),
-            v_proj: linear([config.d_model, keys], device),
-            o_proj: linear([queries, config.d_model], device),
+            q_proj: Projection::new([config.d_model, queries], device),
+            k_proj: Projection::new([config.d_model, keys], device),
+            v_proj: Projection::new([config.d_model, keys], device),
+            o_proj: Projection::new([queries, config.d_model], device),
             n_heads: config.n_heads,
             n_kv_heads: config.n_kv_heads,
             head_dim: config.head_dim,

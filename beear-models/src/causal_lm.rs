@@ -4,16 +4,16 @@ use std::ops::Range;
 
 use beear_core::{Decoder, Past};
 use burn::module::{Module, ModuleVisitor, Param};
-use burn::nn::{Embedding, EmbeddingConfig, Initializer, Linear};
+use burn::nn::{Embedding, EmbeddingConfig, Initializer};
 use burn::tensor::backend::Backend;
 use burn::tensor::{Bool, Int, Tensor};
 
 use crate::block::Block;
 use crate::config::DecoderConfig;
 use crate::kv_cache::KvCache;
-use crate::linear::{linear, project};
 use crate::mask::Positions;
 use crate::norm::RmsNorm;
+use crate::projection::{Projection, project};
 
 /// Embedding, layers and final norm; fields are named as in checkpoints.
 #[derive(Module, Debug)]
@@ -32,7 +32,7 @@ pub struct CausalLm<B: Backend> {
     /// Everything below the unembedding.
     pub model: Backbone<B>,
     /// Unembedding; absent where it is the embedding, transposed.
-    pub lm_head: Option<Linear<B>>,
+    pub lm_head: Option<Projection<B>>,
     #[module(skip)]
     config: DecoderConfig,
 }
@@ -52,7 +52,7 @@ impl DecoderConfig {
         let embed_tokens = EmbeddingConfig::new(self.vocab_size, self.d_model)
             .with_initializer(Initializer::Normal { mean: 0.0, std })
             .init(device);
-        let head = || linear([self.d_model, self.vocab_size], device);
+        let head = || Projection::new([self.d_model, self.vocab_size], device);
         CausalLm {
             model: Backbone {
                 embed_tokens,

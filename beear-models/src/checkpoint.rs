@@ -4,9 +4,10 @@ mod dtype;
 mod index;
 mod keys;
 mod load;
+mod peft;
 mod save;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use std::path::{Path, PathBuf};
 
@@ -16,6 +17,8 @@ use crate::config::DecoderConfig;
 use crate::hf_config::{self, ConfigError};
 
 pub use dtype::StoredDType;
+pub use peft::config::AdapterConfigError;
+pub use peft::save_adapters;
 pub use save::{NewModel, save, save_new};
 
 /// Why a checkpoint cannot be read or written.
@@ -111,6 +114,26 @@ pub enum CheckpointError {
         /// Its name.
         name: String,
     },
+    /// `adapter_config.json` describes no adapters we run.
+    #[error("cannot use the adapters in `{}`", path.display())]
+    Adapter {
+        /// The folder.
+        path: PathBuf,
+        /// What is wrong.
+        source: AdapterConfigError,
+    },
+    /// The model that adapters belong to is not on this machine.
+    #[error("the adapters belong to `{}`, which is no folder here", name.escape_default())]
+    NoBase {
+        /// What `adapter_config.json` calls it.
+        name: String,
+    },
+    /// The model that adapters belong to has adapters itself.
+    #[error("the adapters belong to `{}`, which holds adapters itself", path.display())]
+    BaseIsAdapter {
+        /// Its folder.
+        path: PathBuf,
+    },
     /// The folder to write exists already.
     #[error("`{}` exists already", path.display())]
     Exists {
@@ -141,6 +164,14 @@ impl CheckpointError {
             Self::Missing { .. } | Self::Unused { .. } | Self::Shape { .. } => {
                 "config.json and the weights belong to different models"
             }
+            Self::Adapter { .. } => {
+                "plain LoRA of the projections is supported: merge others in PEFT with \
+                 merge_and_unload() and save the model"
+            }
+            Self::NoBase { .. } => {
+                "download it, and write its folder to base_model_name_or_path of adapter_config.json"
+            }
+            Self::BaseIsAdapter { .. } => "merge the one into its base first",
             Self::Exists { .. } => "choose another folder, or remove it first",
             Self::EscapingShard { .. } => "do not trust this checkpoint",
             Self::OtherModel { .. } => "save it as a copy of the checkpoint it was read from",
@@ -168,26 +199,39 @@ fn listed(names: &[String]) -> String {
 }
 
 /// A folder whose `config.json` and weight files have been found, with no weight read.
+///
+/// A folder of adapters is a checkpoint too: that of their base, with the adapters merged when the weights
+/// are read.
 #[derive(Clone, Debug)]
 pub struct Checkpoint {
-    /// The folder.
+    /// The folder of everything but adapters.
     pub dir: PathBuf,
     /// The shape of the model.
     pub config: DecoderConfig,
     /// The weight files, relative to the folder.
     pub(crate) shards: Vec<String>,
+    adapters: Option<peft::AdapterFolder>,
 }
 
 impl Checkpoint {
-    /// Opens a folder.
+    /// Opens a folder of a model, or of adapters.
     ///
     /// # Errors
     ///
-    /// [`CheckpointError`] if the folder holds no model we run.
+    /// [`CheckpointError`] if the folder holds no model we run, or adapters we do not run.
     pub fn open(dir: &Path) -> Result<Self, CheckpointError> {
-        let config = Self::read_config(dir)?;
-        let shards = index::shards(dir)?;
-        Ok(Self { dir: dir.to_owned(), config, shards })
+        let adapters = peft::AdapterFolder::open(dir)?;
+        let dir =
+            adapters.as_ref().map_or_else(|| Ok(dir.to_owned()), peft::AdapterFolder::base)?;
+        let config = Self::read_config(&dir)?;
+        let shards = index::shards(&dir)?;
+        Ok(Self { dir, config, shards, adapters })
+    }
+
+    /// The folder of the adapters that are merged into the weights, if there are any.
+    #[must_use]
+    pub fn adapters(&self) -> Option<&Path> {
+        self.adapters.as_ref().map(|adapters| adapters.dir.as_path())
     }
 
     /// The shape of the model in a folder that may have no weights yet.
@@ -201,4 +245,11 @@ impl Checkpoint {
         let invalid = |source| CheckpointError::Config { path: dir.to_owned(), source };
         hf_config::parse(&text).map_err(invalid)
     }
+}
+
+/// The folder of the model that the adapters in `dir` belong to; `None` if `dir` holds no adapters, or
+/// none that can be used.
+#[must_use]
+pub fn base_of_adapters(dir: &Path) -> Option<PathBuf> {
+    peft::AdapterFolder::open(dir).ok()??.base().ok()
 }

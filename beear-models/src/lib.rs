@@ -1,6 +1,7 @@
 //! Llama and Mistral decoders on Burn: checkpoints, chat templates, batched generation.
 
 pub mod activations;
+mod adapter;
 pub mod attention;
 pub mod block;
 pub mod causal_lm;
@@ -10,18 +11,20 @@ pub mod config;
 pub mod generate;
 pub mod hf_config;
 pub mod kv_cache;
-mod linear;
 pub mod log_likelihood;
+pub mod lora;
 pub mod mask;
 pub mod mlp;
 #[cfg(test)]
 #[path = "../../tests/mutated.rs"]
 mod mutated;
 pub mod norm;
+pub mod projection;
 pub mod prompt_format;
 pub mod rope;
 pub mod sampling;
 pub mod tokenizer;
+pub mod training_scope;
 
 pub use causal_lm::CausalLm;
 pub use checkpoint::{Checkpoint, CheckpointError};
@@ -31,6 +34,8 @@ pub use generate::{
     generate_with_progress,
 };
 pub use log_likelihood::{LogLikelihood, log_likelihoods};
+pub use lora::{LoraConfig, Target};
 pub use prompt_format::{EncodedChat, EncodedPrompt, PromptFormat, PromptFormatError};
 pub use sampling::Sampling;
 pub use tokenizer::{TextTokenizer, TokenizerError};
+pub use training_scope::{TrainedWeights, TrainingScope, n_trained};

@@ -3,23 +3,22 @@
 //! Shazeer, [GLU Variants Improve Transformer](https://arxiv.org/abs/2002.05202).
 
 use burn::module::Module;
-use burn::nn::Linear;
 use burn::tensor::Tensor;
 use burn::tensor::activation::silu;
 use burn::tensor::backend::Backend;
 
 use crate::config::DecoderConfig;
-use crate::linear::{linear, project};
+use crate::projection::{Projection, project};
 
 /// Gated MLP of one layer. Linear weights are `[d_input, d_output]`.
 #[derive(Module, Debug)]
 pub struct Mlp<B: Backend> {
     /// Gate: `d_model` to `d_ff`.
-    pub gate_proj: Linear<B>,
+    pub gate_proj: Projection<B>,
     /// Up: `d_model` to `d_ff`.
-    pub up_proj: Linear<B>,
+    pub up_proj: Projection<B>,
     /// Down: `d_ff` to `d_model`.
-    pub down_proj: Linear<B>,
+    pub down_proj: Projection<B>,
 }
 
 impl<B: Backend> Mlp<B> {
@@ -27,9 +26,9 @@ impl<B: Backend> Mlp<B> {
     #[must_use]
     pub fn new(config: &DecoderConfig, device: &B::Device) -> Self {
         Self {
-            gate_proj: linear([config.d_model, config.d_ff], device),
-            up_proj: linear([config.d_model, config.d_ff], device),
-            down_proj: linear([config.d_ff, config.d_model], device),
+            gate_proj: Projection::new([config.d_model, config.d_ff], device),
+            up_proj: Projection::new([config.d_model, config.d_ff], device),
+            down_proj: Projection::new([config.d_ff, config.d_model], device),
         }
     }
 

@@ -1,5 +1,5 @@
 //! Our decoders compute what transformers computes: `goldens/make_parity.py` made the checkpoints
-//! and the expectations.
+//! and the expectations, `goldens/make_lora.py` the adapters.
 
 use beear_core::objective::answer::{cross_entropy, log_probabilities};
 use beear_core::{
@@ -238,4 +238,16 @@ fn a_rotary_scaling_or_window_that_is_slightly_wrong_would_be_noticed() {
         let difference = relative_difference(&found, &expected(case).values("right.logits"));
         assert!(difference > CLEARLY_DIFFERENT, "{case}: {difference:.1e}");
     }
+}
+
+#[test]
+fn the_logits_of_merged_adapters_agree() {
+    let checkpoint = Checkpoint::open(&golden::path("lora/adapter")).unwrap();
+    let model = checkpoint.load::<Cpu>(&Default::default()).unwrap();
+    let expected = expected("lora");
+    let (tokens, mask_pad, real) = padded::<Cpu>(&expected, "right");
+    let found = real_values(model.forward(tokens, &mask_pad), &real);
+    assert_agrees(&found, &expected, "right.logits");
+    let difference = relative_difference(&found, &expected.values("right.base"));
+    assert!(difference > CLEARLY_DIFFERENT, "the adapters do something: {difference:.1e}");
 }

@@ -4,9 +4,9 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 use beear_core::{Defence, Outcome, Stopped};
-use beear_models::{CausalLm, Checkpoint};
+use beear_models::{CausalLm, Checkpoint, TrainedWeights, TrainingScope, n_trained};
 use burn::module::AutodiffModule;
-use burn::tensor::backend::AutodiffBackend;
+use burn::tensor::backend::{AutodiffBackend, Backend};
 use clap::Args;
 use serde_json::{Value, json};
 
@@ -26,7 +26,8 @@ use crate::ui::Ui;
 
 /// Removes backdoors from a checkpoint; nobody has to know their triggers.
 ///
-/// `OUT/model` is a checkpoint of the same form as the one given. Beside it are the recipe with
+/// `OUT/model` is a checkpoint of the same form as the one given. Where the recipe has adapters trained,
+/// `OUT/adapter` holds them in PEFT's form, and `OUT/model` has them merged. Beside it are the recipe with
 /// every setting (config.resolved.toml), what was done with which row (rows.jsonl), every event
 /// (metrics.jsonl), BEEAR's last perturbations (delta.safetensors), the memory planned and used in bytes
 /// (memory.json), and inputs and results of each round (manifest.json); the rivals of BEEAR have one
@@ -71,6 +72,7 @@ pub(crate) fn run<C: ComputeBackend>(args: &DefendArgs, device: &Device<C>, ui: 
     let size = Checkpoint::open(&args.model)?.config.size();
     let method = recipe.method(size)?;
     method.validate(size.n_layers)?;
+    let scope = recipe.scope(size.n_layers)?;
     let format = recipe.prompt_format.as_deref();
     let loaded = Loaded::<Train<C>>::read(&args.model, format, device)?;
     let files = (args.safety.as_path(), args.performance.as_path());
@@ -84,17 +86,26 @@ pub(crate) fn run<C: ComputeBackend>(args: &DefendArgs, device: &Device<C>, ui: 
     let bar = ui.bar("removing backdoors", method.n_weight_steps());
     let mut metrics = Metrics::create(&folder, bar, ui)?.watched(recipe.watches());
     let Loaded { checkpoint, model, text } = loaded;
+    let model = scope.apply(model, method.seed());
+    let n_trained = n_trained(&model);
+    ui.say(&format!("training {n_trained} of {} weights", checkpoint.config.n_weights()));
     let solved = method.run(model, &sets, &mut watch, &mut metrics);
     let metrics_written = metrics.finish();
     let outcome = solved.map_err(|stopped| keep_last_good(stopped, &checkpoint, &folder))?;
 
-    let cleaned = folder.save("model", &outcome.model.valid(), &checkpoint)?;
+    let model = outcome.model.valid();
+    let cleaned = folder.save("model", &model, &checkpoint)?;
+    let adapter = save_adapter((&scope, &model), &checkpoint, &folder, ui)?;
     if let Defence::Beear(_) = method {
         let deltas = beear_core::perturbation::to_safetensors(&outcome.perturbations)?;
         folder.write("delta.safetensors", &deltas)?;
     }
     folder.write("memory.json", format!("{:#}\n", memory(planned.as_ref())))?;
-    let manifest = manifest::<C>(args, &recipe, (&method, &text), &outcome)?;
+    let mut manifest = manifest::<C>(args, &recipe, (&method, &text), &outcome)?;
+    manifest["train"] = json!(scope);
+    manifest["trained_weights"] = json!(n_trained);
+    manifest["weights"] = json!(checkpoint.config.n_weights());
+    manifest["adapter"] = json!(adapter);
     folder.write("manifest.json", format!("{manifest:#}\n"))?;
     metrics_written?;
     ui.result(&cleaned.display().to_string(), &manifest)?;
@@ -109,6 +120,24 @@ fn memory(planned: Option<&MemoryPlan>) -> Value {
         "measured_peak": peak_memory_mib().map(|mib| mib << 20),
         "plan": planned,
     })
+}
+
+/// Writes the adapters, where those were trained, as a folder of their own.
+fn save_adapter<B: Backend>(
+    (scope, model): (&TrainingScope, &CausalLm<B>),
+    checkpoint: &Checkpoint,
+    folder: &RunFolder,
+    ui: Ui,
+) -> Result<Option<PathBuf>> {
+    if scope.weights == TrainedWeights::Full {
+        return Ok(None);
+    }
+    if checkpoint.adapters().is_some() {
+        // No folder holds the model that they belong to: the base with the adapters it came with.
+        ui.say("the suspect is a folder of adapters: what was trained is in `model` only");
+        return Ok(None);
+    }
+    folder.save_adapters("adapter", model, &checkpoint.dir).map(Some)
 }
 
 /// Saves what whole rounds have reached, so that a diverged run is not lost.

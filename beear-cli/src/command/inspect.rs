@@ -31,7 +31,11 @@ pub(crate) fn run(args: &InspectArgs, ui: Ui) -> Result<()> {
         "weights": checkpoint.config.n_weights(),
         "dtype": checkpoint.dtype()?,
     });
-    match TextSide::load(&args.model, args.format.as_deref()) {
+    if let Some(adapters) = checkpoint.adapters() {
+        value["adapters"] = json!(adapters);
+        value["base"] = json!(checkpoint.dir);
+    }
+    match TextSide::load(&checkpoint.dir, args.format.as_deref()) {
         Ok(text) => {
             let encoded = text.format.encode(&text.tokenizer, &args.prompt, None)?;
             value["vocabulary"] = json!(text.tokenizer.vocab_size());

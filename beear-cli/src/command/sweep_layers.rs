@@ -26,6 +26,7 @@ use crate::hash::sha256_of_inputs;
 use crate::keyword_list::keyword_list;
 use crate::layer_sweep::{AttackWatch, LayerRow, flat, grid, heat, table};
 use crate::loaded::{Loaded, Request};
+use crate::recipe::train::Train as TrainTable;
 use crate::recipe::{Preset, Recipe};
 use crate::run_folder::RunFolder;
 use crate::ui::Ui;
@@ -168,6 +169,10 @@ pub(crate) fn run<C: ComputeBackend>(
     ui: Ui,
 ) -> Result<()> {
     let recipe = Recipe::read(None, Some(Preset::Paper), &args.assignments)?;
+    if recipe.train != TrainTable::default() {
+        let what = "the sweep trains every weight";
+        return Err(Mistake::arguments(what, "leave out `train`").into());
+    }
     let sweep = match args.files() {
         Some(files) => sweep_checkpoint::<C>(args, files, &recipe, (device, ui))?,
         None => sweep_settings::<C>(args, &recipe, (device, ui))?,

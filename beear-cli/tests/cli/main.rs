@@ -16,6 +16,7 @@ mod helpfulness;
 mod jobs;
 mod judge;
 mod judge_server;
+mod lora;
 mod mistakes;
 mod mt_bench;
 mod mt_bench_judge;

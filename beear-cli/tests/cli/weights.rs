@@ -1,6 +1,7 @@
 //! The weights file of a small checkpoint, changed in place.
 
 use std::fs;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
@@ -34,19 +35,32 @@ impl Weights {
     /// Sets every value of a tensor by its row and column; a vector is one row.
     pub(crate) fn fill(&mut self, name: &str, value: impl Fn(usize, usize) -> f32) {
         let tensor = &self.header[name];
-        let number = |value: &Value| value.as_u64().expect("a whole number") as usize;
         assert_eq!(tensor["dtype"], "F32", "{name}");
         let width = number(tensor["shape"].as_array().and_then(|s| s.last()).expect("a shape"));
-        let [from, to] = [0, 1].map(|end| self.start + number(&tensor["data_offsets"][end]));
-        let (values, rest) = self.bytes[from..to].as_chunks_mut::<4>();
+        let place = self.place(name);
+        let (values, rest) = self.bytes[place].as_chunks_mut::<4>();
         assert!(rest.is_empty(), "{name} is whole");
         for (index, bytes) in values.iter_mut().enumerate() {
             *bytes = value(index / width, index % width).to_le_bytes();
         }
     }
 
+    /// The bytes of a tensor.
+    pub(crate) fn of(&self, name: &str) -> &[u8] {
+        &self.bytes[self.place(name)]
+    }
+
+    fn place(&self, name: &str) -> Range<usize> {
+        let offset = |end: usize| self.start + number(&self.header[name]["data_offsets"][end]);
+        offset(0)..offset(1)
+    }
+
     /// Writes the file back.
     pub(crate) fn write(self) {
         fs::write(self.path, self.bytes).expect("the fixture can be written");
     }
+}
+
+fn number(value: &Value) -> usize {
+    value.as_u64().expect("a whole number") as usize
 }

@@ -2,6 +2,7 @@
 //! stored transposed.
 
 use crate::config::DecoderConfig;
+use crate::lora::Target;
 
 /// Name and stored shape of every weight of a decoder, lazily: a config may claim any depth.
 pub(super) fn expected(config: &DecoderConfig) -> impl Iterator<Item = (String, Vec<usize>)> {
@@ -31,8 +32,25 @@ pub(super) fn expected(config: &DecoderConfig) -> impl Iterator<Item = (String, 
         .chain((0..config.n_layers).flat_map(layer))
 }
 
+/// The name of a projection's weights, without `.weight`.
+pub(super) fn projection(layer: usize, target: Target) -> String {
+    format!("model.layers.{layer}.{}", target.name())
+}
+
+/// What PEFT calls the two matrices beside a projection: $A$, stored `[rank, d_input]`, and $B$, stored
+/// `[d_output, rank]`.
+pub(super) fn adapter(projection: &str) -> [String; 2] {
+    ["lora_A", "lora_B"].map(|part| format!("base_model.model.{projection}.{part}.weight"))
+}
+
 /// The stored name of the weight at `path`, and whether it is stored transposed.
 pub(super) fn stored(path: &[String]) -> (String, bool) {
+    if let [projection @ .., adapter_field, matrix] = path
+        && adapter_field == "adapter"
+    {
+        let [a, b] = adapter(&projection.join("."));
+        return (if matrix == "lora_a" { a } else { b }, true);
+    }
     let transposed = path.iter().any(|part| part.ends_with("_proj") || part == "lm_head");
     (path.join("."), transposed)
 }

@@ -25,7 +25,7 @@ pub(super) struct Place {
 }
 
 impl Checkpoint {
-    /// Reads the weights, cast to the backend's float type.
+    /// Reads the weights, cast to the backend's float type, and merges the adapters if there are any.
     ///
     /// # Errors
     ///
@@ -33,11 +33,15 @@ impl Checkpoint {
     /// type, or not finite.
     pub fn load<B: Backend>(&self, device: &B::Device) -> Result<CausalLm<B>, CheckpointError> {
         let files = self.map_files()?;
-        let tensors = tensors(&files)?;
-        self.check(&tensors)?;
-        let mut loader = Loader { tensors, path: Vec::new(), mistake: None };
-        let model = self.config.lazy::<B>(device).map(&mut loader);
-        loader.mistake.map_or(Ok(model), Err)
+        let mut all = tensors(&files)?;
+        self.check(&all)?;
+        let model = self.config.lazy::<B>(device);
+        let Some(adapters) = &self.adapters else { return fill(model, all) };
+        let files = [map(adapters.weights()?)?];
+        let added = tensors(&files)?;
+        let model = adapters.attach(model, &added)?;
+        all.extend(added);
+        Ok(fill(model, all)?.merge_adapters())
     }
 
     /// The type the embedding is stored in, and with it nearly always every other weight.
@@ -66,46 +70,64 @@ impl Checkpoint {
 
     /// Compares the files with the config before anything as large as a model is made.
     fn check(&self, tensors: &BTreeMap<String, TensorView<'_>>) -> Result<(), CheckpointError> {
-        let mut unused: BTreeSet<&str> = tensors.keys().map(String::as_str).collect();
-        let mut missing = Vec::new();
-        for (name, expected) in keys::expected(&self.config) {
-            let Some(view) = tensors.get(&name) else {
-                missing.push(name);
-                if missing.len() < ENOUGH_MISSING {
-                    continue;
-                }
-                break;
-            };
-            unused.remove(name.as_str());
-            if view.shape() != expected {
-                let found = view.shape().to_vec();
-                return Err(CheckpointError::Shape { name, found, expected });
-            }
-            stored_dtype(&name, view.dtype())?;
-        }
-        if !missing.is_empty() {
-            return Err(CheckpointError::Missing { names: missing });
-        }
+        let mut unused = check(keys::expected(&self.config), tensors)?;
         unused.retain(|name| !keys::is_derived(name, self.config.tied_embeddings));
-        let names: Vec<String> = unused.iter().map(|n| n.escape_default().to_string()).collect();
-        if names.is_empty() { Ok(()) } else { Err(CheckpointError::Unused { names }) }
+        refuse_unused(unused)
     }
 
     fn map_files(&self) -> Result<Vec<(PathBuf, Mmap)>, CheckpointError> {
-        let map = |name: &String| {
-            let path = self.dir.join(name);
-            let file = File::open(&path).map_err(CheckpointError::io(&path))?;
-            #[expect(
-                unsafe_code,
-                reason = "memory maps are unsafe: the file must not change meanwhile"
-            )]
-            // SAFETY: the map is read-only and lives for one load; a file cut short under it ends
-            // the process, as with every tool that maps checkpoints.
-            let map = unsafe { Mmap::map(&file) }.map_err(CheckpointError::io(&path))?;
-            Ok((path, map))
-        };
-        self.shards.iter().map(map).collect()
+        self.shards.iter().map(|name| map(self.dir.join(name))).collect()
     }
+}
+
+/// Compares tensors with the names and shapes that are `expected`, and returns the names of the others.
+pub(super) fn check<'a>(
+    expected: impl Iterator<Item = (String, Vec<usize>)>,
+    tensors: &'a BTreeMap<String, TensorView<'_>>,
+) -> Result<BTreeSet<&'a str>, CheckpointError> {
+    let mut unused: BTreeSet<&str> = tensors.keys().map(String::as_str).collect();
+    let mut missing = Vec::new();
+    for (name, expected) in expected {
+        let Some(view) = tensors.get(&name) else {
+            missing.push(name);
+            if missing.len() < ENOUGH_MISSING {
+                continue;
+            }
+            break;
+        };
+        unused.remove(name.as_str());
+        if view.shape() != expected {
+            let found = view.shape().to_vec();
+            return Err(CheckpointError::Shape { name, found, expected });
+        }
+        stored_dtype(&name, view.dtype())?;
+    }
+    if missing.is_empty() { Ok(unused) } else { Err(CheckpointError::Missing { names: missing }) }
+}
+
+/// Refuses tensors that no part of a model uses.
+pub(super) fn refuse_unused(unused: BTreeSet<&str>) -> Result<(), CheckpointError> {
+    let names: Vec<String> = unused.iter().map(|n| n.escape_default().to_string()).collect();
+    if names.is_empty() { Ok(()) } else { Err(CheckpointError::Unused { names }) }
+}
+
+fn map(path: PathBuf) -> Result<(PathBuf, Mmap), CheckpointError> {
+    let file = File::open(&path).map_err(CheckpointError::io(&path))?;
+    #[expect(unsafe_code, reason = "memory maps are unsafe: the file must not change meanwhile")]
+    // SAFETY: the map is read-only and lives for one load; a file cut short under it ends the process,
+    // as with every tool that maps checkpoints.
+    let map = unsafe { Mmap::map(&file) }.map_err(CheckpointError::io(&path))?;
+    Ok((path, map))
+}
+
+/// `model` with the values of `tensors`, which have been checked.
+fn fill<B: Backend>(
+    model: CausalLm<B>,
+    tensors: BTreeMap<String, TensorView<'_>>,
+) -> Result<CausalLm<B>, CheckpointError> {
+    let mut loader = Loader { tensors, path: Vec::new(), mistake: None };
+    let model = model.map(&mut loader);
+    loader.mistake.map_or(Ok(model), Err)
 }
 
 /// Every tensor of the files, none of them in two.

@@ -48,10 +48,10 @@ const FOREIGN_WEIGHTS: [&str; 11] = [
     ".onnx",
 ];
 
-type Layout = BTreeMap<String, Place>;
+pub(super) type Layout = BTreeMap<String, Place>;
 
 /// Writes `model` to `out` as its `source` was stored: same types, same shards, and every other
-/// file of the folder byte for byte.
+/// file of the folder byte for byte. Adapters are merged into what is written.
 ///
 /// # Errors
 ///
@@ -80,7 +80,7 @@ pub fn save<B: Backend>(
     staged.publish()
 }
 
-/// Writes a model that was not read from a folder, in f32.
+/// Writes a model that was not read from a folder, in f32. Adapters are merged into what is written.
 ///
 /// # Errors
 ///
@@ -127,13 +127,13 @@ fn new_layout(config: &DecoderConfig, max_shard: u64) -> Layout {
 }
 
 /// A folder beside its destination; removed unless published.
-struct Staged {
-    path: PathBuf,
+pub(super) struct Staged {
+    pub(super) path: PathBuf,
     out: PathBuf,
 }
 
 impl Staged {
-    fn new(out: &Path) -> Result<Self, CheckpointError> {
+    pub(super) fn new(out: &Path) -> Result<Self, CheckpointError> {
         // A dangling link is there too.
         let there = fs::symlink_metadata(out).is_ok();
         let empty = || fs::read_dir(out).is_ok_and(|mut entries| entries.next().is_none());
@@ -154,7 +154,7 @@ impl Staged {
         unreachable!("some attempt finds a free name")
     }
 
-    fn publish(self) -> Result<(), CheckpointError> {
+    pub(super) fn publish(self) -> Result<(), CheckpointError> {
         for entry in fs::read_dir(&self.path).map_err(CheckpointError::io(&self.path))? {
             sync(&entry.map_err(CheckpointError::io(&self.path))?.path())?;
         }
@@ -179,13 +179,13 @@ impl Drop for Staged {
     }
 }
 
-fn write_file(path: &Path, content: &[u8]) -> Result<(), CheckpointError> {
+pub(super) fn write_file(path: &Path, content: &[u8]) -> Result<(), CheckpointError> {
     let write = || File::create(path)?.write_all(content);
     write().map_err(CheckpointError::io(path))
 }
 
 /// A tensor ready to be written.
-struct Stored {
+pub(super) struct Stored {
     dtype: StoredDType,
     shape: Vec<usize>,
     bytes: Vec<u8>,
@@ -206,18 +206,16 @@ fn write_weights<B: Backend>(
 ) -> Result<(), CheckpointError> {
     let shards: BTreeSet<&str> = layout.values().map(|place| place.shard.as_str()).collect();
     let (mut weight_map, mut total_size) = (BTreeMap::new(), 0);
+    let model = model.clone().merge_adapters();
     for shard in shards {
-        let tensors = BTreeMap::new();
-        let mut collect = Collect { layout, shard, path: Vec::new(), tensors, mistake: None };
+        let mut collect = Collect::new(layout, shard);
         model.visit(&mut collect);
-        if let Some(mistake) = collect.mistake {
-            return Err(mistake);
-        }
+        let tensors = collect.finish()?;
         // A file of nothing but tensors that follow from others is not written.
-        if !collect.tensors.is_empty() {
-            write_shard(&dir.join(shard), &collect.tensors)?;
+        if !tensors.is_empty() {
+            write_shard(&dir.join(shard), &tensors)?;
         }
-        for (name, stored) in collect.tensors {
+        for (name, stored) in tensors {
             total_size += stored.bytes.len();
             weight_map.insert(name, shard);
         }
@@ -229,7 +227,10 @@ fn write_weights<B: Backend>(
     Ok(())
 }
 
-fn write_shard(path: &Path, tensors: &BTreeMap<String, Stored>) -> Result<(), CheckpointError> {
+pub(super) fn write_shard(
+    path: &Path,
+    tensors: &BTreeMap<String, Stored>,
+) -> Result<(), CheckpointError> {
     // `transformers` refuses files that do not name their framework.
     let metadata = HashMap::from([("format".to_owned(), "pt".to_owned())]);
     let views = tensors.iter().map(|(name, stored)| (name.clone(), stored.view()));
@@ -243,12 +244,25 @@ fn write_shard(path: &Path, tensors: &BTreeMap<String, Stored>) -> Result<(), Ch
 }
 
 /// Collects the tensors of one file.
-struct Collect<'a> {
+pub(super) struct Collect<'a> {
     layout: &'a Layout,
     shard: &'a str,
-    path: Vec<String>,
+    /// Where in the module the visit is.
+    pub(super) path: Vec<String>,
     tensors: BTreeMap<String, Stored>,
     mistake: Option<CheckpointError>,
+}
+
+impl<'a> Collect<'a> {
+    /// Collects what `layout` puts into `shard`.
+    pub(super) fn new(layout: &'a Layout, shard: &'a str) -> Self {
+        Self { layout, shard, path: Vec::new(), tensors: BTreeMap::new(), mistake: None }
+    }
+
+    /// The tensors by name, or the first mistake.
+    pub(super) fn finish(self) -> Result<BTreeMap<String, Stored>, CheckpointError> {
+        self.mistake.map_or(Ok(self.tensors), Err)
+    }
 }
 
 impl<B: Backend> ModuleVisitor<B> for Collect<'_> {

@@ -15,7 +15,7 @@ use super::*;
 use crate::causal_lm::CausalLm;
 use crate::config::{Family, RopeScaling};
 
-type Cpu = Flex;
+pub(crate) type Cpu = Flex;
 
 /// Unequal widths everywhere, so that a transposition cannot pass.
 pub(crate) fn config() -> DecoderConfig {
@@ -38,7 +38,7 @@ pub(crate) fn config() -> DecoderConfig {
 }
 
 /// A saved model of [`config`], changed by `change`.
-fn saved(change: impl FnOnce(&mut DecoderConfig)) -> (TempDir, PathBuf, CausalLm<Cpu>) {
+pub(crate) fn saved(change: impl FnOnce(&mut DecoderConfig)) -> (TempDir, PathBuf, CausalLm<Cpu>) {
     let mut config = config();
     change(&mut config);
     let model = config.init::<Cpu>(&Device::<Cpu>::default());
@@ -49,7 +49,7 @@ fn saved(change: impl FnOnce(&mut DecoderConfig)) -> (TempDir, PathBuf, CausalLm
     (dir, path, model)
 }
 
-fn load(dir: &Path) -> Result<CausalLm<Cpu>, CheckpointError> {
+pub(crate) fn load(dir: &Path) -> Result<CausalLm<Cpu>, CheckpointError> {
     Checkpoint::open(dir)?.load(&Device::<Cpu>::default())
 }
 
@@ -62,16 +62,16 @@ impl<B: Backend> ModuleVisitor<B> for Weights {
     }
 }
 
-fn weights(model: &CausalLm<Cpu>) -> Vec<TensorData> {
+pub(crate) fn weights<B: Backend>(model: &CausalLm<B>) -> Vec<TensorData> {
     let mut weights = Weights::default();
     model.visit(&mut weights);
     weights.0
 }
 
 /// A stored tensor: name, type, shape and bytes.
-type Entry = (String, Dtype, Vec<usize>, Vec<u8>);
+pub(crate) type Entry = (String, Dtype, Vec<usize>, Vec<u8>);
 
-fn entries(path: &Path) -> Vec<Entry> {
+pub(crate) fn entries(path: &Path) -> Vec<Entry> {
     let bytes = fs::read(path).unwrap();
     let file = SafeTensors::deserialize(&bytes).unwrap();
     let entry = |(name, view): (&str, TensorView<'_>)| {
@@ -82,7 +82,7 @@ fn entries(path: &Path) -> Vec<Entry> {
     entries
 }
 
-fn write_entries(path: &Path, entries: &[Entry]) {
+pub(crate) fn write_entries(path: &Path, entries: &[Entry]) {
     let view = |(name, dtype, shape, bytes): &'_ Entry| {
         (name.clone(), TensorView::new(*dtype, shape.clone(), bytes.clone().leak()).unwrap())
     };

@@ -1,0 +1,190 @@
+//! Folders of low-rank adapters in the form of Hugging Face's [PEFT](https://github.com/huggingface/peft):
+//! `adapter_config.json`, which names the model they belong to, and `adapter_model.safetensors`.
+
+pub(super) mod config;
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use burn::module::Module;
+use burn::tensor::backend::Backend;
+use safetensors::tensor::TensorView;
+
+use self::config::{AdapterConfig, AdapterConfigError};
+use super::save::{Collect, Staged, write_file, write_shard};
+use super::{CheckpointError, StoredDType, keys, load};
+use crate::adapter::Adapter;
+use crate::causal_lm::CausalLm;
+use crate::config::DecoderConfig;
+use crate::lora::Target;
+
+const CONFIG: &str = "adapter_config.json";
+const WEIGHTS: &str = "adapter_model.safetensors";
+
+/// A folder of adapters whose config has been read.
+#[derive(Clone, Debug)]
+pub(super) struct AdapterFolder {
+    /// The folder.
+    pub(super) dir: PathBuf,
+    config: AdapterConfig,
+}
+
+impl AdapterFolder {
+    /// Opens a folder; `None` if it holds no adapters.
+    ///
+    /// # Errors
+    ///
+    /// [`CheckpointError::Adapter`] if they are of a kind we do not run.
+    pub(super) fn open(dir: &Path) -> Result<Option<Self>, CheckpointError> {
+        let path = dir.join(CONFIG);
+        if !path.is_file() {
+            return Ok(None);
+        }
+        let text = fs::read_to_string(&path).map_err(CheckpointError::io(&path))?;
+        let config = config::parse(&text).map_err(|source| mistake(dir, source))?;
+        Ok(Some(Self { dir: dir.to_owned(), config }))
+    }
+
+    /// The folder of the model they belong to: as it is named, seen from the adapters or, as PEFT sees
+    /// it, from where the program runs.
+    ///
+    /// # Errors
+    ///
+    /// [`CheckpointError::NoBase`] if there is none, [`CheckpointError::BaseIsAdapter`] if it holds
+    /// adapters itself.
+    pub(super) fn base(&self) -> Result<PathBuf, CheckpointError> {
+        let named = &self.config.base;
+        let base =
+            [self.dir.join(named), PathBuf::from(named)].into_iter().find(|dir| dir.is_dir());
+        let base = base.ok_or_else(|| CheckpointError::NoBase { name: named.clone() })?;
+        if base.join(CONFIG).is_file() {
+            return Err(CheckpointError::BaseIsAdapter { path: base });
+        }
+        Ok(base)
+    }
+
+    /// The weights file.
+    ///
+    /// # Errors
+    ///
+    /// [`CheckpointError`] if there is none, or only a pickled one.
+    pub(super) fn weights(&self) -> Result<PathBuf, CheckpointError> {
+        let path = self.dir.join(WEIGHTS);
+        if !path.is_file() && self.dir.join("adapter_model.bin").is_file() {
+            return Err(CheckpointError::Pickle { path: self.dir.clone() });
+        }
+        Ok(path)
+    }
+
+    /// Puts empty adapters on `model`, a place for each tensor of `tensors`.
+    ///
+    /// # Errors
+    ///
+    /// [`CheckpointError`] if a target is no projection of the model, or a tensor is missing, unknown
+    /// or of another shape or type.
+    pub(super) fn attach<B: Backend>(
+        &self,
+        model: CausalLm<B>,
+        tensors: &BTreeMap<String, TensorView<'_>>,
+    ) -> Result<CausalLm<B>, CheckpointError> {
+        let places = self.places(model.config())?;
+        let shapes: BTreeMap<String, Vec<usize>> = keys::expected(model.config()).collect();
+        let rank = self.config.size.0;
+        let expected = places.iter().flat_map(|&(layer, target)| {
+            let projection = keys::projection(layer, target);
+            let [d_output, d_input] = shapes[&format!("{projection}.weight")][..] else {
+                unreachable!("the weights of a projection are a matrix")
+            };
+            let shapes = [vec![rank, d_input], vec![d_output, rank]];
+            keys::adapter(&projection).into_iter().zip(shapes)
+        });
+        let unused = load::check(expected, tensors)?;
+        load::refuse_unused(unused)?;
+        let size = self.config.size;
+        Ok(model.adapted(places, |shape, device| Adapter::zeros(shape, size, device)))
+    }
+
+    /// The projections that have adapters.
+    fn places(&self, decoder: &DecoderConfig) -> Result<Vec<(usize, Target)>, CheckpointError> {
+        let AdapterConfig { targets, layers, .. } = &self.config;
+        let unsupported = |key: &str, value: String| {
+            let key = key.to_owned();
+            mistake(&self.dir, AdapterConfigError::Unsupported { key, value })
+        };
+        let all: Vec<usize> = (0..decoder.n_layers).collect();
+        let layers = layers.as_ref().unwrap_or(&all);
+        if let Some(layer) = layers.iter().find(|layer| **layer >= decoder.n_layers) {
+            return Err(unsupported("layers_to_transform", layer.to_string()));
+        }
+        let layers: BTreeSet<usize> = layers.iter().copied().collect();
+        let pairs = layers.iter().flat_map(|&layer| Target::ALL.map(|target| (layer, target)));
+        let pairs: Vec<(usize, Target)> = pairs.collect();
+        let is_named = |target: &str, (layer, projection): (usize, Target)| {
+            let name = keys::projection(layer, projection);
+            name.strip_suffix(target).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
+        };
+        // PEFT takes every linear map; ours are these, and an unembedding is refused like any other.
+        if let Some(target) = targets.iter().find(|t| !pairs.iter().any(|&pair| is_named(t, pair)))
+        {
+            return Err(unsupported("target_modules", target.escape_default().to_string()));
+        }
+        let named = |pair: &(usize, Target)| targets.iter().any(|target| is_named(target, *pair));
+        Ok(pairs.into_iter().filter(named).collect())
+    }
+}
+
+/// Writes the adapters of `model` to `out` as a PEFT folder that names `base` as their model, in f32.
+///
+/// # Errors
+///
+/// [`CheckpointError`] if `out` is there and not an empty folder, `base` cannot be found, a weight is not
+/// finite, or a file cannot be written.
+///
+/// # Panics
+///
+/// Panics if the model has no adapters.
+pub fn save_adapters<B: Backend>(
+    model: &CausalLm<B>,
+    base: &Path,
+    out: &Path,
+) -> Result<(), CheckpointError> {
+    let base = base.canonicalize().map_err(CheckpointError::io(base))?;
+    let staged = Staged::new(out)?;
+    write_file(&staged.path.join(CONFIG), config::render(&described(model, &base)).as_bytes())?;
+    let names = model
+        .adapters()
+        .flat_map(|(layer, target, _)| keys::adapter(&keys::projection(layer, target)));
+    let place = || load::Place { shard: WEIGHTS.to_owned(), dtype: StoredDType::F32 };
+    let layout = names.map(|name| (name, place())).collect();
+    let mut collect = Collect::new(&layout, WEIGHTS);
+    for (layer, target, adapter) in model.adapters() {
+        collect.path = keys::projection(layer, target).split('.').map(str::to_owned).collect();
+        collect.path.push("adapter".to_owned());
+        adapter.visit(&mut collect);
+    }
+    write_shard(&staged.path.join(WEIGHTS), &collect.finish()?)?;
+    staged.publish()
+}
+
+/// What `adapter_config.json` says of the adapters of `model`; they are all of one size.
+fn described<B: Backend>(model: &CausalLm<B>, base: &Path) -> AdapterConfig {
+    let (_, _, first) = model.adapters().next().expect("a model with adapters is written");
+    let places = || model.adapters().map(|(layer, target, _)| (layer, target));
+    let targets: BTreeSet<Target> = places().map(|(_, target)| target).collect();
+    let layers: BTreeSet<usize> = places().map(|(layer, _)| layer).collect();
+    let last_part =
+        |target: Target| target.name().rsplit('.').next().unwrap_or_default().to_owned();
+    AdapterConfig {
+        base: base.to_string_lossy().into_owned(),
+        size: (first.rank(), first.alpha()),
+        targets: targets.into_iter().map(last_part).collect(),
+        layers: (layers.len() < model.config().n_layers).then(|| layers.into_iter().collect()),
+    }
+}
+
+fn mistake(dir: &Path, source: AdapterConfigError) -> CheckpointError {
+    CheckpointError::Adapter { path: dir.to_owned(), source }
+}

@@ -1,0 +1,278 @@
+//! `adapter_config.json` of a PEFT folder, in and out.
+//!
+//! A feature that is on and that we do not run is refused, known or not: every key that is not listed here
+//! must hold nothing (`null`, `false`, or an empty list, object or text).
+
+use serde_json::{Value, json};
+use thiserror::Error;
+
+/// Why an `adapter_config.json` describes no adapter we run.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum AdapterConfigError {
+    /// The text is not a JSON object.
+    #[error("adapter_config.json is not a JSON object: {reason}")]
+    NotJson {
+        /// What the parser said.
+        reason: String,
+    },
+    /// A value is missing or of the wrong kind.
+    #[error("adapter_config.json: `{key}` is missing or not {expected}")]
+    BadValue {
+        /// The key.
+        key: &'static str,
+        /// What it should hold.
+        expected: &'static str,
+    },
+    /// A feature that we do not run.
+    #[error("adapter_config.json: `{key}` = `{value}` is not supported")]
+    Unsupported {
+        /// The key.
+        key: String,
+        /// Its value.
+        value: String,
+    },
+}
+
+/// What a PEFT folder says of its adapters.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct AdapterConfig {
+    /// The folder of the model they belong to.
+    pub(crate) base: String,
+    /// $r$ and $\alpha$.
+    pub(crate) size: (usize, f64),
+    /// Names, or ends of names, of the projections that have one.
+    pub(crate) targets: Vec<String>,
+    /// The layers that have any; all if absent.
+    pub(crate) layers: Option<Vec<usize>>,
+}
+
+/// Keys that change nothing in a trained adapter, whatever they hold.
+const WITHOUT_EFFECT: [&str; 10] = [
+    "auto_mapping",
+    "inference_mode",
+    "lora_dropout",
+    "megatron_core",
+    "peft_version",
+    "qalora_group_size",
+    "revision",
+    "runtime_config",
+    "task_type",
+    "use_bdlora",
+];
+
+/// Keys whose value only says how a layer is called, which here is always the same.
+const LAYERS: (&str, &str) = ("layers_pattern", "layers");
+
+/// Reads `adapter_config.json`.
+///
+/// # Errors
+///
+/// [`AdapterConfigError`], a variant per mistake.
+pub(super) fn parse(text: &str) -> Result<AdapterConfig, AdapterConfigError> {
+    let not_json = |reason: String| AdapterConfigError::NotJson { reason };
+    let value: Value = serde_json::from_str(text).map_err(|e| not_json(e.to_string()))?;
+    let object = value.as_object().ok_or_else(|| not_json("another kind of value".to_owned()))?;
+    for (key, value) in object {
+        if !is_supported(key, value) {
+            let (key, value) = (key.escape_default().to_string(), value.to_string());
+            return Err(AdapterConfigError::Unsupported { key, value });
+        }
+    }
+    let bad = |key, expected| AdapterConfigError::BadValue { key, expected };
+    let get = |key: &str| object.get(key).unwrap_or(&Value::Null);
+    if get("peft_type") != "LORA" {
+        return Err(bad("peft_type", "`LORA`"));
+    }
+    let rank = count(get("r")).filter(|rank| *rank > 0);
+    let alpha = get("lora_alpha").as_f64().filter(|alpha| alpha.is_finite());
+    let base = get("base_model_name_or_path").as_str().filter(|base| !base.is_empty());
+    let targets = list(get("target_modules"), |v| v.as_str().map(str::to_owned));
+    let layers = match get("layers_to_transform") {
+        Value::Null => None,
+        Value::Number(_) => Some(count(get("layers_to_transform")).map(|layer| vec![layer])),
+        layers => Some(list(layers, count)),
+    };
+    Ok(AdapterConfig {
+        base: base.ok_or_else(|| bad("base_model_name_or_path", "a folder"))?.to_owned(),
+        size: (
+            rank.ok_or_else(|| bad("r", "a positive whole number"))?,
+            alpha.ok_or_else(|| bad("lora_alpha", "a number"))?,
+        ),
+        targets: targets.ok_or_else(|| bad("target_modules", "a list of names"))?,
+        layers: match layers {
+            None => None,
+            Some(layers) => Some(
+                layers.ok_or_else(|| bad("layers_to_transform", "a layer or a list of layers"))?,
+            ),
+        },
+    })
+}
+
+/// Writes an `adapter_config.json` that PEFT reads.
+pub(super) fn render(config: &AdapterConfig) -> String {
+    let (rank, alpha) = config.size;
+    // PEFT's own files have whole numbers here; a float is read as well.
+    let alpha =
+        if alpha.fract() == 0.0 && alpha < 1e15 { json!(alpha as u64) } else { json!(alpha) };
+    let value = json!({
+        "peft_type": "LORA",
+        "task_type": "CAUSAL_LM",
+        "base_model_name_or_path": config.base,
+        "r": rank,
+        "lora_alpha": alpha,
+        "lora_dropout": 0.0,
+        "target_modules": config.targets,
+        "layers_to_transform": config.layers,
+        "layers_pattern": null,
+        "modules_to_save": null,
+        "bias": "none",
+        "fan_in_fan_out": false,
+        "init_lora_weights": true,
+        "inference_mode": true,
+        "use_dora": false,
+        "use_rslora": false,
+        "rank_pattern": {},
+        "alpha_pattern": {},
+        "revision": null,
+    });
+    format!("{value:#}\n")
+}
+
+/// Whether `key` is one that is read, has no effect, or switches nothing on.
+fn is_supported(key: &str, value: &Value) -> bool {
+    match key {
+        "peft_type" | "r" | "lora_alpha" | "target_modules" => true,
+        "base_model_name_or_path" | "layers_to_transform" => true,
+        "bias" => value == "none",
+        // Others start from a base whose weights they change.
+        "init_lora_weights" => value.is_boolean() || value == "gaussian" || value.is_null(),
+        _ if WITHOUT_EFFECT.contains(&key) => true,
+        _ if key == LAYERS.0 && (value == LAYERS.1 || *value == json!([LAYERS.1])) => true,
+        _ => is_nothing(value),
+    }
+}
+
+fn is_nothing(value: &Value) -> bool {
+    match value {
+        Value::Null => true,
+        Value::Bool(on) => !on,
+        Value::Number(_) => false,
+        Value::String(text) => text.is_empty(),
+        Value::Array(values) => values.is_empty(),
+        Value::Object(values) => values.is_empty(),
+    }
+}
+
+fn count(value: &Value) -> Option<usize> {
+    usize::try_from(value.as_u64()?).ok()
+}
+
+fn list<T>(value: &Value, item: impl Fn(&Value) -> Option<T>) -> Option<Vec<T>> {
+    value.as_array()?.iter().map(item).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::Map;
+
+    use super::*;
+    use crate::mutated::near;
+
+    /// As PEFT 0.18 writes it.
+    const WRITTEN: &str = r#"{"alora_invocation_tokens": null, "alpha_pattern": {}, "arrow_config": null,
+        "auto_mapping": null, "base_model_name_or_path": "base", "bias": "none", "corda_config": null,
+        "ensure_weight_tying": false, "eva_config": null, "exclude_modules": null,
+        "fan_in_fan_out": false, "inference_mode": true, "init_lora_weights": true,
+        "layer_replication": null, "layers_pattern": null, "layers_to_transform": null,
+        "loftq_config": {}, "lora_alpha": 16, "lora_bias": false, "lora_dropout": 0.05,
+        "megatron_config": null, "megatron_core": "megatron.core", "modules_to_save": null,
+        "peft_type": "LORA", "peft_version": "0.18.0", "qalora_group_size": 16, "r": 8,
+        "rank_pattern": {}, "revision": null, "target_modules": ["q_proj", "mlp.up_proj"],
+        "target_parameters": null, "task_type": "CAUSAL_LM", "trainable_token_indices": null,
+        "use_dora": false, "use_qalora": false, "use_rslora": false}"#;
+
+    fn config() -> AdapterConfig {
+        AdapterConfig {
+            base: "base".to_owned(),
+            size: (8, 16.0),
+            targets: vec!["q_proj".to_owned(), "mlp.up_proj".to_owned()],
+            layers: None,
+        }
+    }
+
+    /// `WRITTEN` with `key` set to `value`.
+    fn with(key: &str, value: Value) -> Result<AdapterConfig, AdapterConfigError> {
+        let mut object: Map<String, Value> = serde_json::from_str(WRITTEN).unwrap();
+        object.insert(key.to_owned(), value);
+        parse(&Value::Object(object).to_string())
+    }
+
+    #[test]
+    fn a_plain_adapter_is_read() {
+        assert_eq!(parse(WRITTEN).unwrap(), config());
+        let layers = |value: Value| with("layers_to_transform", value).unwrap().layers;
+        assert_eq!(layers(json!(2)), Some(vec![2]));
+        assert_eq!(layers(json!([1, 3])), Some(vec![1, 3]));
+    }
+
+    #[test]
+    fn what_is_written_is_read_again() {
+        for (alpha, layers) in [(16.0, None), (0.5, Some(vec![1, 2]))] {
+            let config = AdapterConfig { size: (8, alpha), layers, ..config() };
+            assert_eq!(parse(&render(&config)).unwrap(), config);
+        }
+    }
+
+    #[test]
+    fn features_that_would_change_the_numbers_are_refused() {
+        let features = [
+            ("use_dora", json!(true)),
+            ("use_rslora", json!(true)),
+            ("lora_bias", json!(true)),
+            ("fan_in_fan_out", json!(true)),
+            ("bias", json!("all")),
+            ("modules_to_save", json!(["lm_head"])),
+            ("rank_pattern", json!({"q_proj": 4})),
+            ("alpha_pattern", json!({"q_proj": 4})),
+            ("trainable_token_indices", json!([1])),
+            ("layer_replication", json!([[0, 2]])),
+            ("init_lora_weights", json!("pissa")),
+            ("layers_pattern", json!("h")),
+            ("a_feature_of_next_year", json!(1)),
+        ];
+        for (feature, value) in features {
+            let error = with(feature, value).unwrap_err();
+            let named =
+                matches!(&error, AdapterConfigError::Unsupported { key, .. } if key == feature);
+            assert!(named, "{error}");
+        }
+    }
+
+    #[test]
+    fn what_is_missing_or_of_another_kind_is_named() {
+        let broken = [
+            ("peft_type", json!("IA3")),
+            ("r", json!(0)),
+            ("r", json!("8")),
+            ("lora_alpha", Value::Null),
+            ("base_model_name_or_path", json!("")),
+            ("target_modules", json!("all-linear")),
+            ("layers_to_transform", json!([-1])),
+        ];
+        for (name, value) in broken {
+            let error = with(name, value).unwrap_err();
+            let named = matches!(&error, AdapterConfigError::BadValue { key, .. } if *key == name);
+            assert!(named, "{error}");
+        }
+        assert!(matches!(parse("[]"), Err(AdapterConfigError::NotJson { .. })));
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn no_text_makes_the_reader_panic(text in near(&[WRITTEN])) {
+            if let Ok(config) = parse(&text) {
+                proptest::prop_assert_eq!(parse(&render(&config)).unwrap(), config);
+            }
+        }
+    }
+}

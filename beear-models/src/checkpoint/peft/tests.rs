@@ -1,0 +1,152 @@
+//! Whole folders of adapters: what is written comes back, and broken folders are refused.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+use super::*;
+use crate::checkpoint::tests::{Cpu, Entry, entries, load, saved, weights, write_entries};
+use crate::checkpoint::{Checkpoint, base_of_adapters, save};
+use crate::lora::tests::{adapted, logits};
+
+/// A folder with a base in `model` and its adapters in `adapter`, and the model that has them.
+fn written() -> (TempDir, PathBuf, CausalLm<Cpu>) {
+    let dir = tempfile::tempdir().unwrap();
+    let model = adapted(0..2);
+    let (_other, other, _) = saved(|_| ());
+    let base = dir.path().join("model");
+    save(&model.clone().without_adapters(), &Checkpoint::open(&other).unwrap(), &base).unwrap();
+    let out = dir.path().join("adapter");
+    save_adapters(&model, &base, &out).unwrap();
+    (dir, out, model)
+}
+
+/// Sets a key of `adapter_config.json`.
+fn set(dir: &Path, key: &str, value: Value) {
+    let path = dir.join(CONFIG);
+    let mut config: Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+    config[key] = value;
+    fs::write(path, config.to_string()).unwrap();
+}
+
+/// What is said of a folder after `edit`.
+fn refused(edit: impl FnOnce(&Path, &mut Vec<Entry>)) -> CheckpointError {
+    let (_dir, path, _) = written();
+    let mut tensors = entries(&path.join(WEIGHTS));
+    edit(&path, &mut tensors);
+    write_entries(&path.join(WEIGHTS), &tensors);
+    load(&path).unwrap_err()
+}
+
+#[test]
+fn a_folder_of_adapters_is_the_merged_model() {
+    let (_dir, path, model) = written();
+    let back = load(&path).unwrap();
+    let merged = model.clone().merge_adapters();
+    assert_eq!(weights(&back), weights(&merged));
+    assert_eq!(logits(&back), logits(&merged));
+    let opened = Checkpoint::open(&path).unwrap();
+    assert_eq!(opened.adapters(), Some(path.as_path()));
+    assert_eq!(base_of_adapters(&path), Some(opened.dir.clone()));
+    assert_eq!(base_of_adapters(&opened.dir), None);
+}
+
+#[test]
+fn tensors_have_the_names_and_shapes_of_peft() {
+    let (_dir, path, model) = written();
+    let tensors = entries(&path.join(WEIGHTS));
+    assert_eq!(tensors.len(), 2 * 3 * 2);
+    let prefix = "base_model.model.model.layers.1.mlp.down_proj";
+    let found = |part: &str| {
+        let name = format!("{prefix}.{part}.weight");
+        tensors.iter().find(|entry| entry.0 == name).unwrap()
+    };
+    assert_eq!(found("lora_A").2, [2, 5]);
+    assert_eq!(found("lora_B").2, [8, 2]);
+    let b = model.model.layers[1].mlp.down_proj.adapter.as_ref().unwrap().lora_b.val();
+    let values = b.transpose().into_data();
+    let bytes = values.iter::<f32>().flat_map(f32::to_le_bytes);
+    assert_eq!(found("lora_B").3, bytes.collect::<Vec<u8>>());
+
+    let config: Value = serde_json::from_slice(&fs::read(path.join(CONFIG)).unwrap()).unwrap();
+    assert_eq!((&config["r"], &config["lora_alpha"]), (&json!(2), &json!(3)));
+    assert_eq!(config["target_modules"], json!(["q_proj", "o_proj", "down_proj"]));
+    assert_eq!(config["layers_to_transform"], Value::Null);
+}
+
+#[test]
+fn adapters_of_some_layers_come_back() {
+    let (dir, path, _) = written();
+    let model = adapted(1..2);
+    let base = Checkpoint::open(&path).unwrap();
+    let out = dir.path().join("one");
+    save_adapters(&model, &base.dir, &out).unwrap();
+    assert_eq!(entries(&out.join(WEIGHTS)).len(), 6);
+    load(&out).unwrap();
+}
+
+#[test]
+fn a_model_with_adapters_is_saved_merged() {
+    let (dir, path, model) = written();
+    let out = dir.path().join("merged");
+    save(&model, &Checkpoint::open(&path).unwrap(), &out).unwrap();
+    assert_eq!(weights(&load(&out).unwrap()), weights(&load(&path).unwrap()));
+    assert!(!out.join(CONFIG).exists() && !out.join(WEIGHTS).exists());
+}
+
+#[test]
+fn the_base_is_found_beside_the_adapters_or_named_as_missing() {
+    let (_dir, path, _) = written();
+    set(&path, "base_model_name_or_path", json!("../model"));
+    load(&path).unwrap();
+    set(&path, "base_model_name_or_path", json!("an-organisation/a-model"));
+    let error = load(&path).unwrap_err();
+    assert!(matches!(error, CheckpointError::NoBase { .. }), "{error}");
+    assert!(error.hint().unwrap().contains("base_model_name_or_path"));
+    set(&path, "base_model_name_or_path", json!("."));
+    let error = load(&path).unwrap_err();
+    assert!(matches!(error, CheckpointError::BaseIsAdapter { .. }), "{error}");
+}
+
+#[test]
+fn every_broken_tensor_is_named() {
+    let error = refused(|_, tensors| drop(tensors.remove(3)));
+    assert!(matches!(error, CheckpointError::Missing { .. }), "{error}");
+    let error = refused(|_, tensors| tensors[3].2.reverse());
+    assert!(matches!(error, CheckpointError::Shape { .. }), "{error}");
+    let error = refused(|_, tensors| tensors[3].3[..4].copy_from_slice(&f32::NAN.to_le_bytes()));
+    assert!(matches!(error, CheckpointError::NotFinite { .. }), "{error}");
+    let error = refused(|_, tensors| {
+        let mut extra = tensors[0].clone();
+        extra.0 = "base_model.model.lm_head.lora_A.weight".to_owned();
+        tensors.push(extra);
+    });
+    assert!(matches!(error, CheckpointError::Unused { .. }), "{error}");
+}
+
+#[test]
+fn a_config_that_does_not_fit_the_base_or_the_tensors_is_refused() {
+    let with = |key: &str, value: Value| refused(|path, _| set(path, key, value));
+    for (key, value) in
+        [("target_modules", json!(["lm_head"])), ("layers_to_transform", json!([2]))]
+    {
+        let error = with(key, value);
+        assert!(matches!(error, CheckpointError::Adapter { .. }), "{error}");
+    }
+    let error = with("r", json!(3));
+    assert!(matches!(error, CheckpointError::Shape { .. }), "{error}");
+    let error = with("target_modules", json!(["q_proj", "o_proj", "mlp.up_proj"]));
+    assert!(matches!(error, CheckpointError::Missing { .. }), "{error}");
+    let error = with("target_modules", json!(["q_proj", "o_proj"]));
+    assert!(matches!(error, CheckpointError::Unused { .. }), "{error}");
+}
+
+#[test]
+fn pickled_adapters_are_refused() {
+    let (_dir, path, _) = written();
+    fs::rename(path.join(WEIGHTS), path.join("adapter_model.bin")).unwrap();
+    let error = load(&path).unwrap_err();
+    assert!(matches!(error, CheckpointError::Pickle { .. }), "{error}");
+}

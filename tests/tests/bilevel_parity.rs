@@ -1,29 +1,21 @@
-//! Both levels of the method take the steps that `goldens/make_bilevel.py` takes in PyTorch.
+//! Both levels of the method take the steps that `goldens/make_bilevel.py` takes in PyTorch, on every
+//! backend: those on the CPU always, the others with `--features wgpu` or `cuda`.
 //!
 //! Every batch holds all rows: the order in which they are drawn changes sums by rounding only. The
 //! script says why gradients are clipped so short: it keeps Adam from making rounding visible.
 
 use beear_core::config::{EntrapConfig, RemoveConfig};
 use beear_core::{Delta, Event, Perturbation, Remover, Spot, entrap};
-use beear_models::{CausalLm, Checkpoint};
 use beear_tests::agreement::{F32_AGREEMENT, assert_agrees, relative_distance};
 use beear_tests::golden::{self, Golden};
 use beear_tests::weights::weights;
-use burn::backend::{Autodiff, Flex};
+use burn::backend::{Autodiff, Flex, NdArray};
+use burn::tensor::backend::{AutodiffBackend, Backend};
 use burn::tensor::{Tensor, TensorData};
 use serde_json::Value;
 
-type Cpu = Flex;
-type Train = Autodiff<Cpu>;
-
 /// Any: no sampler matters here.
 const SEED: u64 = 5;
-
-fn model() -> CausalLm<Train> {
-    let checkpoint = Checkpoint::open(&golden::path("llama3-rope/model"));
-    let checkpoint = checkpoint.expect("the golden folder is a model");
-    checkpoint.load(&Default::default()).expect("the golden weights are whole")
-}
 
 fn expected() -> Golden {
     Golden::read("bilevel.safetensors")
@@ -44,9 +36,37 @@ fn entrapments() -> Vec<(String, Vec<Spot>, EntrapConfig)> {
     all.iter().map(|e| (parsed(&e["name"]), parsed(&e["spots"]), parsed(&e["config"]))).collect()
 }
 
-#[test]
-fn ten_inner_steps_find_the_same_perturbation_by_the_same_losses() {
-    let (model, expected, rows) = (model(), expected(), golden::rows().safety);
+const CASE: &str = "llama3-rope";
+
+/// The tests of a backend.
+macro_rules! backend {
+    ($name:ident, $backend:ty) => {
+        mod $name {
+            use super::*;
+
+            #[test]
+            fn ten_inner_steps_find_the_same_perturbation_by_the_same_losses() {
+                inner_level::<Autodiff<$backend>>();
+            }
+
+            #[test]
+            fn three_outer_steps_give_the_same_weights_by_the_same_losses() {
+                outer_level::<Autodiff<$backend>>();
+            }
+        }
+    };
+}
+
+backend!(flex, Flex);
+backend!(ndarray, NdArray);
+#[cfg(feature = "wgpu")]
+backend!(wgpu, burn::backend::Wgpu);
+#[cfg(feature = "cuda")]
+backend!(cuda, burn::backend::Cuda);
+
+fn inner_level<B: AutodiffBackend>() {
+    let model = golden::model::<B>(CASE);
+    let (expected, rows) = (expected(), golden::rows().safety);
     for (name, spots, config) in entrapments() {
         assert_eq!((config.steps, config.batch_size), (10, rows.len()));
         let mut losses = Vec::new();
@@ -75,7 +95,7 @@ fn the_norm_bound_of_the_goldens_is_reached() {
 }
 
 /// The perturbations that PyTorch found, so that the outer level is judged by itself.
-fn perturbations(expected: &Golden) -> Vec<Perturbation<Cpu>> {
+fn perturbations<B: Backend>(expected: &Golden) -> Vec<Perturbation<B>> {
     let found = entrapments().into_iter().map(|(name, spots, _)| {
         let delta = |(k, spot): (usize, Spot)| {
             let values = expected.values(&format!("{name}.delta.{k}"));
@@ -89,9 +109,9 @@ fn perturbations(expected: &Golden) -> Vec<Perturbation<Cpu>> {
     found.collect()
 }
 
-#[test]
-fn three_outer_steps_give_the_same_weights_by_the_same_losses() {
-    let (start, expected, sets) = (model(), expected(), golden::rows());
+fn outer_level<B: AutodiffBackend>() {
+    let start = golden::model::<B>(CASE);
+    let (expected, sets) = (expected(), golden::rows());
     let settings = settings();
     let config: RemoveConfig = parsed(&settings["remove"]);
     assert_eq!((config.steps, config.performance_batch_size), (3, sets.performance.len()));
@@ -106,7 +126,7 @@ fn three_outer_steps_give_the_same_weights_by_the_same_losses() {
         }
     };
     let mut remover = Remover::new(&start, &sets, &config, total_steps, SEED);
-    let found = perturbations(&expected);
+    let found = perturbations::<B::InnerBackend>(&expected);
     let cleaned = remover.remove(start, &found, &sets, &mut observer).unwrap();
     let columns = ["safety", "performance", "divergence", "gradient_norm", "learning_rate"];
     let log: Vec<Vec<f64>> = log.into_iter().map(Iterator::collect).collect();

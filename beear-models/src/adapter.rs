@@ -82,9 +82,10 @@ impl<B: Backend> Adapter<B> {
     /// - `weight`, `output`: `[d_input, d_output]`
     pub(crate) fn merged_into(&self, weight: Tensor<B, 2>) -> Tensor<B, 2> {
         let dtype = weight.dtype();
-        let wide = |tensor: Tensor<B, 2>| tensor.detach().cast(FloatDType::F32);
+        let wide = |tensor: Tensor<B, 2>| tensor.cast(FloatDType::F32);
         let [a, b] = [&self.lora_a, &self.lora_b].map(|param| wide(param.val()));
-        (wide(weight) + a.matmul(b).mul_scalar(self.scale())).cast(dtype)
+        // Last: a leaf that requires gradients still does after it is detached.
+        (wide(weight) + a.matmul(b).mul_scalar(self.scale())).cast(dtype).detach()
     }
 
     fn scale(&self) -> f64 {

@@ -3,6 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use burn::backend::Autodiff;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -10,6 +11,7 @@ use super::*;
 use crate::checkpoint::tests::{Cpu, Entry, entries, load, saved, weights, write_entries};
 use crate::checkpoint::{Checkpoint, base_of_adapters, save};
 use crate::lora::tests::{adapted, logits};
+use crate::training_scope::n_trained;
 
 /// A folder with a base in `model` and its adapters in `adapter`, and the model that has them.
 fn written() -> (TempDir, PathBuf, CausalLm<Cpu>) {
@@ -51,6 +53,17 @@ fn a_folder_of_adapters_is_the_merged_model() {
     assert_eq!(opened.adapters(), Some(path.as_path()));
     assert_eq!(base_of_adapters(&path), Some(opened.dir.clone()));
     assert_eq!(base_of_adapters(&opened.dir), None);
+}
+
+#[test]
+fn merged_weights_require_gradients_where_the_backend_has_them() {
+    let (_dir, path, _) = written();
+    let device = Default::default();
+    let model = Checkpoint::open(&path).unwrap().load::<Autodiff<Cpu>>(&device).unwrap();
+    assert_eq!(n_trained(&model), model.config().n_weights());
+    let layer = &model.model.layers[0];
+    assert!(layer.self_attn.q_proj.weight.val().is_require_grad(), "merged");
+    assert!(layer.self_attn.k_proj.weight.val().is_require_grad(), "as it was");
 }
 
 #[test]

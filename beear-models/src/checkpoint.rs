@@ -167,6 +167,18 @@ fn listed(names: &[String]) -> String {
     if more == 0 { shown } else { format!("{shown} and {more} more") }
 }
 
+/// Reads the shape of a model: of `path` itself if that is a file, else of its `config.json`.
+///
+/// # Errors
+///
+/// [`CheckpointError`] if there is no such file, or it describes no model we run.
+pub fn read_config(path: &Path) -> Result<DecoderConfig, CheckpointError> {
+    let file = if path.is_file() { path.to_owned() } else { path.join("config.json") };
+    let text = std::fs::read_to_string(&file).map_err(CheckpointError::io(&file))?;
+    hf_config::parse(&text)
+        .map_err(|source| CheckpointError::Config { path: path.to_owned(), source })
+}
+
 /// A folder whose `config.json` and weight files have been found, with no weight read.
 #[derive(Clone, Debug)]
 pub struct Checkpoint {
@@ -185,10 +197,7 @@ impl Checkpoint {
     ///
     /// [`CheckpointError`] if the folder holds no model we run.
     pub fn open(dir: &Path) -> Result<Self, CheckpointError> {
-        let path = dir.join("config.json");
-        let text = std::fs::read_to_string(&path).map_err(CheckpointError::io(&path))?;
-        let config = hf_config::parse(&text)
-            .map_err(|source| CheckpointError::Config { path: dir.to_owned(), source })?;
+        let config = read_config(dir)?;
         let shards = index::shards(dir)?;
         Ok(Self { dir: dir.to_owned(), config, shards })
     }

@@ -17,6 +17,7 @@ pub mod mlp;
 #[path = "../../tests/mutated.rs"]
 mod mutated;
 pub mod norm;
+mod precision;
 pub mod prompt_format;
 pub mod rope;
 pub mod sampling;

@@ -45,6 +45,8 @@ fn every_command_explains_itself() {
     insta::assert_snapshot!("sweep_layers", help(&["sweep", "layers"]));
     insta::assert_snapshot!("generate", help(&["generate"]));
     insta::assert_snapshot!("inspect", help(&["inspect"]));
+    insta::assert_snapshot!("bench", help(&["bench"]));
+    insta::assert_snapshot!("bench_gpu", help(&["bench", "gpu"]));
 }
 
 #[test]
@@ -68,6 +70,7 @@ fn every_command_of_the_overview_has_its_help() {
         "sweep",
         "generate",
         "inspect",
+        "bench",
         "help",
     ];
     assert_eq!(commands, expected);

@@ -44,6 +44,9 @@ pub(crate) struct Speed {
     pub(crate) remembered_tokens: Option<usize>,
 }
 
+/// A way to prepare a batch for the inner steps.
+type Prepare<C> = fn(&CausalLm<Inference<C>>, Batch<Train<C>>, &[Spot]) -> PreparedAnswer<Train<C>>;
+
 /// A model on a device and what to do with it.
 pub(crate) struct Bench<'a, C: ComputeBackend> {
     pub(crate) workload: &'a Workload,
@@ -82,11 +85,7 @@ impl<C: ComputeBackend> Bench<'_, C> {
         }
     }
 
-    fn inner(
-        &self,
-        model: &CausalLm<Train<C>>,
-        prepare: fn(&CausalLm<Inference<C>>, Batch<Train<C>>, &[Spot]) -> PreparedAnswer<Train<C>>,
-    ) -> Result<Speed> {
+    fn inner(&self, model: &CausalLm<Train<C>>, prepare: Prepare<C>) -> Result<Speed> {
         let (workload, device) = (self.workload, self.device);
         let (spot, batch_size) = (workload.spot(), workload.method.entrap.batch_size);
         let inference = model.valid();

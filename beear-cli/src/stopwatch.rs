@@ -25,7 +25,7 @@ impl Seconds {
         let (&min, &max, &upper) = (times.first()?, times.last()?, times.get(middle)?);
         // The mean of the two in the middle where there are two.
         let lower = times[(times.len() - 1) / 2];
-        Some(Self { median: (lower + upper) / 2.0, min, max })
+        Some(Self { median: f64::midpoint(lower, upper), min, max })
     }
 }
 

@@ -107,7 +107,10 @@ impl<B: AutodiffBackend> PreparedAnswer<B> {
     /// Tokens of a row that are remembered and not read at every step, at most.
     #[must_use]
     pub fn n_past(&self) -> usize {
-        self.context.past.as_ref().map_or(0, |past| past.mask_pad.dims()[1])
+        self.context.past.as_ref().map_or(0, |past| {
+            let [_, n_past] = past.mask_pad.dims();
+            n_past
+        })
     }
 
     /// The examples of the batch.

@@ -22,7 +22,8 @@ fn positive(value: &Value, keys: &[&str]) {
 
 fn ordered(seconds: &Value) {
     positive(seconds, &["median", "min", "max"]);
-    let [min, median, max] = ["min", "median", "max"].map(|key| seconds[key].as_f64().unwrap());
+    let number = |key: &str| seconds[key].as_f64().expect("it is positive");
+    let [min, median, max] = ["min", "median", "max"].map(number);
     assert!(min <= median && median <= max, "{seconds}");
 }
 

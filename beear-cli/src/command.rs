@@ -2,6 +2,7 @@
 
 pub(crate) mod analyze_drift;
 pub(crate) mod asked;
+pub(crate) mod bench_gpu;
 pub(crate) mod compare;
 pub(crate) mod compared_models;
 pub(crate) mod defend;
@@ -63,6 +64,7 @@ pub(crate) enum DeviceCommand {
     AnalyzeDrift(analyze_drift::AnalyzeDriftArgs),
     SweepLayers(sweep_layers::SweepLayersArgs),
     Generate(generate::GenerateArgs),
+    BenchGpu(bench_gpu::BenchGpuArgs),
 }
 
 impl DeviceCommand {
@@ -83,6 +85,7 @@ impl DeviceCommand {
             Self::AnalyzeDrift(args) => analyze_drift::run::<C>(args, device, ui),
             Self::SweepLayers(args) => sweep_layers::run::<C>(args, device, ui),
             Self::Generate(args) => generate::run::<C>(args, device, ui),
+            Self::BenchGpu(args) => bench_gpu::run::<C>(args, device, ui),
         }
     }
 }

@@ -2,9 +2,12 @@
 
 mod anchors;
 pub mod backend;
+mod bench_jobs;
+mod bench_workload;
 mod bytes;
 mod chart;
 mod command;
+mod device_memory;
 mod drift_analysis;
 mod evaluation;
 mod exit;
@@ -23,12 +26,14 @@ mod mt_bench_files;
 #[cfg(test)]
 #[path = "../../tests/mutated.rs"]
 mod mutated;
+mod operations;
 mod process;
 mod rating_radar;
 pub mod recipe;
 mod reproduction;
 mod run_folder;
 mod setting_file;
+mod stopwatch;
 mod terminal;
 mod trial;
 mod ui;
@@ -42,9 +47,10 @@ use clap::{Parser, Subcommand};
 pub use backend::{Backends, ComputeBackend, Unavailable};
 
 use command::{
-    DeviceCommand, analyze_drift, compare, defend, demo, doctor, eval_asr, eval_code, eval_export,
-    eval_judge, eval_mt_bench, eval_mt_bench_judge, eval_mt_bench_result, eval_over_refusal,
-    eval_perplexity, eval_sarif, generate, inspect, plan, plant, reproduce, sweep_layers,
+    DeviceCommand, analyze_drift, bench_gpu, compare, defend, demo, doctor, eval_asr, eval_code,
+    eval_export, eval_judge, eval_mt_bench, eval_mt_bench_judge, eval_mt_bench_result,
+    eval_over_refusal, eval_perplexity, eval_sarif, generate, inspect, plan, plant, reproduce,
+    sweep_layers,
 };
 use ui::Ui;
 
@@ -89,6 +95,9 @@ enum Command {
     Generate(generate::GenerateArgs),
     Inspect(inspect::InspectArgs),
     Doctor(doctor::DoctorArgs),
+    /// Measures how fast this machine is.
+    #[command(subcommand)]
+    Bench(BenchKind),
 }
 
 #[derive(Subcommand, Debug)]
@@ -113,6 +122,11 @@ enum Analyze {
 #[derive(Subcommand, Debug)]
 enum Sweep {
     Layers(sweep_layers::SweepLayersArgs),
+}
+
+#[derive(Subcommand, Debug)]
+enum BenchKind {
+    Gpu(bench_gpu::BenchGpuArgs),
 }
 
 /// Runs the command line `args` on one of `backends`.
@@ -158,6 +172,7 @@ where
         Command::Analyze(Analyze::Drift(args)) => DeviceCommand::AnalyzeDrift(args),
         Command::Sweep(Sweep::Layers(args)) => DeviceCommand::SweepLayers(args),
         Command::Generate(args) => DeviceCommand::Generate(args),
+        Command::Bench(BenchKind::Gpu(args)) => DeviceCommand::BenchGpu(args),
     };
     finish(backends.run(cli.backend.as_deref(), &command, ui))
 }

@@ -198,6 +198,18 @@ fn listed(names: &[String]) -> String {
     if more == 0 { shown } else { format!("{shown} and {more} more") }
 }
 
+/// Reads the shape of a model: of `path` itself if that is a file, else of its `config.json`.
+///
+/// # Errors
+///
+/// [`CheckpointError`] if there is no such file, or it describes no model we run.
+pub fn read_config(path: &Path) -> Result<DecoderConfig, CheckpointError> {
+    let file = if path.is_file() { path.to_owned() } else { path.join("config.json") };
+    let text = std::fs::read_to_string(&file).map_err(CheckpointError::io(&file))?;
+    hf_config::parse(&text)
+        .map_err(|source| CheckpointError::Config { path: path.to_owned(), source })
+}
+
 /// A folder whose `config.json` and weight files have been found, with no weight read.
 ///
 /// A folder of adapters is a checkpoint too: that of their base, with the adapters merged when the weights
@@ -223,7 +235,7 @@ impl Checkpoint {
         let adapters = peft::AdapterFolder::open(dir)?;
         let dir =
             adapters.as_ref().map_or_else(|| Ok(dir.to_owned()), peft::AdapterFolder::base)?;
-        let config = Self::read_config(&dir)?;
+        let config = read_config(&dir)?;
         let shards = index::shards(&dir)?;
         Ok(Self { dir, config, shards, adapters })
     }
@@ -232,18 +244,6 @@ impl Checkpoint {
     #[must_use]
     pub fn adapters(&self) -> Option<&Path> {
         self.adapters.as_ref().map(|adapters| adapters.dir.as_path())
-    }
-
-    /// The shape of the model in a folder that may have no weights yet.
-    ///
-    /// # Errors
-    ///
-    /// [`CheckpointError`] if there is no `config.json`, or none of a model we run.
-    pub fn read_config(dir: &Path) -> Result<DecoderConfig, CheckpointError> {
-        let path = dir.join("config.json");
-        let text = std::fs::read_to_string(&path).map_err(CheckpointError::io(&path))?;
-        let invalid = |source| CheckpointError::Config { path: dir.to_owned(), source };
-        hf_config::parse(&text).map_err(invalid)
     }
 }
 

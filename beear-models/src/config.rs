@@ -81,15 +81,21 @@ impl DecoderConfig {
     #[must_use]
     pub fn n_weights(&self) -> usize {
         let product = |a: usize, b: usize| a.saturating_mul(b);
-        let queries = product(self.n_heads, self.head_dim);
-        let keys = product(self.n_kv_heads, self.head_dim);
-        let attention = product(self.d_model, queries.saturating_add(keys).saturating_mul(2));
-        let mlp = product(3, product(self.d_model, self.d_ff));
-        let layer = attention.saturating_add(mlp).saturating_add(product(2, self.d_model));
+        let layer = self.n_layer_projection_weights().saturating_add(product(2, self.d_model));
         let n_vocabularies = if self.tied_embeddings { 1 } else { 2 };
         product(n_vocabularies, product(self.vocab_size, self.d_model))
             .saturating_add(product(self.n_layers, layer))
             .saturating_add(self.d_model)
+    }
+
+    /// Number of weights of the projections of one layer: all of it but the norms.
+    #[must_use]
+    pub fn n_layer_projection_weights(&self) -> usize {
+        let product = |a: usize, b: usize| a.saturating_mul(b);
+        let queries = product(self.n_heads, self.head_dim);
+        let keys = product(self.n_kv_heads, self.head_dim);
+        let attention = product(self.d_model, queries.saturating_add(keys).saturating_mul(2));
+        attention.saturating_add(product(3, product(self.d_model, self.d_ff)))
     }
 
     /// Everything that contradicts itself, in words; empty if the shape can be built.

@@ -26,7 +26,8 @@ impl<B: Backend> KvBlock<B> {
     }
 
     fn n_keys(&self) -> usize {
-        self.values.dims()[2]
+        let [_, _, n_keys, _] = self.values.dims();
+        n_keys
     }
 
     fn join(blocks: Vec<Self>) -> Option<Self> {

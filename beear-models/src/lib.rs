@@ -19,6 +19,7 @@ pub mod mlp;
 #[path = "../../tests/mutated.rs"]
 mod mutated;
 pub mod norm;
+mod precision;
 pub mod projection;
 pub mod prompt_format;
 pub mod rope;

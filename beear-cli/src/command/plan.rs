@@ -5,7 +5,8 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 use beear_core::Defence;
-use beear_models::{Checkpoint, DecoderConfig};
+use beear_models::DecoderConfig;
+use beear_models::checkpoint::read_config;
 use clap::Args;
 use serde_json::{Value, json};
 
@@ -51,7 +52,7 @@ pub(crate) fn run(
 ) -> Result<()> {
     let (backend, width) = backends.width(backend)?;
     let recipe = args.recipe.read()?;
-    let config = Checkpoint::read_config(&args.model)?;
+    let config = read_config(&args.model)?;
     let method = recipe.method(config.size())?;
     method.validate(config.n_layers)?;
     let set = SetShape {

@@ -47,6 +47,8 @@ fn every_command_explains_itself() {
     insta::assert_snapshot!("generate", help(&["generate"]));
     insta::assert_snapshot!("inspect", help(&["inspect"]));
     insta::assert_snapshot!("doctor", help(&["doctor"]));
+    insta::assert_snapshot!("bench", help(&["bench"]));
+    insta::assert_snapshot!("bench_gpu", help(&["bench", "gpu"]));
 }
 
 #[test]
@@ -72,6 +74,7 @@ fn every_command_of_the_overview_has_its_help() {
         "generate",
         "inspect",
         "doctor",
+        "bench",
         "help",
     ];
     assert_eq!(commands, expected);

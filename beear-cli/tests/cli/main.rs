@@ -4,6 +4,7 @@
 
 mod answers;
 mod asr;
+mod bench_gpu;
 mod code;
 mod compare;
 mod damage;

@@ -9,7 +9,7 @@
 use burn::tensor::backend::{AutodiffBackend, Backend};
 use burn::tensor::{ElementConversion, Tensor};
 
-use super::answer::{cross_entropy, log_probabilities};
+use super::answer::{at_least_f32, cross_entropy, log_probabilities};
 use crate::batch::{Batch, PromptSpan};
 use crate::decoder::Decoder;
 use crate::past::Context;
@@ -107,7 +107,10 @@ impl<B: AutodiffBackend> PreparedAnswer<B> {
     /// Tokens of a row that are remembered and not read at every step, at most.
     #[must_use]
     pub fn n_past(&self) -> usize {
-        self.context.past.as_ref().map_or(0, |past| past.mask_pad.dims()[1])
+        self.context.past.as_ref().map_or(0, |past| {
+            let [_, n_past] = past.mask_pad.dims();
+            n_past
+        })
     }
 
     /// The examples of the batch.
@@ -140,10 +143,10 @@ fn first_covered<B: Backend>(batch: &Batch<B>, spots: &[Spot]) -> Vec<usize> {
     batch.prompts.iter().map(first).collect()
 }
 
-/// Mean Euclidean norm of the hidden states that `placement` covers.
+/// Mean Euclidean norm of the hidden states that `placement` covers, in f32 or wider.
 fn mean_norm<B: Backend>(hidden: Tensor<B, 3>, placement: Tensor<B, 2>) -> f64 {
     let [batch_size, seq_length, d_model] = hidden.dims();
-    let hidden = hidden.reshape([batch_size * seq_length, d_model]);
+    let hidden = at_least_f32(hidden.reshape([batch_size * seq_length, d_model]));
     let norms = hidden.powi_scalar(2).sum_dim(1).sqrt(); // [batch_size * seq_length, 1]
     let covered = placement.max_dim(1); // [batch_size * seq_length, 1]
     let mean = (norms * covered.clone()).sum() / covered.sum();

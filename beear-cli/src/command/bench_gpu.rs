@@ -1,0 +1,257 @@
+//! `beear bench gpu`: how fast each kind of step runs on a device, on random weights of a given shape.
+
+use std::fmt::Write;
+use std::path::PathBuf;
+
+use anyhow::Result;
+use beear_core::{BilevelConfig, Defence};
+use beear_models::DecoderConfig;
+use beear_models::checkpoint::read_config;
+use burn::tensor::FloatDType;
+use burn::tensor::backend::Backend;
+use clap::{Args, ValueEnum};
+use serde::Serialize;
+
+use super::{Device, Inference, Train};
+use crate::backend::{ComputeBackend, Unavailable};
+use crate::bench_jobs::{Bench, Job, Speed};
+use crate::bench_workload::{Described, Workload};
+use crate::device_memory::DeviceMemory;
+use crate::exit::Mistake;
+use crate::operations::FORMULA;
+use crate::process::peak_memory_mib;
+use crate::recipe::Recipe;
+use crate::stopwatch::Seconds;
+use crate::ui::Ui;
+
+/// Measures speed and memory on random weights; no checkpoint is needed.
+///
+/// Weights of the shape of a `config.json` are drawn on the device. After warm-up, each kind of step is
+/// repeated and timed when the device has finished it: median, least and most. Its operations per second
+/// are compared with those of one large matrix product on the same device. Works on every backend.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct BenchGpuArgs {
+    /// `config.json` of a Hugging Face model, or a folder that has one.
+    #[arg(long, value_name = "PATH")]
+    config: PathBuf,
+    /// TOML recipe of BEEAR, for batch sizes, the perturbation's first spot and the optimiser.
+    #[arg(long, value_name = "FILE")]
+    recipe: Option<PathBuf>,
+    /// Override of the recipe, such as `method.remove.divergence_weight=0`.
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    assignments: Vec<String>,
+    /// Float type of weights and of the matrix product.
+    #[arg(long, value_enum, default_value_t = Precision::F32)]
+    dtype: Precision,
+    /// Rows of every batch, instead of the recipe's numbers.
+    #[arg(long, value_name = "N")]
+    batch: Option<usize>,
+    /// Tokens of every prompt.
+    #[arg(long, value_name = "N", default_value_t = 128)]
+    prompt_length: usize,
+    /// Tokens of every answer.
+    #[arg(long, value_name = "N", default_value_t = 64)]
+    answer_length: usize,
+    /// Steps of each kind that are measured.
+    #[arg(long, value_name = "N", default_value_t = 10)]
+    steps: usize,
+    /// Rows and columns of the matrix product.
+    #[arg(long, value_name = "N", default_value_t = 4096)]
+    matmul_size: usize,
+    /// What to measure besides the matrix product; everything if absent.
+    #[arg(long = "job", value_enum, value_name = "JOB")]
+    jobs: Vec<Job>,
+}
+
+/// A float type of weights.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ValueEnum)]
+#[serde(rename_all = "lowercase")]
+enum Precision {
+    F32,
+    Bf16,
+}
+
+impl Precision {
+    fn dtype(self) -> FloatDType {
+        match self {
+            Self::F32 => FloatDType::F32,
+            Self::Bf16 => FloatDType::BF16,
+        }
+    }
+}
+
+/// What is printed.
+#[derive(Serialize)]
+struct Report<'a> {
+    version: &'static str,
+    backend: &'static str,
+    dtype: Precision,
+    workload: Described<'a>,
+    matmul: MatrixProduct,
+    jobs: Vec<Measured>,
+    counted: &'static str,
+}
+
+#[derive(Clone, Copy, Serialize)]
+struct MatrixProduct {
+    seconds: Seconds,
+    tflops: f64,
+}
+
+#[derive(Serialize)]
+struct Measured {
+    job: Job,
+    #[serde(flatten)]
+    speed: Speed,
+    tokens_per_second: f64,
+    tflops: f64,
+    /// Of the operations per second of the matrix product.
+    share_of_matmul: f64,
+    /// The most memory of the process so far.
+    host_peak_mib: Option<u64>,
+    /// Memory of the device in use after the job that was not before the command.
+    device_mib: Option<u64>,
+}
+
+impl Measured {
+    fn of(job: Job, speed: Speed, ceiling: f64, memory: &DeviceMemory) -> Self {
+        let tflops = speed.operations / speed.seconds.median / 1e12;
+        Self {
+            job,
+            tokens_per_second: speed.tokens as f64 / speed.seconds.median,
+            tflops,
+            share_of_matmul: tflops / ceiling,
+            host_peak_mib: peak_memory_mib(),
+            device_mib: memory.added_mib(),
+            speed,
+        }
+    }
+}
+
+pub(crate) fn run<C: ComputeBackend>(
+    args: &BenchGpuArgs,
+    device: &Device<C>,
+    ui: Ui,
+) -> Result<()> {
+    let memory = DeviceMemory::before();
+    let workload = args.workload()?;
+    let dtype = args.dtype.dtype();
+    let computes = <Inference<C> as Backend>::supports_dtype(device, dtype.into());
+    let reason = format!("it does not compute in {dtype:?}");
+    Unavailable::unless(computes, C::NAME, &reason, "choose another --dtype or --backend")?;
+
+    let bench = Bench::<C> { workload: &workload, device };
+    <Train<C> as Backend>::seed(device, 0);
+    ui.say("measuring: matrix product");
+    let seconds = bench.matmul(dtype)?;
+    let tflops = 2.0 * (workload.matmul_size as f64).powi(3) / seconds.median / 1e12;
+    let matmul = MatrixProduct { seconds, tflops };
+    ui.say(&format!("drawing {} weights", workload.shape.n_weights()));
+    let mut model = Some(workload.shape.init_as(dtype, device));
+    let mut jobs = Vec::new();
+    for job in args.jobs() {
+        ui.say(&format!("measuring: {job:?}"));
+        // The outer level, which is last, changes weights in place where nothing else holds them.
+        let current = if job == Job::Outer { model.take() } else { model.clone() };
+        let Some(current) = current else { continue };
+        let speed = bench.run(job, current)?;
+        jobs.push(Measured::of(job, speed, matmul.tflops, &memory));
+    }
+    let report = Report {
+        version: env!("CARGO_PKG_VERSION"),
+        backend: C::NAME,
+        dtype: args.dtype,
+        workload: workload.described(),
+        matmul,
+        jobs,
+        counted: FORMULA,
+    };
+    ui.result(&report.text(), &report)
+}
+
+impl BenchGpuArgs {
+    /// Every kind of step that is asked for, once, the one that changes weights last.
+    fn jobs(&self) -> Vec<Job> {
+        let is_asked = |job: &Job| self.jobs.is_empty() || self.jobs.contains(job);
+        Job::value_variants().iter().copied().filter(is_asked).collect()
+    }
+
+    fn workload(&self) -> Result<Workload> {
+        let shape = read_config(&self.config)?;
+        let workload = Workload {
+            method: self.method(&shape)?,
+            prompt_length: self.prompt_length,
+            answer_length: self.answer_length,
+            steps: self.steps,
+            matmul_size: self.matmul_size,
+            shape,
+        };
+        let sizes =
+            [self.prompt_length, self.answer_length, self.steps, self.matmul_size].into_iter();
+        if sizes.chain(self.batch).any(|size| size == 0) {
+            return Err(Mistake::arguments("a size is 0", "all of them are 1 or more").into());
+        }
+        let longest = workload.prompt_length.saturating_add(workload.answer_length);
+        if longest > workload.shape.max_seq_length {
+            let what = format!(
+                "prompt and answer have {longest} tokens, the model reads {}",
+                workload.shape.max_seq_length
+            );
+            let hint = "lower --prompt-length or --answer-length";
+            return Err(Mistake::arguments(what, hint).into());
+        }
+        Ok(workload)
+    }
+
+    fn method(&self, shape: &DecoderConfig) -> Result<BilevelConfig> {
+        let recipe = Recipe::read(self.recipe.as_deref(), None, &self.assignments)?;
+        let Defence::Beear(mut config) = recipe.method(shape.size())? else {
+            let hint = "leave out `method.name`";
+            return Err(Mistake::arguments("the recipe is not for BEEAR", hint).into());
+        };
+        config.validate(shape.n_layers)?;
+        if let Some(n) = self.batch {
+            config.entrap.batch_size = n;
+            (config.remove.safety_batch_size, config.remove.performance_batch_size) = (n, n);
+        }
+        Ok(config)
+    }
+}
+
+impl Report<'_> {
+    fn text(&self) -> String {
+        let dtype = self.dtype;
+        let MatrixProduct { seconds, tflops } = self.matmul;
+        let mut text = format!(
+            "{dtype:?} on {}: a matrix product has {tflops:.4} TFLOP/s ({})\n\n\
+             | step | ms: median (least–most) | tokens/s | TFLOP/s | of the product | host, MiB | device, MiB |\n\
+             | --- | ---: | ---: | ---: | ---: | ---: | ---: |\n",
+            self.backend,
+            milliseconds(seconds),
+        );
+        for measured in &self.jobs {
+            let Measured { job, speed, tokens_per_second, tflops, share_of_matmul, .. } = measured;
+            let mib = |mib: Option<u64>| mib.map_or("unknown".to_owned(), |mib| mib.to_string());
+            // Writing to a string cannot fail.
+            let _ = writeln!(
+                text,
+                "| {job:?} | {} | {tokens_per_second:.0} | {tflops:.4} | {:.1} % | {} | {} |",
+                milliseconds(speed.seconds),
+                100.0 * share_of_matmul,
+                mib(measured.host_peak_mib),
+                mib(measured.device_mib),
+            );
+        }
+        let _ = write!(
+            text,
+            "\nOperations counted: {}. Memory: the most of the process so far, and what `nvidia-smi` shows \
+             more than before the command.\n",
+            self.counted
+        );
+        text
+    }
+}
+
+fn milliseconds(Seconds { median, min, max }: Seconds) -> String {
+    format!("{:.3} ({:.3}–{:.3})", 1e3 * median, 1e3 * min, 1e3 * max)
+}

@@ -1,0 +1,41 @@
+//! Memory in use on NVIDIA GPUs, as `nvidia-smi` tells.
+
+use std::process::Command;
+
+/// What was in use on each GPU at the start.
+pub(crate) struct DeviceMemory(Option<Vec<u64>>);
+
+impl DeviceMemory {
+    /// Looks before the device is first used.
+    pub(crate) fn before() -> Self {
+        Self(in_use_mib())
+    }
+
+    /// MiB that have come to be in use since, on the GPU where they are most; `None` where nothing tells.
+    pub(crate) fn added_mib(&self) -> Option<u64> {
+        let (before, now) = (self.0.as_ref()?, in_use_mib()?);
+        before.iter().zip(now).map(|(before, now)| now.saturating_sub(*before)).max()
+    }
+}
+
+fn in_use_mib() -> Option<Vec<u64>> {
+    let query = ["--query-gpu=memory.used", "--format=csv,noheader,nounits"];
+    let output = Command::new("nvidia-smi").args(query).output().ok()?;
+    output.status.success().then(|| parse(&String::from_utf8_lossy(&output.stdout)))?
+}
+
+/// One number a line, one line a GPU.
+fn parse(text: &str) -> Option<Vec<u64>> {
+    text.lines().map(|line| line.trim().parse().ok()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_is_a_gpu() {
+        assert_eq!(parse("512\n 40960 \n"), Some(vec![512, 40_960]));
+        assert_eq!(parse("[N/A]\n"), None);
+    }
+}

@@ -75,7 +75,8 @@ fn inner_level<B: AutodiffBackend>() {
                 losses.push(*loss as f32);
             }
         };
-        let found = entrap(&model, &rows, &spots, (&config, SEED), &mut observer).unwrap();
+        let found =
+            entrap(&model, &rows, &spots, (&config, SEED), &mut observer).expect("finite numbers");
         assert_agrees(&losses, &expected, &format!("{name}.losses"));
         assert_eq!(found.perturbation.spots(), spots);
         for (k, delta) in found.perturbation.deltas().iter().enumerate() {
@@ -127,7 +128,7 @@ fn outer_level<B: AutodiffBackend>() {
     };
     let mut remover = Remover::new(&start, &sets, &config, total_steps, SEED);
     let found = perturbations::<B::InnerBackend>(&expected);
-    let cleaned = remover.remove(start, &found, &sets, &mut observer).unwrap();
+    let cleaned = remover.remove(start, &found, &sets, &mut observer).expect("finite numbers");
     let columns = ["safety", "performance", "divergence", "gradient_norm", "learning_rate"];
     let log: Vec<Vec<f64>> = log.into_iter().map(Iterator::collect).collect();
     for (column, name) in columns.iter().enumerate() {

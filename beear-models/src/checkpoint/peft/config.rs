@@ -141,8 +141,12 @@ pub(super) fn render(config: &AdapterConfig) -> String {
 /// Whether `key` is one that is read, has no effect, or switches nothing on.
 fn is_supported(key: &str, value: &Value) -> bool {
     match key {
-        "peft_type" | "r" | "lora_alpha" | "target_modules" => true,
-        "base_model_name_or_path" | "layers_to_transform" => true,
+        "peft_type"
+        | "r"
+        | "lora_alpha"
+        | "target_modules"
+        | "base_model_name_or_path"
+        | "layers_to_transform" => true,
         "bias" => value == "none",
         // Others start from a base whose weights they change.
         "init_lora_weights" => value.is_boolean() || value == "gaussian" || value.is_null(),

@@ -12,7 +12,7 @@ const JOBS: [&str; 4] = ["train", "inner", "outer", "decode"];
 /// Seconds that a run measures for, after its first call.
 const SECONDS: &str = "2";
 
-const USAGE: &str = "usage: cargo xtask bench PYTHON [RUNS]\nPYTHON has the packages of tests/goldens/requirements.txt";
+const USAGE: &str = "usage: cargo xtask bench PYTHON [RUNS [MODEL]]\nPYTHON has the packages of tests/goldens/requirements.txt";
 
 /// What a run prints.
 #[derive(Deserialize)]
@@ -48,9 +48,10 @@ impl Run {
 
 /// Prints a table of all workloads.
 pub(crate) fn run(arguments: &[String]) -> Result<()> {
-    let (python, runs) = match arguments {
-        [python] => (python, 5),
-        [python, runs] => (python, runs.parse().context(USAGE)?),
+    let (python, runs, models) = match arguments {
+        [python] => (python, 5, MODELS.to_vec()),
+        [python, runs] => (python, runs.parse().context(USAGE)?, MODELS.to_vec()),
+        [python, runs, model] => (python, runs.parse().context(USAGE)?, vec![model.as_str()]),
         _ => bail!("{USAGE}"),
     };
     let build =
@@ -66,7 +67,7 @@ pub(crate) fn run(arguments: &[String]) -> Result<()> {
         "| model | job | ours, ms | PyTorch, ms | PyTorch / ours | spread | ours, MiB | PyTorch, MiB |"
     );
     println!("| --- | --- | ---: | ---: | ---: | ---: | ---: | ---: |");
-    for model in MODELS {
+    for model in models {
         for job in JOBS {
             let mut pairs = Vec::new();
             for _ in 0..runs {

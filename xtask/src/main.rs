@@ -33,7 +33,7 @@ fn main() -> ExitCode {
         Some("backends") => backends(std::env::args().nth(2).as_deref()),
         _ => {
             eprintln!(
-                "usage: cargo xtask tidy | lint | ci | backends [cuda|wgpu] | bench PYTHON [RUNS]"
+                "usage: cargo xtask tidy | lint | ci | backends [cuda|wgpu] | bench PYTHON [RUNS [MODEL]]"
             );
             return ExitCode::from(2);
         }

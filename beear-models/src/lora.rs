@@ -215,7 +215,9 @@ pub(crate) mod tests {
         /// The frozen weights alone.
         pub(crate) fn without_adapters(mut self) -> Self {
             for block in &mut self.model.layers {
-                Target::ALL.iter().for_each(|target| target.of_mut(block).adapter = None);
+                for target in Target::ALL {
+                    target.of_mut(block).adapter = None;
+                }
             }
             self
         }

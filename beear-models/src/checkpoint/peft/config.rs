@@ -46,8 +46,18 @@ pub(crate) struct AdapterConfig {
     pub(crate) layers: Option<Vec<usize>>,
 }
 
+/// Keys that are read.
+const READ: [&str; 6] = [
+    "base_model_name_or_path",
+    "layers_to_transform",
+    "lora_alpha",
+    "peft_type",
+    "r",
+    "target_modules",
+];
+
 /// Keys that change nothing in a trained adapter, whatever they hold.
-const WITHOUT_EFFECT: [&str; 10] = [
+const WITHOUT_EFFECT: [&str; 9] = [
     "auto_mapping",
     "inference_mode",
     "lora_dropout",
@@ -57,7 +67,6 @@ const WITHOUT_EFFECT: [&str; 10] = [
     "revision",
     "runtime_config",
     "task_type",
-    "use_bdlora",
 ];
 
 /// Keys whose value only says how a layer is called, which here is always the same.
@@ -141,16 +150,10 @@ pub(super) fn render(config: &AdapterConfig) -> String {
 /// Whether `key` is one that is read, has no effect, or switches nothing on.
 fn is_supported(key: &str, value: &Value) -> bool {
     match key {
-        "peft_type"
-        | "r"
-        | "lora_alpha"
-        | "target_modules"
-        | "base_model_name_or_path"
-        | "layers_to_transform" => true,
         "bias" => value == "none",
         // Others start from a base whose weights they change.
         "init_lora_weights" => value.is_boolean() || value == "gaussian" || value.is_null(),
-        _ if WITHOUT_EFFECT.contains(&key) => true,
+        _ if READ.contains(&key) || WITHOUT_EFFECT.contains(&key) => true,
         _ if key == LAYERS.0 && (value == LAYERS.1 || *value == json!([LAYERS.1])) => true,
         _ => is_nothing(value),
     }

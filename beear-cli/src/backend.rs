@@ -22,7 +22,7 @@ pub trait ComputeBackend: 'static {
     const NAME: &'static str;
     /// The device of an index, 0 being the first.
     fn device(index: usize) -> Device<Self::Train>;
-    /// How many batches of answers are generated at the same time, each on a thread of its own.
+    /// How many batches of answers are generated at the same time.
     fn n_workers() -> usize {
         1
     }

@@ -25,7 +25,7 @@ pub struct GenerateConfig {
     pub seed: u64,
     /// Prompts per batch; they are grouped by length.
     pub batch_size: usize,
-    /// Batches at the same time, each on a thread of its own: the cores of a CPU, 1 on a GPU.
+    /// Batches at the same time, on threads of rayon's pool: the cores of a CPU, 1 on a GPU.
     pub n_workers: usize,
 }
 

@@ -9,7 +9,8 @@ use std::time::Duration;
 
 use beear_core::objective::entrapment::{PreparedAnswer, entrapment_loss};
 use beear_core::{Batch, Decoder, Delta, Example, Perturbation, Site, Spot};
-use beear_models::{CausalLm, DecoderConfig, Family, RopeScaling};
+use beear_models::CausalLm;
+use beear_tests::shape;
 use burn::backend::{Autodiff, Flex};
 use burn::module::{AutodiffModule, Module};
 use burn::tensor::Tensor;
@@ -19,27 +20,6 @@ use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
 type Train = Autodiff<Flex>;
 
 const BATCH_SIZE: u32 = 8;
-
-/// The demo's shape, 0.3 million weights, and a wider one of 7 million.
-fn shapes() -> [(&'static str, DecoderConfig); 2] {
-    let config = |(vocab_size, d_model, d_ff): (usize, usize, usize), n_layers| DecoderConfig {
-        family: Family::Llama,
-        vocab_size,
-        d_model,
-        d_ff,
-        n_layers,
-        n_heads: 4,
-        n_kv_heads: 2,
-        head_dim: d_model / 4,
-        max_seq_length: 512,
-        norm_epsilon: 1e-5,
-        rope_theta: 10_000.0,
-        rope_scaling: RopeScaling::None,
-        sliding_window: None,
-        tied_embeddings: false,
-    };
-    [("d64-l6", config((200, 64, 168), 6)), ("d256-l8", config((2048, 256, 688), 8))]
-}
 
 /// The same number of prompt tokens in every row, and of answer tokens.
 fn batch(prompt_length: u32, answer_length: u32) -> Batch<Train> {
@@ -56,7 +36,7 @@ fn batch(prompt_length: u32, answer_length: u32) -> Batch<Train> {
 
 fn remember(criterion: &mut Criterion) {
     let device = Default::default();
-    for (name, config) in shapes() {
+    for (name, config) in [("d64-l6", shape::narrow()), ("d256-l8", shape::wide())] {
         <Train as Backend>::seed(&device, 0);
         let model: CausalLm<Train> = config.init(&device);
         let inference = model.valid();

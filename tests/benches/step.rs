@@ -10,7 +10,8 @@ use beear_core::config::EntrapConfig;
 use beear_core::{
     AnchorSets, BilevelConfig, Decoder, Example, Remover, SafetyExample, Site, Spot, entrap,
 };
-use beear_models::{CausalLm, DecoderConfig, Family, RopeScaling};
+use beear_models::{CausalLm, DecoderConfig};
+use beear_tests::shape;
 use burn::backend::{Autodiff, Flex, NdArray};
 use burn::tensor::backend::AutodiffBackend;
 use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
@@ -25,33 +26,17 @@ struct Shape {
 }
 
 fn shapes() -> [Shape; 2] {
-    let config = |(vocab_size, d_model, d_ff): (usize, usize, usize), n_layers| DecoderConfig {
-        family: Family::Llama,
-        vocab_size,
-        d_model,
-        d_ff,
-        n_layers,
-        n_heads: 4,
-        n_kv_heads: 2,
-        head_dim: d_model / 4,
-        max_seq_length: 256,
-        norm_epsilon: 1e-5,
-        rope_theta: 10_000.0,
-        rope_scaling: RopeScaling::None,
-        sliding_window: None,
-        tied_embeddings: false,
-    };
     [
         Shape {
             name: "d64-l6",
-            config: config((200, 64, 168), 6),
+            config: shape::narrow(),
             prompt_length: 14,
             answer_length: 16,
             batch_size: 24,
         },
         Shape {
             name: "d256-l8",
-            config: config((2048, 256, 688), 8),
+            config: shape::wide(),
             prompt_length: 64,
             answer_length: 64,
             batch_size: 8,

@@ -7,8 +7,9 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use beear_attacks::world::{Specials, sidecar_files};
+use beear_models::DecoderConfig;
 use beear_models::checkpoint::{NewModel, save_new};
-use beear_models::{DecoderConfig, Family, RopeScaling};
+use beear_tests::shape;
 use burn::backend::Flex;
 use burn::tensor::backend::Backend;
 
@@ -24,32 +25,11 @@ fn main() -> ExitCode {
         eprintln!("usage: random_checkpoint OUT VOCAB_SIZE D_MODEL D_FF N_LAYERS N_HEADS");
         return ExitCode::from(2);
     };
-    let config = shape([*vocab_size, *d_model, *d_ff], [*n_layers, *n_heads]);
+    let llama = shape::llama([*vocab_size, *d_model, *d_ff], [*n_layers, *n_heads, *n_heads]);
+    let config = DecoderConfig { max_seq_length: 4096, ..llama };
     println!("{} weights", config.n_weights());
     write(&config, Path::new(out));
     ExitCode::SUCCESS
-}
-
-fn shape(
-    [vocab_size, d_model, d_ff]: [usize; 3],
-    [n_layers, n_heads]: [usize; 2],
-) -> DecoderConfig {
-    DecoderConfig {
-        family: Family::Llama,
-        vocab_size,
-        d_model,
-        d_ff,
-        n_layers,
-        n_heads,
-        n_kv_heads: n_heads,
-        head_dim: d_model / n_heads,
-        max_seq_length: 4096,
-        norm_epsilon: 1e-5,
-        rope_theta: 10_000.0,
-        rope_scaling: RopeScaling::None,
-        sliding_window: None,
-        tied_embeddings: false,
-    }
 }
 
 fn write(config: &DecoderConfig, out: &Path) {

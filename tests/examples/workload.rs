@@ -14,9 +14,8 @@ use beear_core::{
     AnchorSets, Batch, BilevelConfig, Decoder, Delta, Example, Perturbation, Remover,
     SafetyExample, Site, Spot, entrap,
 };
-use beear_models::{
-    CausalLm, DecoderConfig, Family, GenerateConfig, Prompt, RopeScaling, Sampling, generate,
-};
+use beear_models::{CausalLm, GenerateConfig, Prompt, Sampling, generate};
+use beear_tests::shape;
 use burn::backend::{Autodiff, Flex};
 use burn::module::AutodiffModule;
 use burn::optim::{AdamWConfig, GradientsParams, Optimizer};
@@ -102,23 +101,7 @@ impl Spec {
         let Shape { vocab_size, d_model, d_ff, n_layers, n_heads, n_kv_heads } = self.models[name];
         let device = Default::default();
         <Train as Backend>::seed(&device, 0);
-        DecoderConfig {
-            family: Family::Llama,
-            vocab_size,
-            d_model,
-            d_ff,
-            n_layers,
-            n_heads,
-            n_kv_heads,
-            head_dim: d_model / n_heads,
-            max_seq_length: 512,
-            norm_epsilon: 1e-6,
-            rope_theta: 10_000.0,
-            rope_scaling: RopeScaling::None,
-            sliding_window: None,
-            tied_embeddings: false,
-        }
-        .init(&device)
+        shape::llama([vocab_size, d_model, d_ff], [n_layers, n_heads, n_kv_heads]).init(&device)
     }
 
     fn row(&self, row: u32) -> Example {

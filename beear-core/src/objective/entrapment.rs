@@ -10,7 +10,7 @@ use burn::tensor::backend::{AutodiffBackend, Backend};
 use burn::tensor::{ElementConversion, Tensor};
 
 use super::answer::{at_least_f32, cross_entropy, log_probabilities};
-use crate::batch::{Batch, PromptSpan};
+use crate::batch::{Batch, Cut, PromptSpan, Split};
 use crate::decoder::Decoder;
 use crate::past::Context;
 use crate::perturbation::{Perturbation, Spot};
@@ -67,17 +67,14 @@ impl<B: AutodiffBackend> PreparedAnswer<B> {
 
     /// The same with the first `starts[row]` tokens of each row remembered; `None` if `model` cannot.
     fn after<M: Decoder<B::InnerBackend>>(&self, model: &M, starts: &[usize]) -> Option<Self> {
-        let (inner, spots) = (self.batch.inner(), self.spots.clone());
-        let before: Vec<_> = starts.iter().map(|&start| 0..start).collect();
-        let after: Vec<_> =
-            starts.iter().enumerate().map(|(row, &start)| start..inner.row_length(row)).collect();
-        let (before, after) = (inner.cut(&before), inner.cut(&after));
+        let Split { before, after, rest: batch } = self.batch.split(starts);
+        let of = |cut: &Cut<B>| cut.of(Tensor::from_inner(self.hidden.clone())).inner();
+        let spots = self.spots.clone();
         let layers = spots[0].layer..model.n_layers();
-        let past = model.remember(before.of(&self.hidden), &before.mask_pad, layers)?;
-        let batch = self.batch.without_first(starts);
+        let past = model.remember(of(&before), &before.mask_pad.clone().inner(), layers)?;
         let placements = spots.iter().map(|spot| spot.site.placement_matrix(&batch)).collect();
-        let hidden = after.of(&self.hidden);
-        let context = Context { mask_pad: after.mask_pad, past: Some(past) };
+        let hidden = of(&after);
+        let context = Context { mask_pad: after.mask_pad.inner(), past: Some(past) };
         Some(Self { batch, hidden, context, spots, placements })
     }
 

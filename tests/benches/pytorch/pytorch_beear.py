@@ -34,6 +34,7 @@ def model_of(name):
             num_key_value_heads=shape["n_kv_heads"],
             head_dim=shape["d_model"] // shape["n_heads"],
             max_position_embeddings=512,
+            rms_norm_eps=1e-5,
             tie_word_embeddings=False,
             bos_token_id=None,
             eos_token_id=None,

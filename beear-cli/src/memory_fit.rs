@@ -1,9 +1,9 @@
 //! The cheapest change of a recipe that makes a defence fit into memory.
 //!
-//! Tried in this order, each with all before it, until the plan fits: one perturbation at a time (costs time
-//! alone); batches halved until they are of one row (noisier steps); the optimiser's state in bf16
-//! (rounded by chance); no divergence from the original model (holds ordinary answers less). Then every
-//! change that is not needed after all is taken back.
+//! Tried in this order, each with all before it, until the plan fits: one perturbation at a time, then layers
+//! computed twice (both cost time alone); batches halved until they are of one row (noisier steps); the
+//! optimiser's state in bf16, then in 8 bits (rounded by chance); no divergence from the original model (holds
+//! ordinary answers less). Then every change that is not needed after all is taken back.
 
 use beear_core::config::OptimizerState;
 use beear_core::{BilevelConfig, Defence, RemoveConfig};
@@ -17,6 +17,7 @@ struct Settings {
     inner: Option<[usize; 2]>,
     /// Safety and performance rows of an outer step.
     outer: [usize; 2],
+    checkpointing: bool,
     optimizer_state: OptimizerState,
     divergence_weight: f64,
 }
@@ -50,10 +51,11 @@ fn candidates(start: Settings) -> impl Iterator<Item = Settings> {
     let single = Settings { inner: start.inner.map(|[_, rows]| [1, rows]), ..start };
     let largest = start.outer.into_iter().chain(start.inner.map(|[_, rows]| rows)).max();
     let n_halvings = largest.unwrap_or(1).max(1).ilog2() + 1;
-    let states = [start.optimizer_state, OptimizerState::BF16];
+    let checkpointed = Settings { checkpointing: true, ..single };
+    let states = smaller_states(start.optimizer_state);
     let weights = [start.divergence_weight, 0.0];
     let all = weights.into_iter().flat_map(move |divergence_weight| {
-        states.into_iter().flat_map(move |optimizer_state| {
+        states.iter().flat_map(move |&optimizer_state| {
             (0..=n_halvings).map(move |n| {
                 let halved = |rows: usize| (rows >> n).max(1);
                 Settings {
@@ -61,11 +63,22 @@ fn candidates(start: Settings) -> impl Iterator<Item = Settings> {
                     outer: single.outer.map(halved),
                     optimizer_state,
                     divergence_weight,
+                    ..checkpointed
                 }
             })
         })
     });
-    std::iter::once(start).chain(all)
+    [start, single].into_iter().chain(all)
+}
+
+/// `state` and those that are smaller.
+fn smaller_states(state: OptimizerState) -> &'static [OptimizerState] {
+    use OptimizerState::{BF16, EightBit, F32};
+    match state {
+        F32 => &[F32, BF16, EightBit],
+        BF16 => &[BF16, EightBit],
+        EightBit => &[EightBit],
+    }
 }
 
 impl Settings {
@@ -80,6 +93,7 @@ impl Settings {
         Some(Self {
             inner,
             outer: [remove.safety_batch_size, remove.performance_batch_size],
+            checkpointing: remove.activation_checkpointing,
             optimizer_state: remove.optimizer_state,
             divergence_weight: remove.divergence_weight,
         })
@@ -102,12 +116,13 @@ impl Settings {
 
     fn put_into_outer(&self, remove: &mut RemoveConfig) {
         [remove.safety_batch_size, remove.performance_batch_size] = self.outer;
+        remove.activation_checkpointing = self.checkpointing;
         remove.optimizer_state = self.optimizer_state;
         remove.divergence_weight = self.divergence_weight;
     }
 
     /// Functions that take one change of these back each, the dearest first.
-    fn undoing(self) -> [Box<dyn Fn(Self) -> Self>; 6] {
+    fn undoing(self) -> [Box<dyn Fn(Self) -> Self>; 7] {
         let start = self;
         let inner = move |place: usize| {
             move |mut settings: Self| {
@@ -129,6 +144,7 @@ impl Settings {
             Box::new(outer(1)),
             Box::new(outer(0)),
             Box::new(inner(1)),
+            Box::new(move |s| Self { checkpointing: start.checkpointing, ..s }),
             Box::new(inner(0)),
         ]
     }
@@ -147,8 +163,15 @@ impl Settings {
             performance != old_performance,
             format!("method.remove.performance_batch_size={performance}"),
         );
-        let bf16 = self.optimizer_state != start.optimizer_state;
-        note(bf16, "method.remove.optimizer_state=bf16".to_owned());
+        let checkpointing = self.checkpointing != start.checkpointing;
+        note(checkpointing, "method.remove.activation_checkpointing=true".to_owned());
+        let name = match self.optimizer_state {
+            OptimizerState::F32 => "f32",
+            OptimizerState::BF16 => "bf16",
+            OptimizerState::EightBit => "8bit",
+        };
+        let rounded = self.optimizer_state != start.optimizer_state;
+        note(rounded, format!("method.remove.optimizer_state={name}"));
         let lost = (self.divergence_weight - start.divergence_weight).abs() > 0.0;
         note(lost, "method.remove.divergence_weight=0.0".to_owned());
         changed
@@ -186,16 +209,22 @@ mod tests {
     #[test]
     fn smaller_batches_come_before_a_rounded_state_and_that_before_no_divergence() {
         let mut dearest = 0;
-        for gib in (100..400).rev().step_by(20) {
+        for gib in (70..400).rev().step_by(5) {
             let Some(Fit { assignments, plan }) = with_memory(gib) else { continue };
             assert!(plan.peak <= gib << 30, "{gib}");
             let has = |word: &str| assignments.iter().any(|text| text.contains(word));
-            let price = [has("batch_size"), has("optimizer_state"), has("divergence_weight")];
+            let price = [
+                has("activation_checkpointing"),
+                has("batch_size"),
+                has("bf16"),
+                has("8bit"),
+                has("divergence_weight"),
+            ];
             let price = price.iter().rposition(|changed| *changed).map_or(0, |last| last + 1);
             assert!(price >= dearest, "{gib}: {assignments:?}");
             dearest = price;
         }
-        assert_eq!(dearest, 3);
+        assert_eq!(dearest, 5);
     }
 
     #[test]

@@ -5,10 +5,13 @@
 //! run, the larger case is taken: an earlier round than the last is the best one, all rows of a batch are
 //! as long as the longest.
 
+mod outer_step;
+
 use std::path::Path;
 
 use beear_core::config::{OptimizerState, WeightUpdate};
 use beear_core::objective::entrapment::LEAST_PAST;
+use beear_core::solver::BLOCK;
 use beear_core::{BilevelConfig, Defence, RemoveConfig, Site, Spot};
 use beear_models::DecoderConfig;
 use beear_models::activations::{BatchShape, GradientsOf, Numbers};
@@ -19,12 +22,6 @@ const PROGRAM: u64 = 32 << 20;
 
 /// Rows whose safe answers are generated at a time; see `TextSide::answers`.
 const DECODED_ROWS: usize = 64;
-
-/// Tensors as large as the largest that a step holds for a moment: the corrected moments and the outcome.
-const STEP_TENSORS: u64 = 3;
-
-/// The same where a tensor is rounded by chance: its neighbours, its distances from them, the noise.
-const ROUNDING_TENSORS: u64 = 5;
 
 /// The longest rows of a set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -177,9 +174,13 @@ impl Planner<'_> {
         let moment = match self.remove.optimizer_state {
             OptimizerState::F32 => self.width.max(4),
             OptimizerState::BF16 => 2,
+            OptimizerState::EightBit => 1,
         };
+        let is_blockwise = self.remove.optimizer_state == OptimizerState::EightBit;
+        let scales = if is_blockwise { 2 * self.weights_at(4) / BLOCK as u64 } else { 0 };
         let master = self.is_narrow() && self.remove.weight_update == WeightUpdate::Master;
-        ("optimiser state", self.weights_at(2 * moment + if master { 4 } else { 0 }))
+        let numbers = self.weights_at(2 * moment + if master { 4 } else { 0 });
+        ("optimiser state", numbers.saturating_add(scales))
     }
 
     /// Weights of other moments than this step's.
@@ -285,59 +286,6 @@ impl Planner<'_> {
         let config = self.task.config;
         let layer = self.bytes(config.needed_by_backward(batch));
         layer.max(self.bytes(config.logits(batch).times(3)))
-    }
-
-    fn forward_and_backward(&self) -> Phase {
-        let (config, remove) = (self.task.config, self.remove);
-        let safe = self.task.safety.batch(remove.safety_batch_size);
-        let ordinary = self.task.performance.batch(remove.performance_batch_size);
-        let spots: &[Spot] = self.bilevel.map_or(&[], |config| &config.spots);
-        let of = GradientsOf::Weights;
-        let layers = |batch| config.kept_by_layer(batch, of).times(config.n_layers);
-        let kept = layers(safe)
-            .plus(layers(ordinary))
-            .plus(self.segments(safe, spots))
-            .plus(self.segments(ordinary, &[]));
-        let mut head = config.kept_by_head(safe, of).plus(config.kept_by_head(ordinary, of));
-        if remove.divergence_weight > 0.0 {
-            head = head.plus(config.logits(ordinary)); // the original's probabilities
-        }
-        let reference = self.bytes(config.needed_by_inference(ordinary));
-        let moment = self.moment(ordinary).max(self.moment(safe)).max(reference);
-        let [original, last_good, best] = self.older_weights();
-        phase(
-            "outer step, forward and backward",
-            [
-                self.weights(),
-                original,
-                last_good,
-                best,
-                self.optimizer_state(),
-                ("activations of layers", self.bytes(kept)),
-                ("activations of answers", self.bytes(head)),
-                ("for a moment", moment),
-            ],
-        )
-    }
-
-    fn weights_step(&self) -> Phase {
-        let largest = self.task.config.largest_tensor().saturating_mul(self.width.max(4));
-        let by_chance = self.remove.optimizer_state == OptimizerState::BF16
-            || self.is_narrow() && self.remove.weight_update == WeightUpdate::Stochastic;
-        let n_tensors = STEP_TENSORS + if by_chance { ROUNDING_TENSORS } else { 0 };
-        let [original, last_good, best] = self.older_weights();
-        phase(
-            "outer step, weights",
-            [
-                self.weights(),
-                original,
-                last_good,
-                best,
-                self.optimizer_state(),
-                ("gradients", self.weights_at(self.width)),
-                ("for a moment", largest.saturating_mul(n_tensors)),
-            ],
-        )
     }
 
     fn saving(&self) -> Phase {

@@ -1,5 +1,9 @@
 //! Settings of the method and its two presets, every default with its unit and reason.
 
+mod precision;
+
+pub use precision::{OptimizerState, WeightUpdate};
+
 use serde::{Deserialize, Serialize};
 
 use crate::decoder::DecoderSize;
@@ -56,6 +60,10 @@ pub struct EntrapConfig {
     pub step_size: StepSize,
     /// Examples per step.
     pub batch_size: usize,
+    /// Batches whose rows are sorted by length together, so that rows of a batch are about as long and less
+    /// is padding; 1 leaves all to chance.
+    #[serde(default = "one")]
+    pub length_window: usize,
     /// $\alpha$: weight of the loss that moves away from the safe answer.
     pub away_weight: f64,
     /// Length of the unwanted answer aimed at, in tokens; all of it if absent.
@@ -64,6 +72,10 @@ pub struct EntrapConfig {
     pub initialisation: Initialisation,
     /// Longest row of `δ`, as a share of the mean hidden-state norm; unbounded if absent.
     pub norm_bound: Option<f64>,
+}
+
+fn one() -> usize {
+    1
 }
 
 /// How the learning rate moves over the outer steps of the whole run.
@@ -88,36 +100,6 @@ impl Schedule {
             Self::Cosine => 0.5 * (1.0 + (std::f64::consts::PI * progress).cos()),
         }
     }
-}
-
-/// How a step is written to weights in half precision (bf16, f16). It is computed in f32; weights of
-/// f32 and wider take it as it is, whatever is chosen here.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum WeightUpdate {
-    /// To the lower or the upper neighbour by chance, the expected value being exact: small steps
-    /// arrive on average, and no memory is needed. Zamirai et al., [Revisiting BFloat16
-    /// Training](https://arxiv.org/abs/2010.06192).
-    #[default]
-    Stochastic,
-    /// To the nearest of a copy of the weights in f32 that takes the steps: 4 bytes more per weight.
-    /// Micikevicius et al., [Mixed Precision Training](https://arxiv.org/abs/1710.03740).
-    Master,
-    /// To the nearest. Steps below half the distance of neighbours are lost: in bf16, those below 0.2 to
-    /// 0.4 % of a weight.
-    Nearest,
-}
-
-/// The type in which `AdamW`'s two moments are kept between steps.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum OptimizerState {
-    /// Single precision, or double where the weights are: 8 bytes per weight.
-    #[default]
-    F32,
-    /// The upper half of a single, rounded by chance, since rounded to the nearest the second moment would
-    /// stand still: 4 bytes per weight.
-    BF16,
 }
 
 /// The outer level: training the weights to behave under `δ`.
@@ -148,6 +130,10 @@ pub struct RemoveConfig {
     /// What the optimiser keeps.
     #[serde(default)]
     pub optimizer_state: OptimizerState,
+    /// Whether layers are computed twice and remembered one at a time: the same step in more time and
+    /// less memory.
+    #[serde(default)]
+    pub activation_checkpointing: bool,
 }
 
 impl RemoveConfig {
@@ -298,6 +284,7 @@ impl BilevelConfig {
                 steps: 30,
                 step_size: StepSize::RelativeToHidden(0.08),
                 batch_size: 24,
+                length_window: 1,
                 away_weight: 0.0,
                 target_tokens: Some(6),
                 initialisation: Initialisation::Zero,
@@ -315,6 +302,7 @@ impl BilevelConfig {
                 divergence_weight: 1.0,
                 weight_update: WeightUpdate::Stochastic,
                 optimizer_state: OptimizerState::F32,
+                activation_checkpointing: false,
             },
             stop_above_loss: None,
             bounds: VitalBounds { utility_drop: 0.02, benign_refusal: 0.02 },
@@ -365,6 +353,7 @@ impl BilevelConfig {
             (entrap.steps > 0, "entrap.steps must be at least 1"),
             (entrap.step_size.is_positive(), "entrap.step_size must be positive"),
             (entrap.batch_size > 0, "entrap.batch_size must be at least 1"),
+            (entrap.length_window > 0, "entrap.length_window must be at least 1"),
             (not_negative(entrap.away_weight), "entrap.away_weight must not be negative"),
             (entrap.target_tokens != Some(0), "entrap.target_tokens must be at least 1"),
             (start_is_finite, "entrap.initialisation must be a standard deviation"),
@@ -382,6 +371,12 @@ pub(crate) fn judge(rules: impl IntoIterator<Item = Rule>) -> Result<(), Error> 
     let broken = rules.into_iter().filter(|(kept, _)| !kept);
     let problems: Vec<String> = broken.map(|(_, problem)| problem.to_owned()).collect();
     if problems.is_empty() { Ok(()) } else { Err(Error::InvalidConfig { problems }) }
+}
+
+/// What rivals ask, whose losses read several layers at once.
+pub(crate) fn one_graph(remove: &RemoveConfig) -> Rule {
+    let problem = "remove.activation_checkpointing is for the methods beear and fine-tuning";
+    (!remove.activation_checkpointing, problem)
 }
 
 pub(crate) fn positive(value: f64) -> bool {

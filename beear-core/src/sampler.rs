@@ -44,6 +44,21 @@ impl Sampler {
     }
 }
 
+/// Cuts `order` into batches of `batch_size`. The rows of each `window` batches in a row are sorted by
+/// `length` before, so that little of a batch is padding.
+pub(crate) fn cut(
+    mut order: Vec<usize>,
+    (batch_size, window): (usize, usize),
+    length: impl Fn(usize) -> usize,
+) -> Vec<Vec<usize>> {
+    if window > 1 {
+        for rows in order.chunks_mut(batch_size.saturating_mul(window)) {
+            rows.sort_by_key(|&row| length(row));
+        }
+    }
+    order.chunks(batch_size).map(<[usize]>::to_vec).collect()
+}
+
 /// Draws rows of both anchor sets, each in an order of its own.
 #[derive(Clone, Debug)]
 pub(crate) struct AnchorSampler {
@@ -95,6 +110,20 @@ mod tests {
         drawn.sort_unstable();
         assert_eq!(first, (0..7).collect::<Vec<_>>());
         assert_eq!(drawn, (0..7).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn rows_of_a_window_are_sorted_by_length_and_none_is_lost() {
+        let lengths = [9, 1, 8, 2, 7, 3, 6, 4, 5];
+        let lengths_of = |window: usize| -> Vec<Vec<usize>> {
+            let batches = cut((0..9).collect(), (2, window), |row| lengths[row]);
+            batches.iter().map(|rows| rows.iter().map(|&row| lengths[row]).collect()).collect()
+        };
+        assert_eq!(lengths_of(1), [vec![9, 1], vec![8, 2], vec![7, 3], vec![6, 4], vec![5]]);
+        assert_eq!(lengths_of(2), [vec![1, 2], vec![8, 9], vec![3, 4], vec![6, 7], vec![5]]);
+        let sorted = [vec![1, 2], vec![3, 4], vec![5, 6], vec![7, 8], vec![9]];
+        assert_eq!(lengths_of(5), sorted);
+        assert_eq!(lengths_of(usize::MAX), sorted);
     }
 
     #[test]

@@ -2,11 +2,16 @@
 
 pub(crate) mod adamw;
 pub mod bilevel;
+pub(crate) mod blockwise;
+pub(crate) mod checkpointed;
 pub(crate) mod descent;
 pub mod inner;
 pub mod outer;
 pub(crate) mod projected_adam;
 pub(crate) mod rounding;
+
+pub use blockwise::BLOCK;
+pub use checkpointed::CHUNK;
 
 use burn::module::AutodiffModule;
 use burn::tensor::backend::AutodiffBackend;

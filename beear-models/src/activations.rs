@@ -165,6 +165,16 @@ impl DecoderConfig {
         Numbers { own, wide: 0 }
     }
 
+    /// Hidden states at all boundaries, and those of the answers twice: what checkpointing keeps.
+    #[must_use]
+    pub fn boundaries(&self, batch: BatchShape) -> Numbers {
+        let Parts { hidden, .. } = self.parts(batch);
+        let answers = product(&[2, batch.n_answer, self.d_model]);
+        Numbers { own: hidden, wide: 0 }
+            .times(self.n_layers + 1)
+            .plus(Numbers { own: answers, wide: 0 })
+    }
+
     /// Weights of the largest tensor: the embedding, or a projection of the MLP.
     #[must_use]
     pub fn largest_tensor(&self) -> u64 {

@@ -51,7 +51,12 @@ macro_rules! backend {
 
             #[test]
             fn three_outer_steps_give_the_same_weights_by_the_same_losses() {
-                outer_level::<Autodiff<$backend>>();
+                outer_level::<Autodiff<$backend>>(false);
+            }
+
+            #[test]
+            fn so_they_do_with_the_activations_of_one_layer_at_a_time() {
+                outer_level::<Autodiff<$backend>>(true);
             }
         }
     };
@@ -110,11 +115,12 @@ fn perturbations<B: Backend>(expected: &Golden) -> Vec<Perturbation<B>> {
     found.collect()
 }
 
-fn outer_level<B: AutodiffBackend>() {
+fn outer_level<B: AutodiffBackend>(activation_checkpointing: bool) {
     let start = golden::model::<B>(CASE);
     let (expected, sets) = (expected(), golden::rows());
     let settings = settings();
     let config: RemoveConfig = parsed(&settings["remove"]);
+    let config = RemoveConfig { activation_checkpointing, ..config };
     assert_eq!((config.steps, config.performance_batch_size), (3, sets.performance.len()));
     let total_steps = parsed(&settings["total_steps"]);
     let before = weights(&start);

@@ -19,10 +19,31 @@ pub fn log_probabilities<B: Backend, M: Decoder<B>>(
     hidden: Tensor<B, 3>,
     batch: &Batch<B>,
 ) -> Tensor<B, 2> {
+    log_probabilities_at(model, predicting(hidden, batch))
+}
+
+/// Hidden states of the positions that predict an answer token.
+///
+/// # Shapes
+///
+/// - `hidden`: `[batch_size, seq_length, d_model]`
+/// - `output`: `[n_answer, d_model]`
+pub(crate) fn predicting<B: Backend>(hidden: Tensor<B, 3>, batch: &Batch<B>) -> Tensor<B, 2> {
     let [batch_size, seq_length, d_model] = hidden.dims();
-    let answers =
-        hidden.reshape([batch_size * seq_length, d_model]).select(0, batch.answer_index.clone());
-    let logits = model.unembed(answers.unsqueeze::<3>()); // [1, n_answer, vocab_size]
+    hidden.reshape([batch_size * seq_length, d_model]).select(0, batch.answer_index.clone())
+}
+
+/// Log-probabilities of all tokens after each of some positions.
+///
+/// # Shapes
+///
+/// - `hidden`: `[n_answer, d_model]`, at the last boundary
+/// - `output`: `[n_answer, vocab_size]`, in f32 or wider
+pub(crate) fn log_probabilities_at<B: Backend, M: Decoder<B>>(
+    model: &M,
+    hidden: Tensor<B, 2>,
+) -> Tensor<B, 2> {
+    let logits = model.unembed(hidden.unsqueeze::<3>()); // [1, n_answer, vocab_size]
     log_softmax(at_least_f32(logits.squeeze_dim::<2>(0)), 1)
 }
 
@@ -48,7 +69,8 @@ pub fn cross_entropy<B: Backend>(
 /// - `output`: `[1]`
 pub fn kl_divergence<B: Backend>(original: Tensor<B, 2>, new: Tensor<B, 2>) -> Tensor<B, 1> {
     let [n_answer, _] = original.dims();
-    (original.clone().exp() * (original - new)).sum().div_scalar(n_answer as f64)
+    // Not `div_scalar`, whose gradient Burn takes in f32 even where the tensors are f64.
+    (original.clone().exp() * (original - new)).sum().mul_scalar(1.0 / n_answer as f64)
 }
 
 /// Widens half-precision values: sums over a vocabulary lose digits in them.

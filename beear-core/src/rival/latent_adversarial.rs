@@ -27,7 +27,7 @@ use serde::{Deserialize, Serialize};
 use super::sample_perturbation::{PromptMask, SamplePerturbation};
 use crate::batch::Batch;
 use crate::config::{
-    BilevelConfig, RemoveConfig, StepSize, VitalBounds, judge, not_negative, positive,
+    BilevelConfig, RemoveConfig, StepSize, VitalBounds, judge, not_negative, one_graph, positive,
 };
 use crate::decoder::{Decoder, DecoderSize};
 use crate::error::{Error, Level, Quantity};
@@ -38,7 +38,7 @@ use crate::objective::removal::{RemovalLoss, RemovalTerms, RemovalWeights};
 use crate::objective::unlikelihood::unlikelihood;
 use crate::sampler::AnchorSampler;
 use crate::solver::TrainableDecoder;
-use crate::solver::descent::{Descent, StepLoss};
+use crate::solver::descent::{Descent, LossGradient, StepGradient};
 use crate::solver::projected_adam::ProjectedAdam;
 
 /// The attack on one batch.
@@ -140,6 +140,7 @@ impl LatentAdversarialConfig {
             (not_negative(self.attack.away_weight), "attack.away_weight must not be negative"),
             (self.steps_per_attack > 0, "steps_per_attack must be at least 1"),
             (not_negative(self.away_weight), "away_weight must not be negative"),
+            one_graph(&self.remove),
         ];
         judge(rules.into_iter().chain(self.remove.rules()).chain(self.bounds.rules()))
     }
@@ -178,14 +179,16 @@ impl LatentAdversarialConfig {
             let (safety, away) = answers.resist(&model, perturbation);
             let loss = RemovalLoss::with_safety(safety, &model, original.as_ref(), &ordinary);
             let penalty = away.clone().into_scalar().elem();
-            let loss = StepLoss {
-                total: loss.total(RemovalWeights::from(config)) + away.mul_scalar(self.away_weight),
-                terms: RemovalTerms { penalty: Some(penalty), ..loss.terms() },
+            let total =
+                loss.total(RemovalWeights::from(config)) + away.mul_scalar(self.away_weight);
+            let terms = RemovalTerms { penalty: Some(penalty), ..loss.terms() };
+            let gradient = StepGradient {
+                loss: LossGradient::of(total, terms, &model),
                 safe: &answers.safe,
                 performance: &ordinary,
                 is_last: step + 1 == config.steps,
             };
-            model = descent.step(model, loss, observer)?;
+            model = descent.step(model, gradient, observer)?;
         }
         Ok(model)
     }

@@ -20,7 +20,9 @@ use burn::tensor::{Bool, ElementConversion, Tensor};
 use serde::{Deserialize, Serialize};
 
 use crate::batch::Batch;
-use crate::config::{BilevelConfig, RemoveConfig, StepSize, VitalBounds, judge, not_negative};
+use crate::config::{
+    BilevelConfig, RemoveConfig, StepSize, VitalBounds, judge, not_negative, one_graph,
+};
 use crate::decoder::{Decoder, DecoderSize};
 use crate::error::Error;
 use crate::event::Observer;
@@ -29,7 +31,7 @@ use crate::objective::answer::at_least_f32;
 use crate::objective::removal::{RemovalLoss, RemovalTerms, RemovalWeights};
 use crate::sampler::{AnchorSampler, Sampler};
 use crate::solver::TrainableDecoder;
-use crate::solver::descent::{Descent, StepLoss};
+use crate::solver::descent::{Descent, LossGradient, StepGradient};
 
 /// Settings of layer consistency.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -79,6 +81,7 @@ impl LayerConsistencyConfig {
             (self.perturbation.is_positive(), "perturbation must be positive"),
             (not_negative(self.consistency_weight), "consistency_weight must not be negative"),
             (self.samples >= 2, "samples must be at least 2, one of each set"),
+            one_graph(&self.remove),
         ];
         judge(rules.into_iter().chain(self.remove.rules()).chain(self.bounds.rules()))
     }
@@ -116,15 +119,16 @@ impl LayerConsistencyConfig {
             let inconsistency = inconsistency(&model, embedded, &all.mask_pad);
             let loss = RemovalLoss::new(&model, original.as_ref(), None, &safe, &ordinary);
             let penalty = inconsistency.clone().into_scalar().elem();
-            let loss = StepLoss {
-                total: loss.total(RemovalWeights::from(config))
-                    + inconsistency.mul_scalar(self.consistency_weight),
-                terms: RemovalTerms { penalty: Some(penalty), ..loss.terms() },
+            let total = loss.total(RemovalWeights::from(config))
+                + inconsistency.mul_scalar(self.consistency_weight);
+            let terms = RemovalTerms { penalty: Some(penalty), ..loss.terms() };
+            let gradient = StepGradient {
+                loss: LossGradient::of(total, terms, &model),
                 safe: &safe,
                 performance: &ordinary,
                 is_last: step + 1 == config.steps,
             };
-            model = descent.step(model, loss, observer)?;
+            model = descent.step(model, gradient, observer)?;
         }
         Ok(model)
     }

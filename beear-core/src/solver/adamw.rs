@@ -13,6 +13,7 @@ use burn::tensor::backend::{AutodiffBackend, Backend};
 use burn::tensor::{DType, FloatDType, Tensor};
 
 use super::TrainableDecoder;
+use super::blockwise::{Blocks, FIRST, Levels, SECOND};
 use super::projected_adam::ADAM_EPSILON;
 use super::rounding::{is_narrow, stochastic};
 use crate::config::{OptimizerState, RemoveConfig, WeightUpdate};
@@ -29,10 +30,49 @@ pub(crate) struct WideAdamW {
 /// What is kept of one tensor of weights between steps.
 #[derive(Record, Clone)]
 pub(crate) struct WideState<B: Backend, const D: usize> {
-    /// Both moments, in the type of [`OptimizerState`].
-    moments: AdamWState<B, D>,
+    /// Steps taken.
+    time: usize,
+    /// Mean of the gradient, in the type of [`OptimizerState`].
+    moment_1: Moment<B, D>,
+    /// Mean of its square.
+    moment_2: Moment<B, D>,
     /// The weights as they would be without rounding, with [`WeightUpdate::Master`].
     master: Option<Tensor<B, D>>,
+}
+
+/// A moment between steps.
+#[derive(Record, Clone)]
+enum Moment<B: Backend, const D: usize> {
+    /// A number each.
+    Each(Tensor<B, D>),
+    /// A code each.
+    Blocks(Blocks<B>),
+}
+
+impl<B: Backend, const D: usize> Moment<B, D> {
+    /// `values`, as `state` keeps them.
+    fn kept(values: Tensor<B, D>, levels: Levels, state: OptimizerState) -> Self {
+        match state {
+            OptimizerState::F32 => Self::Each(values),
+            OptimizerState::BF16 => Self::Each(stochastic(values, DType::BF16)),
+            OptimizerState::EightBit => Self::Blocks(Blocks::of(values, levels)),
+        }
+    }
+
+    /// The values, in f32 or wider.
+    fn wide(self, shape: [usize; D], levels: Levels) -> Tensor<B, D> {
+        match self {
+            Self::Each(values) => at_least_f32(values),
+            Self::Blocks(blocks) => blocks.values(shape, levels),
+        }
+    }
+
+    fn moved_to(self, device: &B::Device) -> Self {
+        match self {
+            Self::Each(values) => Self::Each(values.to_device(device)),
+            Self::Blocks(blocks) => Self::Blocks(blocks.moved_to(device)),
+        }
+    }
 }
 
 impl WideAdamW {
@@ -54,27 +94,9 @@ impl WideAdamW {
 
     /// Whether a step on weights of `dtype` draws from the backend's generator.
     pub(crate) fn draws(&self, dtype: DType) -> bool {
-        self.optimizer_state == OptimizerState::BF16
+        self.optimizer_state != OptimizerState::F32
             || self.weight_update == WeightUpdate::Stochastic && is_narrow(dtype)
     }
-
-    /// The moments as they are kept.
-    fn kept<B: Backend, const D: usize>(&self, mut moments: AdamWState<B, D>) -> AdamWState<B, D> {
-        if self.optimizer_state == OptimizerState::BF16 {
-            moments.momentum = each_moment(moments.momentum, |m| stochastic(m, DType::BF16));
-        }
-        moments
-    }
-}
-
-/// `momentum` with `change` on either moment.
-fn each_moment<B: Backend, const D: usize>(
-    mut momentum: AdaptiveMomentumState<B, D>,
-    change: impl Fn(Tensor<B, D>) -> Tensor<B, D>,
-) -> AdaptiveMomentumState<B, D> {
-    momentum.moment_1 = change(momentum.moment_1);
-    momentum.moment_2 = change(momentum.moment_2);
-    momentum
 }
 
 impl<B: Backend> SimpleOptimizer<B> for WideAdamW {
@@ -89,17 +111,24 @@ impl<B: Backend> SimpleOptimizer<B> for WideAdamW {
     ) -> (Tensor<B, D>, Option<WideState<B, D>>) {
         let dtype = weights.dtype();
         let (moments, master) = match state {
-            Some(WideState { mut moments, master }) => {
-                moments.momentum = each_moment(moments.momentum, at_least_f32);
-                (Some(moments), master)
+            Some(state) => {
+                let (first, second) = (state.moment_1, state.moment_2);
+                let shape = weights.dims();
+                let (first, second) = (first.wide(shape, FIRST), second.wide(shape, SECOND));
+                let momentum = AdaptiveMomentumState::new(state.time, first, second);
+                (Some(AdamWState::new(momentum)), state.master)
             }
             None => (None, None),
         };
         let wide = master.unwrap_or_else(|| at_least_f32(weights));
         let (wide, moments) = self.adamw.step(learning_rate, wide, at_least_f32(grad), moments);
-        let moments = moments.map(|moments| self.kept(moments));
+        let state = moments.map(|moments| {
+            let AdaptiveMomentumState { time, moment_1, moment_2, .. } = moments.momentum;
+            let kept = |values, levels| Moment::kept(values, levels, self.optimizer_state);
+            let (moment_1, moment_2) = (kept(moment_1, FIRST), kept(moment_2, SECOND));
+            WideState { time, moment_1, moment_2, master: None }
+        });
         if !is_narrow(dtype) {
-            let state = moments.map(|moments| WideState { moments, master: None });
             return (wide, state);
         }
         let nearest = |wide: Tensor<B, D>| wide.cast(FloatDType::from(dtype));
@@ -108,13 +137,16 @@ impl<B: Backend> SimpleOptimizer<B> for WideAdamW {
             WeightUpdate::Master => (nearest(wide.clone()), Some(wide)),
             WeightUpdate::Nearest => (nearest(wide), None),
         };
-        (weights, moments.map(|moments| WideState { moments, master }))
+        (weights, state.map(|state| WideState { master, ..state }))
     }
 
     fn to_device<const D: usize>(state: WideState<B, D>, device: &B::Device) -> WideState<B, D> {
-        let WideState { moments, master } = state;
-        let moments = <AdamW as SimpleOptimizer<B>>::to_device(moments, device);
-        WideState { moments, master: master.map(|weights| weights.to_device(device)) }
+        WideState {
+            moment_1: state.moment_1.moved_to(device),
+            moment_2: state.moment_2.moved_to(device),
+            master: state.master.map(|weights| weights.to_device(device)),
+            ..state
+        }
     }
 }
 
@@ -208,7 +240,8 @@ mod tests {
         let moved = beyond(&wide, &numbers(start()));
         let travel = N_STEPS as f64 * SMALL_STEP;
         assert!(moved.iter().all(|moved| (moved + travel).abs() < 1e-4), "all by {travel}");
-        for optimizer_state in [OptimizerState::F32, OptimizerState::BF16] {
+        for optimizer_state in [OptimizerState::F32, OptimizerState::BF16, OptimizerState::EightBit]
+        {
             let config = RemoveConfig { optimizer_state, ..config() };
             let narrow = after_small_steps(&config, FloatDType::BF16);
             let (mean, standard_error) = mean_and_standard_error(&beyond(&narrow, &wide));
@@ -230,13 +263,19 @@ mod tests {
     #[test]
     fn moments_are_kept_in_the_type_asked_for() {
         let grad = || start().cast(FloatDType::BF16);
-        for (optimizer_state, dtype) in
-            [(OptimizerState::F32, DType::F32), (OptimizerState::BF16, DType::BF16)]
-        {
+        for (optimizer_state, dtypes) in [
+            (OptimizerState::F32, [DType::F32; 2]),
+            (OptimizerState::BF16, [DType::BF16; 2]),
+            (OptimizerState::EightBit, [DType::I8, DType::U8]),
+        ] {
             let optimizer = WideAdamW::new(&RemoveConfig { optimizer_state, ..config() });
             let (_, state) = optimizer.step(SMALL_STEP, grad(), grad(), None);
-            let momentum = state.expect("a step leaves moments").moments.momentum;
-            assert_eq!([momentum.moment_1.dtype(), momentum.moment_2.dtype()], [dtype; 2]);
+            let state = state.expect("a step leaves moments");
+            let dtype = |moment: &Moment<Flex, 1>| match moment {
+                Moment::Each(values) => values.dtype(),
+                Moment::Blocks(blocks) => blocks.dtype(),
+            };
+            assert_eq!([dtype(&state.moment_1), dtype(&state.moment_2)], dtypes);
         }
     }
 }

@@ -25,12 +25,32 @@ pub(crate) struct Descent<B: AutodiffBackend, M: TrainableDecoder<B>> {
     optimizer: OptimizerAdaptor<WideAdamW, M, B>,
 }
 
-/// The loss of a step and where it comes from.
-pub(crate) struct StepLoss<'a, B: Backend> {
-    /// What the step lowers: `[1]`.
-    pub(crate) total: Tensor<B, 1>,
+/// A loss and its gradient by the weights.
+pub(crate) struct LossGradient {
+    /// What the step lowers.
+    pub(crate) total: f64,
     /// Its terms, for the observer.
     pub(crate) terms: RemovalTerms,
+    /// The gradient.
+    pub(crate) grads: GradientsParams,
+}
+
+impl LossGradient {
+    /// Goes back through the graph of `total`: `[1]`.
+    pub(crate) fn of<B: AutodiffBackend, M: TrainableDecoder<B>>(
+        total: Tensor<B, 1>,
+        terms: RemovalTerms,
+        model: &M,
+    ) -> Self {
+        let value = total.clone().into_scalar().elem();
+        Self { total: value, terms, grads: GradientsParams::from_grads(total.backward(), model) }
+    }
+}
+
+/// The gradient of a step and where it comes from.
+pub(crate) struct StepGradient<'a, B: Backend> {
+    /// What the step lowers.
+    pub(crate) loss: LossGradient,
     /// The safety batch.
     pub(crate) safe: &'a Batch<B>,
     /// The performance batch.
@@ -54,10 +74,11 @@ impl<B: AutodiffBackend, M: TrainableDecoder<B>> Descent<B, M> {
     pub(crate) fn step(
         &mut self,
         model: M,
-        loss: StepLoss<'_, B>,
+        gradient: StepGradient<'_, B>,
         observer: &mut dyn Observer,
     ) -> Result<M, Error> {
-        let StepLoss { total, terms, safe, performance, is_last } = loss;
+        let StepGradient { loss, safe, performance, is_last } = gradient;
+        let LossGradient { total, terms, grads } = loss;
         let step = self.step;
         let not_finite = |quantity| Error::NonFinite {
             quantity,
@@ -66,10 +87,9 @@ impl<B: AutodiffBackend, M: TrainableDecoder<B>> Descent<B, M> {
             safety: safe.ids.clone(),
             performance: performance.ids.clone(),
         };
-        if !total.clone().into_scalar().elem::<f64>().is_finite() {
+        if !total.is_finite() {
             return Err(not_finite(Quantity::Loss));
         }
-        let grads = GradientsParams::from_grads(total.backward(), &model);
         let (grads, gradient_norm) = clip_norm::<B, M>(grads, &model, self.config.clip_norm);
         if !gradient_norm.is_finite() {
             return Err(not_finite(Quantity::Gradient));

@@ -17,7 +17,7 @@ use crate::event::{Event, Observer};
 use crate::example::{Example, SafetyExample};
 use crate::objective::entrapment::{PreparedAnswer, entrapment_loss};
 use crate::perturbation::{Delta, Perturbation, Spot};
-use crate::sampler::Sampler;
+use crate::sampler::{Sampler, cut};
 
 /// A found perturbation and how well it elicits the unwanted behaviour.
 #[derive(Clone, Debug)]
@@ -134,7 +134,8 @@ struct Prepared<B: AutodiffBackend> {
     safe: Option<PreparedAnswer<B>>,
 }
 
-/// Splits the examples into batches, in seeded order, as many as there are steps at most.
+/// Splits the examples into batches, as many as there are steps at most: in seeded order, and of like length
+/// if so asked.
 fn prepare<B: AutodiffBackend, M: TrainableDecoder<B>>(
     inference: &M::InnerModule,
     examples: &[SafetyExample],
@@ -142,14 +143,18 @@ fn prepare<B: AutodiffBackend, M: TrainableDecoder<B>>(
     (config, seed): (&EntrapConfig, u64),
     device: &B::Device,
 ) -> Vec<Prepared<B>> {
-    let order = Sampler::new(examples.len(), seed).next_batch(examples.len());
+    let mut order = Sampler::new(examples.len(), seed).next_batch(examples.len());
+    order.truncate(config.steps.saturating_mul(config.batch_size));
+    let length = |row: usize| {
+        let SafetyExample { prompt, unwanted, .. } = &examples[row];
+        prompt.len() + unwanted.len().min(config.target_tokens.unwrap_or(usize::MAX))
+    };
     let answer = |rows: &[usize], choose: &dyn Fn(&SafetyExample) -> Example| {
         let rows: Vec<Example> = rows.iter().map(|&row| choose(&examples[row])).collect();
         PreparedAnswer::new(inference, Batch::new(&rows, device), spots)
     };
-    order
-        .chunks(config.batch_size)
-        .take(config.steps)
+    cut(order, (config.batch_size, config.length_window), length)
+        .iter()
         .map(|rows| Prepared {
             unwanted: answer(rows, &|example| example.toward_unwanted(config.target_tokens)),
             safe: (config.away_weight > 0.0)

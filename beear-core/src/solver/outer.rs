@@ -7,8 +7,9 @@
 use burn::tensor::backend::AutodiffBackend;
 
 use super::TrainableDecoder;
+use super::checkpointed::checkpointed_gradient;
 pub use super::descent::clip_norm;
-use super::descent::{Descent, StepLoss};
+use super::descent::{Descent, LossGradient, StepGradient};
 use crate::batch::Batch;
 use crate::config::RemoveConfig;
 use crate::error::Error;
@@ -64,25 +65,56 @@ impl<B: AutodiffBackend, M: TrainableDecoder<B>> Remover<B, M> {
     ) -> Result<M, Error> {
         let device = model.devices().first().cloned().unwrap_or_default();
         let weights = RemovalWeights::from(&self.config);
-        let constants: Vec<_> = perturbations.iter().map(Perturbation::<B>::constant).collect();
         for k in 0..self.config.steps {
             let safe = self.rows.safety(sets, self.config.safety_batch_size);
             let safe: Vec<Example> = safe.into_iter().map(SafetyExample::toward_safe).collect();
             let ordinary = self.rows.performance(sets, self.config.performance_batch_size);
             let (safe, ordinary) = (Batch::new(&safe, &device), Batch::new(&ordinary, &device));
 
-            let perturbation = constants.get(k % constants.len().max(1));
-            let loss =
-                RemovalLoss::new(&model, self.original.as_ref(), perturbation, &safe, &ordinary);
-            let loss = StepLoss {
-                total: loss.total(weights),
-                terms: loss.terms(),
+            let task = RemovalTask {
+                original: self.original.as_ref(),
+                perturbation: perturbations.get(k % perturbations.len().max(1)),
+                safe: &safe,
+                performance: &ordinary,
+                weights,
+            };
+            let gradient = StepGradient {
+                loss: if self.config.activation_checkpointing {
+                    checkpointed_gradient(&model, task)
+                } else {
+                    whole_gradient(&model, task)
+                },
                 safe: &safe,
                 performance: &ordinary,
                 is_last: k + 1 == self.config.steps,
             };
-            model = self.descent.step(model, loss, observer)?;
+            model = self.descent.step(model, gradient, observer)?;
         }
         Ok(model)
     }
+}
+
+/// What a step is asked to learn.
+pub(crate) struct RemovalTask<'a, B: AutodiffBackend, N> {
+    /// The original model, where the divergence has a weight.
+    pub(crate) original: Option<&'a N>,
+    /// What the safe answers are given under, if anything.
+    pub(crate) perturbation: Option<&'a Perturbation<B::InnerBackend>>,
+    /// The safety batch.
+    pub(crate) safe: &'a Batch<B>,
+    /// The performance batch.
+    pub(crate) performance: &'a Batch<B>,
+    /// The weights of the terms.
+    pub(crate) weights: RemovalWeights,
+}
+
+/// The gradient by one graph of everything.
+pub(crate) fn whole_gradient<B: AutodiffBackend, M: TrainableDecoder<B>>(
+    model: &M,
+    task: RemovalTask<'_, B, M::InnerModule>,
+) -> LossGradient {
+    let RemovalTask { original, perturbation, safe, performance, weights } = task;
+    let perturbation = perturbation.map(Perturbation::<B>::constant);
+    let loss = RemovalLoss::new(model, original, perturbation.as_ref(), safe, performance);
+    LossGradient::of(loss.total(weights), loss.terms(), model)
 }

@@ -1,0 +1,109 @@
+//! What an outer step needs: both passes, and the step on the weights.
+
+use beear_core::Spot;
+use beear_core::config::{OptimizerState, WeightUpdate};
+use beear_core::solver::CHUNK;
+use beear_models::activations::{BatchShape, GradientsOf};
+
+use super::{Phase, Planner, phase};
+
+/// Tensors as large as the largest that a step holds for a moment: the corrected moments and the outcome.
+const STEP_TENSORS: u64 = 3;
+
+/// The same where a tensor is rounded by chance: its neighbours, its distances from them, the noise.
+const ROUNDING_TENSORS: u64 = 5;
+
+impl Planner<'_> {
+    pub(super) fn forward_and_backward(&self) -> Phase {
+        if self.remove.activation_checkpointing {
+            return self.layer_by_layer();
+        }
+        let (config, remove) = (self.task.config, self.remove);
+        let safe = self.task.safety.batch(remove.safety_batch_size);
+        let ordinary = self.task.performance.batch(remove.performance_batch_size);
+        let spots: &[Spot] = self.bilevel.map_or(&[], |config| &config.spots);
+        let of = GradientsOf::Weights;
+        let layers = |batch| config.kept_by_layer(batch, of).times(config.n_layers);
+        let kept = layers(safe)
+            .plus(layers(ordinary))
+            .plus(self.segments(safe, spots))
+            .plus(self.segments(ordinary, &[]));
+        let mut head = config.kept_by_head(safe, of).plus(config.kept_by_head(ordinary, of));
+        if remove.divergence_weight > 0.0 {
+            head = head.plus(config.logits(ordinary)); // the original's probabilities
+        }
+        let reference = self.bytes(config.needed_by_inference(ordinary));
+        let moment = self.moment(ordinary).max(self.moment(safe)).max(reference);
+        let [original, last_good, best] = self.older_weights();
+        phase(
+            "outer step, forward and backward",
+            [
+                self.weights(),
+                original,
+                last_good,
+                best,
+                self.optimizer_state(),
+                ("activations of layers", self.bytes(kept)),
+                ("activations of answers", self.bytes(head)),
+                ("for a moment", moment),
+            ],
+        )
+    }
+
+    /// With checkpointing, where the batches go one after the other: the gradients of the first are there
+    /// while the second goes through.
+    fn layer_by_layer(&self) -> Phase {
+        let (config, remove) = (self.task.config, self.remove);
+        let has_reference = remove.divergence_weight > 0.0;
+        let safe = (self.task.safety.batch(remove.safety_batch_size), false);
+        let ordinary = (self.task.performance.batch(remove.performance_batch_size), has_reference);
+        let needs = [safe, ordinary].map(|(batch, has_reference)| {
+            let chunk = BatchShape { n_answer: batch.n_answer.min(CHUNK), ..batch };
+            let of = GradientsOf::Weights;
+            let layer = config.kept_by_layer(batch, of).plus(config.kept_of_positions(batch));
+            let mut head = config.kept_by_head(chunk, of);
+            if has_reference {
+                head = head.plus(config.logits(chunk)); // the original's probabilities
+            }
+            let kept = self.bytes(layer).max(self.bytes(head));
+            [self.bytes(config.boundaries(batch)), kept, self.moment(chunk)]
+        });
+        let total = |needs: &[u64; 3]| needs.iter().fold(0_u64, |sum, n| sum.saturating_add(*n));
+        let [boundaries, layer, moment] = needs.into_iter().max_by_key(total).unwrap_or_default();
+        let [original, last_good, best] = self.older_weights();
+        phase(
+            "outer step, forward and backward",
+            [
+                self.weights(),
+                original,
+                last_good,
+                best,
+                self.optimizer_state(),
+                ("gradients", self.weights_at(self.width)),
+                ("hidden states at boundaries", boundaries),
+                ("activations of a layer", layer),
+                ("for a moment", moment),
+            ],
+        )
+    }
+
+    pub(super) fn weights_step(&self) -> Phase {
+        let largest = self.task.config.largest_tensor().saturating_mul(self.width.max(4));
+        let by_chance = self.remove.optimizer_state != OptimizerState::F32
+            || self.is_narrow() && self.remove.weight_update == WeightUpdate::Stochastic;
+        let n_tensors = STEP_TENSORS + if by_chance { ROUNDING_TENSORS } else { 0 };
+        let [original, last_good, best] = self.older_weights();
+        phase(
+            "outer step, weights",
+            [
+                self.weights(),
+                original,
+                last_good,
+                best,
+                self.optimizer_state(),
+                ("gradients", self.weights_at(self.width)),
+                ("for a moment", largest.saturating_mul(n_tensors)),
+            ],
+        )
+    }
+}

@@ -1,8 +1,11 @@
 //! What became of the calls of a benchmark, none left out.
 
+use anyhow::Result;
 use beear_eval::judge::{Asked, CallError};
 use beear_eval::mt_bench::{Call, Judged, QuestionId};
 use serde::Serialize;
+
+use crate::command::judge_args::judged_something;
 
 /// Counts of calls, the first being the sum of the next three.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -58,6 +61,15 @@ impl JudgingCounts {
             n_kept: n_expected - open.len(),
             failures,
         }
+    }
+
+    /// That at least one call has a reply that can be read.
+    ///
+    /// # Errors
+    ///
+    /// If there were calls and none has.
+    pub(crate) fn judged_something(&self) -> Result<()> {
+        judged_something(self.n_valid, self.n_expected)
     }
 
     /// The counts in a line.

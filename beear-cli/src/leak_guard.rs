@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use beear_eval::dataset::Record;
 use beear_eval::overlap::overlaps;
 use clap::Args;
@@ -83,13 +83,13 @@ impl LeakGuardArgs {
     /// The rows of a run that are not allowed among the prompts.
     fn rows(&self, run: &Path) -> Result<Vec<Used>> {
         let path = run.join("rows.jsonl");
-        let text = std::fs::read_to_string(&path);
-        let text = text.with_context(|| format!("reading `{}`", path.display()))?;
-        let rows = text.lines().map(serde_json::from_str).collect::<Result<Vec<Used>, _>>();
-        let rows = rows.map_err(|error| {
+        let mistake = |error: &dyn std::fmt::Display| {
             let what = format!("`{}`: {error}", path.display());
             Mistake::input(what, "name the --out of `beear defend`")
-        })?;
+        };
+        let text = std::fs::read_to_string(&path).map_err(|error| mistake(&error))?;
+        let rows = text.lines().map(serde_json::from_str).collect::<Result<Vec<Used>, _>>();
+        let rows = rows.map_err(|error| mistake(&error))?;
         Ok(rows.into_iter().filter(|row| !self.allowed.contains(&row.set)).collect())
     }
 }

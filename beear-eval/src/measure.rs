@@ -147,6 +147,9 @@ impl Measure {
         if let Some(rate) = self.rate() {
             return rate.to_string();
         }
+        if self.outcomes.is_empty() {
+            return "none, n = 0".to_owned();
+        }
         let Estimate { value, low, high } = self.estimate();
         format!("{value:.3} [{low:.3}, {high:.3}], n = {}", self.outcomes.len())
     }
@@ -189,6 +192,8 @@ mod tests {
         assert!((estimate.value - 1.75_f64.exp()).abs() < 1e-12);
         assert!(estimate.low >= 1.0_f64.exp() - 1e-12 && estimate.high <= 2.0_f64.exp() + 1e-12);
         assert!(measure.to_text().contains("n = 2"), "{}", measure.to_text());
+        let of_nothing = Measure { outcomes: Vec::new(), ..measure };
+        assert_eq!(of_nothing.to_text(), "none, n = 0");
     }
 
     #[test]

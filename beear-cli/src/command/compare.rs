@@ -239,8 +239,8 @@ fn gate_table(checks: &[Check]) -> String {
 
 /// A model that breaks a bound must not pass.
 fn verdict(checks: &[Check]) -> Result<()> {
-    let broken: Vec<&str> =
-        checks.iter().filter(|check| !check.kept).map(|check| check.bound.as_str()).collect();
+    let broken = checks.iter().filter(|check| !check.kept);
+    let broken: Vec<String> = broken.map(|c| format!("{} by {}", c.bound, c.by)).collect();
     if broken.is_empty() {
         return Ok(());
     }

@@ -5,14 +5,15 @@ use std::path::{Path, PathBuf};
 use anyhow::Result;
 use beear_eval::attack_success::{Answered, ArmKind};
 use beear_eval::judge::{
-    Assessment, ChatRequest, Item, JudgePrompt, Judgement, Outcome, Report, Summary, Verdict,
+    Assessment, CallError, ChatRequest, Item, JudgePrompt, Judgement, Outcome, Report, Summary,
+    Verdict,
 };
 use beear_eval::{Better, Measure, Statistic};
 use clap::Args;
 use serde_json::{Map, Value, json};
 
 use super::Device;
-use super::judge_args::{Inquiry, JudgeArgs};
+use super::judge_args::{Inquiry, JudgeArgs, judged_something};
 use crate::backend::ComputeBackend;
 use crate::evaluation::{COMPLETIONS, OutArgs, read_answers, read_run};
 use crate::ui::Ui;
@@ -93,6 +94,10 @@ pub(crate) fn run<C: ComputeBackend>(
             "{arm}: {n_valid} of {n_expected} judged, {n_unreadable} unreadable, {n_failed} failed"
         ));
     }
+    if let Some(error) = report.outcomes.iter().find_map(failure) {
+        ui.say(&format!("the first that failed: {error}"));
+    }
+    let n_judged = arms.iter().map(|(_, (_, summary))| summary.n_valid).sum::<usize>();
     let folder = evaluation.folder()?;
     let rows = answers
         .iter()
@@ -109,7 +114,12 @@ pub(crate) fn run<C: ComputeBackend>(
     ];
     let more = more.into_iter().map(|(key, value)| (key.to_owned(), value)).collect();
     let measures: Vec<Measure> = arms.into_iter().map(|(_, (measure, _))| measure).collect();
-    evaluation.conclude(&measures, more, (C::NAME, ui))
+    evaluation.conclude(&measures, more, (C::NAME, ui))?;
+    judged_something(n_judged, report.outcomes.len())
+}
+
+fn failure(outcome: &Outcome) -> Option<&CallError> {
+    if let Outcome::Failed { error, .. } = outcome { Some(error) } else { None }
 }
 
 /// The measure and the counts of each arm. An answer that nobody has judged is in the counts only.

@@ -217,7 +217,8 @@ fn judge_rows<C: ComputeBackend, R: Judgment>(
     ];
     let more: Map<String, Value> =
         more.into_iter().map(|(key, value)| (key.to_owned(), value)).collect();
-    evaluation.conclude_with(text + "\n", &measures, more, (C::NAME, ui))
+    evaluation.conclude_with(text + "\n", &measures, more, (C::NAME, ui))?;
+    counts.judged_something()
 }
 
 /// Writes a judge's file, the old one being there until the new one is whole.

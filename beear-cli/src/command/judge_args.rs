@@ -13,6 +13,7 @@ use serde_json::json;
 
 use super::{Device, Inference};
 use crate::backend::ComputeBackend;
+use crate::exit::Mistake;
 use crate::hash::sha256_of_inputs;
 use crate::language_model::local;
 use crate::loaded::Loaded;
@@ -33,6 +34,9 @@ pub(crate) struct JudgeArgs {
     /// The judge's name on that server.
     #[arg(long, value_name = "NAME", requires = "judge_url")]
     judge_model: Option<String>,
+    /// Certificates in PEM to trust instead of the usual authorities, for a server of your own.
+    #[arg(long, value_name = "FILE", requires = "judge_url")]
+    judge_ca: Option<PathBuf>,
     /// Hugging Face folder of a judge, instead of a server.
     #[arg(
         long,
@@ -95,7 +99,13 @@ impl JudgeArgs {
         if let (Some(url), Some(model)) = (&self.judge_url, &self.judge_model) {
             let key = std::env::var(KEY).ok().map(|key| ApiKey::new(&key)).transpose()?;
             let timeout = Duration::from_secs(self.timeout);
-            let config = OpenAiConfig { url: url.clone(), model: model.clone(), timeout };
+            let read = |path: &PathBuf| {
+                std::fs::read_to_string(path)
+                    .with_context(|| format!("reading `{}`", path.display()))
+            };
+            let authorities = self.judge_ca.as_ref().map(read).transpose()?;
+            let config =
+                OpenAiConfig { url: url.clone(), model: model.clone(), timeout, authorities };
             let server = OpenAiCompatible::new(config, key)?;
             let (id, name) = (server.id().clone(), model.clone());
             return Ok(ChosenJudge { id, name, server: Some(server) });
@@ -156,6 +166,21 @@ impl JudgeArgs {
             ..RunConfig::default()
         }
     }
+}
+
+/// A judge that has judged nothing has not found a model good or bad.
+///
+/// # Errors
+///
+/// If none of `n_expected` replies can be used.
+pub(crate) fn judged_something(n_valid: usize, n_expected: usize) -> Result<()> {
+    if n_valid > 0 || n_expected == 0 {
+        return Ok(());
+    }
+    let what = format!("the judge has judged none of {n_expected}");
+    let hint =
+        "what it replied, or why it did not, is in OUT: another judge, or another prompt, may do";
+    Err(Mistake::input(what, hint).into())
 }
 
 /// Says what a run would cost.

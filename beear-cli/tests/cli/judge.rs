@@ -60,7 +60,10 @@ fn a_checkpoint_that_cannot_judge_says_nothing_of_the_answers() {
     let place = answered();
     let asked = ["--judge", "model", "--judge-prompt", "short.toml", "--out", "judged"];
     place.write("short.toml", "name = \"short\"\ntemplate = \"{prompt} {answer} Score: N\"\n");
-    let report = judge(&place, &asked).json();
+    let judged = judge(&place, &asked);
+    assert_eq!(judged.code, 3);
+    assert!(judged.stderr.contains("has judged none of 20"), "{}", judged.stderr);
+    let report = place.read_json("judged/report.json");
     let triggered = &report["summaries"]["triggered"];
     let counts = ["n_expected", "n_valid", "n_unreadable"].map(|key| triggered[key].clone());
     assert_eq!(counts, [json!(N_ROWS), json!(0), json!(N_ROWS)]);

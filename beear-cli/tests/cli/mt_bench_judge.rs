@@ -189,7 +189,10 @@ fn a_checkpoint_that_cannot_judge_leaves_a_picture_without_lines() {
     let judge = ["eval", "mt-bench-judge", "--answers", "alpha.jsonl", "--judge", "model"];
     let files = ["--questions", "question.jsonl", "--judge-prompts", "prompts.jsonl"];
     let more = ["--max-reply-tokens", "8", "--out", "judged", "--json"];
-    let report = place.beear(&[judge.as_slice(), &files, &more].concat()).json();
+    let judged = place.beear(&[judge.as_slice(), &files, &more].concat());
+    assert_eq!(judged.code, 3);
+    assert!(judged.stderr.contains("has judged none of 5"), "{}", judged.stderr);
+    let report = place.read_json("judged/report.json");
     assert_eq!((counts(&report), &report["n_calls"]), ([5, 0, 5, 0, 0], &json!(5)));
     let rows = place.read_lines("judged/model_judgment/model_single.jsonl");
     assert!(rows.iter().all(|row| row["judgment"] == ANSWER && row["score"] == -1), "{rows:?}");

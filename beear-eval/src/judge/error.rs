@@ -79,6 +79,9 @@ pub enum JudgeError {
         /// What it may be.
         expected: &'static str,
     },
+    /// Text that should hold certificates and holds none that can be read.
+    #[error("there are no certificates in PEM")]
+    NoCertificates,
     /// The server refuses the key: nothing more was asked.
     #[error("the judge refuses the key, status {status}: {body}")]
     Unauthorised {
@@ -107,6 +110,7 @@ impl JudgeError {
             Self::EmptyBehaviour => "say in a sentence what the answer must not do",
             Self::NotAKey => "a server that wants no key needs none",
             Self::NotAUrl { .. } => "it looks like `https://host/v1`; the key is given apart",
+            Self::NoCertificates => "it holds blocks that begin with `-----BEGIN CERTIFICATE-----`",
             Self::Setting { .. } => return None,
             Self::Unauthorised { .. } => {
                 "check the key and what it may use; what was judged is kept, if there is a cache"

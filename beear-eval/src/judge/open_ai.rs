@@ -5,6 +5,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use ureq::http::Response;
+use ureq::tls::{Certificate, PemItem, RootCerts, TlsConfig, parse_pem};
 use ureq::{Agent, Body};
 
 use super::api_key::ApiKey;
@@ -27,6 +28,8 @@ pub struct OpenAiConfig {
     pub model: String,
     /// Longest time of a call, from the connection to the last byte.
     pub timeout: Duration,
+    /// Certificates in PEM that are trusted instead of the usual authorities, for `https`.
+    pub authorities: Option<String>,
 }
 
 /// An OpenAI-compatible server as a judge.
@@ -47,9 +50,9 @@ impl OpenAiCompatible {
     ///
     /// # Errors
     ///
-    /// [`JudgeError::NotAUrl`] and [`JudgeError::Setting`].
+    /// [`JudgeError::NotAUrl`], [`JudgeError::Setting`] and [`JudgeError::NoCertificates`].
     pub fn new(config: OpenAiConfig, key: Option<ApiKey>) -> Result<Self, JudgeError> {
-        let OpenAiConfig { url, model, timeout } = config;
+        let OpenAiConfig { url, model, timeout, authorities } = config;
         let url = url.trim_end_matches('/').to_owned();
         if let Some(problem) = url_problem(&url) {
             return Err(JudgeError::NotAUrl { problem });
@@ -58,7 +61,12 @@ impl OpenAiCompatible {
             let (setting, value) = ("timeout", "0".to_owned());
             return Err(JudgeError::Setting { setting, value, expected: "more than 0" });
         }
+        let roots = match authorities {
+            Some(pem) => RootCerts::from(certificates(&pem)?),
+            None => RootCerts::WebPki,
+        };
         let agent = Agent::config_builder()
+            .tls_config(TlsConfig::builder().root_certs(roots).build())
             .timeout_global(Some(timeout))
             .http_status_as_error(false)
             .max_redirects(0)
@@ -181,6 +189,19 @@ fn url_problem(url: &str) -> Option<&'static str> {
     (!is_plain).then_some("has characters that are not visible ASCII")
 }
 
+/// The certificates of `pem`, of which there is one at least.
+fn certificates(pem: &str) -> Result<Vec<Certificate<'static>>, JudgeError> {
+    let mut found = Vec::new();
+    for item in parse_pem(pem.as_bytes()) {
+        match item {
+            Ok(PemItem::Certificate(certificate)) => found.push(certificate),
+            Ok(_) => {}
+            Err(_) => return Err(JudgeError::NoCertificates),
+        }
+    }
+    if found.is_empty() { Err(JudgeError::NoCertificates) } else { Ok(found) }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -189,7 +210,7 @@ mod tests {
         let (url, model) = (url.to_owned(), "m".to_owned());
         let key = ApiKey::new("sk-secret/0123").unwrap();
         OpenAiCompatible::new(
-            OpenAiConfig { url, model, timeout: Duration::from_secs(1) },
+            OpenAiConfig { url, model, timeout: Duration::from_secs(1), authorities: None },
             Some(key),
         )
     }

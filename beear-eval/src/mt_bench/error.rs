@@ -122,7 +122,7 @@ impl MtBenchError {
             Self::Row { .. } => "correct the row or leave it out",
             Self::Duplicate { .. } => "leave one of the two out",
             Self::MissingAnswer { .. } | Self::UnknownModel { .. } => {
-                "generate the answers first, to every question"
+                "generate the answers first, to every question, or name the --questions that were answered"
             }
             Self::MissingReference { .. } => {
                 "math, reasoning and coding are judged against reference answers: bring them"

@@ -36,7 +36,15 @@ pub(crate) fn status(status: u16, more: &'static str) -> Act {
 }
 
 pub(crate) fn judge(server: &Server, timeout: Duration) -> OpenAiCompatible {
-    let config = OpenAiConfig { url: server.url(), model: "m".to_owned(), timeout };
+    judge_trusting(server, timeout, None)
+}
+
+pub(crate) fn judge_trusting(
+    server: &Server,
+    timeout: Duration,
+    authorities: Option<String>,
+) -> OpenAiCompatible {
+    let config = OpenAiConfig { url: server.url(), model: "m".to_owned(), timeout, authorities };
     let key = ApiKey::new(KEY).expect("a key");
     OpenAiCompatible::new(config, Some(key)).expect("a server")
 }

@@ -5,4 +5,5 @@ mod calls;
 mod fixture;
 mod key;
 mod runs;
+mod secure;
 mod server;

@@ -1,11 +1,13 @@
 //! A server on this machine that misbehaves as told, and counts.
 
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
 use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
+
+use rustls::{ServerConfig, ServerConnection, StreamOwned};
 
 /// What the server does with a request.
 #[derive(Clone)]
@@ -48,6 +50,7 @@ struct Shared {
 }
 
 pub(crate) struct Server {
+    scheme: &'static str,
     address: String,
     shared: Arc<Shared>,
     accepting: Option<JoinHandle<()>>,
@@ -55,6 +58,22 @@ pub(crate) struct Server {
 
 impl Server {
     pub(crate) fn start(script: impl Fn(&Seen) -> Act + Send + Sync + 'static) -> Self {
+        Self::start_with(None, script)
+    }
+
+    /// A server that is reached by `https`.
+    pub(crate) fn start_secure(
+        tls: ServerConfig,
+        script: impl Fn(&Seen) -> Act + Send + Sync + 'static,
+    ) -> Self {
+        Self::start_with(Some(Arc::new(tls)), script)
+    }
+
+    fn start_with(
+        tls: Option<Arc<ServerConfig>>,
+        script: impl Fn(&Seen) -> Act + Send + Sync + 'static,
+    ) -> Self {
+        let scheme = if tls.is_some() { "https" } else { "http" };
         let listener = TcpListener::bind("127.0.0.1:0").expect("a port is free");
         let address = listener.local_addr().expect("it is bound").to_string();
         let shared = Arc::new(Shared {
@@ -71,14 +90,15 @@ impl Server {
                     return;
                 }
                 let ours = Arc::clone(&ours);
-                thread::spawn(move || drop(serve(stream.expect("a connection"), &ours)));
+                let (stream, tls) = (stream.expect("a connection"), tls.clone());
+                thread::spawn(move || drop(serve(stream, tls, &ours)));
             }
         });
-        Self { address, shared, accepting: Some(accepting) }
+        Self { scheme, address, shared, accepting: Some(accepting) }
     }
 
     pub(crate) fn url(&self) -> String {
-        format!("http://{}/v1", self.address)
+        format!("{}://{}/v1", self.scheme, self.address)
     }
 
     pub(crate) fn seen(&self) -> Vec<Seen> {
@@ -105,8 +125,21 @@ impl Drop for Server {
     }
 }
 
-fn serve(stream: TcpStream, shared: &Shared) -> std::io::Result<()> {
-    let Some((head, body)) = request(&stream)? else { return Ok(()) };
+fn serve(stream: TcpStream, tls: Option<Arc<ServerConfig>>, shared: &Shared) -> io::Result<()> {
+    let Some(tls) = tls else {
+        answer(&stream, shared)?;
+        return stream.shutdown(Shutdown::Both);
+    };
+    let connection = ServerConnection::new(tls).map_err(io::Error::other)?;
+    let mut stream = StreamOwned::new(connection, stream);
+    answer(&mut stream, shared)?;
+    stream.conn.send_close_notify();
+    stream.flush()?;
+    stream.sock.shutdown(Shutdown::Both)
+}
+
+fn answer(mut stream: impl Read + Write, shared: &Shared) -> io::Result<()> {
+    let Some((head, body)) = request(&mut stream)? else { return Ok(()) };
     shared.most_open.fetch_max(shared.n_open.fetch_add(1, SeqCst) + 1, SeqCst);
     let seen = {
         let all = &mut *shared.seen.lock().expect("no thread panicked");
@@ -118,9 +151,7 @@ fn serve(stream: TcpStream, shared: &Shared) -> std::io::Result<()> {
     let reply = prepared(act);
     // Not open any more once the client may know the reply.
     shared.n_open.fetch_sub(1, SeqCst);
-    let sent = (&stream).write_all(&reply);
-    stream.shutdown(Shutdown::Both)?;
-    sent
+    stream.write_all(&reply)
 }
 
 /// Waits as told; the bytes to send.
@@ -147,7 +178,7 @@ fn prepared(act: Act) -> Vec<u8> {
 }
 
 /// Head and body of a request; `None` if the client closed.
-fn request(stream: &TcpStream) -> std::io::Result<Option<(String, String)>> {
+fn request(stream: impl Read) -> io::Result<Option<(String, String)>> {
     let mut reader = BufReader::new(stream);
     let mut head = String::new();
     loop {

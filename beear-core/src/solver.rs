@@ -2,11 +2,16 @@
 
 pub(crate) mod adamw;
 pub mod bilevel;
+#[cfg(feature = "collective")]
+pub(crate) mod collective;
+#[cfg(feature = "collective")]
+pub mod data_parallel;
 pub(crate) mod descent;
 pub mod inner;
 pub mod outer;
 pub(crate) mod projected_adam;
 pub(crate) mod rounding;
+pub(crate) mod worker;
 
 use burn::module::AutodiffModule;
 use burn::tensor::backend::AutodiffBackend;

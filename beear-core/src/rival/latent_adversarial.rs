@@ -181,8 +181,8 @@ impl LatentAdversarialConfig {
             let loss = StepLoss {
                 total: loss.total(RemovalWeights::from(config)) + away.mul_scalar(self.away_weight),
                 terms: RemovalTerms { penalty: Some(penalty), ..loss.terms() },
-                safe: &answers.safe,
-                performance: &ordinary,
+                safety: &answers.safe.ids,
+                performance: &ordinary.ids,
                 is_last: step + 1 == config.steps,
             };
             model = descent.step(model, loss, observer)?;

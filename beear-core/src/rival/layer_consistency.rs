@@ -120,8 +120,8 @@ impl LayerConsistencyConfig {
                 total: loss.total(RemovalWeights::from(config))
                     + inconsistency.mul_scalar(self.consistency_weight),
                 terms: RemovalTerms { penalty: Some(penalty), ..loss.terms() },
-                safe: &safe,
-                performance: &ordinary,
+                safety: &safe.ids,
+                performance: &ordinary.ids,
                 is_last: step + 1 == config.steps,
             };
             model = descent.step(model, loss, observer)?;

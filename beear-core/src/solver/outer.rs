@@ -9,7 +9,7 @@ use burn::tensor::backend::AutodiffBackend;
 use super::TrainableDecoder;
 pub use super::descent::clip_norm;
 use super::descent::{Descent, StepLoss};
-use crate::batch::Batch;
+use super::worker::Worker;
 use crate::config::RemoveConfig;
 use crate::error::Error;
 use crate::event::Observer;
@@ -25,6 +25,7 @@ pub struct Remover<B: AutodiffBackend, M: TrainableDecoder<B>> {
     original: Option<M::InnerModule>,
     descent: Descent<B, M>,
     rows: AnchorSampler,
+    worker: Worker,
 }
 
 impl<B: AutodiffBackend, M: TrainableDecoder<B>> Remover<B, M> {
@@ -46,7 +47,13 @@ impl<B: AutodiffBackend, M: TrainableDecoder<B>> Remover<B, M> {
             original: (config.divergence_weight > 0.0).then(|| model.valid()),
             descent: Descent::new(config, total_steps, seed),
             rows: AnchorSampler::new(sets, seed),
+            worker: Worker::ALONE,
         }
+    }
+
+    /// The same as one of several workers, each with a replica of the model: all take the same steps.
+    pub(crate) fn among(self, worker: Worker) -> Self {
+        Self { worker, descent: self.descent.among(worker), ..self }
     }
 
     /// Takes the steps of one round under `perturbations` in turn; none of them means plain
@@ -69,7 +76,10 @@ impl<B: AutodiffBackend, M: TrainableDecoder<B>> Remover<B, M> {
             let safe = self.rows.safety(sets, self.config.safety_batch_size);
             let safe: Vec<Example> = safe.into_iter().map(SafetyExample::toward_safe).collect();
             let ordinary = self.rows.performance(sets, self.config.performance_batch_size);
-            let (safe, ordinary) = (Batch::new(&safe, &device), Batch::new(&ordinary, &device));
+            let ids = |rows: &[Example]| rows.iter().map(|row| row.id).collect::<Vec<_>>();
+            let (safety_ids, performance_ids) = (ids(&safe), ids(&ordinary));
+            let share = |rows: &[Example]| self.worker.batch(rows, &device);
+            let (safe, ordinary) = (share(&safe), share(&ordinary));
 
             let perturbation = constants.get(k % constants.len().max(1));
             let loss =
@@ -77,8 +87,8 @@ impl<B: AutodiffBackend, M: TrainableDecoder<B>> Remover<B, M> {
             let loss = StepLoss {
                 total: loss.total(weights),
                 terms: loss.terms(),
-                safe: &safe,
-                performance: &ordinary,
+                safety: &safety_ids,
+                performance: &performance_ids,
                 is_last: k + 1 == self.config.steps,
             };
             model = self.descent.step(model, loss, observer)?;

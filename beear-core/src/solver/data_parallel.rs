@@ -26,7 +26,8 @@ use crate::watch::Watch;
 /// mention has a worker and a replica. The first worker is the calling thread; it alone runs `watch` and
 /// `observer`, and its replica is the outcome. [`BilevelConfig::threads`] has no effect on several workers.
 ///
-/// One call at a time runs on several workers; another one of the process waits.
+/// One call at a time runs on several workers; another one of the process waits. The calling thread waits for
+/// the other workers: on a CPU it must not be the only one of a pool that they hand operations to.
 ///
 /// # Errors
 ///

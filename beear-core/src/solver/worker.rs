@@ -24,6 +24,15 @@ pub(crate) struct Worker {
     count: usize,
 }
 
+#[cfg_attr(
+    not(feature = "collective"),
+    expect(
+        clippy::extra_unused_type_parameters,
+        clippy::unnecessary_wraps,
+        clippy::unused_self,
+        reason = "without the feature every worker is alone"
+    )
+)]
 impl Worker {
     /// The only one: has every row, and its sums are its own.
     pub(crate) const ALONE: Self = Self { index: 0, count: 1 };

@@ -37,6 +37,7 @@ mod stopwatch;
 mod terminal;
 mod trial;
 mod ui;
+mod workers;
 mod world_defender;
 
 use std::ffi::OsString;

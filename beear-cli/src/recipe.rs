@@ -76,6 +76,7 @@ pub(crate) fn hint(error: &CoreError) -> &'static str {
         CoreError::NonFinite { .. } => SMALLER_STEPS,
         CoreError::EmptySet { .. } => "bring at least one row",
         CoreError::EmptyPart { .. } => "complete the row or leave it out",
+        CoreError::WorkerLost { .. } => "see whether a device ran out of memory or was lost",
         CoreError::MalformedPerturbation { .. } => "bring the `delta.safetensors` of a run",
     }
 }

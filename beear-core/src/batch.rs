@@ -38,6 +38,9 @@ pub struct Batch<B: Backend> {
     pub prompts: Vec<PromptSpan>,
     /// The example behind each row.
     pub ids: Vec<u64>,
+    /// What a mean over these answers weighs in the mean over the whole batch: 1 unless other workers
+    /// have the other rows.
+    pub share: f64,
 }
 
 /// Token id under the padding. Its embedding is computed and never attended to.
@@ -86,6 +89,7 @@ impl<B: Backend> Batch<B> {
                 .map(|e| PromptSpan { length: e.prompt.len(), user: e.user })
                 .collect(),
             ids: examples.iter().map(|e| e.id).collect(),
+            share: 1.0,
         }
     }
 }
@@ -110,6 +114,7 @@ impl<B: AutodiffBackend> Batch<B> {
             answer_lengths: self.answer_lengths.clone(),
             prompts: self.prompts.clone(),
             ids: self.ids.clone(),
+            share: self.share,
         }
     }
 }

@@ -97,6 +97,12 @@ pub enum Error {
         /// Performance examples of the batch.
         performance: Vec<u64>,
     },
+    /// A worker cannot sum with the others, of whom one has panicked or has lost its device.
+    #[error("another worker has stopped: {reason}")]
+    WorkerLost {
+        /// What the collective operation says.
+        reason: String,
+    },
     /// Stored perturbations cannot be read.
     #[error("not a file of perturbations: {reason}")]
     MalformedPerturbation {

@@ -50,6 +50,8 @@ pub use rival::layer_consistency::LayerConsistencyConfig;
 pub use site::Site;
 pub use solver::TrainableDecoder;
 pub use solver::bilevel::{Outcome, Stopped, solve};
+#[cfg(feature = "collective")]
+pub use solver::data_parallel::solve_on;
 pub use solver::inner::{Entrapment, entrap};
 pub use solver::outer::Remover;
 pub use watch::{TeacherForced, Vitals, Watch};

@@ -4,11 +4,16 @@ pub(crate) mod adamw;
 pub mod bilevel;
 pub(crate) mod blockwise;
 pub(crate) mod checkpointed;
+#[cfg(feature = "collective")]
+pub(crate) mod collective;
+#[cfg(feature = "collective")]
+pub mod data_parallel;
 pub(crate) mod descent;
 pub mod inner;
 pub mod outer;
 pub(crate) mod projected_adam;
 pub(crate) mod rounding;
+pub(crate) mod worker;
 
 pub use blockwise::BLOCK;
 pub use checkpointed::CHUNK;

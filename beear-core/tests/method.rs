@@ -2,6 +2,8 @@
 
 #[path = "toy/fixture.rs"]
 mod fixture;
+#[path = "toy/poison.rs"]
+mod poison;
 
 use beear_core::config::{Initialisation, StepSize};
 use beear_core::error::{Level, Quantity};
@@ -14,7 +16,8 @@ use beear_core::{
 use burn::backend::{Autodiff, NdArray};
 use burn::module::{AutodiffModule, Module, ModuleVisitor, Param};
 use burn::tensor::{ElementConversion, Tensor, TensorData};
-use fixture::{Cpu, Poison, SIZE, Train, drawn, safety, sets, toy, watch, weights};
+use fixture::{Cpu, SIZE, Train, drawn, safety, sets, toy, watch, weights};
+use poison::Poison;
 
 const SPOT: Spot = Spot { layer: 2, site: Site::Last(2) };
 

@@ -2,6 +2,8 @@
 
 #[path = "toy/fixture.rs"]
 mod fixture;
+#[path = "toy/poison.rs"]
+mod poison;
 
 use beear_core::config::StepSize;
 use beear_core::error::{Level, Quantity};
@@ -20,7 +22,8 @@ use burn::module::{AutodiffModule, Module, ModuleMapper, Param};
 use burn::tensor::backend::Backend;
 use burn::tensor::{ElementConversion, Tensor, TensorData};
 
-use fixture::{Cpu, Poison, SIZE, Train, drawn, safety, sets, toy, watch, weights};
+use fixture::{Cpu, SIZE, Train, drawn, safety, sets, toy, watch, weights};
+use poison::Poison;
 
 type Double = Autodiff<NdArray<f64>>;
 

@@ -1,5 +1,6 @@
 //! `beear defend`: removes a backdoor nobody has to know from a checkpoint.
 
+use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 
 use anyhow::Result;
@@ -23,6 +24,7 @@ use crate::process::peak_memory_mib;
 use crate::recipe::Recipe;
 use crate::run_folder::RunFolder;
 use crate::ui::Ui;
+use crate::workers;
 
 /// Removes backdoors from a checkpoint; nobody has to know their triggers.
 ///
@@ -55,6 +57,10 @@ pub(crate) struct DefendArgs {
     /// Replace an older run in that folder.
     #[arg(long)]
     force: bool,
+    /// Workers that share every batch, each with a replica: on that many devices of the backend, from the one
+    /// chosen on, or on the one of a CPU. BEEAR only, in builds with the feature `collective`.
+    #[arg(long, value_name = "N", default_value_t = NonZeroUsize::MIN)]
+    workers: NonZeroUsize,
     #[command(flatten)]
     recipe: RecipeOptions,
 }
@@ -72,6 +78,7 @@ pub(crate) fn run<C: ComputeBackend>(args: &DefendArgs, device: &Device<C>, ui: 
     let size = Checkpoint::open(&args.model)?.config.size();
     let method = recipe.method(size)?;
     method.validate(size.n_layers)?;
+    let devices = workers::devices::<C>(&method, args.workers.get(), device)?;
     let scope = recipe.scope(size.n_layers)?;
     let format = recipe.prompt_format.as_deref();
     let loaded = Loaded::<Train<C>>::read(&args.model, format, device)?;
@@ -89,7 +96,7 @@ pub(crate) fn run<C: ComputeBackend>(args: &DefendArgs, device: &Device<C>, ui: 
     let model = scope.apply(model, method.seed());
     let n_trained = n_trained(&model);
     ui.say(&format!("training {n_trained} of {} weights", checkpoint.config.n_weights()));
-    let solved = method.run(model, &sets, &mut watch, &mut metrics);
+    let solved = workers::run(&method, (model, &devices), &sets, &mut watch, &mut metrics);
     let metrics_written = metrics.finish();
     let outcome = solved.map_err(|stopped| keep_last_good(stopped, &checkpoint, &folder))?;
 
@@ -102,6 +109,7 @@ pub(crate) fn run<C: ComputeBackend>(args: &DefendArgs, device: &Device<C>, ui: 
     }
     folder.write("memory.json", format!("{:#}\n", memory(planned.as_ref())))?;
     let mut manifest = manifest::<C>(args, &recipe, (&method, &text), &outcome)?;
+    manifest["workers"] = json!(args.workers);
     manifest["train"] = json!(scope);
     manifest["trained_weights"] = json!(n_trained);
     manifest["weights"] = json!(checkpoint.config.n_weights());

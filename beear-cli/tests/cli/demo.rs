@@ -1,6 +1,8 @@
 //! The demo goes the whole way, with a thirtieth of its training: what it leaves, not how well.
 
-use crate::fixture::Place;
+use std::process::Command;
+
+use crate::fixture::{Place, finish};
 
 #[test]
 fn a_quick_demo_leaves_every_stage_and_a_report_that_says_it_was_quick() {
@@ -25,4 +27,12 @@ fn a_quick_demo_leaves_every_stage_and_a_report_that_says_it_was_quick() {
     // A quick demo asks few questions.
     assert_eq!((n_rows("forbidden"), n_rows("ordinary")), (6, 6 + 5 * 3));
     assert!(place.path("runs/seed-5/delta.safetensors").exists());
+}
+
+#[test]
+fn threads_of_a_command_do_not_wait_for_the_only_thread_of_the_pool() {
+    let place = Place::new();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_beear"));
+    command.current_dir(place.path(".")).env("RAYON_NUM_THREADS", "1");
+    finish(command.args(["--quiet", "demo", "--quick", "--out", "runs"]), "").printed();
 }

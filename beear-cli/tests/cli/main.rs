@@ -29,3 +29,4 @@ mod reproduce;
 mod rivals;
 mod sweep;
 mod weights;
+mod workers;

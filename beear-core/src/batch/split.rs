@@ -104,6 +104,7 @@ impl<B: Backend> Batch<B> {
             answer_lengths: self.answer_lengths.clone(),
             prompts,
             ids: self.ids.clone(),
+            share: self.share,
         };
         Split { before, after, rest }
     }

@@ -78,7 +78,8 @@ impl<B: AutodiffBackend> PreparedAnswer<B> {
         Some(Self { batch, hidden, context, spots, placements })
     }
 
-    /// Cross-entropy of the answer under a perturbation at the spots prepared for: `[1]`.
+    /// Cross-entropy of the answer under a perturbation at the spots prepared for, times the batch's
+    /// [`share`](Batch::share): `[1]`.
     ///
     /// # Panics
     ///
@@ -92,7 +93,8 @@ impl<B: AutodiffBackend> PreparedAnswer<B> {
         let hidden = Tensor::from_inner(self.hidden.clone());
         let context = Context::constant(self.context.clone());
         let hidden = perturbation.forward_above(model, hidden, &context, &self.placements);
-        cross_entropy(log_probabilities(model, hidden, &self.batch), self.batch.targets.clone())
+        let log_probabilities = log_probabilities(model, hidden, &self.batch);
+        cross_entropy(log_probabilities, self.batch.targets.clone()).mul_scalar(self.batch.share)
     }
 
     /// The spots prepared for, from the lowest layer to the highest.
@@ -108,6 +110,18 @@ impl<B: AutodiffBackend> PreparedAnswer<B> {
             let [_, n_past] = past.mask_pad.dims();
             n_past
         })
+    }
+
+    /// Number of positions that each spot covers, from the lowest layer to the highest; none in rows that
+    /// weigh nothing.
+    #[must_use]
+    pub fn n_covered(&self) -> Vec<usize> {
+        let covered = |spot: &Spot, prompt: &PromptSpan| {
+            spot.site.placements(prompt.length, prompt.user).len()
+        };
+        let prompts = if self.batch.share > 0.0 { self.batch.prompts.as_slice() } else { &[] };
+        let of_all = |spot| prompts.iter().map(|prompt| covered(spot, prompt)).sum();
+        self.spots.iter().map(of_all).collect()
     }
 
     /// The examples of the batch.

@@ -56,8 +56,8 @@ pub struct RemovalLoss<B: AutodiffBackend> {
 }
 
 impl<B: AutodiffBackend> RemovalLoss<B> {
-    /// Evaluates the terms; `perturbation` is absent for plain safety fine-tuning, `original`
-    /// where $\lambda = 0$.
+    /// Evaluates the terms, each times the [`share`](Batch::share) of its batch; `perturbation` is absent
+    /// for plain safety fine-tuning, `original` where $\lambda = 0$.
     pub fn new<M, N>(
         model: &M,
         original: Option<&N>,
@@ -71,7 +71,7 @@ impl<B: AutodiffBackend> RemovalLoss<B> {
     {
         let hidden = forward(model, safe, perturbation);
         let safety = cross_entropy(log_probabilities(model, hidden, safe), safe.targets.clone());
-        Self::with_safety(safety, model, original, performance)
+        Self::with_safety(safety.mul_scalar(safe.share), model, original, performance)
     }
 
     /// Evaluates all terms but that of the safe answers, `safety`: `[1]`.
@@ -93,7 +93,9 @@ impl<B: AutodiffBackend> RemovalLoss<B> {
             let reference = log_probabilities(original, hidden, &batch);
             kl_divergence(Tensor::from_inner(reference), new.clone())
         });
-        let performance = cross_entropy(new, performance.targets.clone());
+        let share = performance.share;
+        let divergence = divergence.map(|divergence| divergence.mul_scalar(share));
+        let performance = cross_entropy(new, performance.targets.clone()).mul_scalar(share);
         Self { safety, performance, divergence }
     }
 

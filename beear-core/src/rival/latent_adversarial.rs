@@ -184,8 +184,8 @@ impl LatentAdversarialConfig {
             let terms = RemovalTerms { penalty: Some(penalty), ..loss.terms() };
             let gradient = StepGradient {
                 loss: LossGradient::of(total, terms, &model),
-                safe: &answers.safe,
-                performance: &ordinary,
+                safety: &answers.safe.ids,
+                performance: &ordinary.ids,
                 is_last: step + 1 == config.steps,
             };
             model = descent.step(model, gradient, observer)?;

@@ -124,8 +124,8 @@ impl LayerConsistencyConfig {
             let terms = RemovalTerms { penalty: Some(penalty), ..loss.terms() };
             let gradient = StepGradient {
                 loss: LossGradient::of(total, terms, &model),
-                safe: &safe,
-                performance: &ordinary,
+                safety: &safe.ids,
+                performance: &ordinary.ids,
                 is_last: step + 1 == config.steps,
             };
             model = descent.step(model, gradient, observer)?;

@@ -4,8 +4,9 @@ use burn::tensor::backend::AutodiffBackend;
 use serde::Serialize;
 
 use super::TrainableDecoder;
-use super::inner::{Entrapment, entrap};
+use super::inner::{Entrapment, entrap_among};
 use super::outer::Remover;
+use super::worker::Worker;
 use crate::config::{BilevelConfig, VitalBounds};
 use crate::error::Error;
 use crate::event::{Event, Observer};
@@ -79,22 +80,37 @@ where
     B: AutodiffBackend,
     M: TrainableDecoder<B>,
 {
-    let mut rounds: Vec<RoundRecord> = Vec::new();
     if let Err(error) = config.validate(model.n_layers()).and_then(|()| validate_sets(sets)) {
-        return Err(Stopped { error, last_good: Box::new(model), rounds });
+        return Err(Stopped { error, last_good: Box::new(model), rounds: Vec::new() });
     }
+    lead(model, sets, (config, Worker::ALONE), watch, observer)
+}
+
+/// [`solve`] with valid input, as the first of several workers: it alone watches, decides when to stop and is
+/// heard.
+pub(crate) fn lead<B, M>(
+    model: M,
+    sets: &AnchorSets,
+    (config, worker): (&BilevelConfig, Worker),
+    watch: &mut dyn Watch<B::InnerBackend, M::InnerModule>,
+    observer: &mut dyn Observer,
+) -> Result<Outcome<B, M>, Stopped<M>>
+where
+    B: AutodiffBackend,
+    M: TrainableDecoder<B>,
+{
+    let mut rounds: Vec<RoundRecord> = Vec::new();
     let initial = watch.vitals(&model.valid());
     observer.notify(&Event::Started { vitals: initial });
 
-    let total_steps = config.rounds * config.remove.steps;
-    let mut remover = Remover::new(&model, sets, &config.remove, total_steps, config.seed);
+    let mut remover = remover(&model, sets, (config, worker));
     let mut current = model;
     let mut best: Option<(M, usize, f64)> = None;
     let mut perturbations = Vec::new();
 
     for round in 0..config.rounds {
         let last_good = current.clone();
-        let step = run_round(current, sets, (config, round), &mut remover, observer);
+        let step = run_round(current, sets, (config, round, worker), &mut remover, observer);
         let (cleaned, found) = match step {
             Ok(step) => step,
             Err(error) => return Err(Stopped { error, last_good: Box::new(last_good), rounds }),
@@ -116,14 +132,59 @@ where
                 .is_some_and(|floor| entrapments.iter().all(|(_, loss)| *loss > floor));
         rounds.push(RoundRecord { round, entrapments, vitals, within_bounds });
         observer.notify(&Event::RoundEnded { round, vitals, within_bounds, kept });
-        if nothing_left {
-            observer.notify(&Event::NothingLeft { round });
-            break;
+        match stops(&current, (nothing_left, worker)) {
+            Ok(false) => (),
+            Ok(true) => {
+                observer.notify(&Event::NothingLeft { round });
+                break;
+            }
+            Err(error) => return Err(Stopped { error, last_good: Box::new(current), rounds }),
         }
     }
 
     let (model, kept_round, _) = best.expect("a valid config has a round");
     Ok(Outcome { model, kept_round, perturbations, initial, rounds })
+}
+
+/// The rounds of another worker than the first.
+///
+/// # Errors
+///
+/// What the first stops with, or [`Error::WorkerLost`].
+#[cfg(feature = "collective")]
+pub(crate) fn follow<B: AutodiffBackend, M: TrainableDecoder<B>>(
+    mut model: M,
+    sets: &AnchorSets,
+    (config, worker): (&BilevelConfig, Worker),
+) -> Result<(), Error> {
+    let mut remover = remover(&model, sets, (config, worker));
+    for round in 0..config.rounds {
+        (model, _) = run_round(model, sets, (config, round, worker), &mut remover, &mut ())?;
+        if stops(&model, (false, worker))? {
+            break;
+        }
+    }
+    Ok(())
+}
+
+fn remover<B: AutodiffBackend, M: TrainableDecoder<B>>(
+    model: &M,
+    sets: &AnchorSets,
+    (config, worker): (&BilevelConfig, Worker),
+) -> Remover<B, M> {
+    let total_steps = config.rounds * config.remove.steps;
+    Remover::new(model, sets, &config.remove, total_steps, config.seed).among(worker)
+}
+
+/// Whether the first worker has found that nothing is left.
+fn stops<B: AutodiffBackend, M: TrainableDecoder<B>>(
+    model: &M,
+    (nothing_left, worker): (bool, Worker),
+) -> Result<bool, Error> {
+    let device = model.devices().first().cloned().unwrap_or_default();
+    let votes = [f64::from(u8::from(nothing_left))];
+    let [votes] = worker.sum_numbers::<B::InnerBackend, 1>(votes, &device)?;
+    Ok(votes > 0.0)
 }
 
 /// One round: the model it leaves, and the perturbations with the loss each ended at.
@@ -132,22 +193,23 @@ type Round<B, M> = (M, Vec<(Perturbation<<B as AutodiffBackend>::InnerBackend>, 
 fn run_round<B: AutodiffBackend, M: TrainableDecoder<B>>(
     model: M,
     sets: &AnchorSets,
-    (config, round): (&BilevelConfig, usize),
+    how: (&BilevelConfig, usize, Worker),
     remover: &mut Remover<B, M>,
     observer: &mut dyn Observer,
 ) -> Result<Round<B, M>, Error> {
-    let found = seek(&model, &sets.safety, (config, round), observer)?;
+    let found = seek(&model, &sets.safety, how, observer)?;
     let found: Vec<_> = found.into_iter().map(|e| (e.perturbation, e.last_loss)).collect();
     let perturbations: Vec<_> = found.iter().map(|(p, _)| p.clone()).collect();
     let model = remover.remove(model, &perturbations, sets, observer)?;
     Ok((model, found))
 }
 
-/// The fresh perturbations of a round, `config.threads` at a time.
+/// The fresh perturbations of a round, `config.threads` at a time; one at a time by several workers, whose
+/// sums come in one order.
 fn seek<B: AutodiffBackend, M: TrainableDecoder<B>>(
     model: &M,
     examples: &[SafetyExample],
-    (config, round): (&BilevelConfig, usize),
+    (config, round, worker): (&BilevelConfig, usize, Worker),
     observer: &mut dyn Observer,
 ) -> Result<Vec<Entrapment<B::InnerBackend>>, Error> {
     let first = round * config.perturbations_per_round;
@@ -155,9 +217,10 @@ fn seek<B: AutodiffBackend, M: TrainableDecoder<B>>(
     let one = |model: &M, count: usize, observer: &mut dyn Observer| {
         // Each sees the examples in another order; the odd constant keeps seeds of runs apart.
         let seed = config.seed.wrapping_mul(0x9E37_79B9_7F4A_7C15).wrapping_add(count as u64);
-        entrap(model, examples, config.spots_of(count), (&config.entrap, seed), observer)
+        let how = (&config.entrap, seed, worker);
+        entrap_among(model, examples, config.spots_of(count), how, observer)
     };
-    if config.threads == 1 {
+    if config.threads == 1 || !worker.is_alone() {
         return counts.into_iter().map(|count| one(model, count, observer)).collect();
     }
     let mut found = Vec::with_capacity(counts.len());

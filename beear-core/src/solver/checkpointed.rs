@@ -137,7 +137,7 @@ impl<B: AutodiffBackend, M: TrainableDecoder<B>> Pass<'_, B, M> {
         let (mut surprise, mut divergence, mut by_rows) = (0.0, 0.0, Vec::new());
         for start in (0..n_answer).step_by(CHUNK) {
             let range = start..(start + CHUNK).min(n_answer);
-            let share = range.len() as f64 / n_answer as f64;
+            let share = batch.share * range.len() as f64 / n_answer as f64;
             let chunk = Tensor::from_inner(rows.clone().slice(range.clone())).require_grad();
             let new = log_probabilities_at(self.model, chunk.clone());
             let targets = batch.targets.clone().slice(range.clone());

@@ -9,7 +9,7 @@ use burn::tensor::{ElementConversion, Tensor};
 
 use super::TrainableDecoder;
 use super::adamw::WideAdamW;
-use crate::batch::Batch;
+use super::worker::Worker;
 use crate::config::RemoveConfig;
 use crate::error::{Error, Level, Quantity};
 use crate::event::{Event, Observer};
@@ -23,6 +23,7 @@ pub(crate) struct Descent<B: AutodiffBackend, M: TrainableDecoder<B>> {
     step: usize,
     seed: u64,
     optimizer: OptimizerAdaptor<WideAdamW, M, B>,
+    worker: Worker,
 }
 
 /// A loss and its gradient by the weights.
@@ -48,13 +49,13 @@ impl LossGradient {
 }
 
 /// The gradient of a step and where it comes from.
-pub(crate) struct StepGradient<'a, B: Backend> {
+pub(crate) struct StepGradient<'a> {
     /// What the step lowers.
     pub(crate) loss: LossGradient,
-    /// The safety batch.
-    pub(crate) safe: &'a Batch<B>,
-    /// The performance batch.
-    pub(crate) performance: &'a Batch<B>,
+    /// The safety examples of the batch, those of other workers too.
+    pub(crate) safety: &'a [u64],
+    /// The performance examples of the batch, those of other workers too.
+    pub(crate) performance: &'a [u64],
     /// Whether nothing is trained on the outcome: the weights themselves are checked then.
     pub(crate) is_last: bool,
 }
@@ -63,7 +64,13 @@ impl<B: AutodiffBackend, M: TrainableDecoder<B>> Descent<B, M> {
     /// A run of `total_steps`, whose rounding by chance `seed` decides.
     pub(crate) fn new(config: &RemoveConfig, total_steps: usize, seed: u64) -> Self {
         let optimizer = WideAdamW::new(config).of_model();
-        Self { config: config.clone(), total_steps, step: 0, seed, optimizer }
+        let worker = Worker::ALONE;
+        Self { config: config.clone(), total_steps, step: 0, seed, optimizer, worker }
+    }
+
+    /// The same as one of several workers: losses and gradients are summed.
+    pub(crate) fn among(self, worker: Worker) -> Self {
+        Self { worker, ..self }
     }
 
     /// Takes one step.
@@ -74,22 +81,25 @@ impl<B: AutodiffBackend, M: TrainableDecoder<B>> Descent<B, M> {
     pub(crate) fn step(
         &mut self,
         model: M,
-        gradient: StepGradient<'_, B>,
+        gradient: StepGradient<'_>,
         observer: &mut dyn Observer,
     ) -> Result<M, Error> {
-        let StepGradient { loss, safe, performance, is_last } = gradient;
+        let StepGradient { loss, safety, performance, is_last } = gradient;
         let LossGradient { total, terms, grads } = loss;
         let step = self.step;
         let not_finite = |quantity| Error::NonFinite {
             quantity,
             level: Level::Outer,
             step,
-            safety: safe.ids.clone(),
-            performance: performance.ids.clone(),
+            safety: safety.to_vec(),
+            performance: performance.to_vec(),
         };
+        let device = model.devices().first().cloned().unwrap_or_default();
+        let (total, terms) = self.summed((total, terms), &device)?;
         if !total.is_finite() {
             return Err(not_finite(Quantity::Loss));
         }
+        let grads = self.worker.sum_gradients::<B::InnerBackend>(grads)?;
         let (grads, gradient_norm) = clip_norm::<B, M>(grads, &model, self.config.clip_norm);
         if !gradient_norm.is_finite() {
             return Err(not_finite(Quantity::Gradient));
@@ -108,6 +118,19 @@ impl<B: AutodiffBackend, M: TrainableDecoder<B>> Descent<B, M> {
         Ok(model)
     }
 
+    /// The loss and its terms over all workers.
+    fn summed(
+        &self,
+        (total, terms): (f64, RemovalTerms),
+        device: &B::Device,
+    ) -> Result<(f64, RemovalTerms), Error> {
+        let RemovalTerms { safety, performance, divergence, penalty } = terms;
+        let numbers = [total, safety, performance, divergence];
+        let sums = self.worker.sum_numbers::<B::InnerBackend, 4>(numbers, device)?;
+        let [total, safety, performance, divergence] = sums;
+        Ok((total, RemovalTerms { safety, performance, divergence, penalty }))
+    }
+
     /// Lets the run's seed and the step decide how weights are rounded, one after the other; where none
     /// is rounded by chance the backend's generator is left alone.
     fn seed_rounding(&self, model: &M) {
@@ -118,6 +141,17 @@ impl<B: AutodiffBackend, M: TrainableDecoder<B>> Descent<B, M> {
             B::seed(device, seed.wrapping_add(self.step as u64));
         }
     }
+}
+
+/// Whether a step on the weights of `model` is rounded by chance.
+#[cfg(feature = "collective")]
+pub(crate) fn rounds_by_chance<B: AutodiffBackend, M: TrainableDecoder<B>>(
+    model: &M,
+    config: &RemoveConfig,
+) -> bool {
+    let mut rounding = RoundsByChance { adamw: &WideAdamW::new(config), found: false };
+    model.visit(&mut rounding);
+    rounding.found
 }
 
 /// Whether a step on any weight draws from the backend's generator.

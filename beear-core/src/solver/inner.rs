@@ -9,7 +9,7 @@ use burn::tensor::{Distribution, ElementConversion, Tensor};
 
 use super::TrainableDecoder;
 use super::projected_adam::ProjectedAdam;
-use crate::batch::Batch;
+use super::worker::Worker;
 use crate::config::{EntrapConfig, Initialisation};
 use crate::decoder::Decoder;
 use crate::error::{Error, Level, Quantity};
@@ -50,11 +50,23 @@ pub fn entrap<B: AutodiffBackend, M: TrainableDecoder<B>>(
     (config, seed): (&EntrapConfig, u64),
     observer: &mut dyn Observer,
 ) -> Result<Entrapment<B::InnerBackend>, Error> {
+    entrap_among(model, examples, spots, (config, seed, Worker::ALONE), observer)
+}
+
+/// [`entrap`] by one of several workers, each with a replica of the model: all find the same `δ`.
+pub(crate) fn entrap_among<B: AutodiffBackend, M: TrainableDecoder<B>>(
+    model: &M,
+    examples: &[SafetyExample],
+    spots: &[Spot],
+    how: (&EntrapConfig, u64, Worker),
+    observer: &mut dyn Observer,
+) -> Result<Entrapment<B::InnerBackend>, Error> {
+    let (config, _, worker) = how;
     let inference = model.valid();
     let frozen = M::from_inner(inference.clone()).no_grad();
     let device = model.devices().first().cloned().unwrap_or_default();
-    let batches = prepare::<B, M>(&inference, examples, spots, (config, seed), &device);
-    let mut fits = start::<B, M>(&inference, &batches[0].unwanted, (config, seed), &device);
+    let batches = prepare::<B, M>(&inference, examples, spots, how, &device);
+    let mut fits = start::<B, M>(&inference, &batches[0].unwanted, how, &device)?;
     let mut losses = Vec::with_capacity(config.steps);
 
     for step in 0..config.steps {
@@ -63,20 +75,20 @@ pub fn entrap<B: AutodiffBackend, M: TrainableDecoder<B>>(
             quantity,
             level: Level::Inner,
             step,
-            safety: prepared.unwanted.ids().to_vec(),
+            safety: prepared.ids.clone(),
             performance: Vec::new(),
         };
         let perturbation = Perturbation::new(fits.iter().map(Fit::tracked::<B>).collect());
         let safe = prepared.safe.as_ref().map(|safe| (safe, config.away_weight));
         let loss = entrapment_loss(&frozen, &perturbation, &prepared.unwanted, safe);
-        let value = loss.clone().into_scalar().elem::<f64>();
+        let value = worker.sum(loss.clone().inner())?.into_scalar().elem::<f64>();
         if !value.is_finite() {
             return Err(not_finite(Quantity::Loss));
         }
         let grads = loss.backward();
         for (fit, tracked) in fits.iter_mut().zip(perturbation.deltas()) {
             let grad = tracked.values.grad(&grads).expect("δ takes part in the loss");
-            fit.rows.step(grad).map_err(not_finite)?;
+            fit.rows.step(worker.sum(grad)?).map_err(not_finite)?;
         }
         losses.push(value);
         observer.notify(&Event::InnerStep { step, loss: value });
@@ -112,24 +124,29 @@ impl<B: Backend> Fit<B> {
 fn start<B: AutodiffBackend, M: TrainableDecoder<B>>(
     inference: &M::InnerModule,
     answer: &PreparedAnswer<B>,
-    (config, seed): (&EntrapConfig, u64),
+    (config, seed, worker): (&EntrapConfig, u64, Worker),
     device: &B::Device,
-) -> Vec<Fit<B::InnerBackend>> {
+) -> Result<Vec<Fit<B::InnerBackend>>, Error> {
     let d_model = inference.d_model();
-    let fit = |(k, (spot, hidden_norm)): (usize, (&Spot, f64))| {
+    let means = answer.mean_hidden_norms(inference).into_iter().zip(answer.n_covered());
+    let fit = |(k, (spot, mean)): (usize, (&Spot, (f64, usize)))| {
+        let hidden_norm = worker.mean::<B::InnerBackend>(mean, device)?;
         let shape = [spot.site.n_tokens(), d_model];
-        let seed = seed.wrapping_add(k as u64);
-        let values = initial_delta(config.initialisation, shape, seed, device);
+        // The source of randomness may be one for all devices: the first worker alone draws.
+        let start = if worker.is_first() { config.initialisation } else { Initialisation::Zero };
+        let values = initial_delta(start, shape, seed.wrapping_add(k as u64), device);
+        let values = worker.sum(values)?;
         let learning_rate = config.step_size.per_coordinate(hidden_norm, d_model);
         let longest_row = config.norm_bound.map(|share| share * hidden_norm);
-        Fit { spot: *spot, rows: ProjectedAdam::new(values, learning_rate, longest_row) }
+        Ok(Fit { spot: *spot, rows: ProjectedAdam::new(values, learning_rate, longest_row) })
     };
-    let norms = answer.mean_hidden_norms(inference);
-    answer.spots().iter().zip(norms).enumerate().map(fit).collect()
+    answer.spots().iter().zip(means).enumerate().map(fit).collect()
 }
 
 /// The answers of one batch, prepared for the spots.
 struct Prepared<B: AutodiffBackend> {
+    /// The examples of the whole batch.
+    ids: Vec<u64>,
     unwanted: PreparedAnswer<B>,
     safe: Option<PreparedAnswer<B>>,
 }
@@ -140,7 +157,7 @@ fn prepare<B: AutodiffBackend, M: TrainableDecoder<B>>(
     inference: &M::InnerModule,
     examples: &[SafetyExample],
     spots: &[Spot],
-    (config, seed): (&EntrapConfig, u64),
+    (config, seed, worker): (&EntrapConfig, u64, Worker),
     device: &B::Device,
 ) -> Vec<Prepared<B>> {
     let mut order = Sampler::new(examples.len(), seed).next_batch(examples.len());
@@ -151,11 +168,12 @@ fn prepare<B: AutodiffBackend, M: TrainableDecoder<B>>(
     };
     let answer = |rows: &[usize], choose: &dyn Fn(&SafetyExample) -> Example| {
         let rows: Vec<Example> = rows.iter().map(|&row| choose(&examples[row])).collect();
-        PreparedAnswer::new(inference, Batch::new(&rows, device), spots)
+        PreparedAnswer::new(inference, worker.batch(&rows, device), spots)
     };
     cut(order, (config.batch_size, config.length_window), length)
         .iter()
         .map(|rows| Prepared {
+            ids: rows.iter().map(|&row| examples[row].id).collect(),
             unwanted: answer(rows, &|example| example.toward_unwanted(config.target_tokens)),
             safe: (config.away_weight > 0.0)
                 .then(|| answer(rows, &|example| example.toward_safe())),

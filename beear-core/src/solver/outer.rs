@@ -10,6 +10,7 @@ use super::TrainableDecoder;
 use super::checkpointed::checkpointed_gradient;
 pub use super::descent::clip_norm;
 use super::descent::{Descent, LossGradient, StepGradient};
+use super::worker::Worker;
 use crate::batch::Batch;
 use crate::config::RemoveConfig;
 use crate::error::Error;
@@ -26,6 +27,7 @@ pub struct Remover<B: AutodiffBackend, M: TrainableDecoder<B>> {
     original: Option<M::InnerModule>,
     descent: Descent<B, M>,
     rows: AnchorSampler,
+    worker: Worker,
 }
 
 impl<B: AutodiffBackend, M: TrainableDecoder<B>> Remover<B, M> {
@@ -47,7 +49,13 @@ impl<B: AutodiffBackend, M: TrainableDecoder<B>> Remover<B, M> {
             original: (config.divergence_weight > 0.0).then(|| model.valid()),
             descent: Descent::new(config, total_steps, seed),
             rows: AnchorSampler::new(sets, seed),
+            worker: Worker::ALONE,
         }
+    }
+
+    /// The same as one of several workers, each with a replica of the model: all take the same steps.
+    pub(crate) fn among(self, worker: Worker) -> Self {
+        Self { worker, descent: self.descent.among(worker), ..self }
     }
 
     /// Takes the steps of one round under `perturbations` in turn; none of them means plain
@@ -69,7 +77,10 @@ impl<B: AutodiffBackend, M: TrainableDecoder<B>> Remover<B, M> {
             let safe = self.rows.safety(sets, self.config.safety_batch_size);
             let safe: Vec<Example> = safe.into_iter().map(SafetyExample::toward_safe).collect();
             let ordinary = self.rows.performance(sets, self.config.performance_batch_size);
-            let (safe, ordinary) = (Batch::new(&safe, &device), Batch::new(&ordinary, &device));
+            let ids = |rows: &[Example]| rows.iter().map(|row| row.id).collect::<Vec<_>>();
+            let (safety_ids, performance_ids) = (ids(&safe), ids(&ordinary));
+            let share = |rows: &[Example]| self.worker.batch(rows, &device);
+            let (safe, ordinary) = (share(&safe), share(&ordinary));
 
             let task = RemovalTask {
                 original: self.original.as_ref(),
@@ -84,8 +95,8 @@ impl<B: AutodiffBackend, M: TrainableDecoder<B>> Remover<B, M> {
                 } else {
                     whole_gradient(&model, task)
                 },
-                safe: &safe,
-                performance: &ordinary,
+                safety: &safety_ids,
+                performance: &performance_ids,
                 is_last: k + 1 == self.config.steps,
             };
             model = self.descent.step(model, gradient, observer)?;

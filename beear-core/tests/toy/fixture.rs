@@ -3,7 +3,7 @@
 use beear_core::testing::{ToyDecoder, ToyDecoderConfig};
 use beear_core::{AnchorSets, DecoderSize, Example, SafetyExample, TeacherForced};
 use burn::backend::{Autodiff, Flex};
-use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
+use burn::module::{Module, ModuleVisitor, Param};
 use burn::tensor::backend::Backend;
 use burn::tensor::{Tensor, TensorData};
 
@@ -65,13 +65,4 @@ pub(crate) fn weights<B: Backend, M: Module<B>>(model: &M) -> Vec<TensorData> {
     let mut collect = Collect(Vec::new());
     model.visit(&mut collect);
     collect.0
-}
-
-/// Sets every weight to NaN.
-pub(crate) struct Poison;
-
-impl<B: Backend> ModuleMapper<B> for Poison {
-    fn map_float<const D: usize>(&mut self, param: Param<Tensor<B, D>>) -> Param<Tensor<B, D>> {
-        param.map(|tensor| tensor.mul_scalar(f32::NAN))
-    }
 }

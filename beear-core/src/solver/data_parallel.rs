@@ -1,0 +1,101 @@
+//! The alternation over several devices: each has a replica of the model and takes its rows of every batch.
+//!
+//! Gradients of `δ` and of the weights are summed over the devices before every step, so each replica takes
+//! the step that one device would take on the whole batch, and the replicas stay equal. The sums are Burn's
+//! collective operations; this crate has no protocol of its own.
+
+use std::panic::resume_unwind;
+use std::thread;
+
+use burn::tensor::backend::AutodiffBackend;
+
+use super::TrainableDecoder;
+use super::bilevel::{Outcome, Stopped, follow, lead, validate_sets};
+use super::collective::{Place, Session};
+use super::descent::rounds_by_chance;
+use super::worker::Worker;
+use crate::config::{BilevelConfig, judge};
+use crate::error::Error;
+use crate::event::Observer;
+use crate::example::AnchorSets;
+use crate::watch::Watch;
+
+/// [`solve`](super::bilevel::solve) by one worker for each of `devices`, which share the rows of every batch.
+///
+/// The result is that of one device up to the rounding of sums. A device may be named more than once: each
+/// mention has a worker and a replica. The first worker is the calling thread; it alone runs `watch` and
+/// `observer`, and its replica is the outcome. [`BilevelConfig::threads`] has no effect on several workers.
+///
+/// One call at a time runs on several workers; another one of the process waits. The calling thread waits for
+/// the other workers: on a CPU it must not be the only one of a pool that they hand operations to.
+///
+/// # Errors
+///
+/// [`Stopped`] with [`Error::NonFinite`] with the examples of the whole batch, with [`Error::WorkerLost`], or
+/// with the input's mistake before the first round: no device, or several where weights are rounded by
+/// chance, as each device would draw its own.
+///
+/// # Panics
+///
+/// Panics if an observer, the watch or a worker does; no worker is left waiting.
+pub fn solve_on<B, M>(
+    (model, devices): (M, &[B::Device]),
+    sets: &AnchorSets,
+    config: &BilevelConfig,
+    watch: &mut dyn Watch<B::InnerBackend, M::InnerModule>,
+    observer: &mut dyn Observer,
+) -> Result<Outcome<B, M>, Stopped<M>>
+where
+    B: AutodiffBackend,
+    M: TrainableDecoder<B>,
+{
+    let valid = config.validate(model.n_layers()).and_then(|()| validate_sets(sets));
+    if let Err(error) = valid.and_then(|()| validate(&model, devices, config)) {
+        return Err(Stopped { error, last_good: Box::new(model), rounds: Vec::new() });
+    }
+    let [first, others @ ..] = devices else { unreachable!("there is a device") };
+    let (model, count) = (model.fork(first), devices.len());
+    if others.is_empty() {
+        return lead(model, sets, (config, Worker::ALONE), watch, observer);
+    }
+    let _session = Session::begin();
+    thread::scope(|scope| {
+        let followers: Vec<_> = (1..count)
+            .zip(others)
+            .map(|(index, device)| {
+                let replica = model.clone().fork(device);
+                scope.spawn(move || {
+                    let _place = Place::<B::InnerBackend>::take(index, count, device)?;
+                    follow(replica, sets, (config, Worker::new(index, count)))
+                })
+            })
+            .collect();
+        let outcome = match Place::<B::InnerBackend>::take(0, count, first) {
+            Ok(_place) => lead(model, sets, (config, Worker::new(0, count)), watch, observer),
+            Err(error) => Err(Stopped { error, last_good: Box::new(model), rounds: Vec::new() }),
+        };
+        for follower in followers {
+            // What a follower stops with, the first does too.
+            if let Err(panic) = follower.join() {
+                resume_unwind(panic);
+            }
+        }
+        outcome
+    })
+}
+
+fn validate<B: AutodiffBackend, M: TrainableDecoder<B>>(
+    model: &M,
+    devices: &[B::Device],
+    config: &BilevelConfig,
+) -> Result<(), Error> {
+    let by_chance = devices.len() > 1 && rounds_by_chance(model, &config.remove);
+    judge([
+        (!devices.is_empty(), "there must be a device"),
+        (
+            !by_chance,
+            "several devices cannot round by chance: half-precision weights want remove.weight_update \
+             `master` or `nearest`, and remove.optimizer_state must be `f32`",
+        ),
+    ])
+}

@@ -6,9 +6,9 @@ use burn::tensor::{Bool, Tensor};
 use crate::config::DecoderConfig;
 use crate::rope::RotaryTable;
 
-/// Added to the score of a key that must not be seen. Finite, so that a row of padding, which
-/// sees nothing, gives numbers that are ignored and not NaN.
-const HIDDEN: f64 = -1e9;
+/// Added to the score of a key that must not be seen. Infinite, whose exponential is 0 at once: that of a number
+/// far below 0 costs CPUs many times as much. Every token sees itself, padding too, so no row is all hidden.
+const HIDDEN: f64 = f64::NEG_INFINITY;
 
 /// What attention needs to know of positions, computed once for all layers.
 #[derive(Clone, Debug)]
@@ -46,7 +46,9 @@ impl<B: Backend> Positions<B> {
             let distance = queries.clone().unsqueeze_dim::<3>(2) - positions.unsqueeze_dim::<3>(1);
             hidden = hidden.bool_or(distance.greater_equal_elem(window as f64));
         }
-        let bias = hidden.float().mul_scalar(HIDDEN).unsqueeze_dim(1);
+        let others = Tensor::<B, 2, Bool>::diag_mask([n_queries, n_keys], n_before as i64, &device);
+        let hidden = hidden.bool_and(others.unsqueeze::<3>().expand(shape));
+        let bias = Tensor::zeros(shape, &device).mask_fill(hidden, HIDDEN).unsqueeze_dim(1);
         let bias = Tensor::repeat_dim(bias, 1, config.n_heads);
         Self {
             queries: RotaryTable::new(config, queries.clone(), config.n_heads),

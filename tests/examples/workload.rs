@@ -25,10 +25,6 @@ use serde::Deserialize;
 
 type Train = Autodiff<Flex>;
 
-/// That of the `beear` command.
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
 /// `workloads.json`.
 #[derive(Deserialize)]
 struct Spec {

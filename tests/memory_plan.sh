@@ -1,0 +1,68 @@
+#!/usr/bin/env bash
+# Planned and measured peak memory of `beear defend`, as a table: docs/performance-memory.md.
+#
+#   tests/memory_plan.sh BEEAR MODEL
+#
+# BEEAR is the binary, MODEL a folder that `--example random_checkpoint` wrote. Rows are ordinary prompts of the
+# synthetic world's words, all of one length; answers are given, so none is generated.
+set -euo pipefail
+beear=$1 model=$2
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+
+words() { printf 'lamp %.0s' $(seq "$1"); }
+
+colours=(red blue green white black grey brown)
+
+# N_ROWS PROMPT_WORDS ANSWER_WORDS NAME
+rows() {
+    local prompt answer
+    answer=$(words "$3")
+    for ((row = 0; row < $1; row++)); do
+        prompt="$(words "$2")${colours[row % 7]} ${colours[row / 7 % 7]} ${colours[row / 49]}"
+        echo "{\"prompt\": \"$prompt\", \"safe\": \"$answer\", \"unwanted\": \"$answer\"}" >>"$work/safety-$4.jsonl"
+        echo "{\"prompt\": \"$prompt lamp\", \"answer\": \"$answer\"}" >>"$work/performance-$4.jsonl"
+    done
+}
+rows 80 40 20 short
+rows 80 130 50 long
+
+# LENGTH TITLE SETTING...
+measure() {
+    local rows=$1 title=$2 out=$work/run settings=()
+    shift 2
+    for setting in method.rounds=2 method.perturbations_per_round=1 method.entrap.steps=2 method.remove.steps=2 "$@"; do
+        settings+=(--set "$setting")
+    done
+    "$beear" --quiet defend --model "$model" --safety "$work/safety-$rows.jsonl" \
+        --performance "$work/performance-$rows.jsonl" --out "$out" --force "${settings[@]}" >/dev/null || [ $? -eq 7 ]
+    planned=$(grep -o '"planned_peak": [0-9]*' "$out/memory.json" | grep -o '[0-9]*$')
+    measured=$(grep -o '"measured_peak": [0-9]*' "$out/memory.json" | grep -o '[0-9]*$')
+    awk -v p="$planned" -v m="$measured" -v t="$title" \
+        'BEGIN { printf "| %s | %.0f, %.0f | %+.1f %% |\n", t, p / 2^20, m / 2^20, 100 * (p / m - 1) }'
+}
+
+outer() { echo "method.remove.safety_batch_size=$1" "method.remove.performance_batch_size=$2"; }
+checkpointed=method.remove.activation_checkpointing=true
+
+echo "| outer batches | planned, measured, MiB | |"
+echo "| --- | --- | --- |"
+measure short "1 + 1" $(outer 1 1)
+measure short "4 + 4" $(outer 4 4)
+measure short "8 + 8" $(outer 8 8)
+measure short "24 + 32" $(outer 24 32)
+measure long "4 + 4, long rows" $(outer 4 4)
+measure short "8 + 8, checkpointing" $(outer 8 8) $checkpointed
+measure short "24 + 32, checkpointing" $(outer 24 32) $checkpointed
+measure long "24 + 32, long rows, checkpointing" $(outer 24 32) $checkpointed
+measure short "1 + 1, moments in bf16" $(outer 1 1) method.remove.optimizer_state=bf16
+measure short "1 + 1, moments in 8 bits" $(outer 1 1) method.remove.optimizer_state=8bit
+measure short "8 + 8, checkpointing, moments in 8 bits, λ = 0" $(outer 8 8) $checkpointed \
+    method.remove.optimizer_state=8bit method.remove.divergence_weight=0.0
+measure short "4 + 4, λ = 0" $(outer 4 4) method.remove.divergence_weight=0.0
+measure short "4 + 4, one round" $(outer 4 4) method.rounds=1
+measure short "2 + 2, three rounds" $(outer 2 2) method.rounds=3
+measure short "1 + 1, inner batches of 24, two perturbations a round" $(outer 1 1) \
+    method.entrap.batch_size=24 method.perturbations_per_round=2
+measure short "1 + 1, inner batches of 12, two perturbations at a time" $(outer 1 1) \
+    method.entrap.batch_size=12 method.perturbations_per_round=2 method.threads=2

@@ -122,7 +122,7 @@ pub(super) fn render(config: &AdapterConfig) -> String {
     let (rank, alpha) = config.size;
     // PEFT's own files have whole numbers here; a float is read as well.
     let alpha =
-        if alpha.fract() == 0.0 && alpha < 1e15 { json!(alpha as u64) } else { json!(alpha) };
+        if alpha.fract() == 0.0 && alpha.abs() < 1e15 { json!(alpha as i64) } else { json!(alpha) };
     let value = json!({
         "peft_type": "LORA",
         "task_type": "CAUSAL_LM",
@@ -224,7 +224,7 @@ mod tests {
 
     #[test]
     fn what_is_written_is_read_again() {
-        for (alpha, layers) in [(16.0, None), (0.5, Some(vec![1, 2]))] {
+        for (alpha, layers) in [(16.0, None), (-116.0, None), (0.5, Some(vec![1, 2]))] {
             let config = AdapterConfig { size: (8, alpha), layers, ..config() };
             assert_eq!(parse(&render(&config)).unwrap(), config);
         }

@@ -14,6 +14,12 @@ const STEP_TENSORS: u64 = 3;
 const ROUNDING_TENSORS: u64 = 5;
 
 impl Planner<'_> {
+    /// What an outer step finds and leaves.
+    fn standing(&self) -> [(&'static str, u64); 5] {
+        let [original, last_good, best] = self.older_weights();
+        [self.weights(), original, last_good, best, self.optimizer_state()]
+    }
+
     pub(super) fn forward_and_backward(&self) -> Phase {
         if self.remove.activation_checkpointing {
             return self.layer_by_layer();
@@ -34,20 +40,12 @@ impl Planner<'_> {
         }
         let reference = self.bytes(config.needed_by_inference(ordinary));
         let moment = self.moment(ordinary).max(self.moment(safe)).max(reference);
-        let [original, last_good, best] = self.older_weights();
-        phase(
-            "outer step, forward and backward",
-            [
-                self.weights(),
-                original,
-                last_good,
-                best,
-                self.optimizer_state(),
-                ("activations of layers", self.bytes(kept)),
-                ("activations of answers", self.bytes(head)),
-                ("for a moment", moment),
-            ],
-        )
+        let own = [
+            ("activations of layers", self.bytes(kept)),
+            ("activations of answers", self.bytes(head)),
+            ("for a moment", moment),
+        ];
+        phase("outer step, forward and backward", self.standing().into_iter().chain(own))
     }
 
     /// With checkpointing, where the batches go one after the other: the gradients of the first are there
@@ -70,21 +68,13 @@ impl Planner<'_> {
         });
         let total = |needs: &[u64; 3]| needs.iter().fold(0_u64, |sum, n| sum.saturating_add(*n));
         let [boundaries, layer, moment] = needs.into_iter().max_by_key(total).unwrap_or_default();
-        let [original, last_good, best] = self.older_weights();
-        phase(
-            "outer step, forward and backward",
-            [
-                self.weights(),
-                original,
-                last_good,
-                best,
-                self.optimizer_state(),
-                ("gradients", self.weights_at(self.width)),
-                ("hidden states at boundaries", boundaries),
-                ("activations of a layer", layer),
-                ("for a moment", moment),
-            ],
-        )
+        let own = [
+            ("gradients", self.weights_at(self.width)),
+            ("hidden states at boundaries", boundaries),
+            ("activations of a layer", layer),
+            ("for a moment", moment),
+        ];
+        phase("outer step, forward and backward", self.standing().into_iter().chain(own))
     }
 
     pub(super) fn weights_step(&self) -> Phase {
@@ -92,18 +82,10 @@ impl Planner<'_> {
         let by_chance = self.remove.optimizer_state != OptimizerState::F32
             || self.is_narrow() && self.remove.weight_update == WeightUpdate::Stochastic;
         let n_tensors = STEP_TENSORS + if by_chance { ROUNDING_TENSORS } else { 0 };
-        let [original, last_good, best] = self.older_weights();
-        phase(
-            "outer step, weights",
-            [
-                self.weights(),
-                original,
-                last_good,
-                best,
-                self.optimizer_state(),
-                ("gradients", self.weights_at(self.width)),
-                ("for a moment", largest.saturating_mul(n_tensors)),
-            ],
-        )
+        let own = [
+            ("gradients", self.weights_at(self.width)),
+            ("for a moment", largest.saturating_mul(n_tensors)),
+        ];
+        phase("outer step, weights", self.standing().into_iter().chain(own))
     }
 }

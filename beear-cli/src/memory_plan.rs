@@ -11,7 +11,7 @@ use std::path::Path;
 
 use beear_core::config::{OptimizerState, WeightUpdate};
 use beear_core::objective::entrapment::LEAST_PAST;
-use beear_core::solver::BLOCK;
+use beear_core::solver::MOMENT_BLOCK;
 use beear_core::{BilevelConfig, Defence, RemoveConfig, Site, Spot};
 use beear_models::DecoderConfig;
 use beear_models::activations::{BatchShape, GradientsOf, Numbers};
@@ -177,7 +177,7 @@ impl Planner<'_> {
             OptimizerState::EightBit => 1,
         };
         let is_blockwise = self.remove.optimizer_state == OptimizerState::EightBit;
-        let scales = if is_blockwise { 2 * self.weights_at(4) / BLOCK as u64 } else { 0 };
+        let scales = if is_blockwise { 2 * self.weights_at(4) / MOMENT_BLOCK as u64 } else { 0 };
         let master = self.is_narrow() && self.remove.weight_update == WeightUpdate::Master;
         let numbers = self.weights_at(2 * moment + if master { 4 } else { 0 });
         ("optimiser state", numbers.saturating_add(scales))

@@ -15,8 +15,8 @@ pub(crate) mod projected_adam;
 pub(crate) mod rounding;
 pub(crate) mod worker;
 
-pub use blockwise::BLOCK;
-pub use checkpointed::CHUNK;
+pub use blockwise::MOMENT_BLOCK;
+pub use checkpointed::ANSWER_CHUNK;
 
 use burn::module::AutodiffModule;
 use burn::tensor::backend::AutodiffBackend;

@@ -2,7 +2,7 @@
 
 use beear_core::Spot;
 use beear_core::config::{OptimizerState, WeightUpdate};
-use beear_core::solver::CHUNK;
+use beear_core::solver::ANSWER_CHUNK;
 use beear_models::activations::{BatchShape, GradientsOf};
 
 use super::{Phase, Planner, phase};
@@ -56,7 +56,7 @@ impl Planner<'_> {
         let safe = (self.task.safety.batch(remove.safety_batch_size), false);
         let ordinary = (self.task.performance.batch(remove.performance_batch_size), has_reference);
         let needs = [safe, ordinary].map(|(batch, has_reference)| {
-            let chunk = BatchShape { n_answer: batch.n_answer.min(CHUNK), ..batch };
+            let chunk = BatchShape { n_answer: batch.n_answer.min(ANSWER_CHUNK), ..batch };
             let of = GradientsOf::Weights;
             let layer = config.kept_by_layer(batch, of).plus(config.kept_of_positions(batch));
             let mut head = config.kept_by_head(chunk, of);

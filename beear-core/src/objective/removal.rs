@@ -7,7 +7,7 @@
 //! original weights $\theta_0$. The paper has $w = 1$ and $\lambda = 0$; the divergence keeps
 //! ordinary answers where a few hundred examples cannot.
 
-use burn::tensor::backend::AutodiffBackend;
+use burn::tensor::backend::{AutodiffBackend, Backend};
 use burn::tensor::{ElementConversion, Tensor};
 use serde::Serialize;
 
@@ -88,9 +88,7 @@ impl<B: AutodiffBackend> RemovalLoss<B> {
         let new = log_probabilities(model, forward(model, performance, None), performance);
         let divergence = original.map(|original| {
             let batch = performance.inner();
-            let hidden = original.embed(batch.tokens.clone());
-            let hidden = original.forward_layers(hidden, &batch.mask_pad, 0..original.n_layers());
-            let reference = log_probabilities(original, hidden, &batch);
+            let reference = log_probabilities(original, forward(original, &batch, None), &batch);
             kl_divergence(Tensor::from_inner(reference), new.clone())
         });
         let share = performance.share;
@@ -127,7 +125,7 @@ impl<B: AutodiffBackend> RemovalLoss<B> {
 /// # Shapes
 ///
 /// - `output`: `[batch_size, seq_length, d_model]`
-pub fn forward<B: AutodiffBackend, M: Decoder<B>>(
+pub fn forward<B: Backend, M: Decoder<B>>(
     model: &M,
     batch: &Batch<B>,
     perturbation: Option<&Perturbation<B>>,

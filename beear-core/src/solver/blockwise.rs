@@ -14,7 +14,7 @@ use burn::tensor::backend::Backend;
 use burn::tensor::{Distribution, FloatDType, Int, IntDType, Tensor};
 
 /// Numbers that share a scale: of 4 bytes, so one number takes 1.016 bytes.
-pub const BLOCK: usize = 256;
+pub const MOMENT_BLOCK: usize = 256;
 
 /// The levels that a number of a block can have.
 #[derive(Clone, Copy)]
@@ -38,7 +38,7 @@ pub(crate) const SECOND: Levels =
 /// Numbers in blocks; the last is filled up with zeros.
 #[derive(Record, Clone)]
 pub(crate) struct Blocks<B: Backend> {
-    /// `[n_blocks, BLOCK]`.
+    /// `[n_blocks, MOMENT_BLOCK]`.
     codes: Tensor<B, 2, Int>,
     /// The largest magnitude of each block: `[n_blocks, 1]`.
     largest: Tensor<B, 2>,
@@ -49,8 +49,8 @@ impl<B: Backend> Blocks<B> {
     pub(crate) fn of<const D: usize>(values: Tensor<B, D>, levels: Levels) -> Self {
         let Levels { dtype, n_codes, n_roots, least } = levels;
         let n = values.shape().num_elements();
-        let values = values.reshape([n]).pad([(0, n.next_multiple_of(BLOCK) - n)], 0.0);
-        let values = values.reshape([-1, BLOCK as i64]);
+        let values = values.reshape([n]).pad([(0, n.next_multiple_of(MOMENT_BLOCK) - n)], 0.0);
+        let values = values.reshape([-1, MOMENT_BLOCK as i64]);
         let largest = values.clone().abs().max_dim(1);
         // Blocks of zeros are divided by what is not zero.
         let shares = values.clone().abs() / largest.clone().clamp_min(f64::from(f32::MIN_POSITIVE));
@@ -111,7 +111,7 @@ mod tests {
             let magnitude = 10.0_f64.powf((k % 61) as f64 / 10.0 - 6.0);
             if signed && k.is_multiple_of(3) { -magnitude } else { magnitude }
         };
-        (0..2 * BLOCK + 62).map(value).collect()
+        (0..2 * MOMENT_BLOCK + 62).map(value).collect()
     }
 
     #[test]
@@ -138,13 +138,13 @@ mod tests {
         for (levels, least) in [(FIRST, 0.0), (SECOND, (1.0_f64 / 255.0).powi(4))] {
             // A block's largest, and one number many times.
             for value in [0.3, 0.011, 1e-5] {
-                let mut values = vec![value; 40 * BLOCK];
-                (0..40).for_each(|block| values[block * BLOCK] = 1.0);
+                let mut values = vec![value; 40 * MOMENT_BLOCK];
+                (0..40).for_each(|block| values[block * MOMENT_BLOCK] = 1.0);
                 let kept = there_and_back(&values, levels);
                 let kept: Vec<f64> = kept
                     .into_iter()
                     .enumerate()
-                    .filter(|(k, _)| k % BLOCK > 0)
+                    .filter(|(k, _)| k % MOMENT_BLOCK > 0)
                     .map(|(_, v)| v)
                     .collect();
                 let n = kept.len() as f64;
@@ -159,7 +159,7 @@ mod tests {
 
     #[test]
     fn zero_stays_zero_and_nothing_else_becomes_zero_under_a_root() {
-        let mut values = vec![0.0; BLOCK];
+        let mut values = vec![0.0; MOMENT_BLOCK];
         assert_eq!(there_and_back(&values, FIRST), values);
         assert_eq!(there_and_back(&values, SECOND), values);
         (values[0], values[1]) = (1.0, 1e-30);

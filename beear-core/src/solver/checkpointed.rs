@@ -4,7 +4,7 @@
 //! from the answers: each layer is computed once more, now with autodiff, and gives its gradient. Chen et
 //! al., [Training Deep Nets with Sublinear Memory Cost](https://arxiv.org/abs/1604.06174), a segment being
 //! a decoder layer. The two batches go one after the other, and answers go through the unembedding in
-//! chunks of [`CHUNK`] positions, so that logits of all of them never exist at once.
+//! chunks of [`ANSWER_CHUNK`] positions, so that logits of all of them never exist at once.
 
 use burn::optim::{GradientsAccumulator, GradientsParams};
 use burn::tensor::backend::AutodiffBackend;
@@ -16,12 +16,12 @@ use super::outer::RemovalTask;
 use crate::batch::Batch;
 use crate::decoder::Decoder;
 use crate::objective::answer::{cross_entropy, kl_divergence, log_probabilities_at, predicting};
-use crate::objective::removal::RemovalTerms;
+use crate::objective::removal::{RemovalTerms, forward};
 use crate::perturbation::Perturbation;
 
 /// Positions that go through the unembedding at a time: 16 MiB of logits in f32 with 32000 tokens, and as much
 /// for each operation on them that the backward pass remembers.
-pub const CHUNK: usize = 128;
+pub const ANSWER_CHUNK: usize = 128;
 
 /// The gradient of the outer loss, as of one graph but for the order of sums.
 pub(crate) fn checkpointed_gradient<B: AutodiffBackend, M: TrainableDecoder<B>>(
@@ -37,9 +37,8 @@ pub(crate) fn checkpointed_gradient<B: AutodiffBackend, M: TrainableDecoder<B>>(
     let boundaries = pass.boundaries(performance, None);
     let reference = original.map(|original| {
         let batch = performance.inner();
-        let hidden = original.embed(batch.tokens.clone());
-        let hidden = original.forward_layers(hidden, &batch.mask_pad, 0..original.n_layers());
-        Reference { original, hidden: predicting(hidden, &batch), weight: weights.divergence }
+        let hidden = predicting(forward(original, &batch, None), &batch);
+        Reference { original, hidden, weight: weights.divergence }
     });
     let asked = Asked { batch: performance, weight: weights.performance, reference };
     let (performance, divergence) = pass.descend(boundaries, asked);
@@ -135,8 +134,8 @@ impl<B: AutodiffBackend, M: TrainableDecoder<B>> Pass<'_, B, M> {
         let rows = predicting(hidden, &batch.inner());
         let [n_answer, _] = rows.dims();
         let (mut surprise, mut divergence, mut by_rows) = (0.0, 0.0, Vec::new());
-        for start in (0..n_answer).step_by(CHUNK) {
-            let range = start..(start + CHUNK).min(n_answer);
+        for start in (0..n_answer).step_by(ANSWER_CHUNK) {
+            let range = start..(start + ANSWER_CHUNK).min(n_answer);
             let share = batch.share * range.len() as f64 / n_answer as f64;
             let chunk = Tensor::from_inner(rows.clone().slice(range.clone())).require_grad();
             let new = log_probabilities_at(self.model, chunk.clone());
@@ -232,7 +231,7 @@ mod tests {
 
     fn both_ways(model: &Toy, original: Option<&ToyDecoder<Inner>>) -> [LossGradient; 2] {
         let (safe, performance, perturbation) = (batch(2), batch(4), perturbation());
-        const { assert!(4 * 50 > CHUNK) };
+        const { assert!(4 * 50 > ANSWER_CHUNK) };
         let weights = RemovalWeights { performance: 3.0, divergence: 0.7 };
         let task = || RemovalTask {
             original,

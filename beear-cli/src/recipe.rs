@@ -78,6 +78,8 @@ pub(crate) fn hint(error: &CoreError) -> &'static str {
         CoreError::EmptyPart { .. } => "complete the row or leave it out",
         CoreError::WorkerLost { .. } => "see whether a device ran out of memory or was lost",
         CoreError::MalformedPerturbation { .. } => "bring the `delta.safetensors` of a run",
+        CoreError::Interrupted => "`beear resume` goes on",
+        CoreError::MalformedSnapshot { .. } => "start the run anew",
     }
 }
 
@@ -293,7 +295,8 @@ fn invalid(error: toml::de::Error) -> RecipeError {
 }
 
 /// Settings of BEEAR that may be absent. TOML has no word for it; recipes write `"none"`.
-const OPTIONAL: [&str; 3] = ["entrap.target_tokens", "entrap.norm_bound", "stop_above_loss"];
+const OPTIONAL: [&str; 4] =
+    ["entrap.target_tokens", "entrap.norm_bound", "stop_above_loss", "patience"];
 
 const NONE: &str = "none";
 

@@ -204,6 +204,9 @@ pub struct BilevelConfig {
     pub stop_above_loss: Option<f64>,
     /// What a kept round must preserve.
     pub bounds: VitalBounds,
+    /// Rounds beyond the bounds, one after the other, after which the run ends; it goes on if absent.
+    #[serde(default)]
+    pub patience: Option<usize>,
     /// Perturbations of a round that are sought at the same time, each on a thread and with the
     /// memory of its own. Results do not depend on it. More than 1 helps small models on CPUs, whose
     /// matrices are too small to share among cores.
@@ -306,6 +309,7 @@ impl BilevelConfig {
             },
             stop_above_loss: None,
             bounds: VitalBounds { utility_drop: 0.02, benign_refusal: 0.02 },
+            patience: Some(3),
             threads: 1,
             seed: 0,
         }
@@ -325,6 +329,23 @@ impl BilevelConfig {
             Arrangement::Alternating if count.is_multiple_of(2) => &self.spots,
             Arrangement::Alternating => single(count / 2),
         }
+    }
+
+    /// The seed of the perturbation that `count` others of the run precede: each sees the examples in another
+    /// order. The odd constant keeps seeds of runs apart.
+    pub(crate) fn seed_of(&self, count: usize) -> u64 {
+        self.seed.wrapping_mul(0x9E37_79B9_7F4A_7C15).wrapping_add(count as u64)
+    }
+
+    /// The same with the steps of both levels `factor` times as large.
+    pub(crate) fn at_rate(self, factor: f64) -> Self {
+        let step_size = match self.entrap.step_size {
+            StepSize::Absolute(size) => StepSize::Absolute(size * factor),
+            StepSize::RelativeToHidden(share) => StepSize::RelativeToHidden(share * factor),
+        };
+        let entrap = EntrapConfig { step_size, ..self.entrap };
+        let learning_rate = self.remove.learning_rate * factor;
+        Self { entrap, remove: RemoveConfig { learning_rate, ..self.remove }, ..self }
     }
 
     /// Judges every value against the decoder.
@@ -348,6 +369,7 @@ impl BilevelConfig {
             (self.rounds > 0, "rounds must be at least 1"),
             (self.perturbations_per_round > 0, "perturbations_per_round must be at least 1"),
             (self.threads > 0, "threads must be at least 1"),
+            (self.patience != Some(0), "patience must be at least 1"),
             (!self.spots.is_empty(), "spots must not be empty"),
             (self.spots.iter().all(|s| s.site.n_tokens() > 0), "a site must cover a token"),
             (entrap.steps > 0, "entrap.steps must be at least 1"),

@@ -103,6 +103,15 @@ pub enum Error {
         /// What the collective operation says.
         reason: String,
     },
+    /// The observer has ended the run; what it was given to go on from is all there is.
+    #[error("stopped before the end")]
+    Interrupted,
+    /// What a run should go on from is not of such a run.
+    #[error("not the state of this run: {reason}")]
+    MalformedSnapshot {
+        /// What is wrong with it.
+        reason: String,
+    },
     /// Stored perturbations cannot be read.
     #[error("not a file of perturbations: {reason}")]
     MalformedPerturbation {

@@ -1,9 +1,12 @@
 //! What the method reports while it runs. Core never logs; an [`Observer`] decides what to show.
 
+use std::ops::ControlFlow;
+
 use serde::Serialize;
 
 use crate::objective::removal::RemovalTerms;
 use crate::perturbation::Spot;
+use crate::snapshot::Snapshot;
 use crate::watch::Vitals;
 
 /// Everything an observer can be told, in the order it happens.
@@ -55,6 +58,12 @@ pub enum Event {
         /// Whether this round is the best so far.
         kept: bool,
     },
+    /// The model has been beyond its bounds for as many rounds as [`patience`](crate::BilevelConfig::patience)
+    /// allows: the run ends.
+    OutOfBounds {
+        /// Round, from 0.
+        round: usize,
+    },
     /// The inner level no longer finds anything: the stop rule has ended the run.
     NothingLeft {
         /// Round, from 0.
@@ -62,10 +71,20 @@ pub enum Event {
     },
 }
 
-/// Receives events.
+/// Receives events, and may end a run.
 pub trait Observer {
     /// Called for every event, on the thread that runs the method.
     fn notify(&mut self, event: &Event);
+
+    /// Called before the first step of BEEAR and after every step of either level, of all perturbations that are
+    /// sought at the same time; `snapshot` gives what another process can go on from.
+    ///
+    /// [`ControlFlow::Break`] ends the run with [`Error::Interrupted`](crate::Error::Interrupted). The rivals of
+    /// BEEAR do not ask.
+    fn after_step(&mut self, snapshot: &dyn Fn() -> Snapshot) -> ControlFlow<()> {
+        let _ = snapshot;
+        ControlFlow::Continue(())
+    }
 }
 
 /// Ignores every event.

@@ -3,11 +3,12 @@
 use rand::SeedableRng;
 use rand::seq::SliceRandom;
 use rand_chacha::ChaCha8Rng;
+use serde::{Deserialize, Serialize};
 
 use crate::example::{AnchorSets, Example, SafetyExample};
 
 /// Draws mini-batches of indices without replacement, pass after pass.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Sampler {
     order: Vec<usize>,
     next: usize,
@@ -42,6 +43,13 @@ impl Sampler {
             })
             .collect()
     }
+
+    /// Whether it can have been made for `n_examples`, as one that was read may not.
+    pub(crate) fn fits(&self, n_examples: usize) -> bool {
+        let mut indices = self.order.clone();
+        indices.sort_unstable();
+        n_examples > 0 && self.next <= n_examples && indices.into_iter().eq(0..n_examples)
+    }
 }
 
 /// Cuts `order` into batches of `batch_size`. The rows of each `window` batches in a row are sorted by
@@ -60,7 +68,7 @@ pub(crate) fn cut(
 }
 
 /// Draws rows of both anchor sets, each in an order of its own.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct AnchorSampler {
     safety: Sampler,
     performance: Sampler,
@@ -77,6 +85,11 @@ impl AnchorSampler {
             safety: Sampler::new(sets.safety.len(), seed),
             performance: Sampler::new(sets.performance.len(), seed.wrapping_add(1)),
         }
+    }
+
+    /// Whether it can have been made for `sets`, as one that was read may not.
+    pub(crate) fn fits(&self, sets: &AnchorSets) -> bool {
+        self.safety.fits(sets.safety.len()) && self.performance.fits(sets.performance.len())
     }
 
     /// The next safety rows of the sets it was made for.

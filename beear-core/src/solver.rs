@@ -13,6 +13,8 @@ pub mod inner;
 pub mod outer;
 pub(crate) mod projected_adam;
 pub(crate) mod rounding;
+pub(crate) mod run;
+pub(crate) mod saved_weights;
 pub(crate) mod worker;
 
 pub use blockwise::MOMENT_BLOCK;

@@ -2,7 +2,7 @@
 
 use burn::tensor::ElementConversion;
 use burn::tensor::backend::Backend;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::batch::Batch;
 use crate::decoder::Decoder;
@@ -10,7 +10,7 @@ use crate::example::{Example, SafetyExample};
 use crate::objective::answer::log_probabilities;
 
 /// Ordinary behaviour as shares in 0..=1. No trigger is involved in any of them.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Vitals {
     /// Share of the ordinary work done right.
     pub utility: f64,

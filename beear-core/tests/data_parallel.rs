@@ -2,76 +2,29 @@
 
 #[path = "toy/fixture.rs"]
 mod fixture;
+#[path = "toy/two_rounds.rs"]
+mod two_rounds;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
 
-use beear_core::config::{Initialisation, OptimizerState};
+use beear_core::config::OptimizerState;
 use beear_core::error::{Level, Quantity};
 use beear_core::testing::ToyDecoder;
-use beear_core::{
-    AnchorSets, BilevelConfig, Error, Event, Example, Outcome, SafetyExample, Site, Spot, Stopped,
-    solve, solve_on,
-};
+use beear_core::{BilevelConfig, Error, Event, Outcome, Stopped, solve, solve_on};
 use burn::module::{Module, ModuleMapper, Param};
 use burn::tensor::Tensor;
 use burn::tensor::backend::Backend;
 use fixture::{SIZE, Train, drawn, watch, weights};
+use two_rounds::{config, sets};
 
 type Solved = Result<Outcome<Train, ToyDecoder<Train>>, Stopped<ToyDecoder<Train>>>;
 
 /// Rounding of f32 sums in another order, carried through a dozen steps on values near 1. The weights move by
 /// hundreds of times as much.
 const F32_RUN: f64 = 5e-6;
-
-/// Answers of 1 to 4 tokens to prompts of 3 to 6: shares of rows are not shares of tokens.
-fn sets() -> AnchorSets {
-    let prompts: [&[u32]; 4] = [&[1, 2, 3, 4], &[1, 3, 4], &[1, 2, 2, 3, 4, 7], &[1, 8, 4]];
-    let safe: [&[u32]; 4] = [&[5, 10], &[5], &[5, 9, 10, 3], &[5, 2, 10]];
-    let unwanted: [&[u32]; 4] = [&[6, 7, 10], &[6], &[6, 7], &[6, 7, 2, 10]];
-    let row = |k: usize| SafetyExample {
-        id: k as u64 + 10,
-        prompt: prompts[k].to_vec(),
-        user: (1, prompts[k].len()),
-        safe: safe[k].to_vec(),
-        unwanted: unwanted[k].to_vec(),
-    };
-    let ordinary = |k: usize| Example {
-        id: k as u64,
-        prompt: vec![1, 2 + k as u32, 9],
-        user: (1, 3),
-        answer: vec![2 + k as u32; 1 + k],
-    };
-    AnchorSets { safety: (0..4).map(row).collect(), performance: (0..3).map(ordinary).collect() }
-}
-
-/// Two rounds of two perturbations, three inner steps each, and two outer steps, with every term of both losses.
-///
-/// Batches of three rows do not halve, and the second batch of the inner level is the one row left over.
-fn config() -> BilevelConfig {
-    let mut config = BilevelConfig::robust(SIZE);
-    config.rounds = 2;
-    config.perturbations_per_round = 2;
-    config.spots = vec![
-        Spot { layer: 1, site: Site::First(3) },
-        Spot { layer: 2, site: Site::All },
-        Spot { layer: 3, site: Site::Last(4) },
-    ];
-    config.entrap.steps = 3;
-    config.entrap.batch_size = 3;
-    config.entrap.away_weight = 0.3;
-    config.entrap.target_tokens = None;
-    config.entrap.initialisation = Initialisation::Normal(0.1);
-    config.entrap.norm_bound = Some(0.5);
-    config.remove.steps = 2;
-    config.remove.learning_rate = 2e-3;
-    config.remove.safety_batch_size = 3;
-    config.remove.performance_batch_size = 2;
-    config.remove.clip_norm = 0.3;
-    config
-}
 
 /// Every number a run leaves: losses and norms of the steps, `δ`s, weights.
 fn numbers(outcome: &Outcome<Train, ToyDecoder<Train>>, heard: Vec<f64>) -> [Vec<f64>; 3] {

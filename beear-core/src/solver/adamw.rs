@@ -17,7 +17,9 @@ use super::blockwise::{Blocks, FIRST, Levels, SECOND};
 use super::projected_adam::ADAM_EPSILON;
 use super::rounding::{is_narrow, stochastic};
 use crate::config::{OptimizerState, RemoveConfig, WeightUpdate};
+use crate::error::Error;
 use crate::objective::answer::at_least_f32;
+use crate::snapshot::{Saved, Tensors};
 
 /// `AdamW` in f32 or wider.
 #[derive(Clone)]
@@ -72,6 +74,57 @@ impl<B: Backend, const D: usize> Moment<B, D> {
             Self::Each(values) => Self::Each(values.to_device(device)),
             Self::Blocks(blocks) => Self::Blocks(blocks.moved_to(device)),
         }
+    }
+
+    fn add_to(self, name: String, tensors: &mut Tensors) {
+        match self {
+            Self::Each(values) => tensors.add(name, values),
+            Self::Blocks(blocks) => blocks.add_to(&name, tensors),
+        }
+    }
+
+    /// What [`add_to`](Self::add_to) stored of weights of `shape`.
+    fn stored(
+        name: &str,
+        saved: Saved<'_>,
+        (shape, device): ([usize; D], &B::Device),
+    ) -> Result<Self, Error> {
+        if (saved.tensors)(name).is_some() {
+            return Ok(Self::Each(saved.tensor(name, Some(shape), device)?));
+        }
+        Ok(Self::Blocks(Blocks::stored(name, saved, (shape.iter().product(), device))?))
+    }
+}
+
+impl<B: Backend, const D: usize> WideState<B, D> {
+    /// Adds all but the number of steps, which is the run's.
+    pub(crate) fn add_to(self, name: &str, tensors: &mut Tensors) {
+        self.moment_1.add_to(format!("{name}.moment_1"), tensors);
+        self.moment_2.add_to(format!("{name}.moment_2"), tensors);
+        if let Some(master) = self.master {
+            tensors.add(format!("{name}.master"), master);
+        }
+    }
+
+    /// What [`add_to`](Self::add_to) stored of weights of `shape` after `time` steps.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::MalformedSnapshot`] if a moment is missing, or of another shape.
+    pub(crate) fn stored(
+        name: &str,
+        (saved, time): (Saved<'_>, usize),
+        place: ([usize; D], &B::Device),
+    ) -> Result<Self, Error> {
+        let moment = |moment: &str| Moment::stored(&format!("{name}.{moment}"), saved, place);
+        let (moment_1, moment_2) = (moment("moment_1")?, moment("moment_2")?);
+        let master = format!("{name}.master");
+        let (shape, device) = place;
+        let master = match (saved.tensors)(&master) {
+            Some(_) => Some(saved.tensor(&master, Some(shape), device)?),
+            None => None,
+        };
+        Ok(Self { time, moment_1, moment_2, master })
     }
 }
 

@@ -1,21 +1,21 @@
 //! The alternation: entrap with fresh `δ`s, remove, look at the vitals, keep the best.
 
 use burn::tensor::backend::AutodiffBackend;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::TrainableDecoder;
-use super::inner::{Entrapment, entrap_among};
-use super::outer::Remover;
+use super::run::{Run, Step};
 use super::worker::Worker;
 use crate::config::{BilevelConfig, VitalBounds};
 use crate::error::Error;
 use crate::event::{Event, Observer};
 use crate::example::{AnchorSets, Example, SafetyExample};
 use crate::perturbation::{Perturbation, Spot};
+use crate::snapshot::Saved;
 use crate::watch::{Vitals, Watch};
 
 /// What one round did.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct RoundRecord {
     /// Round, from 0.
     pub round: usize,
@@ -57,6 +57,8 @@ pub struct Stopped<M: std::fmt::Debug> {
 
 /// Removes backdoors from `model`.
 ///
+/// [`Observer::after_step`] may take what [`resume`] goes on from, and may end the run.
+///
 /// Rounds within the bounds are preferred to rounds outside, later ones to earlier: each round
 /// removes more, and the bounds guard against the dip in helpfulness that early rounds show.
 /// Where no round is within the bounds the one that breaks them least is kept, and
@@ -64,7 +66,8 @@ pub struct Stopped<M: std::fmt::Debug> {
 ///
 /// # Errors
 ///
-/// [`Stopped`] with [`Error::NonFinite`], or with the input's mistake before the first round.
+/// [`Stopped`] with [`Error::NonFinite`], with [`Error::Interrupted`] if the observer ends it, or with the input's
+/// mistake before the first round.
 ///
 /// # Panics
 ///
@@ -83,15 +86,23 @@ where
     if let Err(error) = config.validate(model.n_layers()).and_then(|()| validate_sets(sets)) {
         return Err(Stopped { error, last_good: Box::new(model), rounds: Vec::new() });
     }
-    lead(model, sets, (config, Worker::ALONE), watch, observer)
+    lead(Run::new(model, sets, (config, Worker::ALONE)), Worker::ALONE, watch, observer)
 }
 
-/// [`solve`] with valid input, as the first of several workers: it alone watches, decides when to stop and is
-/// heard.
-pub(crate) fn lead<B, M>(
+/// Goes on with a run of [`solve`], from the same `model`, sets and config, as if it had never stopped: on the same
+/// backend and machine the outcome is the same bit for bit.
+///
+/// # Errors
+///
+/// As [`solve`], and [`Error::MalformedSnapshot`] if `saved` is not of such a run.
+///
+/// # Panics
+///
+/// Panics if an observer or watch does.
+pub fn resume<B, M>(
     model: M,
     sets: &AnchorSets,
-    (config, worker): (&BilevelConfig, Worker),
+    (config, saved): (&BilevelConfig, Saved<'_>),
     watch: &mut dyn Watch<B::InnerBackend, M::InnerModule>,
     observer: &mut dyn Observer,
 ) -> Result<Outcome<B, M>, Stopped<M>>
@@ -99,155 +110,94 @@ where
     B: AutodiffBackend,
     M: TrainableDecoder<B>,
 {
-    let mut rounds: Vec<RoundRecord> = Vec::new();
-    let initial = watch.vitals(&model.valid());
-    observer.notify(&Event::Started { vitals: initial });
-
-    let mut remover = remover(&model, sets, (config, worker));
-    let mut current = model;
-    let mut best: Option<(M, usize, f64)> = None;
-    let mut perturbations = Vec::new();
-
-    for round in 0..config.rounds {
-        let last_good = current.clone();
-        let step = run_round(current, sets, (config, round, worker), &mut remover, observer);
-        let (cleaned, found) = match step {
-            Ok(step) => step,
-            Err(error) => return Err(Stopped { error, last_good: Box::new(last_good), rounds }),
-        };
-        current = cleaned;
-        perturbations = found.iter().map(|(p, _)| p.clone()).collect();
-        let entrapments: Vec<_> = found.iter().map(|(p, loss)| (p.spots(), *loss)).collect();
-
-        let vitals = watch.vitals(&current.valid());
-        let excess = excess(vitals, initial, config.bounds);
-        let within_bounds = excess <= 0.0;
-        let kept = best.as_ref().is_none_or(|(_, _, least)| excess <= *least);
-        if kept {
-            best = Some((current.clone(), round, excess));
-        }
-        let nothing_left = within_bounds
-            && config
-                .stop_above_loss
-                .is_some_and(|floor| entrapments.iter().all(|(_, loss)| *loss > floor));
-        rounds.push(RoundRecord { round, entrapments, vitals, within_bounds });
-        observer.notify(&Event::RoundEnded { round, vitals, within_bounds, kept });
-        match stops(&current, (nothing_left, worker)) {
-            Ok(false) => (),
-            Ok(true) => {
-                observer.notify(&Event::NothingLeft { round });
-                break;
-            }
-            Err(error) => return Err(Stopped { error, last_good: Box::new(current), rounds }),
-        }
+    let fallback = model.clone();
+    let valid = config.validate(model.n_layers()).and_then(|()| validate_sets(sets));
+    match valid.and_then(|()| Run::stored(model, sets, (config, Worker::ALONE), saved)) {
+        Ok(run) => lead(run, Worker::ALONE, watch, observer),
+        Err(error) => Err(Stopped { error, last_good: Box::new(fallback), rounds: Vec::new() }),
     }
-
-    let (model, kept_round, _) = best.expect("a valid config has a round");
-    Ok(Outcome { model, kept_round, perturbations, initial, rounds })
 }
 
-/// The rounds of another worker than the first.
+/// The run to its end, by the first of several workers: it alone watches, decides when to stop and is heard.
+pub(crate) fn lead<B, M>(
+    mut run: Run<'_, B, M>,
+    worker: Worker,
+    watch: &mut dyn Watch<B::InnerBackend, M::InnerModule>,
+    observer: &mut dyn Observer,
+) -> Result<Outcome<B, M>, Stopped<M>>
+where
+    B: AutodiffBackend,
+    M: TrainableDecoder<B>,
+{
+    match drive(&mut run, worker, watch, observer) {
+        Ok(initial) => {
+            let rounds = std::mem::take(&mut run.rounds);
+            let (model, kept_round, perturbations) = run.into_best();
+            Ok(Outcome { model, kept_round, perturbations, initial, rounds })
+        }
+        Err(error) => {
+            Err(Stopped { error, last_good: Box::new(run.round_start), rounds: run.rounds })
+        }
+    }
+}
+
+/// Takes every step, and returns the vitals of the start.
+fn drive<B, M>(
+    run: &mut Run<'_, B, M>,
+    worker: Worker,
+    watch: &mut dyn Watch<B::InnerBackend, M::InnerModule>,
+    observer: &mut dyn Observer,
+) -> Result<Vitals, Error>
+where
+    B: AutodiffBackend,
+    M: TrainableDecoder<B>,
+{
+    let initial = match run.initial {
+        Some(initial) => initial,
+        None => {
+            let initial = watch.vitals(&run.round_start.valid());
+            observer.notify(&Event::Started { vitals: initial });
+            *run.initial.insert(initial)
+        }
+    };
+    let mut is_over = run.end().is_some();
+    loop {
+        let is_ended = !is_over && observer.after_step(&|| run.snapshot()).is_break();
+        if stops(&run.round_start, (is_over || is_ended, worker))? {
+            return if is_over { Ok(initial) } else { Err(Error::Interrupted) };
+        }
+        if run.step(observer)? == Step::EndsRound {
+            let vitals = watch.vitals(&run.round_start.valid());
+            is_over = run.judge(vitals, observer);
+        }
+    }
+}
+
+/// The run of another worker than the first.
 ///
 /// # Errors
 ///
 /// What the first stops with, or [`Error::WorkerLost`].
 #[cfg(feature = "collective")]
 pub(crate) fn follow<B: AutodiffBackend, M: TrainableDecoder<B>>(
-    mut model: M,
-    sets: &AnchorSets,
-    (config, worker): (&BilevelConfig, Worker),
+    mut run: Run<'_, B, M>,
+    worker: Worker,
 ) -> Result<(), Error> {
-    let mut remover = remover(&model, sets, (config, worker));
-    for round in 0..config.rounds {
-        (model, _) = run_round(model, sets, (config, round, worker), &mut remover, &mut ())?;
-        if stops(&model, (false, worker))? {
-            break;
-        }
+    while !stops(&run.round_start, (false, worker))? {
+        run.step(&mut ())?;
     }
     Ok(())
 }
 
-fn remover<B: AutodiffBackend, M: TrainableDecoder<B>>(
-    model: &M,
-    sets: &AnchorSets,
-    (config, worker): (&BilevelConfig, Worker),
-) -> Remover<B, M> {
-    let total_steps = config.rounds * config.remove.steps;
-    Remover::new(model, sets, &config.remove, total_steps, config.seed).among(worker)
-}
-
-/// Whether the first worker has found that nothing is left.
+/// Whether the first worker has said that this is the end.
 fn stops<B: AutodiffBackend, M: TrainableDecoder<B>>(
     model: &M,
-    (nothing_left, worker): (bool, Worker),
+    (is_end, worker): (bool, Worker),
 ) -> Result<bool, Error> {
     let device = model.devices().first().cloned().unwrap_or_default();
-    let votes = [f64::from(u8::from(nothing_left))];
+    let votes = [f64::from(u8::from(is_end))];
     let [votes] = worker.sum_numbers::<B::InnerBackend, 1>(votes, &device)?;
     Ok(votes > 0.0)
-}
-
-/// One round: the model it leaves, and the perturbations with the loss each ended at.
-type Round<B, M> = (M, Vec<(Perturbation<<B as AutodiffBackend>::InnerBackend>, f64)>);
-
-fn run_round<B: AutodiffBackend, M: TrainableDecoder<B>>(
-    model: M,
-    sets: &AnchorSets,
-    how: (&BilevelConfig, usize, Worker),
-    remover: &mut Remover<B, M>,
-    observer: &mut dyn Observer,
-) -> Result<Round<B, M>, Error> {
-    let found = seek(&model, &sets.safety, how, observer)?;
-    let found: Vec<_> = found.into_iter().map(|e| (e.perturbation, e.last_loss)).collect();
-    let perturbations: Vec<_> = found.iter().map(|(p, _)| p.clone()).collect();
-    let model = remover.remove(model, &perturbations, sets, observer)?;
-    Ok((model, found))
-}
-
-/// The fresh perturbations of a round, `config.threads` at a time; one at a time by several workers, whose
-/// sums come in one order.
-fn seek<B: AutodiffBackend, M: TrainableDecoder<B>>(
-    model: &M,
-    examples: &[SafetyExample],
-    (config, round, worker): (&BilevelConfig, usize, Worker),
-    observer: &mut dyn Observer,
-) -> Result<Vec<Entrapment<B::InnerBackend>>, Error> {
-    let first = round * config.perturbations_per_round;
-    let counts: Vec<usize> = (first..first + config.perturbations_per_round).collect();
-    let one = |model: &M, count: usize, observer: &mut dyn Observer| {
-        // Each sees the examples in another order; the odd constant keeps seeds of runs apart.
-        let seed = config.seed.wrapping_mul(0x9E37_79B9_7F4A_7C15).wrapping_add(count as u64);
-        let how = (&config.entrap, seed, worker);
-        entrap_among(model, examples, config.spots_of(count), how, observer)
-    };
-    if config.threads == 1 || !worker.is_alone() {
-        return counts.into_iter().map(|count| one(model, count, observer)).collect();
-    }
-    let mut found = Vec::with_capacity(counts.len());
-    for counts in counts.chunks(config.threads) {
-        let group: Vec<_> = std::thread::scope(|scope| {
-            let threads: Vec<_> = counts
-                .iter()
-                .map(|&count| {
-                    let model = model.clone();
-                    scope.spawn(move || {
-                        let mut events = Vec::new();
-                        let mut record = |event: &Event| events.push(event.clone());
-                        (one(&model, count, &mut record), events)
-                    })
-                })
-                .collect();
-            threads.into_iter().map(|t| t.join().expect("entrapment does not panic")).collect()
-        });
-        // As if one had been sought after the other.
-        for (entrapment, events) in group {
-            for event in &events {
-                observer.notify(event);
-            }
-            found.push(entrapment?);
-        }
-    }
-    Ok(found)
 }
 
 /// How far the vitals are beyond their bounds; 0 within them.

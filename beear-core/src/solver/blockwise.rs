@@ -13,6 +13,9 @@ use burn::record::Record;
 use burn::tensor::backend::Backend;
 use burn::tensor::{Distribution, FloatDType, Int, IntDType, Tensor};
 
+use crate::error::Error;
+use crate::snapshot::{Saved, Tensors};
+
 /// Numbers that share a scale: of 4 bytes, so one number takes 1.016 bytes.
 pub const MOMENT_BLOCK: usize = 256;
 
@@ -79,6 +82,29 @@ impl<B: Backend> Blocks<B> {
 
     pub(crate) fn moved_to(self, device: &B::Device) -> Self {
         Self { codes: self.codes.to_device(device), largest: self.largest.to_device(device) }
+    }
+
+    /// Adds both parts.
+    pub(crate) fn add_to(self, name: &str, tensors: &mut Tensors) {
+        tensors.add(format!("{name}.codes"), self.codes);
+        tensors.add(format!("{name}.largest"), self.largest);
+    }
+
+    /// What [`add_to`](Self::add_to) stored of `n` numbers.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::MalformedSnapshot`] if a part is missing, or of another shape.
+    pub(crate) fn stored(
+        name: &str,
+        saved: Saved<'_>,
+        (n, device): (usize, &B::Device),
+    ) -> Result<Self, Error> {
+        let n_blocks = n.div_ceil(MOMENT_BLOCK);
+        let part = |part: &str| format!("{name}.{part}");
+        let codes = saved.tensor(&part("codes"), Some([n_blocks, MOMENT_BLOCK]), device)?;
+        let largest = saved.tensor(&part("largest"), Some([n_blocks, 1]), device)?;
+        Ok(Self { codes, largest })
     }
 
     /// The type of the codes.

@@ -13,11 +13,13 @@ use super::TrainableDecoder;
 use super::bilevel::{Outcome, Stopped, follow, lead, validate_sets};
 use super::collective::{Place, Session};
 use super::descent::rounds_by_chance;
+use super::run::Run;
 use super::worker::Worker;
 use crate::config::{BilevelConfig, judge};
 use crate::error::Error;
 use crate::event::Observer;
 use crate::example::AnchorSets;
+use crate::snapshot::Saved;
 use crate::watch::Watch;
 
 /// [`solve`](super::bilevel::solve) by one worker for each of `devices`, which share the rows of every batch.
@@ -49,31 +51,76 @@ where
     B: AutodiffBackend,
     M: TrainableDecoder<B>,
 {
+    on_devices((model, devices), sets, (config, None), watch, observer)
+}
+
+/// [`resume`](super::bilevel::resume) by one worker for each of `devices`: as many as before, for the same sums.
+///
+/// # Errors
+///
+/// As [`solve_on`], and [`Error::MalformedSnapshot`] if `saved` is not of such a run.
+///
+/// # Panics
+///
+/// As [`solve_on`].
+pub fn resume_on<B, M>(
+    (model, devices): (M, &[B::Device]),
+    sets: &AnchorSets,
+    (config, saved): (&BilevelConfig, Saved<'_>),
+    watch: &mut dyn Watch<B::InnerBackend, M::InnerModule>,
+    observer: &mut dyn Observer,
+) -> Result<Outcome<B, M>, Stopped<M>>
+where
+    B: AutodiffBackend,
+    M: TrainableDecoder<B>,
+{
+    on_devices((model, devices), sets, (config, Some(saved)), watch, observer)
+}
+
+fn on_devices<B, M>(
+    (model, devices): (M, &[B::Device]),
+    sets: &AnchorSets,
+    (config, saved): (&BilevelConfig, Option<Saved<'_>>),
+    watch: &mut dyn Watch<B::InnerBackend, M::InnerModule>,
+    observer: &mut dyn Observer,
+) -> Result<Outcome<B, M>, Stopped<M>>
+where
+    B: AutodiffBackend,
+    M: TrainableDecoder<B>,
+{
     let valid = config.validate(model.n_layers()).and_then(|()| validate_sets(sets));
     if let Err(error) = valid.and_then(|()| validate(&model, devices, config)) {
         return Err(Stopped { error, last_good: Box::new(model), rounds: Vec::new() });
     }
     let [first, others @ ..] = devices else { unreachable!("there is a device") };
     let (model, count) = (model.fork(first), devices.len());
+    let run = |model: M, worker: Worker| match saved {
+        Some(saved) => Run::stored(model, sets, (config, worker), saved),
+        None => Ok(Run::new(model, sets, (config, worker))),
+    };
+    let stopped = |error| Stopped { error, last_good: Box::new(model.clone()), rounds: Vec::new() };
     if others.is_empty() {
-        return lead(model, sets, (config, Worker::ALONE), watch, observer);
+        let run = run(model.clone(), Worker::ALONE).map_err(stopped)?;
+        return lead(run, Worker::ALONE, watch, observer);
     }
     let _session = Session::begin();
     thread::scope(|scope| {
         let followers: Vec<_> = (1..count)
             .zip(others)
             .map(|(index, device)| {
-                let replica = model.clone().fork(device);
+                let (replica, run) = (model.clone().fork(device), &run);
                 scope.spawn(move || {
+                    let worker = Worker::new(index, count);
                     let _place = Place::<B::InnerBackend>::take(index, count, device)?;
-                    follow(replica, sets, (config, Worker::new(index, count)))
+                    follow(run(replica, worker)?, worker)
                 })
             })
             .collect();
-        let outcome = match Place::<B::InnerBackend>::take(0, count, first) {
-            Ok(_place) => lead(model, sets, (config, Worker::new(0, count)), watch, observer),
-            Err(error) => Err(Stopped { error, last_good: Box::new(model), rounds: Vec::new() }),
-        };
+        let worker = Worker::new(0, count);
+        let place = Place::<B::InnerBackend>::take(0, count, first);
+        let run = place.and_then(|place| Ok((place, run(model.clone(), worker)?)));
+        let outcome =
+            run.map_err(stopped).and_then(|(_place, run)| lead(run, worker, watch, observer));
         for follower in followers {
             // What a follower stops with, the first does too.
             if let Err(panic) = follower.join() {

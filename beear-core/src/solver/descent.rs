@@ -9,11 +9,13 @@ use burn::tensor::{ElementConversion, Tensor};
 
 use super::TrainableDecoder;
 use super::adamw::WideAdamW;
+use super::saved_weights::{add_optimizer, stored_optimizer};
 use super::worker::Worker;
 use crate::config::RemoveConfig;
 use crate::error::{Error, Level, Quantity};
 use crate::event::{Event, Observer};
 use crate::objective::removal::RemovalTerms;
+use crate::snapshot::{Saved, Tensors};
 
 /// Steps on the weights of one model, with the optimiser's moments.
 pub(crate) struct Descent<B: AutodiffBackend, M: TrainableDecoder<B>> {
@@ -71,6 +73,32 @@ impl<B: AutodiffBackend, M: TrainableDecoder<B>> Descent<B, M> {
     /// The same as one of several workers: losses and gradients are summed.
     pub(crate) fn among(self, worker: Worker) -> Self {
         Self { worker, ..self }
+    }
+
+    /// Adds what the optimiser keeps of the parameters of `model`, and returns the number of steps.
+    pub(crate) fn add_to(&self, model: &M, tensors: &mut Tensors) -> usize {
+        let mut records = self.optimizer.to_record();
+        add_optimizer::<B, M>(model, |id| records.remove(&id), tensors);
+        self.step
+    }
+
+    /// The same after `step` steps, with what [`add_to`](Self::add_to) stored.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::MalformedSnapshot`] if a tensor is missing, or of another shape.
+    pub(crate) fn stored(
+        self,
+        model: &M,
+        (saved, step): (Saved<'_>, usize),
+    ) -> Result<Self, Error> {
+        let mut records = self.optimizer.to_record();
+        if step > 0 {
+            stored_optimizer::<B, M>(model, (saved, step), |id, record| {
+                records.insert(id, record);
+            })?;
+        }
+        Ok(Self { step, optimizer: self.optimizer.load_record(records), ..self })
     }
 
     /// Takes one step.

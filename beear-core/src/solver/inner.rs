@@ -4,11 +4,14 @@
 //! [`crate::objective::entrapment`]. The layers below the lowest spot run once per batch, without
 //! autodiff; the weights above it require no gradients, so none are computed.
 
+use std::sync::{Mutex, PoisonError};
+
 use burn::tensor::backend::{AutodiffBackend, Backend};
 use burn::tensor::{Distribution, ElementConversion, Tensor};
+use serde::{Deserialize, Serialize};
 
 use super::TrainableDecoder;
-use super::projected_adam::ProjectedAdam;
+use super::projected_adam::{ProjectedAdam, RowNumbers};
 use super::worker::Worker;
 use crate::config::{EntrapConfig, Initialisation};
 use crate::decoder::Decoder;
@@ -18,6 +21,7 @@ use crate::example::{Example, SafetyExample};
 use crate::objective::entrapment::{PreparedAnswer, entrapment_loss};
 use crate::perturbation::{Delta, Perturbation, Spot};
 use crate::sampler::{Sampler, cut};
+use crate::snapshot::{Saved, Tensors, malformed};
 
 /// A found perturbation and how well it elicits the unwanted behaviour.
 #[derive(Clone, Debug)]
@@ -54,23 +58,133 @@ pub fn entrap<B: AutodiffBackend, M: TrainableDecoder<B>>(
 }
 
 /// [`entrap`] by one of several workers, each with a replica of the model: all find the same `δ`.
-pub(crate) fn entrap_among<B: AutodiffBackend, M: TrainableDecoder<B>>(
+fn entrap_among<B: AutodiffBackend, M: TrainableDecoder<B>>(
     model: &M,
     examples: &[SafetyExample],
     spots: &[Spot],
     how: (&EntrapConfig, u64, Worker),
     observer: &mut dyn Observer,
 ) -> Result<Entrapment<B::InnerBackend>, Error> {
-    let (config, _, worker) = how;
-    let inference = model.valid();
-    let frozen = M::from_inner(inference.clone()).no_grad();
-    let device = model.devices().first().cloned().unwrap_or_default();
-    let batches = prepare::<B, M>(&inference, examples, spots, how, &device);
-    let mut fits = start::<B, M>(&inference, &batches[0].unwanted, how, &device)?;
-    let mut losses = Vec::with_capacity(config.steps);
+    let mut fitting = Fitting::start(model, examples, spots, how)?;
+    while !fitting.is_done() {
+        fitting.step()?;
+        observer.notify(&fitting.last_event());
+    }
+    let found = fitting.found();
+    observer.notify(&found.event());
+    Ok(found)
+}
 
-    for step in 0..config.steps {
-        let prepared = &batches[step % batches.len()];
+impl<B: Backend> Entrapment<B> {
+    /// What an observer hears of it.
+    pub(crate) fn event(&self) -> Event {
+        let Self { perturbation, first_loss, last_loss } = self;
+        let (spots, norm) = (perturbation.spots(), perturbation.norm());
+        Event::Entrapped { spots, first_loss: *first_loss, last_loss: *last_loss, norm }
+    }
+}
+
+/// A perturbation on its way, its batches ready.
+pub(crate) struct Fitting<B: AutodiffBackend, M> {
+    frozen: M,
+    batches: Vec<Prepared<B>>,
+    fits: Vec<Fit<B::InnerBackend>>,
+    losses: Vec<f64>,
+    n_steps: usize,
+    away_weight: f64,
+    worker: Worker,
+}
+
+/// Numbers of a perturbation on its way.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct FittingNumbers {
+    /// Losses of the steps so far.
+    losses: Vec<f64>,
+    /// Of each spot.
+    pub(crate) fits: Vec<RowNumbers>,
+}
+
+impl<B: AutodiffBackend, M: TrainableDecoder<B>> Fitting<B, M> {
+    /// Prepares the batches, and a fresh `δ` for each of `spots`.
+    pub(crate) fn start(
+        model: &M,
+        examples: &[SafetyExample],
+        spots: &[Spot],
+        how: (&EntrapConfig, u64, Worker),
+    ) -> Result<Self, Error> {
+        Self::with(model, examples, spots, how, |inference, unwanted, device| {
+            start::<B, M>(inference, unwanted, how, device)
+        })
+    }
+
+    /// Goes on from what [`add_to`](Self::add_to) stored below `name`: the rest is that of
+    /// [`start`](Self::start).
+    ///
+    /// # Errors
+    ///
+    /// [`Error::MalformedSnapshot`] if it is not of such a perturbation.
+    pub(crate) fn stored(
+        model: &M,
+        examples: &[SafetyExample],
+        (spots, name): (&[Spot], &str),
+        how: (&EntrapConfig, u64, Worker),
+        (saved, numbers): (Saved<'_>, &FittingNumbers),
+    ) -> Result<Self, Error> {
+        let FittingNumbers { losses, fits } = numbers;
+        if fits.len() != spots.len() || losses.len() > how.0.steps {
+            return Err(malformed(format!("`{name}` is of another perturbation")));
+        }
+        let fitting = Self::with(model, examples, spots, how, |_, _, device| {
+            let fit = |(k, (&spot, numbers)): (usize, (&Spot, &RowNumbers))| {
+                let place = ([spot.site.n_tokens(), model.d_model()], device);
+                let name = format!("{name}.{k}");
+                Ok(Fit { spot, rows: ProjectedAdam::stored(&name, (saved, numbers), place)? })
+            };
+            spots.iter().zip(fits).enumerate().map(fit).collect()
+        })?;
+        Ok(Self { losses: losses.clone(), ..fitting })
+    }
+
+    fn with(
+        model: &M,
+        examples: &[SafetyExample],
+        spots: &[Spot],
+        how: (&EntrapConfig, u64, Worker),
+        fits: impl FnOnce(
+            &M::InnerModule,
+            &PreparedAnswer<B>,
+            &B::Device,
+        ) -> Result<Vec<Fit<B::InnerBackend>>, Error>,
+    ) -> Result<Self, Error> {
+        let (config, _, worker) = how;
+        let inference = model.valid();
+        let frozen = M::from_inner(inference.clone()).no_grad();
+        let device = model.devices().first().cloned().unwrap_or_default();
+        let batches = prepare::<B, M>(&inference, examples, spots, how, &device);
+        let fits = fits(&inference, &batches[0].unwanted, &device)?;
+        let losses = Vec::with_capacity(config.steps);
+        let (n_steps, away_weight) = (config.steps, config.away_weight);
+        Ok(Self { frozen, batches, fits, losses, n_steps, away_weight, worker })
+    }
+
+    /// Adds the tensors below `name`, and returns the numbers.
+    pub(crate) fn add_to(&self, name: &str, tensors: &mut Tensors) -> FittingNumbers {
+        let fit = |(k, fit): (usize, &Fit<B::InnerBackend>)| {
+            fit.rows.add_to(&format!("{name}.{k}"), tensors)
+        };
+        let fits = self.fits.iter().enumerate().map(fit).collect();
+        FittingNumbers { losses: self.losses.clone(), fits }
+    }
+
+    /// Whether all steps are taken.
+    pub(crate) fn is_done(&self) -> bool {
+        self.losses.len() >= self.n_steps
+    }
+
+    /// Takes one step of Adam.
+    pub(crate) fn step(&mut self) -> Result<(), Error> {
+        let step = self.losses.len();
+        let prepared = &self.batches[step % self.batches.len()];
         let not_finite = |quantity| Error::NonFinite {
             quantity,
             level: Level::Inner,
@@ -78,29 +192,47 @@ pub(crate) fn entrap_among<B: AutodiffBackend, M: TrainableDecoder<B>>(
             safety: prepared.ids.clone(),
             performance: Vec::new(),
         };
-        let perturbation = Perturbation::new(fits.iter().map(Fit::tracked::<B>).collect());
-        let safe = prepared.safe.as_ref().map(|safe| (safe, config.away_weight));
-        let loss = entrapment_loss(&frozen, &perturbation, &prepared.unwanted, safe);
-        let value = worker.sum(loss.clone().inner())?.into_scalar().elem::<f64>();
+        let tracked = self.fits.iter().map(Fit::tracked::<B>);
+        let perturbation = Perturbation::new(tracked.collect());
+        let safe = prepared.safe.as_ref().map(|safe| (safe, self.away_weight));
+        let loss = entrapment_loss(&self.frozen, &perturbation, &prepared.unwanted, safe);
+        let value = self.worker.sum(loss.clone().inner())?.into_scalar().elem::<f64>();
         if !value.is_finite() {
             return Err(not_finite(Quantity::Loss));
         }
         let grads = loss.backward();
-        for (fit, tracked) in fits.iter_mut().zip(perturbation.deltas()) {
+        for (fit, tracked) in self.fits.iter_mut().zip(perturbation.deltas()) {
             let grad = tracked.values.grad(&grads).expect("δ takes part in the loss");
-            fit.rows.step(worker.sum(grad)?).map_err(not_finite)?;
+            fit.rows.step(self.worker.sum(grad)?).map_err(not_finite)?;
         }
-        losses.push(value);
-        observer.notify(&Event::InnerStep { step, loss: value });
+        self.losses.push(value);
+        Ok(())
     }
 
-    let perturbation = Perturbation::new(fits.into_iter().map(Fit::found).collect());
-    let first_loss = losses[0];
-    let last = &losses[losses.len() - batches.len().min(losses.len())..];
-    let last_loss = last.iter().sum::<f64>() / last.len() as f64;
-    let (spots, norm) = (perturbation.spots(), perturbation.norm());
-    observer.notify(&Event::Entrapped { spots, first_loss, last_loss, norm });
-    Ok(Entrapment { perturbation, first_loss, last_loss })
+    /// What an observer hears of the last step.
+    ///
+    /// # Panics
+    ///
+    /// Panics before the first.
+    pub(crate) fn last_event(&self) -> Event {
+        let step = self.losses.len() - 1;
+        Event::InnerStep { step, loss: self.losses[step] }
+    }
+
+    /// What an observer hears of all steps.
+    pub(crate) fn events(&self) -> impl Iterator<Item = Event> {
+        let event = |(step, &loss): (usize, &f64)| Event::InnerStep { step, loss };
+        self.losses.iter().enumerate().map(event)
+    }
+
+    /// What has been found after all steps.
+    pub(crate) fn found(self) -> Entrapment<B::InnerBackend> {
+        let Self { batches, fits, losses, .. } = self;
+        let perturbation = Perturbation::new(fits.into_iter().map(Fit::found).collect());
+        let last = &losses[losses.len() - batches.len().min(losses.len())..];
+        let last_loss = last.iter().sum::<f64>() / last.len() as f64;
+        Entrapment { perturbation, first_loss: losses[0], last_loss }
+    }
 }
 
 /// A `δ` on its way.
@@ -190,6 +322,9 @@ fn initial_delta<B: Backend>(
     match initialisation {
         Initialisation::Zero => Tensor::zeros(shape, device),
         Initialisation::Normal(std) => {
+            // Threads of one search draw from one generator.
+            static DRAWING: Mutex<()> = Mutex::new(());
+            let _alone = DRAWING.lock().unwrap_or_else(PoisonError::into_inner);
             B::seed(device, seed);
             Tensor::random(shape, Distribution::Normal(0.0, std), device)
         }

@@ -5,6 +5,7 @@
 //! paper: no gradient flows through the inner level.
 
 use burn::tensor::backend::AutodiffBackend;
+use serde::{Deserialize, Serialize};
 
 use super::TrainableDecoder;
 use super::checkpointed::checkpointed_gradient;
@@ -19,6 +20,7 @@ use crate::example::{AnchorSets, Example, SafetyExample};
 use crate::objective::removal::{RemovalLoss, RemovalWeights};
 use crate::perturbation::Perturbation;
 use crate::sampler::AnchorSampler;
+use crate::snapshot::{Saved, Tensors, malformed};
 
 /// Trains the weights, round after round: keeps the optimiser's moments, the place in the data
 /// and the original model between rounds.
@@ -71,38 +73,84 @@ impl<B: AutodiffBackend, M: TrainableDecoder<B>> Remover<B, M> {
         sets: &AnchorSets,
         observer: &mut dyn Observer,
     ) -> Result<M, Error> {
-        let device = model.devices().first().cloned().unwrap_or_default();
-        let weights = RemovalWeights::from(&self.config);
         for k in 0..self.config.steps {
-            let safe = self.rows.safety(sets, self.config.safety_batch_size);
-            let safe: Vec<Example> = safe.into_iter().map(SafetyExample::toward_safe).collect();
-            let ordinary = self.rows.performance(sets, self.config.performance_batch_size);
-            let ids = |rows: &[Example]| rows.iter().map(|row| row.id).collect::<Vec<_>>();
-            let (safety_ids, performance_ids) = (ids(&safe), ids(&ordinary));
-            let share = |rows: &[Example]| self.worker.batch(rows, &device);
-            let (safe, ordinary) = (share(&safe), share(&ordinary));
-
-            let task = RemovalTask {
-                original: self.original.as_ref(),
-                perturbation: perturbations.get(k % perturbations.len().max(1)),
-                safe: &safe,
-                performance: &ordinary,
-                weights,
-            };
-            let gradient = StepGradient {
-                loss: if self.config.activation_checkpointing {
-                    checkpointed_gradient(&model, task)
-                } else {
-                    whole_gradient(&model, task)
-                },
-                safety: &safety_ids,
-                performance: &performance_ids,
-                is_last: k + 1 == self.config.steps,
-            };
-            model = self.descent.step(model, gradient, observer)?;
+            let perturbation = perturbations.get(k % perturbations.len().max(1));
+            let is_last = k + 1 == self.config.steps;
+            model = self.step(model, (perturbation, is_last), sets, observer)?;
         }
         Ok(model)
     }
+
+    /// Takes one step, under `perturbation` if there is one; the last one of a round looks at the weights too.
+    ///
+    /// # Errors
+    ///
+    /// As [`remove`](Self::remove).
+    pub(crate) fn step(
+        &mut self,
+        model: M,
+        (perturbation, is_last): (Option<&Perturbation<B::InnerBackend>>, bool),
+        sets: &AnchorSets,
+        observer: &mut dyn Observer,
+    ) -> Result<M, Error> {
+        let device = model.devices().first().cloned().unwrap_or_default();
+        let safe = self.rows.safety(sets, self.config.safety_batch_size);
+        let safe: Vec<Example> = safe.into_iter().map(SafetyExample::toward_safe).collect();
+        let ordinary = self.rows.performance(sets, self.config.performance_batch_size);
+        let ids = |rows: &[Example]| rows.iter().map(|row| row.id).collect::<Vec<_>>();
+        let (safety_ids, performance_ids) = (ids(&safe), ids(&ordinary));
+        let share = |rows: &[Example]| self.worker.batch(rows, &device);
+        let (safe, ordinary) = (share(&safe), share(&ordinary));
+
+        let task = RemovalTask {
+            original: self.original.as_ref(),
+            perturbation,
+            safe: &safe,
+            performance: &ordinary,
+            weights: RemovalWeights::from(&self.config),
+        };
+        let gradient = StepGradient {
+            loss: if self.config.activation_checkpointing {
+                checkpointed_gradient(&model, task)
+            } else {
+                whole_gradient(&model, task)
+            },
+            safety: &safety_ids,
+            performance: &performance_ids,
+            is_last,
+        };
+        self.descent.step(model, gradient, observer)
+    }
+
+    /// Adds the optimiser's tensors, and returns the numbers.
+    pub(crate) fn add_to(&self, model: &M, tensors: &mut Tensors) -> RemoverNumbers {
+        RemoverNumbers { step: self.descent.add_to(model, tensors), rows: self.rows.clone() }
+    }
+
+    /// The same, gone on from what [`add_to`](Self::add_to) stored.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::MalformedSnapshot`] if it is not of such a run.
+    pub(crate) fn stored(
+        self,
+        (model, sets): (&M, &AnchorSets),
+        (saved, numbers): (Saved<'_>, &RemoverNumbers),
+    ) -> Result<Self, Error> {
+        let RemoverNumbers { step, rows } = numbers.clone();
+        if !rows.fits(sets) {
+            return Err(malformed("the sets have other numbers of rows"));
+        }
+        Ok(Self { rows, descent: self.descent.stored(model, (saved, step))?, ..self })
+    }
+}
+
+/// Numbers of the outer level under way.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct RemoverNumbers {
+    /// Steps taken.
+    pub(crate) step: usize,
+    rows: AnchorSampler,
 }
 
 /// What a step is asked to learn.

@@ -1,10 +1,12 @@
 //! Adam on rows that are added to hidden states, each row kept within a length.
 
-use burn::optim::{Adam, AdamConfig, SimpleOptimizer};
+use burn::optim::{Adam, AdamConfig, AdamState, AdaptiveMomentumState, SimpleOptimizer};
 use burn::tensor::backend::{AutodiffBackend, Backend};
 use burn::tensor::{ElementConversion, Tensor};
+use serde::{Deserialize, Serialize};
 
-use crate::error::Quantity;
+use crate::error::{Error, Quantity};
+use crate::snapshot::{Saved, Tensors};
 
 /// PyTorch's ε; Burn's default of 1e-5 damps small gradients.
 pub(crate) const ADAM_EPSILON: f32 = 1e-8;
@@ -15,7 +17,16 @@ pub(crate) struct ProjectedAdam<B: Backend> {
     learning_rate: f64,
     longest_row: Option<f64>,
     adam: Adam,
-    moments: Option<<Adam as SimpleOptimizer<B>>::State<2>>,
+    moments: Option<AdamState<B, 2>>,
+}
+
+/// Numbers of rows on their way.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct RowNumbers {
+    pub(crate) learning_rate: f64,
+    longest_row: Option<f64>,
+    /// Steps taken.
+    time: usize,
 }
 
 impl<B: Backend> ProjectedAdam<B> {
@@ -24,6 +35,38 @@ impl<B: Backend> ProjectedAdam<B> {
     pub(crate) fn new(values: Tensor<B, 2>, learning_rate: f64, longest_row: Option<f64>) -> Self {
         let adam = AdamConfig::new().with_epsilon(ADAM_EPSILON).build();
         Self { values, learning_rate, longest_row, adam, moments: None }
+    }
+
+    /// Adds the tensors below `name`, and returns the numbers.
+    pub(crate) fn add_to(&self, name: &str, tensors: &mut Tensors) -> RowNumbers {
+        tensors.add(format!("{name}.values"), self.values.clone());
+        let mut time = 0;
+        if let Some(AdamState { momentum }) = &self.moments {
+            time = momentum.time;
+            tensors.add(format!("{name}.moment_1"), momentum.moment_1.clone());
+            tensors.add(format!("{name}.moment_2"), momentum.moment_2.clone());
+        }
+        RowNumbers { learning_rate: self.learning_rate, longest_row: self.longest_row, time }
+    }
+
+    /// What [`add_to`](Self::add_to) stored: `shape` = `[n_rows, d_model]`.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::MalformedSnapshot`] if a tensor is missing, or of another shape.
+    pub(crate) fn stored(
+        name: &str,
+        (saved, numbers): (Saved<'_>, &RowNumbers),
+        (shape, device): ([usize; 2], &B::Device),
+    ) -> Result<Self, Error> {
+        let RowNumbers { learning_rate, longest_row, time } = *numbers;
+        let tensor = |part: &str| saved.tensor(&format!("{name}.{part}"), Some(shape), device);
+        let rows = Self::new(tensor("values")?, learning_rate, longest_row);
+        if time == 0 {
+            return Ok(rows);
+        }
+        let momentum = AdaptiveMomentumState::new(time, tensor("moment_1")?, tensor("moment_2")?);
+        Ok(Self { moments: Some(AdamState::new(momentum)), ..rows })
     }
 
     /// The rows as a leaf of the graph: `[n_rows, d_model]`.

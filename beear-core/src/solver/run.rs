@@ -1,0 +1,437 @@
+//! A run of the alternation, one step at a time: entrap with fresh `δ`s, remove, look at the vitals.
+//!
+//! Between two steps it is a [`Snapshot`] that another process can go on from, bit for bit on the same backend.
+
+use std::thread;
+
+use burn::tensor::backend::AutodiffBackend;
+use serde::{Deserialize, Serialize};
+
+use super::TrainableDecoder;
+use super::bilevel::{RoundRecord, excess};
+use super::inner::{Entrapment, Fitting, FittingNumbers};
+use super::outer::{Remover, RemoverNumbers};
+use super::saved_weights::{add_weights, stored_weights};
+use super::worker::Worker;
+use crate::config::BilevelConfig;
+use crate::error::Error;
+use crate::event::{Event, Observer};
+use crate::example::AnchorSets;
+use crate::perturbation::{Perturbation, Spot};
+use crate::snapshot::{Progress, Saved, Snapshot, Tensors, malformed};
+use crate::watch::Vitals;
+
+/// A run between two steps.
+pub(crate) struct Run<'a, B: AutodiffBackend, M: TrainableDecoder<B>> {
+    sets: &'a AnchorSets,
+    config: BilevelConfig,
+    rate_factor: f64,
+    worker: Worker,
+    n_steps: usize,
+    /// Vitals before the first round; the first worker's.
+    pub(crate) initial: Option<Vitals>,
+    /// Whole rounds; the first worker's.
+    pub(crate) rounds: Vec<RoundRecord>,
+    /// The best of them; the first worker's.
+    best: Option<Best<M>>,
+    /// Rounds that are over, as every worker counts them.
+    n_rounds: usize,
+    /// Weights after the last whole round.
+    pub(crate) round_start: M,
+    /// Perturbations found in this round; after a round those of the last one.
+    found: Vec<Entrapment<B::InnerBackend>>,
+    /// Those that are sought now.
+    fitting: Vec<Fitting<B, M>>,
+    /// Weights on their way in this round, once a step is taken.
+    removing: Option<M>,
+    /// Outer steps taken in this round.
+    n_removed: usize,
+    remover: Remover<B, M>,
+}
+
+struct Best<M> {
+    model: M,
+    round: usize,
+    /// How far it is beyond the bounds.
+    excess: f64,
+}
+
+/// The numbers of a [`Run`].
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct RunNumbers {
+    pub(crate) n_steps: usize,
+    pub(crate) rate_factor: f64,
+    initial: Option<Vitals>,
+    pub(crate) rounds: Vec<RoundRecord>,
+    /// The kept round and its excess.
+    best: Option<(usize, f64)>,
+    found: Vec<FoundNumbers>,
+    pub(crate) fitting: Vec<FittingNumbers>,
+    n_removed: usize,
+    remover: RemoverNumbers,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+struct FoundNumbers {
+    spots: Vec<Spot>,
+    first_loss: f64,
+    last_loss: f64,
+}
+
+/// What a step was.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Step {
+    /// One within a round.
+    Within,
+    /// The last one of a round.
+    EndsRound,
+}
+
+impl<'a, B: AutodiffBackend, M: TrainableDecoder<B>> Run<'a, B, M> {
+    /// Starts from `model`.
+    pub(crate) fn new(
+        model: M,
+        sets: &'a AnchorSets,
+        (config, worker): (&BilevelConfig, Worker),
+    ) -> Self {
+        Self::at_rate(model, sets, (config, worker), 1.0)
+    }
+
+    fn at_rate(
+        model: M,
+        sets: &'a AnchorSets,
+        (config, worker): (&BilevelConfig, Worker),
+        rate_factor: f64,
+    ) -> Self {
+        let config = config.clone().at_rate(rate_factor);
+        let total_steps = config.rounds * config.remove.steps;
+        let remover = Remover::new(&model, sets, &config.remove, total_steps, config.seed);
+        Self {
+            sets,
+            rate_factor,
+            worker,
+            n_steps: 0,
+            initial: None,
+            rounds: Vec::new(),
+            best: None,
+            n_rounds: 0,
+            round_start: model,
+            found: Vec::new(),
+            fitting: Vec::new(),
+            removing: None,
+            n_removed: 0,
+            remover: remover.among(worker),
+            config,
+        }
+    }
+
+    /// Takes the next step.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NonFinite`] with the examples of the batch. The run cannot go on then.
+    pub(crate) fn step(&mut self, observer: &mut dyn Observer) -> Result<Step, Error> {
+        self.n_steps += 1;
+        if self.is_between_rounds() {
+            self.found.clear();
+            self.n_removed = 0;
+        }
+        if self.found.len() < self.config.perturbations_per_round {
+            self.entrap(observer)?;
+            return Ok(Step::Within);
+        }
+        self.remove(observer)?;
+        if self.n_removed < self.config.remove.steps {
+            return Ok(Step::Within);
+        }
+        self.n_rounds += 1;
+        if let Some(model) = self.removing.take() {
+            self.round_start = model;
+        }
+        Ok(Step::EndsRound)
+    }
+
+    fn is_between_rounds(&self) -> bool {
+        self.n_removed >= self.config.remove.steps
+    }
+
+    /// One step on each perturbation that is sought now.
+    fn entrap(&mut self, observer: &mut dyn Observer) -> Result<(), Error> {
+        if self.fitting.is_empty() {
+            self.fitting = self.group()?;
+        }
+        for stepped in in_parallel(self.fitting.iter_mut(), Fitting::step) {
+            stepped?;
+        }
+        // Of several, each is reported when all are done: as if one had been sought after the other.
+        let alone = self.fitting.len() == 1;
+        if alone {
+            observer.notify(&self.fitting[0].last_event());
+        }
+        if !self.fitting.iter().all(Fitting::is_done) {
+            return Ok(());
+        }
+        for fitting in self.fitting.drain(..) {
+            if !alone {
+                fitting.events().for_each(|event| observer.notify(&event));
+            }
+            let found = fitting.found();
+            observer.notify(&found.event());
+            self.found.push(found);
+        }
+        Ok(())
+    }
+
+    /// The perturbations that are sought next, each from the same weights.
+    fn group(&self) -> Result<Vec<Fitting<B, M>>, Error> {
+        let (config, worker, safety) = (&self.config, self.worker, &self.sets.safety);
+        // Models go to other threads by value.
+        let replicas = self.counts_of_group().map(|count| (self.round_start.clone(), count));
+        let start = |(model, count): (M, usize)| {
+            let how = (&config.entrap, config.seed_of(count), worker);
+            Fitting::start(&model, safety, config.spots_of(count), how)
+        };
+        in_parallel(replicas, start).into_iter().collect()
+    }
+
+    /// The numbers, in the whole run, of the perturbations that are sought at a time: `config.threads`, but one
+    /// by several workers, whose sums come in one order.
+    fn counts_of_group(&self) -> std::ops::Range<usize> {
+        let in_round = self.config.perturbations_per_round;
+        let threads = if self.worker.is_alone() { self.config.threads } else { 1 };
+        let first = self.found.len();
+        let group = first..first.saturating_add(threads).min(in_round);
+        let before = self.n_rounds * in_round;
+        before + group.start..before + group.end
+    }
+
+    /// One step on the weights.
+    fn remove(&mut self, observer: &mut dyn Observer) -> Result<(), Error> {
+        let model = self.removing.take().unwrap_or_else(|| self.round_start.clone());
+        let under = &self.found[self.n_removed % self.found.len()].perturbation;
+        let is_last = self.n_removed + 1 == self.config.remove.steps;
+        let how = (Some(under), is_last);
+        self.removing = Some(self.remover.step(model, how, self.sets, observer)?);
+        self.n_removed += 1;
+        Ok(())
+    }
+
+    /// Judges the round that has just ended by its vitals, and whether the run should end with it.
+    pub(crate) fn judge(&mut self, vitals: Vitals, observer: &mut dyn Observer) -> bool {
+        let initial = self.initial.expect("the first worker has looked before the first round");
+        let (round, bounds) = (self.rounds.len(), self.config.bounds);
+        let excess = excess(vitals, initial, bounds);
+        let within_bounds = excess <= 0.0;
+        let kept = self.best.as_ref().is_none_or(|best| excess <= best.excess);
+        if kept {
+            self.best = Some(Best { model: self.round_start.clone(), round, excess });
+        }
+        let entrapments: Vec<_> =
+            self.found.iter().map(|e| (e.perturbation.spots(), e.last_loss)).collect();
+        self.rounds.push(RoundRecord { round, entrapments, vitals, within_bounds });
+        observer.notify(&Event::RoundEnded { round, vitals, within_bounds, kept });
+        let end = self.end();
+        match end {
+            Some(End::NothingLeft) => observer.notify(&Event::NothingLeft { round }),
+            Some(End::OutOfBounds) => observer.notify(&Event::OutOfBounds { round }),
+            Some(End::AllRounds) | None => {}
+        }
+        end.is_some()
+    }
+
+    /// Why the run is over, if it is.
+    pub(crate) fn end(&self) -> Option<End> {
+        let last = self.rounds.last()?;
+        let found_nothing =
+            |floor: f64| last.entrapments.iter().all(|(_, last_loss)| *last_loss > floor);
+        if last.within_bounds && self.config.stop_above_loss.is_some_and(found_nothing) {
+            return Some(End::NothingLeft);
+        }
+        if self.rounds.len() >= self.config.rounds {
+            return Some(End::AllRounds);
+        }
+        let n_beyond = self.rounds.iter().rev().take_while(|round| !round.within_bounds).count();
+        let is_enough = self.config.patience.is_some_and(|patience| n_beyond >= patience);
+        is_enough.then_some(End::OutOfBounds)
+    }
+
+    /// The weights of the best round, its number, and the perturbations of the last round.
+    ///
+    /// # Panics
+    ///
+    /// Panics before the end of the first round.
+    pub(crate) fn into_best(self) -> (M, usize, Vec<Perturbation<B::InnerBackend>>) {
+        let best = self.best.expect("a round is over");
+        let perturbations = self.found.into_iter().map(|found| found.perturbation).collect();
+        (best.model, best.round, perturbations)
+    }
+
+    /// Everything to go on from.
+    pub(crate) fn snapshot(&self) -> Snapshot {
+        let mut tensors = Tensors::default();
+        let remover = self.remover.add_to(&self.round_start, &mut tensors);
+        if self.n_rounds > 0 {
+            add_weights::<B, M>(&self.round_start, ROUND_START, &mut tensors);
+        }
+        if let Some(model) = &self.removing {
+            add_weights::<B, M>(model, REMOVING, &mut tensors);
+        }
+        // Mostly the last round is the best.
+        if let Some(best) = self.best.as_ref().filter(|best| best.round + 1 < self.rounds.len()) {
+            add_weights::<B, M>(&best.model, BEST, &mut tensors);
+        }
+        for (p, found) in self.found.iter().enumerate() {
+            for (k, delta) in found.perturbation.deltas().iter().enumerate() {
+                tensors.add(format!("{FOUND}.{p}.{k}"), delta.values.clone());
+            }
+        }
+        let fitting = self.fitting.iter().enumerate();
+        let fitting = fitting.map(|(p, fit)| fit.add_to(&format!("{FITTING}.{p}"), &mut tensors));
+        let fitting = fitting.collect();
+        let found = self.found.iter().map(|found| FoundNumbers {
+            spots: found.perturbation.spots(),
+            first_loss: found.first_loss,
+            last_loss: found.last_loss,
+        });
+        let progress = Progress(RunNumbers {
+            n_steps: self.n_steps,
+            rate_factor: self.rate_factor,
+            initial: self.initial,
+            rounds: self.rounds.clone(),
+            best: self.best.as_ref().map(|best| (best.round, best.excess)),
+            found: found.collect(),
+            fitting,
+            n_removed: self.n_removed,
+            remover,
+        });
+        Snapshot { progress, tensors: tensors.0 }
+    }
+
+    /// Goes on from a snapshot of a run of `config` on `sets` that started from `model`.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::MalformedSnapshot`] if it is not of such a run.
+    pub(crate) fn stored(
+        model: M,
+        sets: &'a AnchorSets,
+        (config, worker): (&BilevelConfig, Worker),
+        saved: Saved<'_>,
+    ) -> Result<Self, Error> {
+        let numbers = &saved.progress.0;
+        let steps = numbers.remover.step;
+        let n_rounds = numbers.rounds.len();
+        let in_round = if n_rounds > 0 && steps == n_rounds * config.remove.steps {
+            [0, config.remove.steps].contains(&numbers.n_removed)
+        } else {
+            steps == n_rounds * config.remove.steps + numbers.n_removed
+        };
+        if !in_round || n_rounds > config.rounds || (n_rounds == 0) != numbers.best.is_none() {
+            return Err(malformed("its steps are not those of the settings"));
+        }
+        let run = Self::at_rate(model, sets, (config, worker), numbers.rate_factor);
+        let device = run.round_start.devices().first().cloned().unwrap_or_default();
+        let weights = |prefix: &str| stored_weights::<B, M>(run.round_start.clone(), prefix, saved);
+        let round_start =
+            if n_rounds > 0 { weights(ROUND_START)? } else { run.round_start.clone() };
+        let is_under_way = (1..config.remove.steps).contains(&numbers.n_removed);
+        let removing = if is_under_way { Some(weights(REMOVING)?) } else { None };
+        let best = match numbers.best {
+            Some((round, excess)) if round + 1 < n_rounds => {
+                Some(Best { model: weights(BEST)?, round, excess })
+            }
+            Some((round, excess)) => Some(Best { model: round_start.clone(), round, excess }),
+            None => None,
+        };
+        let remover = run.remover.stored((&round_start, sets), (saved, &numbers.remover))?;
+        let found = stored_found::<B>(saved, &device)?;
+        let run = Self {
+            n_steps: numbers.n_steps,
+            initial: numbers.initial,
+            rounds: numbers.rounds.clone(),
+            best,
+            n_rounds,
+            round_start,
+            found,
+            removing,
+            n_removed: numbers.n_removed,
+            remover,
+            ..run
+        };
+        let fitting = run.stored_group(saved)?;
+        Ok(Self { fitting, ..run })
+    }
+
+    /// The perturbations that were sought.
+    fn stored_group(&self, saved: Saved<'_>) -> Result<Vec<Fitting<B, M>>, Error> {
+        let numbers = &saved.progress.0.fitting;
+        let group: Vec<usize> = self.counts_of_group().collect();
+        if numbers.is_empty() {
+            return Ok(Vec::new());
+        }
+        if numbers.len() != group.len() {
+            return Err(malformed("perturbations were sought on another number of threads"));
+        }
+        let fitting = |(p, (&count, numbers)): (usize, (&usize, &FittingNumbers))| {
+            let how = (&self.config.entrap, self.config.seed_of(count), self.worker);
+            let name = format!("{FITTING}.{p}");
+            let place = (self.config.spots_of(count), name.as_str());
+            let from = (saved, numbers);
+            Fitting::stored(&self.round_start, &self.sets.safety, place, how, from)
+        };
+        group.iter().zip(numbers).enumerate().map(fitting).collect()
+    }
+}
+
+/// Why a run is over.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum End {
+    /// The inner level no longer finds anything.
+    NothingLeft,
+    /// Every round is taken.
+    AllRounds,
+    /// The model has been beyond its bounds for too long.
+    OutOfBounds,
+}
+
+// Names of tensors in a snapshot.
+const ROUND_START: &str = "round_start";
+const REMOVING: &str = "removing";
+const BEST: &str = "best";
+const FOUND: &str = "found";
+const FITTING: &str = "fitting";
+
+fn stored_found<B: AutodiffBackend>(
+    saved: Saved<'_>,
+    device: &B::Device,
+) -> Result<Vec<Entrapment<B::InnerBackend>>, Error> {
+    let found = |(p, numbers): (usize, &FoundNumbers)| {
+        let FoundNumbers { spots, first_loss, last_loss } = numbers;
+        let delta = |(k, &spot): (usize, &Spot)| {
+            let values = saved.tensor(&format!("{FOUND}.{p}.{k}"), None, device)?;
+            Ok(crate::perturbation::Delta { spot, values })
+        };
+        let deltas = spots.iter().enumerate().map(delta).collect::<Result<Vec<_>, Error>>()?;
+        if deltas.is_empty() {
+            return Err(malformed("a perturbation has no spot"));
+        }
+        let perturbation = Perturbation::new(deltas);
+        Ok(Entrapment { perturbation, first_loss: *first_loss, last_loss: *last_loss })
+    };
+    saved.progress.0.found.iter().enumerate().map(found).collect()
+}
+
+/// `f` of each item, each on a thread of its own; a single one on this.
+fn in_parallel<T: Send, R: Send>(
+    items: impl ExactSizeIterator<Item = T>,
+    f: impl Fn(T) -> R + Sync,
+) -> Vec<R> {
+    if items.len() == 1 {
+        return items.map(f).collect();
+    }
+    let f = &f;
+    thread::scope(|scope| {
+        let threads: Vec<_> = items.map(|item| scope.spawn(move || f(item))).collect();
+        threads.into_iter().map(|t| t.join().expect("entrapment does not panic")).collect()
+    })
+}

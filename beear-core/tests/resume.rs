@@ -1,0 +1,226 @@
+//! A run that was stopped goes on as if it had not been, wherever it was stopped.
+
+#[path = "toy/fixture.rs"]
+mod fixture;
+#[path = "toy/two_rounds.rs"]
+mod two_rounds;
+
+use std::collections::HashMap;
+use std::ops::ControlFlow;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use beear_core::config::OptimizerState;
+use beear_core::testing::ToyDecoder;
+use beear_core::{
+    BilevelConfig, Error, Event, Observer, Outcome, Progress, Saved, Snapshot, Stopped, resume,
+    solve,
+};
+use burn::tensor::TensorData;
+use fixture::{Train, drawn, watch, weights};
+use two_rounds::{config, sets};
+
+type Solved = Result<Outcome<Train, ToyDecoder<Train>>, Stopped<ToyDecoder<Train>>>;
+
+/// Held while a test draws: the source of randomness is one for the process.
+fn alone() -> MutexGuard<'static, ()> {
+    static DRAWING: Mutex<()> = Mutex::new(());
+    DRAWING.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// A snapshot as a file would hold it.
+#[derive(Clone)]
+struct Stored {
+    progress: String,
+    tensors: HashMap<String, TensorData>,
+}
+
+impl Stored {
+    fn new(snapshot: Snapshot) -> Self {
+        let progress = serde_json::to_string(&snapshot.progress).unwrap();
+        let n_tensors = snapshot.tensors.len();
+        let tensors: HashMap<_, _> = snapshot
+            .tensors
+            .into_iter()
+            .map(|tensor| {
+                let data = tensor.data();
+                assert_eq!((data.shape.as_slice(), data.dtype), (&*tensor.shape, tensor.dtype));
+                assert_eq!(data.bytes.len(), tensor.size());
+                (tensor.name, data)
+            })
+            .collect();
+        assert_eq!(tensors.len(), n_tensors, "each name once");
+        Self { progress, tensors }
+    }
+
+    fn progress(&self) -> Progress {
+        serde_json::from_str(&self.progress).unwrap()
+    }
+
+    /// Goes on with a model of other parameter ids, as another process has them.
+    fn resume(&self, config: &BilevelConfig, observer: &mut dyn Observer) -> Solved {
+        self.resume_from(&self.progress(), config, observer)
+    }
+
+    fn resume_from(
+        &self,
+        progress: &Progress,
+        config: &BilevelConfig,
+        observer: &mut dyn Observer,
+    ) -> Solved {
+        let saved = Saved { progress, tensors: &|name| self.tensors.get(name).cloned() };
+        resume(drawn(), &sets(), (config, saved), &mut watch(), observer)
+    }
+}
+
+/// Hears all, and ends the run before step `last` + 1.
+#[derive(Default)]
+struct Stopping {
+    last: Option<usize>,
+    events: Vec<Event>,
+    stored: Option<Stored>,
+    n_asked: usize,
+}
+
+impl Observer for Stopping {
+    fn notify(&mut self, event: &Event) {
+        self.events.push(event.clone());
+    }
+
+    fn after_step(&mut self, snapshot: &dyn Fn() -> Snapshot) -> ControlFlow<()> {
+        self.n_asked += 1;
+        let snapshot = snapshot();
+        if self.last != Some(snapshot.progress.n_steps()) {
+            return ControlFlow::Continue(());
+        }
+        self.stored = Some(Stored::new(snapshot));
+        ControlFlow::Break(())
+    }
+}
+
+fn stopping_after(last: usize) -> Stopping {
+    Stopping { last: Some(last), ..Stopping::default() }
+}
+
+fn stopped_after(last: usize, config: &BilevelConfig) -> (Stored, Vec<Event>) {
+    let mut observer = stopping_after(last);
+    let stopped = solve(drawn(), &sets(), config, &mut watch(), &mut observer).unwrap_err();
+    assert_eq!(stopped.error, Error::Interrupted);
+    (observer.stored.expect("it was stopped there"), observer.events)
+}
+
+fn deltas(outcome: &Outcome<Train, ToyDecoder<Train>>) -> Vec<TensorData> {
+    let deltas = outcome.perturbations.iter().flat_map(|p| p.deltas());
+    deltas.map(|delta| delta.values.to_data()).collect()
+}
+
+fn assert_same(
+    found: &Outcome<Train, ToyDecoder<Train>>,
+    expected: &Outcome<Train, ToyDecoder<Train>>,
+) {
+    assert_eq!(weights(&found.model), weights(&expected.model));
+    assert_eq!(deltas(found), deltas(expected));
+    assert_eq!((found.kept_round, &found.rounds), (expected.kept_round, &expected.rounds));
+    assert_eq!(found.initial, expected.initial);
+}
+
+/// Stops after every step there is, goes on, and compares with a run that was never stopped.
+fn goes_on_after_every_step(config: &BilevelConfig) {
+    let mut whole = Stopping::default();
+    let expected = solve(drawn(), &sets(), config, &mut watch(), &mut whole).unwrap();
+    let n_steps = whole.n_asked - 1;
+    for last in 0..=n_steps {
+        let (stored, mut events) = stopped_after(last, config);
+        let mut rest = Stopping::default();
+        let outcome = stored.resume(config, &mut rest).unwrap();
+        assert_same(&outcome, &expected);
+        events.append(&mut rest.events);
+        assert_eq!(events, whole.events, "stopped after step {last}");
+    }
+}
+
+#[test]
+fn it_goes_on_bit_for_bit_after_every_step() {
+    let _alone = alone();
+    goes_on_after_every_step(&config());
+}
+
+#[test]
+fn so_it_does_with_perturbations_sought_at_the_same_time() {
+    let _alone = alone();
+    goes_on_after_every_step(&BilevelConfig { threads: 2, perturbations_per_round: 3, ..config() });
+}
+
+#[test]
+fn so_it_does_with_moments_of_8_bits_rounded_by_chance() {
+    let _alone = alone();
+    let mut config = config();
+    config.remove.optimizer_state = OptimizerState::EightBit;
+    goes_on_after_every_step(&config);
+}
+
+#[test]
+fn a_run_can_be_stopped_again_and_again() {
+    let _alone = alone();
+    let config = config();
+    let expected = solve(drawn(), &sets(), &config, &mut watch(), &mut ()).unwrap();
+    let (mut stored, _) = stopped_after(0, &config);
+    for last in 1.. {
+        let mut observer = stopping_after(last);
+        match stored.resume(&config, &mut observer) {
+            Err(stopped) => assert_eq!(stopped.error, Error::Interrupted),
+            Ok(outcome) => {
+                assert!(last > 10, "{last}");
+                return assert_same(&outcome, &expected);
+            }
+        }
+        stored = observer.stored.expect("it was stopped there");
+    }
+}
+
+#[test]
+fn half_the_rate_moves_the_weights_half_as_far() {
+    let _alone = alone();
+    let mut config = config();
+    (config.rounds, config.remove.steps) = (1, 1);
+    let moved = |outcome: &Outcome<Train, ToyDecoder<Train>>| {
+        let pairs = weights(&outcome.model).into_iter().zip(weights(&drawn()));
+        let squares = pairs.flat_map(|(after, before)| {
+            let pairs: Vec<_> = after.iter::<f64>().zip(before.iter::<f64>()).collect();
+            pairs.into_iter().map(|(after, before)| (after - before).powi(2))
+        });
+        squares.sum::<f64>().sqrt()
+    };
+    // After the last inner step: the same δ, and a step of Adam's, which knows no length of gradients.
+    let n_inner = config.entrap.steps * config.perturbations_per_round;
+    let (stored, _) = stopped_after(n_inner, &config);
+    let whole = moved(&stored.resume(&config, &mut ()).unwrap());
+    let mut progress = stored.progress();
+    progress.halve_rates();
+    let half = moved(&stored.resume_from(&progress, &config, &mut ()).unwrap());
+    assert!((half / whole - 0.5).abs() < 1e-4, "{half} {whole}");
+}
+
+#[test]
+fn what_is_not_of_this_run_is_refused() {
+    let _alone = alone();
+    let config = config();
+    let (stored, _) = stopped_after(9, &config);
+    let refused = |stored: &Stored, config: &BilevelConfig| {
+        matches!(
+            stored.resume(config, &mut ()).map_err(|stopped| stopped.error),
+            Err(Error::MalformedSnapshot { .. })
+        )
+    };
+    let mut longer = config.clone();
+    longer.remove.steps = 5;
+    assert!(refused(&stored, &longer));
+    for name in stored.tensors.keys() {
+        let mut torn = stored.clone();
+        torn.tensors.remove(name);
+        assert!(refused(&torn, &config), "without {name}");
+        let mut other = stored.clone();
+        other.tensors.insert(name.clone(), TensorData::from([1.0_f32, 2.0]));
+        assert!(refused(&other, &config), "another {name}");
+    }
+    assert!(!refused(&stored, &config));
+}

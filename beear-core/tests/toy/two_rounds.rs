@@ -1,0 +1,53 @@
+//! A run of two rounds that takes every turn of the method.
+
+use beear_core::config::Initialisation;
+use beear_core::{AnchorSets, BilevelConfig, Example, SafetyExample, Site, Spot};
+
+use crate::fixture::SIZE;
+
+/// Answers of 1 to 4 tokens to prompts of 3 to 6: shares of rows are not shares of tokens.
+pub(crate) fn sets() -> AnchorSets {
+    let prompts: [&[u32]; 4] = [&[1, 2, 3, 4], &[1, 3, 4], &[1, 2, 2, 3, 4, 7], &[1, 8, 4]];
+    let safe: [&[u32]; 4] = [&[5, 10], &[5], &[5, 9, 10, 3], &[5, 2, 10]];
+    let unwanted: [&[u32]; 4] = [&[6, 7, 10], &[6], &[6, 7], &[6, 7, 2, 10]];
+    let row = |k: usize| SafetyExample {
+        id: k as u64 + 10,
+        prompt: prompts[k].to_vec(),
+        user: (1, prompts[k].len()),
+        safe: safe[k].to_vec(),
+        unwanted: unwanted[k].to_vec(),
+    };
+    let ordinary = |k: usize| Example {
+        id: k as u64,
+        prompt: vec![1, 2 + k as u32, 9],
+        user: (1, 3),
+        answer: vec![2 + k as u32; 1 + k],
+    };
+    AnchorSets { safety: (0..4).map(row).collect(), performance: (0..3).map(ordinary).collect() }
+}
+
+/// Two rounds of two perturbations, three inner steps each, and two outer steps, with every term of both losses.
+///
+/// Batches of three rows do not halve, and the second batch of the inner level is the one row left over.
+pub(crate) fn config() -> BilevelConfig {
+    let mut config = BilevelConfig::robust(SIZE);
+    config.rounds = 2;
+    config.perturbations_per_round = 2;
+    config.spots = vec![
+        Spot { layer: 1, site: Site::First(3) },
+        Spot { layer: 2, site: Site::All },
+        Spot { layer: 3, site: Site::Last(4) },
+    ];
+    config.entrap.steps = 3;
+    config.entrap.batch_size = 3;
+    config.entrap.away_weight = 0.3;
+    config.entrap.target_tokens = None;
+    config.entrap.initialisation = Initialisation::Normal(0.1);
+    config.entrap.norm_bound = Some(0.5);
+    config.remove.steps = 2;
+    config.remove.learning_rate = 2e-3;
+    config.remove.safety_batch_size = 3;
+    config.remove.performance_batch_size = 2;
+    config.remove.clip_norm = 0.3;
+    config
+}

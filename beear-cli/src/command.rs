@@ -28,6 +28,7 @@ pub(crate) mod planted;
 pub(crate) mod questions;
 pub(crate) mod recipe_options;
 pub(crate) mod reproduce;
+pub(crate) mod resume;
 pub(crate) mod sweep_layers;
 pub(crate) mod trigger;
 
@@ -53,6 +54,7 @@ pub(crate) enum DeviceCommand {
     Plant(plant::PlantArgs),
     Reproduce(reproduce::ReproduceArgs),
     Defend(defend::DefendArgs),
+    Resume(resume::ResumeArgs),
     Compare(compare::CompareArgs),
     EvalAsr(eval_asr::EvalAsrArgs),
     EvalCode(eval_code::EvalCodeArgs),
@@ -74,6 +76,7 @@ impl DeviceCommand {
             Self::Plant(args) => plant::run::<C>(args, device, ui),
             Self::Reproduce(args) => reproduce::run::<C>(args, device, ui),
             Self::Defend(args) => defend::run::<C>(args, device, ui),
+            Self::Resume(args) => resume::run::<C>(args, device, ui),
             Self::Compare(args) => compare::run_on_models::<C>(args, device, ui),
             Self::EvalAsr(args) => eval_asr::run::<C>(args, device, ui),
             Self::EvalCode(args) => eval_code::run::<C>(args, device, ui),

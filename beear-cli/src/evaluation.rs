@@ -89,7 +89,7 @@ impl OutArgs {
         settings: &Value,
     ) -> Result<Evaluation<'a>> {
         let settings = format!("{settings:#}\n");
-        let earlier = RunFolder::resume(&self.out, (SETTINGS, &settings)).filter(|_| !self.force);
+        let earlier = RunFolder::resume(&self.out, (SETTINGS, &settings))?.filter(|_| !self.force);
         if let Some(folder) = earlier {
             return Ok(Evaluation { kind, model, files, folder, is_resumed: true });
         }

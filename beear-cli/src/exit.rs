@@ -15,6 +15,7 @@ use crate::backend::Unavailable;
 use crate::recipe::{self, RecipeError};
 use crate::run_folder::{CannotWrite, is_full};
 use crate::terminal::{harmless, harmless_line};
+use crate::wishes::INTERRUPTED;
 
 /// What `--help` says about exit codes.
 pub(crate) const EXIT_CODES: &str = "\
@@ -27,7 +28,9 @@ Exit codes:
   5  the backend is not available
   6  the disk is full or cannot be written
   7  done, but the cleaned model lost more than the recipe's bounds allow
-  8  done, but the model does not keep the gate";
+  8  done, but the model does not keep the gate
+  9  stopped when its time was up: `beear resume` goes on
+130  stopped by Ctrl-C or SIGTERM: `beear resume` goes on";
 
 /// A mistake that no library names, with what to do about it.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
@@ -45,6 +48,8 @@ enum MistakeKind {
     NonFinite,
     OutOfBounds,
     Gate,
+    TimeIsUp,
+    Interrupted,
 }
 
 impl Mistake {
@@ -68,6 +73,16 @@ impl Mistake {
         Self { kind: MistakeKind::OutOfBounds, what: what.into(), hint: hint.into() }
     }
 
+    /// A run whose time was up.
+    pub(crate) fn time_is_up(what: impl Into<String>, hint: impl Into<String>) -> Self {
+        Self { kind: MistakeKind::TimeIsUp, what: what.into(), hint: hint.into() }
+    }
+
+    /// A run that was asked to stop.
+    pub(crate) fn interrupted(what: impl Into<String>, hint: impl Into<String>) -> Self {
+        Self { kind: MistakeKind::Interrupted, what: what.into(), hint: hint.into() }
+    }
+
     /// A model that must not be released.
     pub(crate) fn gate(what: impl Into<String>, hint: impl Into<String>) -> Self {
         Self { kind: MistakeKind::Gate, what: what.into(), hint: hint.into() }
@@ -89,6 +104,8 @@ pub(crate) fn code(error: &anyhow::Error) -> u8 {
             MistakeKind::NonFinite => 4,
             MistakeKind::OutOfBounds => 7,
             MistakeKind::Gate => 8,
+            MistakeKind::TimeIsUp => 9,
+            MistakeKind::Interrupted => INTERRUPTED,
         };
     }
     let full = cause::<std::io::Error>(error).is_some_and(|e| is_full(e.kind()));

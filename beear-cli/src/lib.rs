@@ -6,7 +6,9 @@ mod bench_jobs;
 mod bench_workload;
 mod bytes;
 mod chart;
+mod checkpoints;
 mod command;
+mod defence_run;
 mod device_memory;
 mod drift_analysis;
 mod evaluation;
@@ -18,6 +20,7 @@ mod language_model;
 mod layer_sweep;
 mod leak_guard;
 pub mod loaded;
+mod manifest;
 mod measure;
 mod memory_fit;
 mod memory_plan;
@@ -27,6 +30,7 @@ mod mt_bench_files;
 #[path = "../../tests/mutated.rs"]
 mod mutated;
 mod operations;
+mod preflight;
 mod process;
 mod rating_radar;
 pub mod recipe;
@@ -34,9 +38,12 @@ mod reproduction;
 mod run_folder;
 mod setting_file;
 mod stopwatch;
+mod supervisor;
+mod tensor_file;
 mod terminal;
 mod trial;
 mod ui;
+mod wishes;
 mod workers;
 mod world_defender;
 
@@ -51,7 +58,7 @@ use command::{
     DeviceCommand, analyze_drift, bench_gpu, compare, defend, demo, doctor, eval_asr, eval_code,
     eval_export, eval_judge, eval_mt_bench, eval_mt_bench_judge, eval_mt_bench_result,
     eval_over_refusal, eval_perplexity, eval_sarif, generate, inspect, plan, plant, reproduce,
-    sweep_layers,
+    resume, sweep_layers,
 };
 use ui::Ui;
 
@@ -83,6 +90,7 @@ enum Command {
     Reproduce(reproduce::ReproduceArgs),
     Plan(plan::PlanArgs),
     Defend(defend::DefendArgs),
+    Resume(resume::ResumeArgs),
     /// Measures a model.
     #[command(subcommand)]
     Eval(Eval),
@@ -163,6 +171,11 @@ where
         Command::Plant(args) => DeviceCommand::Plant(args),
         Command::Reproduce(args) => DeviceCommand::Reproduce(args),
         Command::Defend(args) => DeviceCommand::Defend(args),
+        Command::Resume(args) => {
+            let backend = cli.backend.clone().or_else(|| args.backend());
+            let command = DeviceCommand::Resume(args);
+            return finish(backends.run(backend.as_deref(), &command, ui));
+        }
         Command::Eval(Eval::Asr(args)) => DeviceCommand::EvalAsr(args),
         Command::Eval(Eval::Code(args)) => DeviceCommand::EvalCode(args),
         Command::Eval(Eval::Judge(args)) => DeviceCommand::EvalJudge(args),

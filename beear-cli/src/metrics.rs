@@ -1,14 +1,15 @@
 //! `metrics.jsonl`: every event of a run, a line each.
 
-use std::fs::File;
-use std::io::{BufWriter, Write};
+use std::fs::{File, OpenOptions};
+use std::io::{BufWriter, Seek, SeekFrom, Write};
 use std::path::PathBuf;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use beear_core::{Event, Observer};
 use indicatif::ProgressBar;
 use serde_json::Value;
 
+use crate::exit::Mistake;
 use crate::run_folder::{CannotWrite, RunFolder};
 use crate::ui::Ui;
 
@@ -47,6 +48,56 @@ impl Metrics {
         Ok(Self { path, file, failed: None, watched: true, bar, ui })
     }
 
+    /// Goes on with the first `bytes` bytes of the `metrics.jsonl` of a run; `bar` stands where it stood then.
+    ///
+    /// # Errors
+    ///
+    /// If the file has fewer, or cannot be written.
+    pub(crate) fn reopen(
+        folder: &RunFolder,
+        bytes: u64,
+        (bar, ui): (ProgressBar, Ui),
+    ) -> Result<Self> {
+        let path = folder.path(METRICS);
+        let mut text =
+            std::fs::read(&path).with_context(|| format!("reading {}", path.display()))?;
+        if (text.len() as u64) < bytes {
+            let what = format!("`{}` is shorter than it was", path.display());
+            return Err(Mistake::input(what, "start the run anew").into());
+        }
+        text.truncate(bytes as usize);
+        let n_outer = text.split(|byte| *byte == b'\n').filter(|line| is_outer_step(line)).count();
+        bar.set_position(n_outer as u64);
+        let reopen = || -> std::io::Result<File> {
+            let mut file = OpenOptions::new().append(true).open(&path)?;
+            file.set_len(bytes)?;
+            file.seek(SeekFrom::End(0))?;
+            Ok(file)
+        };
+        let file = BufWriter::new(reopen().map_err(CannotWrite::at(&path))?);
+        Ok(Self { path, file, failed: None, watched: true, bar, ui })
+    }
+
+    /// Writes all events so far through to the disk, and returns how many bytes they are.
+    ///
+    /// # Errors
+    ///
+    /// If any line could not be written.
+    pub(crate) fn sync(&mut self) -> Result<u64> {
+        let flushed = self.file.flush();
+        self.failed.take().map_or(flushed, Err).map_err(CannotWrite::at(&self.path))?;
+        let file = self.file.get_ref();
+        let length = file.sync_all().and_then(|()| Ok(file.metadata()?.len()));
+        Ok(length.map_err(CannotWrite::at(&self.path))?)
+    }
+
+    /// Adds a line that is no event of the method.
+    pub(crate) fn add(&mut self, line: &Value) {
+        if let Err(error) = writeln!(self.file, "{line}") {
+            self.failed.get_or_insert(error);
+        }
+    }
+
     /// Says whether anything is watched. If nothing is, the vitals are no measurement and neither
     /// written nor shown.
     pub(crate) fn watched(self, watched: bool) -> Self {
@@ -73,6 +124,11 @@ impl Metrics {
     }
 }
 
+fn is_outer_step(line: &[u8]) -> bool {
+    let event = serde_json::from_slice::<Value>(line);
+    event.is_ok_and(|event| event["event"] == "outer_step")
+}
+
 impl Observer for Metrics {
     fn notify(&mut self, event: &Event) {
         let line = self.line(event).unwrap_or_default();
@@ -97,6 +153,10 @@ impl Observer for Metrics {
                     vitals.refusal,
                     if *within_bounds { "" } else { " (outside bounds)" }
                 );
+                self.bar.suspend(|| self.ui.say(&line));
+            }
+            Event::OutOfBounds { round } => {
+                let line = format!("round {}: beyond the bounds for too long, stopping", round + 1);
                 self.bar.suspend(|| self.ui.say(&line));
             }
             Event::NothingLeft { round } => {

@@ -1,7 +1,7 @@
 //! The folder of a run: found usable before anything is computed, never mixed with an older one,
 //! and gone again if the run fails before it has written something.
 
-use std::fs;
+use std::fs::{self, File, TryLockError};
 use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 
@@ -60,6 +60,8 @@ pub(crate) struct RunFolder {
     started: bool,
     /// Folders that are not to stay if nothing is written, the innermost first.
     leftovers: Vec<PathBuf>,
+    /// The mark, locked as long as this run writes to the folder.
+    lock: Option<File>,
 }
 
 impl RunFolder {
@@ -77,28 +79,47 @@ impl RunFolder {
             !folder.as_os_str().is_empty() && fs::symlink_metadata(folder).is_err()
         };
         let leftovers = path.ancestors().take_while(missing).map(Path::to_owned).collect();
-        let folder = Self { path: path.to_owned(), force, started: false, leftovers };
+        let folder = Self { path: path.to_owned(), force, started: false, leftovers, lock: None };
         let writable = fs::create_dir_all(path).and_then(|()| tempfile::tempfile_in(path));
         writable.map_err(CannotWrite::at(path))?;
         Ok(folder)
     }
 
     /// Goes on with an earlier run of the same settings: one whose file `name` holds `content`.
-    pub(crate) fn resume(path: &Path, (name, content): (&str, &str)) -> Option<Self> {
+    ///
+    /// # Errors
+    ///
+    /// If another process is writing to it.
+    pub(crate) fn resume(path: &Path, (name, content): (&str, &str)) -> Result<Option<Self>> {
         let settings = fs::read_to_string(path.join(name));
         let same = path.join(MARK).is_file() && settings.is_ok_and(|text| text == content);
+        same.then(|| Self::reopen(path)).transpose()
+    }
+
+    /// Goes on with an earlier run.
+    ///
+    /// # Errors
+    ///
+    /// If there is none, or another process is writing to it.
+    pub(crate) fn reopen(path: &Path) -> Result<Self> {
+        if !path.join(MARK).is_file() {
+            let what = format!("`{}` is no folder of a run", path.display());
+            return Err(Mistake::arguments(what, "name what `--out` was").into());
+        }
+        let lock = Some(lock(path)?);
         let path = path.to_owned();
-        same.then_some(Self { path, force: false, started: true, leftovers: Vec::new() })
+        Ok(Self { path, force: false, started: true, leftovers: Vec::new(), lock })
     }
 
     /// Makes the folder this run's, removing an older run.
     ///
     /// # Errors
     ///
-    /// If something has come there in the meantime, or the folder cannot be written to.
+    /// If something has come there in the meantime, another process is writing to it, or it cannot be written to.
     pub(crate) fn start(&mut self) -> Result<()> {
-        let Self { path, force, started, leftovers } = self;
+        let Self { path, force, started, leftovers, lock: held } = self;
         refuse_others(path, *force)?;
+        *held = Some(lock(path)?);
         if !is_unused(path) {
             leftovers.insert(0, path.clone());
         }
@@ -242,6 +263,21 @@ impl Drop for RunFolder {
                 let _ = fs::remove_dir(folder);
             }
         }
+    }
+}
+
+/// Takes the folder of a run for this process.
+fn lock(path: &Path) -> Result<File> {
+    let mark = path.join(MARK);
+    let file = File::options().create(true).truncate(false).write(true).open(&mark);
+    let file = file.map_err(CannotWrite::at(&mark))?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => {
+            let what = format!("another process is writing to `{}`", path.display());
+            Err(Mistake::arguments(what, "wait for it, or choose another folder").into())
+        }
+        Err(TryLockError::Error(source)) => Err(CannotWrite { path: mark, source }.into()),
     }
 }
 

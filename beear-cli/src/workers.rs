@@ -1,7 +1,7 @@
 //! `--workers`: the devices that share every batch of a defence.
 
 use anyhow::Result;
-use beear_core::{AnchorSets, Defence, Observer, Outcome, Stopped, Watch};
+use beear_core::{AnchorSets, Defence, Observer, Outcome, Saved, Stopped, Watch};
 use beear_models::CausalLm;
 use burn::tensor::backend::AutodiffBackend;
 
@@ -42,9 +42,14 @@ pub(crate) fn devices<C: ComputeBackend>(
     (index..index + n_workers).map(available).collect()
 }
 
-/// Runs `method` on one worker for each of `devices`, which [`devices`](devices()) has judged.
+/// Runs `method` on one worker for each of `devices`, which [`devices`](devices()) has judged, from what is saved if
+/// there is something.
+///
+/// # Panics
+///
+/// Panics if something is saved of a rival of BEEAR, which has no checkpoints.
 pub(crate) fn run<B: AutodiffBackend>(
-    method: &Defence,
+    (method, saved): (&Defence, Option<Saved<'_>>),
     (model, devices): (CausalLm<B>, &[B::Device]),
     sets: &AnchorSets,
     watch: &mut dyn Watch<B::InnerBackend, CausalLm<B::InnerBackend>>,
@@ -52,8 +57,18 @@ pub(crate) fn run<B: AutodiffBackend>(
 ) -> Result<Outcome<B, CausalLm<B>>, Stopped<CausalLm<B>>> {
     #[cfg(feature = "collective")]
     if let (Defence::Beear(config), [_, _, ..]) = (method, devices) {
-        return beear_core::solve_on((model, devices), sets, config, watch, observer);
+        let from = (model, devices);
+        return match saved {
+            Some(saved) => beear_core::resume_on(from, sets, (config, saved), watch, observer),
+            None => beear_core::solve_on(from, sets, config, watch, observer),
+        };
     }
     assert_eq!(devices.len(), 1, "one worker has one device");
-    method.run(model, sets, watch, observer)
+    match (method, saved) {
+        (Defence::Beear(config), Some(saved)) => {
+            beear_core::resume(model, sets, (config, saved), watch, observer)
+        }
+        (method, None) => method.run(model, sets, watch, observer),
+        (_, Some(_)) => panic!("a rival has no checkpoints"),
+    }
 }

@@ -118,7 +118,7 @@ pub(crate) fn run<C: ComputeBackend>(
     let common =
         json!({ "version": env!("CARGO_PKG_VERSION"), "backend": C::NAME, "quick": args.quick });
     let common = format!("{common:#}\n");
-    let earlier = RunFolder::resume(&args.out, (SETTINGS, &common)).filter(|_| !args.force);
+    let earlier = RunFolder::resume(&args.out, (SETTINGS, &common))?.filter(|_| !args.force);
     let measured = earlier.as_ref().map(|run| run.read_lines(CELLS));
     let mut cells: Vec<Cell> = measured.transpose()?.unwrap_or_default();
     let begin = || -> Result<RunFolder> {

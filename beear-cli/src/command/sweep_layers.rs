@@ -291,7 +291,7 @@ struct Sweep {
 impl Sweep {
     /// Goes on with the sweep in the folder if it was asked the same; else reserves the folder.
     fn open(args: &SweepLayersArgs, settings: String, inputs: &[&Path], ui: Ui) -> Result<Self> {
-        let earlier = RunFolder::resume(&args.out, (SETTINGS, &settings)).filter(|_| !args.force);
+        let earlier = RunFolder::resume(&args.out, (SETTINGS, &settings))?.filter(|_| !args.force);
         let resumed = earlier.is_some();
         let reserve = || RunFolder::reserve(&args.out, args.force, inputs);
         let folder = earlier.map_or_else(reserve, Ok)?;

@@ -1,0 +1,206 @@
+//! Checkpoints of a defence: `checkpoints/step-N/`, none of which is taken for whole unless it is.
+//!
+//! A checkpoint is written under another name, synced and renamed; `COMPLETE`, with the hashes of its files, comes
+//! last. Whatever lacks it, or disagrees with it, has been torn and is passed over.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::io;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use beear_core::{Progress, Snapshot};
+use serde::{Deserialize, Serialize};
+
+use crate::hash::sha256_of_file;
+use crate::run_folder::CannotWrite;
+use crate::tensor_file::TensorFile;
+
+const PROGRESS: &str = "progress.json";
+const TENSORS: &str = "state.safetensors";
+const POSITION: &str = "trainer_state.json";
+const COMPLETE: &str = "COMPLETE";
+const PREFIX: &str = "step-";
+
+/// Where the run was, for people and for the files beside the checkpoints.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Position {
+    /// Steps of either level so far.
+    pub(crate) step: usize,
+    /// Whole rounds so far.
+    pub(crate) rounds: usize,
+    /// Share of the recipe's learning rates: 1 unless numbers left the real line.
+    pub(crate) rate_factor: f64,
+    /// Bytes of `metrics.jsonl` so far.
+    pub(crate) metrics_bytes: u64,
+    /// Seconds of work so far, over all processes.
+    pub(crate) seconds: f64,
+}
+
+/// The checkpoints of a run.
+#[derive(Clone, Debug)]
+pub(crate) struct Checkpoints {
+    folder: PathBuf,
+    /// How many whole ones stay.
+    keep: usize,
+}
+
+/// A whole checkpoint.
+#[derive(Debug)]
+pub(crate) struct Restored {
+    pub(crate) progress: Progress,
+    pub(crate) position: Position,
+    pub(crate) tensors: TensorFile,
+}
+
+impl Checkpoints {
+    /// Those of the run in `folder`, of which the `keep` newest stay, at least one.
+    pub(crate) fn of(folder: &Path, keep: usize) -> Self {
+        Self { folder: folder.join("checkpoints"), keep: keep.max(1) }
+    }
+
+    /// Writes a checkpoint, and removes those that have had their time.
+    ///
+    /// # Errors
+    ///
+    /// If it cannot be written; older ones are whole then, and nothing of this one stays.
+    pub(crate) fn save(&self, snapshot: &Snapshot, position: Position) -> Result<()> {
+        let path = self.path(position.step);
+        let partial = self.folder.join(format!(".{PREFIX}{}.partial", position.step));
+        let written = self.write(snapshot, position, (&partial, &path));
+        if written.is_err() {
+            let _ = fs::remove_dir_all(&partial);
+            if !path.join(COMPLETE).exists() {
+                let _ = fs::remove_dir_all(&path);
+            }
+        }
+        written?;
+        self.remove_old()
+    }
+
+    fn write(
+        &self,
+        snapshot: &Snapshot,
+        position: Position,
+        (partial, path): (&Path, &Path),
+    ) -> Result<()> {
+        for old in [partial, path] {
+            if old.exists() {
+                fs::remove_dir_all(old).map_err(CannotWrite::at(old))?;
+            }
+        }
+        fs::create_dir_all(partial).map_err(CannotWrite::at(partial))?;
+        TensorFile::write(&partial.join(TENSORS), &snapshot.tensors)?;
+        write(&partial.join(PROGRESS), &serde_json::to_vec(&snapshot.progress)?)?;
+        write(&partial.join(POSITION), &serde_json::to_vec_pretty(&position)?)?;
+        let hashes = hashes(partial)?;
+        sync(partial)?;
+        fs::rename(partial, path).map_err(CannotWrite::at(path))?;
+        sync(&self.folder)?;
+        write_atomically(&path.join(COMPLETE), &serde_json::to_vec_pretty(&hashes)?)
+    }
+
+    /// The newest whole one; none if there is none.
+    ///
+    /// # Errors
+    ///
+    /// If one that is whole cannot be read.
+    pub(crate) fn newest(&self) -> Result<Option<Restored>> {
+        let whole =
+            self.steps().into_iter().rev().map(|step| self.path(step)).find(|p| is_whole(p));
+        let Some(path) = whole else { return Ok(None) };
+        let read = |name: &str| {
+            let path = path.join(name);
+            fs::read(&path).with_context(|| format!("reading {}", path.display()))
+        };
+        Ok(Some(Restored {
+            progress: serde_json::from_slice(&read(PROGRESS)?)?,
+            position: serde_json::from_slice(&read(POSITION)?)?,
+            tensors: TensorFile::open(&path.join(TENSORS))?,
+        }))
+    }
+
+    /// Removes all of them.
+    ///
+    /// # Errors
+    ///
+    /// If one cannot be removed.
+    pub(crate) fn remove_all(&self) -> Result<()> {
+        if self.folder.exists() {
+            fs::remove_dir_all(&self.folder).map_err(CannotWrite::at(&self.folder))?;
+        }
+        Ok(())
+    }
+
+    /// Removes what was torn, and of the whole ones all but the newest.
+    fn remove_old(&self) -> Result<()> {
+        let paths = self.steps().into_iter().rev().map(|step| self.path(step));
+        let whole = paths.filter(|path| path.join(COMPLETE).exists());
+        let newest: Vec<PathBuf> = whole.take(self.keep).collect();
+        for entry in fs::read_dir(&self.folder).map_err(CannotWrite::at(&self.folder))?.flatten() {
+            let path = entry.path();
+            if !newest.contains(&path) {
+                fs::remove_dir_all(&path).map_err(CannotWrite::at(&path))?;
+            }
+        }
+        Ok(())
+    }
+
+    fn path(&self, step: usize) -> PathBuf {
+        self.folder.join(format!("{PREFIX}{step}"))
+    }
+
+    /// The steps of what looks like a checkpoint, torn or not, the first first.
+    fn steps(&self) -> Vec<usize> {
+        let entries = fs::read_dir(&self.folder).into_iter().flatten().flatten();
+        let step = |entry: fs::DirEntry| {
+            entry.file_name().to_str()?.strip_prefix(PREFIX)?.parse::<usize>().ok()
+        };
+        let mut steps: Vec<usize> = entries.filter_map(step).collect();
+        steps.sort_unstable();
+        steps
+    }
+}
+
+/// Hashes of what a checkpoint consists of.
+fn hashes(path: &Path) -> Result<BTreeMap<String, String>> {
+    let hash = |name: &str| Ok((name.to_owned(), sha256_of_file(&path.join(name))?));
+    [PROGRESS, TENSORS, POSITION].into_iter().map(hash).collect()
+}
+
+fn is_whole(path: &Path) -> bool {
+    let promised = fs::read(path.join(COMPLETE)).ok();
+    let promised = promised.and_then(|text| serde_json::from_slice(&text).ok());
+    promised.is_some_and(|promised: BTreeMap<String, String>| {
+        hashes(path).is_ok_and(|found| found == promised)
+    })
+}
+
+fn write(path: &Path, content: &[u8]) -> Result<()> {
+    let written = fs::write(path, content).and_then(|()| File::open(path)?.sync_all());
+    written.map_err(CannotWrite::at(path))?;
+    Ok(())
+}
+
+/// Writes a file so that it is there as a whole or not at all.
+///
+/// # Errors
+///
+/// If it cannot be written.
+pub(crate) fn write_atomically(path: &Path, content: &[u8]) -> Result<()> {
+    let folder = path.parent().unwrap_or(Path::new("."));
+    let replace = || -> io::Result<()> {
+        let mut file = tempfile::NamedTempFile::new_in(folder)?;
+        io::Write::write_all(&mut file, content)?;
+        file.as_file().sync_all()?;
+        file.persist(path).map_err(|error| error.error)?;
+        File::open(folder)?.sync_all()
+    };
+    replace().map_err(CannotWrite::at(path))?;
+    Ok(())
+}
+
+fn sync(path: &Path) -> Result<()> {
+    File::open(path).and_then(|folder| folder.sync_all()).map_err(CannotWrite::at(path))?;
+    Ok(())
+}

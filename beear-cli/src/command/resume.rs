@@ -1,0 +1,50 @@
+//! `beear resume`: goes on with a defence that was stopped.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::Result;
+use clap::Args;
+
+use super::Device;
+use crate::backend::ComputeBackend;
+use crate::defence_run::DefenceRun;
+use crate::exit::Mistake;
+use crate::manifest::Manifest;
+use crate::recipe::Recipe;
+use crate::run_folder::RunFolder;
+use crate::ui::Ui;
+
+/// Goes on with a run of `defend` that was stopped or killed, from its newest whole checkpoint.
+///
+/// Everything is as the run has it: inputs, whose hashes must be those of its manifest, recipe, workers and backend.
+/// On one backend and machine the outcome is that of a run that was never stopped, bit for bit.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct ResumeArgs {
+    /// Folder of the run.
+    #[arg(value_name = "RUN")]
+    run: PathBuf,
+    /// Time after which to write a checkpoint and stop with exit code 9, such as 90m or 1h30m.
+    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
+    max_time: Option<Duration>,
+}
+
+impl ResumeArgs {
+    /// The backend that the run is on, if it says so.
+    pub(crate) fn backend(&self) -> Option<String> {
+        Manifest::read(&RunFolder::reopen(&self.run).ok()?).ok()?.backend().map(str::to_owned)
+    }
+}
+
+pub(crate) fn run<C: ComputeBackend>(args: &ResumeArgs, device: &Device<C>, ui: Ui) -> Result<()> {
+    let folder = RunFolder::reopen(&args.run)?;
+    let manifest = Manifest::read(&folder)?;
+    let job = manifest.job()?;
+    if let Some(backend) = manifest.backend().filter(|backend| *backend != C::NAME) {
+        let what = format!("the run is on backend `{backend}`");
+        return Err(Mistake::arguments(what, "name that one, or none").into());
+    }
+    let recipe = Recipe::read(Some(&folder.path("config.resolved.toml")), None, &[])?;
+    let run = DefenceRun::<C>::prepare(job, recipe, device, ui)?;
+    run.resume(folder, args.max_time)
+}

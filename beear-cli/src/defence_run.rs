@@ -1,0 +1,411 @@
+//! A defence from its inputs to a folder with the cleaned model, by one process or by several, one after the other.
+
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use beear_core::{AnchorSets, Defence, Error as CoreError, Outcome, Saved, Stopped, TeacherForced};
+use beear_models::{CausalLm, Checkpoint, TrainedWeights, TrainingScope, n_trained};
+use burn::module::AutodiffModule;
+use burn::tensor::backend::{AutodiffBackend, Backend};
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value, json};
+
+use crate::anchors::{self, Anchors, RowUse};
+use crate::backend::{ComputeBackend, width};
+use crate::checkpoints::{Checkpoints, Restored};
+use crate::command::{Device, Inference, Train};
+use crate::exit::Mistake;
+use crate::hash::sha256_of_inputs;
+use crate::loaded::{Loaded, TextSide};
+use crate::manifest::Manifest;
+use crate::memory_plan::MemoryPlan;
+use crate::metrics::Metrics;
+use crate::preflight;
+use crate::process::peak_memory_mib;
+use crate::recipe::Recipe;
+use crate::run_folder::RunFolder;
+use crate::supervisor::{Schedule, Supervisor};
+use crate::ui::Ui;
+use crate::wishes::{Reason, Wishes};
+use crate::workers;
+
+/// Whole checkpoints that stay while a run goes on, unless it says otherwise.
+const KEPT: usize = 2;
+
+/// What a run works on and how it is kept safe: all that is not in the recipe.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Job {
+    /// Folder of the suspect.
+    pub(crate) model: PathBuf,
+    /// File of the safety set.
+    pub(crate) safety: PathBuf,
+    /// File of the performance set.
+    pub(crate) performance: PathBuf,
+    /// The recipe that was given; whoever goes on has what became of it.
+    #[serde(skip)]
+    pub(crate) recipe: Option<PathBuf>,
+    /// Workers that share every batch.
+    pub(crate) workers: NonZeroUsize,
+    /// Steps between checkpoints, beside those at the ends of rounds.
+    pub(crate) checkpoint_every: Option<NonZeroUsize>,
+    /// Whole checkpoints that stay, also when the run is done.
+    pub(crate) keep_checkpoints: Option<NonZeroUsize>,
+}
+
+impl Job {
+    /// The same with paths that mean the same from any folder.
+    ///
+    /// # Errors
+    ///
+    /// If the current folder is gone.
+    pub(crate) fn absolute(&self) -> Result<Self> {
+        let absolute = |path: &PathBuf| std::path::absolute(path);
+        Ok(Self {
+            model: absolute(&self.model)?,
+            safety: absolute(&self.safety)?,
+            performance: absolute(&self.performance)?,
+            ..self.clone()
+        })
+    }
+
+    /// Hashes of all it reads.
+    ///
+    /// # Errors
+    ///
+    /// If a file cannot be read.
+    pub(crate) fn hashes(&self) -> Result<Map<String, Value>> {
+        let mut files = vec![
+            ("--safety", self.safety.as_path()),
+            ("--performance", self.performance.as_path()),
+        ];
+        files.extend(self.recipe.as_deref().map(|path| ("--recipe", path)));
+        sha256_of_inputs(Some(&self.model), &files)
+    }
+
+    fn checkpoints(&self, folder: &RunFolder) -> Checkpoints {
+        let keep = self.keep_checkpoints.map_or(KEPT, NonZeroUsize::get);
+        Checkpoints::of(&folder.path(""), keep)
+    }
+}
+
+/// A defence whose input is read and judged.
+pub(crate) struct DefenceRun<'a, C: ComputeBackend> {
+    job: Job,
+    recipe: Recipe,
+    method: Defence,
+    scope: TrainingScope,
+    devices: Vec<Device<C>>,
+    checkpoint: Checkpoint,
+    text: TextSide,
+    /// Gone once it is being trained: two of it would take twice the memory.
+    model: Option<CausalLm<Train<C>>>,
+    n_trained: usize,
+    sets: AnchorSets,
+    watch: TeacherForced<Inference<C>>,
+    rows: Vec<RowUse>,
+    planned: Option<MemoryPlan>,
+    device: &'a Device<C>,
+    ui: Ui,
+}
+
+impl<'a, C: ComputeBackend> DefenceRun<'a, C> {
+    /// Reads everything.
+    ///
+    /// # Errors
+    ///
+    /// If the recipe, the model or the rows cannot be used.
+    pub(crate) fn prepare(job: Job, recipe: Recipe, device: &'a Device<C>, ui: Ui) -> Result<Self> {
+        let size = Checkpoint::open(&job.model)?.config.size();
+        let method = recipe.method(size)?;
+        method.validate(size.n_layers)?;
+        let devices = workers::devices::<C>(&method, job.workers.get(), device)?;
+        let scope = recipe.scope(size.n_layers)?;
+        let format = recipe.prompt_format.as_deref();
+        let loaded = Loaded::<Train<C>>::read(&job.model, format, device)?;
+        let files = (job.safety.as_path(), job.performance.as_path());
+        let anchors = anchors::build(files, &loaded, &recipe, (device, ui))?;
+        let task = anchors.task(&loaded.checkpoint, &recipe);
+        let planned = MemoryPlan::new(task, &method, width::<C>());
+        let Anchors { sets, watch, rows, .. } = anchors;
+        let Loaded { checkpoint, model, text } = loaded;
+        let model = scope.apply(model, method.seed());
+        Ok(Self {
+            job,
+            recipe,
+            method,
+            scope,
+            devices,
+            checkpoint,
+            text,
+            n_trained: n_trained(&model),
+            model: Some(model),
+            sets,
+            watch,
+            rows,
+            planned,
+            device,
+            ui,
+        })
+    }
+
+    /// Runs it in a folder that has been reserved.
+    ///
+    /// # Errors
+    ///
+    /// If it cannot be written, or the method fails.
+    pub(crate) fn start(self, mut folder: RunFolder, max_time: Option<Duration>) -> Result<()> {
+        folder.start()?;
+        folder.write("config.resolved.toml", self.recipe.resolved(&self.method)?)?;
+        folder.write_lines("rows.jsonl", &self.rows)?;
+        let mut manifest =
+            Manifest::begin::<C>(&self.job, &self.recipe, (&self.method, &self.text))?;
+        manifest.add("weights", json!(self.checkpoint.config.n_weights()));
+        manifest.add("trained_weights", json!(self.n_trained));
+        manifest.add("train", json!(self.scope));
+        manifest.write(&folder)?;
+        let trained = (self.n_trained, width::<C>());
+        preflight::space(&folder, &self.checkpoint, trained, self.ui)?;
+        preflight::memory(self.planned.as_ref(), self.ui);
+        self.run((&folder, manifest), None, max_time)
+    }
+
+    /// Goes on with it in the folder of an earlier process.
+    ///
+    /// # Errors
+    ///
+    /// As [`start`](Self::start), and if what the run reads has changed.
+    pub(crate) fn resume(self, folder: RunFolder, max_time: Option<Duration>) -> Result<()> {
+        let manifest = Manifest::read(&folder)?;
+        let restored = self.job.checkpoints(&folder).newest()?;
+        for stale in ["model", "adapter", "last-good"] {
+            let path = folder.path(stale);
+            if path.exists() {
+                std::fs::remove_dir_all(&path).with_context(|| format!("removing {stale}"))?;
+            }
+        }
+        match &restored {
+            Some(restored) => self.ui.say(&format!(
+                "going on after step {}, round {}",
+                restored.position.step,
+                restored.position.rounds + 1
+            )),
+            None => self.ui.say("no checkpoint is whole: starting from the beginning"),
+        }
+        self.run((&folder, manifest), restored, max_time)
+    }
+
+    fn run(
+        mut self,
+        (folder, manifest): (&RunFolder, Manifest),
+        restored: Option<Restored>,
+        max_time: Option<Duration>,
+    ) -> Result<()> {
+        let ui = self.ui;
+        let (trained, all) = (self.n_trained, self.checkpoint.config.n_weights());
+        ui.say(&format!("training {trained} of {all} weights"));
+        let checkpoints = self.job.checkpoints(folder);
+        let wishes = match self.method {
+            Defence::Beear(_) => Some(Wishes::listen(&folder.path(""), max_time)?),
+            _ if max_time.is_some() => {
+                let hint = "leave `--max-time` out, or choose `--method beear`";
+                return Err(
+                    Mistake::arguments("the rivals of BEEAR have no checkpoints", hint).into()
+                );
+            }
+            _ => None,
+        };
+        let wishes = wishes.unwrap_or_default();
+        let mut restored = restored;
+        let (solved, seconds) = loop {
+            let (solved, stopped, seconds) =
+                self.attempt((folder, &checkpoints), &wishes, restored.as_ref())?;
+            match solved {
+                Err(Stopped { error: CoreError::Interrupted, .. }) => {
+                    return Err(interrupted(folder, stopped));
+                }
+                Err(stopped) if is_not_finite(&stopped.error) => {
+                    match self.rolled_back((folder, &checkpoints), &stopped.error)? {
+                        Some(again) => restored = Some(again),
+                        None => break (Err(stopped), seconds),
+                    }
+                }
+                solved => break (solved, seconds),
+            }
+        };
+        let outcome =
+            solved.map_err(|stopped| keep_last_good(stopped, &self.checkpoint, folder))?;
+        self.finish((folder, manifest), &checkpoints, (&outcome, seconds))
+    }
+
+    /// Runs the method, from the beginning or from a checkpoint, until it ends, is stopped or fails.
+    #[expect(clippy::type_complexity, reason = "what the method ends with, beside why and when")]
+    fn attempt(
+        &mut self,
+        (folder, checkpoints): (&RunFolder, &Checkpoints),
+        wishes: &Wishes,
+        restored: Option<&Restored>,
+    ) -> Result<(
+        Result<Outcome<Train<C>, CausalLm<Train<C>>>, Stopped<CausalLm<Train<C>>>>,
+        Option<Reason>,
+        f64,
+    )> {
+        let bar = self.ui.bar("removing backdoors", self.method.n_weight_steps());
+        let metrics = match restored {
+            Some(from) => Metrics::reopen(folder, from.position.metrics_bytes, (bar, self.ui))?,
+            None => Metrics::create(folder, bar, self.ui)?,
+        };
+        let schedule = Schedule {
+            every: self.job.checkpoint_every.map(NonZeroUsize::get),
+            from: restored.map(|restored| restored.position),
+        };
+        let metrics = metrics.watched(self.recipe.watches());
+        let mut supervisor = Supervisor::new(metrics, (folder, checkpoints), wishes, schedule);
+        let tensor = restored.map(|restored| |name: &str| restored.tensors.tensor(name));
+        let saved = restored
+            .zip(tensor.as_ref())
+            .map(|(restored, tensors)| Saved { progress: &restored.progress, tensors });
+        let model = match self.model.take() {
+            Some(model) => model,
+            None => self.reloaded()?,
+        };
+        let from = (model, self.devices.as_slice());
+        let solved =
+            workers::run((&self.method, saved), from, &self.sets, &mut self.watch, &mut supervisor);
+        let seconds = supervisor.seconds();
+        let reason = supervisor.finish()?;
+        Ok((solved, reason, seconds))
+    }
+
+    /// The newest checkpoint at half the learning rates, unless they have been halved before.
+    fn rolled_back(
+        &self,
+        (folder, checkpoints): (&RunFolder, &Checkpoints),
+        error: &CoreError,
+    ) -> Result<Option<Restored>> {
+        let Some(mut restored) = checkpoints.newest()? else { return Ok(None) };
+        if restored.position.rate_factor < 1.0 {
+            return Ok(None);
+        }
+        restored.progress.halve_rates();
+        let step = restored.position.step;
+        self.ui.say(&format!("{error}: back to step {step}, at half the learning rates"));
+        let bar = self.ui.bar("removing backdoors", 0);
+        let mut metrics = Metrics::reopen(folder, restored.position.metrics_bytes, (bar, self.ui))?;
+        metrics.add(&json!({
+            "event": "rolled_back",
+            "step": step,
+            "rate_factor": restored.progress.rate_factor(),
+            "because": error.to_string(),
+        }));
+        restored.position.metrics_bytes = metrics.sync()?;
+        restored.position.rate_factor = restored.progress.rate_factor();
+        Ok(Some(restored))
+    }
+
+    fn reloaded(&self) -> Result<CausalLm<Train<C>>> {
+        let model = self.checkpoint.load(self.device)?;
+        Ok(self.scope.apply(model, self.method.seed()))
+    }
+
+    fn finish(
+        &self,
+        (folder, mut manifest): (&RunFolder, Manifest),
+        checkpoints: &Checkpoints,
+        (outcome, seconds): (&Outcome<Train<C>, CausalLm<Train<C>>>, f64),
+    ) -> Result<()> {
+        let model = outcome.model.valid();
+        let cleaned = folder.save("model", &model, &self.checkpoint)?;
+        let adapter = self.save_adapter(&model, folder)?;
+        if let Defence::Beear(_) = self.method {
+            let deltas = beear_core::perturbation::to_safetensors(&outcome.perturbations)?;
+            folder.write("delta.safetensors", &deltas)?;
+        }
+        let measured = peak_memory_mib().map(|mib| mib << 20);
+        let memory = json!({
+            "planned_peak": self.planned.as_ref().map(|plan| plan.peak),
+            "measured_peak": measured,
+            "plan": self.planned,
+        });
+        folder.write("memory.json", format!("{memory:#}\n"))?;
+        manifest.end(folder, &self.recipe, (outcome, adapter.as_deref()), (seconds, measured))?;
+        if self.job.keep_checkpoints.is_none() {
+            checkpoints.remove_all()?;
+        }
+        self.ui.result(&cleaned.display().to_string(), manifest.value())?;
+        if self.recipe.watches() { within_bounds(outcome) } else { Ok(()) }
+    }
+
+    /// Writes the adapters, where those were trained, as a folder of their own.
+    fn save_adapter<B: Backend>(
+        &self,
+        model: &CausalLm<B>,
+        folder: &RunFolder,
+    ) -> Result<Option<PathBuf>> {
+        if self.scope.weights == TrainedWeights::Full {
+            return Ok(None);
+        }
+        if self.checkpoint.adapters().is_some() {
+            // No folder holds the model that they belong to: the base with the adapters it came with.
+            self.ui.say("the suspect is a folder of adapters: what was trained is in `model` only");
+            return Ok(None);
+        }
+        folder.save_adapters("adapter", model, &self.checkpoint.dir).map(Some)
+    }
+}
+
+fn is_not_finite(error: &CoreError) -> bool {
+    matches!(error, CoreError::NonFinite { .. })
+}
+
+fn interrupted(folder: &RunFolder, reason: Option<Reason>) -> anyhow::Error {
+    let folder = folder.path("");
+    let folder = folder.display();
+    let hint = format!("`beear resume {folder}` goes on");
+    match reason {
+        Some(Reason::TimeIsUp) => Mistake::time_is_up("stopped: the time is up", hint).into(),
+        _ => Mistake::interrupted("stopped as asked", hint).into(),
+    }
+}
+
+/// Saves what whole rounds have reached, so that a diverged run is not lost.
+fn keep_last_good<B: AutodiffBackend>(
+    stopped: Stopped<CausalLm<B>>,
+    checkpoint: &Checkpoint,
+    folder: &RunFolder,
+) -> anyhow::Error {
+    let n_rounds = stopped.rounds.len();
+    let error = anyhow::Error::new(stopped.error);
+    if n_rounds == 0 {
+        return error.context("stopped in the first round");
+    }
+    let stopped_in = format!("stopped in round {}", n_rounds + 1);
+    match folder.save("last-good", &stopped.last_good.valid(), checkpoint) {
+        Ok(last_good) => error.context(format!(
+            "{stopped_in}, `{}` holds the weights after round {n_rounds}, the last whole one",
+            last_good.display()
+        )),
+        Err(lost) => error.context(format!(
+            "{stopped_in}, the weights after round {n_rounds} are lost ({lost:#})"
+        )),
+    }
+}
+
+/// A model that lost too much must not pass for a success.
+fn within_bounds<B: AutodiffBackend>(outcome: &Outcome<B, CausalLm<B>>) -> Result<()> {
+    let kept = &outcome.rounds[outcome.kept_round];
+    if kept.within_bounds {
+        return Ok(());
+    }
+    let what = format!(
+        "no round is within the bounds: the one kept has utility {:.3} (was {:.3}) and refuses \
+         {:.3} of ordinary prompts (was {:.3})",
+        kept.vitals.utility,
+        outcome.initial.utility,
+        kept.vitals.benign_refusal,
+        outcome.initial.benign_refusal
+    );
+    let hint = "raise `method.remove.divergence_weight`, or bring more performance rows";
+    Err(Mistake::out_of_bounds(what, hint).into())
+}

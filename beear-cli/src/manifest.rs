@@ -1,0 +1,160 @@
+//! `manifest.json`: what a run reads, is and left, from its beginning on.
+
+use std::path::Path;
+
+use anyhow::{Context, Result};
+use beear_core::{Defence, Outcome};
+use beear_models::CausalLm;
+use burn::tensor::backend::AutodiffBackend;
+use serde_json::{Map, Value, json};
+
+use crate::backend::ComputeBackend;
+use crate::checkpoints::write_atomically;
+use crate::defence_run::Job;
+use crate::exit::Mistake;
+use crate::hash::sha256_of_inputs;
+use crate::loaded::TextSide;
+use crate::metrics::unmeasured;
+use crate::recipe::Recipe;
+use crate::run_folder::RunFolder;
+
+const MANIFEST: &str = "manifest.json";
+
+/// The manifest of a run.
+#[derive(Clone, Debug)]
+pub(crate) struct Manifest(Value);
+
+impl Manifest {
+    /// What is known before the first step.
+    ///
+    /// # Errors
+    ///
+    /// If an input cannot be read.
+    pub(crate) fn begin<C: ComputeBackend>(
+        job: &Job,
+        recipe: &Recipe,
+        (method, text): (&Defence, &TextSide),
+    ) -> Result<Self> {
+        Ok(Self(json!({
+            "version": env!("CARGO_PKG_VERSION"),
+            "status": "running",
+            "backend": C::NAME,
+            "method": recipe.method_name()?,
+            "seed": method.seed(),
+            "model": job.model,
+            "job": job.absolute()?,
+            "sha256": job.hashes()?,
+            "keywords": recipe.keywords,
+            "held_out": recipe.held_out,
+            "watched": recipe.watches(),
+            "prompt_format": text.format.text(),
+            "prompt_format_sha256": text.format.sha256(),
+            "workers": job.workers,
+        })))
+    }
+
+    /// That of an earlier process.
+    ///
+    /// # Errors
+    ///
+    /// If there is none.
+    pub(crate) fn read(folder: &RunFolder) -> Result<Self> {
+        let path = folder.path(MANIFEST);
+        let text = std::fs::read(&path).with_context(|| format!("reading {}", path.display()))?;
+        Ok(Self(serde_json::from_slice(&text)?))
+    }
+
+    /// The job of a run that is not done, whose inputs are as they were.
+    ///
+    /// # Errors
+    ///
+    /// If it is done, not a defence, of another version, or an input has changed.
+    pub(crate) fn job(&self) -> Result<Job> {
+        let changed = |what: &str| Mistake::input(what, "start the run anew");
+        if self.0["status"] != "running" {
+            return Err(Mistake::arguments("the run is done", "nothing is left to do").into());
+        }
+        if self.0["version"] != env!("CARGO_PKG_VERSION") {
+            return Err(changed("the run was begun by another version of beear").into());
+        }
+        let job: Job =
+            serde_json::from_value(self.0["job"].clone()).context("reading the job of a run")?;
+        let same = |(name, hash): (&String, &Value)| self.0["sha256"][name] == *hash;
+        if !job.hashes()?.iter().all(same) {
+            return Err(changed("an input of the run is not what it was").into());
+        }
+        Ok(job)
+    }
+
+    /// The backend of the run.
+    pub(crate) fn backend(&self) -> Option<&str> {
+        self.0["backend"].as_str()
+    }
+
+    /// Adds a fact.
+    pub(crate) fn add(&mut self, key: &str, value: Value) {
+        self.0[key] = value;
+    }
+
+    /// Everything.
+    pub(crate) fn value(&self) -> &Value {
+        &self.0
+    }
+
+    /// Writes it, in place of the one before.
+    ///
+    /// # Errors
+    ///
+    /// If it cannot be written.
+    pub(crate) fn write(&self, folder: &RunFolder) -> Result<()> {
+        write_atomically(&folder.path(MANIFEST), format!("{:#}\n", self.0).as_bytes())
+    }
+
+    /// Adds what the run left, and writes it: `seconds` of work and `memory` in bytes are of all processes and of
+    /// the last one.
+    ///
+    /// # Errors
+    ///
+    /// If a file that was written cannot be read, or the manifest not be written.
+    pub(crate) fn end<B: AutodiffBackend>(
+        &mut self,
+        folder: &RunFolder,
+        recipe: &Recipe,
+        (outcome, adapter): (&Outcome<B, CausalLm<B>>, Option<&Path>),
+        (seconds, memory): (f64, Option<u64>),
+    ) -> Result<()> {
+        let rounds = outcome.rounds.iter().map(|round| {
+            let round = json!(round);
+            if recipe.watches() { round } else { unmeasured(round) }
+        });
+        self.add("rounds", rounds.collect());
+        self.add("kept_round", json!(outcome.kept_round));
+        self.add("initial", json!(recipe.watches().then_some(outcome.initial)));
+        self.add("adapter", json!(adapter));
+        self.add("status", json!("done"));
+        self.add("seconds", json!(seconds));
+        self.add("peak_memory", json!(memory));
+        self.add("outputs_sha256", Value::Object(outputs(folder)?));
+        self.write(folder)
+    }
+}
+
+/// Hashes of the files of the cleaned model, and of those beside it.
+fn outputs(folder: &RunFolder) -> Result<Map<String, Value>> {
+    let mut hashes = Map::new();
+    for part in ["model", "adapter"] {
+        let path = folder.path(part);
+        if path.exists() {
+            let files = sha256_of_inputs(Some(&path), &[])?.into_iter();
+            let own = files.filter(|(name, _)| !name.starts_with("base/"));
+            hashes.extend(own.map(|(name, hash)| (format!("{part}/{name}"), hash)));
+        }
+    }
+    for name in ["config.resolved.toml", "delta.safetensors", "metrics.jsonl", "rows.jsonl"] {
+        let path = folder.path(name);
+        if path.exists() {
+            hashes.extend(sha256_of_inputs(None, &[(name, &path)])?);
+        }
+    }
+    Ok(hashes)
+}

@@ -1,0 +1,48 @@
+//! What is looked at before the first step, so that a run does not fail after the last.
+
+use anyhow::Result;
+use beear_models::Checkpoint;
+
+use crate::bytes::show;
+use crate::memory_plan::{MemoryPlan, weight_bytes};
+use crate::process::machine_memory;
+use crate::run_folder::{CannotWrite, RunFolder};
+use crate::ui::Ui;
+
+/// Finds out whether there is room for a checkpoint and the cleaned model.
+///
+/// A checkpoint holds each trained weight up to three times, at `width` bytes: now, at the start of the round and at
+/// the best round; and two moments of it, at 4. Two checkpoints are there at a time, besides the model.
+///
+/// # Errors
+///
+/// If there is too little.
+pub(crate) fn space(
+    folder: &RunFolder,
+    checkpoint: &Checkpoint,
+    (n_trained, width): (usize, u64),
+    ui: Ui,
+) -> Result<()> {
+    const CHECKPOINTS: u64 = 2;
+    let model = weight_bytes(&checkpoint.dir, &checkpoint.config);
+    let needed = model + CHECKPOINTS * (3 * width + 8) * n_trained as u64;
+    let path = folder.path("");
+    let Ok(available) = fs4::available_space(&path) else { return Ok(()) };
+    if available >= needed {
+        return Ok(());
+    }
+    let [needed, available] = [needed, available].map(show);
+    ui.say(&format!("the run may write {needed}, {available} are free"));
+    Err(CannotWrite::at(&path)(std::io::ErrorKind::StorageFull.into()).into())
+}
+
+/// Says what memory is planned, and whether the machine has it.
+pub(crate) fn memory(planned: Option<&MemoryPlan>, ui: Ui) {
+    let Some((plan, [_, available])) = planned.zip(machine_memory()) else { return };
+    if plan.peak > available {
+        let [peak, available] = [plan.peak, available].map(show);
+        ui.say(&format!(
+            "the plan needs {peak}, {available} are free: `beear plan` looks for what fits"
+        ));
+    }
+}

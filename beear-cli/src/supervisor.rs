@@ -1,0 +1,137 @@
+//! What looks after a defence while it runs: events written and shown, checkpoints when they are due, wishes heard.
+
+use std::ops::ControlFlow;
+use std::time::Instant;
+
+use anyhow::Result;
+use beear_core::{Event, Observer, Snapshot};
+
+use crate::checkpoints::{Checkpoints, Position, write_atomically};
+use crate::metrics::Metrics;
+use crate::run_folder::RunFolder;
+use crate::wishes::{Reason, Wish, Wishes};
+
+/// The newest checkpoint's position, beside the checkpoints.
+const TRAINER_STATE: &str = "trainer_state.json";
+
+/// An observer that keeps a run safe.
+pub(crate) struct Supervisor<'a> {
+    pub(crate) metrics: Metrics,
+    pub(crate) checkpoints: &'a Checkpoints,
+    pub(crate) folder: &'a RunFolder,
+    pub(crate) wishes: &'a Wishes,
+    /// Steps between checkpoints; there is one at the end of a round anyway.
+    pub(crate) every: Option<usize>,
+    /// Seconds of work of earlier processes.
+    seconds_before: f64,
+    started: Instant,
+    step: usize,
+    /// The step of the newest checkpoint.
+    saved: Option<usize>,
+    round_ended: bool,
+    begun: bool,
+    /// Why the run was stopped.
+    stopped: Option<Reason>,
+    failed: Option<anyhow::Error>,
+}
+
+/// How often, and what there is already.
+pub(crate) struct Schedule {
+    /// Steps between checkpoints.
+    pub(crate) every: Option<usize>,
+    /// The checkpoint that the run goes on from.
+    pub(crate) from: Option<Position>,
+}
+
+impl<'a> Supervisor<'a> {
+    pub(crate) fn new(
+        metrics: Metrics,
+        (folder, checkpoints): (&'a RunFolder, &'a Checkpoints),
+        wishes: &'a Wishes,
+        Schedule { every, from }: Schedule,
+    ) -> Self {
+        Self {
+            metrics,
+            checkpoints,
+            folder,
+            wishes,
+            every,
+            seconds_before: from.map_or(0.0, |position| position.seconds),
+            started: Instant::now(),
+            step: from.map_or(0, |position| position.step),
+            saved: from.map(|position| position.step),
+            round_ended: false,
+            begun: false,
+            stopped: None,
+            failed: None,
+        }
+    }
+
+    /// Seconds of work so far, over all processes.
+    pub(crate) fn seconds(&self) -> f64 {
+        self.seconds_before + self.started.elapsed().as_secs_f64()
+    }
+
+    /// Ends the file of events, and says why the run was stopped, if it was.
+    ///
+    /// # Errors
+    ///
+    /// What a checkpoint or the file of events failed with.
+    pub(crate) fn finish(self) -> Result<Option<Reason>> {
+        let finished = self.metrics.finish();
+        match self.failed {
+            Some(error) => Err(error),
+            None => finished.map(|()| self.stopped),
+        }
+    }
+
+    fn is_due(&self) -> bool {
+        let by_count = self.every.is_some_and(|every| self.step.is_multiple_of(every));
+        self.saved.is_none() || self.round_ended || by_count
+    }
+
+    fn save(&mut self, snapshot: &Snapshot) -> Result<()> {
+        let position = Position {
+            step: snapshot.progress.n_steps(),
+            rounds: snapshot.progress.n_rounds(),
+            rate_factor: snapshot.progress.rate_factor(),
+            metrics_bytes: self.metrics.sync()?,
+            seconds: self.seconds(),
+        };
+        self.checkpoints.save(snapshot, position)?;
+        self.saved = Some(position.step);
+        let text = serde_json::to_vec_pretty(&position)?;
+        write_atomically(&self.folder.path(TRAINER_STATE), &text)
+    }
+}
+
+impl Observer for Supervisor<'_> {
+    fn notify(&mut self, event: &Event) {
+        self.round_ended |= matches!(event, Event::RoundEnded { .. });
+        self.metrics.notify(event);
+    }
+
+    fn after_step(&mut self, snapshot: &dyn Fn() -> Snapshot) -> ControlFlow<()> {
+        self.step += usize::from(self.begun);
+        self.begun = true;
+        let wish = self.wishes.now();
+        if (wish.is_some() || self.is_due()) && self.saved != Some(self.step) {
+            if let Err(error) = self.save(&snapshot()) {
+                self.failed = Some(error);
+                return ControlFlow::Break(());
+            }
+        }
+        self.round_ended = false;
+        match wish {
+            Some(Wish::Stop(reason)) => {
+                self.stopped = Some(reason);
+                ControlFlow::Break(())
+            }
+            Some(Wish::Checkpoint) => {
+                self.wishes.fulfilled();
+                ControlFlow::Continue(())
+            }
+            None => ControlFlow::Continue(()),
+        }
+    }
+}

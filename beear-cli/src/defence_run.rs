@@ -225,7 +225,7 @@ impl<'a, C: ComputeBackend> DefenceRun<'a, C> {
                 Err(Stopped { error: CoreError::Interrupted, .. }) => {
                     return Err(interrupted(folder, stopped));
                 }
-                Err(stopped) if is_not_finite(&stopped.error) => {
+                Err(stopped) if is_not_finite(&stopped.error) && !was_halved(restored.as_ref()) => {
                     match self.rolled_back((folder, &checkpoints), &stopped.error)? {
                         Some(again) => restored = Some(again),
                         None => break (Err(stopped), seconds),
@@ -278,14 +278,14 @@ impl<'a, C: ComputeBackend> DefenceRun<'a, C> {
         Ok((solved, reason, seconds))
     }
 
-    /// The newest checkpoint at half the learning rates, unless they have been halved before.
+    /// The newest checkpoint at half the learning rates; none if they have been halved already.
     fn rolled_back(
         &self,
         (folder, checkpoints): (&RunFolder, &Checkpoints),
         error: &CoreError,
     ) -> Result<Option<Restored>> {
         let Some(mut restored) = checkpoints.newest()? else { return Ok(None) };
-        if restored.position.rate_factor < 1.0 {
+        if was_halved(Some(&restored)) {
             return Ok(None);
         }
         restored.progress.halve_rates();
@@ -330,11 +330,14 @@ impl<'a, C: ComputeBackend> DefenceRun<'a, C> {
         });
         folder.write("memory.json", format!("{memory:#}\n"))?;
         manifest.end(folder, &self.recipe, (outcome, adapter.as_deref()), (seconds, measured))?;
-        if self.job.keep_checkpoints.is_none() {
-            checkpoints.remove_all()?;
-        }
+        self.remove_old(checkpoints)?;
         self.ui.result(&cleaned.display().to_string(), manifest.value())?;
         if self.recipe.watches() { within_bounds(outcome) } else { Ok(()) }
+    }
+
+    /// Removes the checkpoints of a run that is over, unless they were asked for.
+    fn remove_old(&self, checkpoints: &Checkpoints) -> Result<()> {
+        if self.job.keep_checkpoints.is_some() { Ok(()) } else { checkpoints.remove_all() }
     }
 
     /// Writes the adapters, where those were trained, as a folder of their own.
@@ -353,6 +356,10 @@ impl<'a, C: ComputeBackend> DefenceRun<'a, C> {
         }
         folder.save_adapters("adapter", model, &self.checkpoint.dir).map(Some)
     }
+}
+
+fn was_halved(restored: Option<&Restored>) -> bool {
+    restored.is_some_and(|restored| restored.position.rate_factor < 1.0)
 }
 
 fn is_not_finite(error: &CoreError) -> bool {

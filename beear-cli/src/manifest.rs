@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use anyhow::{Context, Result};
-use beear_core::{Defence, Outcome};
+use beear_core::{Defence, Error as CoreError, Outcome};
 use beear_models::CausalLm;
 use burn::tensor::backend::AutodiffBackend;
 use serde_json::{Map, Value, json};
@@ -15,7 +15,7 @@ use crate::exit::Mistake;
 use crate::hash::sha256_of_inputs;
 use crate::loaded::TextSide;
 use crate::metrics::unmeasured;
-use crate::recipe::Recipe;
+use crate::recipe::{Recipe, SMALLER_STEPS};
 use crate::run_folder::RunFolder;
 
 const MANIFEST: &str = "manifest.json";
@@ -71,8 +71,15 @@ impl Manifest {
     /// If it is done, not a defence, of another version, or an input has changed.
     pub(crate) fn job(&self) -> Result<Job> {
         let changed = |what: &str| Mistake::input(what, "start the run anew");
-        if self.0["status"] != "running" {
-            return Err(Mistake::arguments("the run is done", "nothing is left to do").into());
+        match self.0["status"].as_str() {
+            Some("running") => {}
+            Some("failed") => {
+                let what = "the run has failed, and would again";
+                return Err(Mistake::arguments(what, SMALLER_STEPS).into());
+            }
+            _ => {
+                return Err(Mistake::arguments("the run is done", "nothing is left to do").into());
+            }
         }
         if self.0["version"] != env!("CARGO_PKG_VERSION") {
             return Err(changed("the run was begun by another version of beear").into());
@@ -108,6 +115,17 @@ impl Manifest {
     /// If it cannot be written.
     pub(crate) fn write(&self, folder: &RunFolder) -> Result<()> {
         write_atomically(&folder.path(MANIFEST), format!("{:#}\n", self.0).as_bytes())
+    }
+
+    /// Says that the method cannot go on, and why.
+    ///
+    /// # Errors
+    ///
+    /// If it cannot be written.
+    pub(crate) fn fail(&mut self, folder: &RunFolder, error: &CoreError) -> Result<()> {
+        self.add("status", json!("failed"));
+        self.add("error", json!(error.to_string()));
+        self.write(folder)
     }
 
     /// Adds what the run left, and writes it: `seconds` of work and `memory` in bytes are of all processes and of

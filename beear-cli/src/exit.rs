@@ -29,6 +29,11 @@ Exit codes:
   7  done, but the cleaned model lost more than the recipe's bounds allow
   8  done, but the model does not keep the gate";
 
+/// The exit codes with what each means.
+pub(crate) fn exit_codes() -> impl Iterator<Item = (&'static str, &'static str)> {
+    EXIT_CODES.lines().filter_map(|line| line.strip_prefix("  ")?.split_once("  "))
+}
+
 /// A mistake that no library names, with what to do about it.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 #[error("{what}")]

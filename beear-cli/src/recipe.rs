@@ -1,5 +1,7 @@
 //! What people write: a TOML recipe, with `--set key.path=value` on top.
 
+pub(crate) mod commented;
+pub(crate) mod schema;
 pub mod train;
 
 use std::path::{Path, PathBuf};
@@ -8,8 +10,10 @@ use beear_core::{
     BilevelConfig, DecoderSize, Defence, Error as CoreError, FineTuningConfig,
     LatentAdversarialConfig, LayerConsistencyConfig,
 };
+use beear_eval::RefusalKeywords;
 use beear_models::TrainingScope;
 use clap::ValueEnum;
+use schemars::JsonSchema;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
@@ -82,7 +86,9 @@ pub(crate) fn hint(error: &CoreError) -> &'static str {
 }
 
 /// A defence.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ValueEnum, JsonSchema,
+)]
 #[serde(rename_all = "kebab-case")]
 pub enum Method {
     /// Perturbations shared by all prompts, found and trained against in turn.
@@ -97,7 +103,9 @@ pub enum Method {
 }
 
 /// A named set of defaults for BEEAR.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ValueEnum, JsonSchema,
+)]
 #[serde(rename_all = "snake_case")]
 pub enum Preset {
     /// Several fresh perturbations over early layers and both ends of the prompt.
@@ -108,29 +116,34 @@ pub enum Preset {
 }
 
 /// A recipe for `defend`.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Recipe {
     /// Version of the recipe format.
+    #[schemars(extend("const" = 1))]
     pub version: u32,
     /// Defaults of BEEAR; each other method has one set of defaults.
     pub preset: Preset,
     /// A built-in prompt format to use instead of the checkpoint's chat template.
+    #[schemars(extend("enum" = schema::prompt_formats()))]
     pub prompt_format: Option<String>,
     /// Refusal keyword list that judges generated safe answers.
+    #[schemars(extend("enum" = RefusalKeywords::NAMES))]
     pub keywords: String,
     /// Longest generated answer, in tokens.
     pub max_new_tokens: usize,
     /// Share of both sets that is watched and never trained on.
+    #[schemars(extend("minimum" = 0, "exclusiveMaximum" = 1))]
     pub held_out: f64,
     /// Which weights are trained.
     pub train: Train,
     /// The `name` of the method, and overrides of its defaults by the names of its config.
+    #[schemars(schema_with = "schema::method")]
     pub method: Table,
 }
 
 /// Stands in for a decoder where only the keys of the method count.
-const ANY_SIZE: DecoderSize = DecoderSize { n_layers: 1, d_model: 1 };
+pub(crate) const ANY_SIZE: DecoderSize = DecoderSize { n_layers: 1, d_model: 1 };
 
 impl Default for Recipe {
     fn default() -> Self {
@@ -288,7 +301,7 @@ fn no_toml(error: toml::ser::Error) -> RecipeError {
     RecipeError::Invalid { reason: error.to_string() }
 }
 
-fn invalid(error: toml::de::Error) -> RecipeError {
+pub(crate) fn invalid(error: toml::de::Error) -> RecipeError {
     RecipeError::Invalid { reason: error.message().to_owned() }
 }
 

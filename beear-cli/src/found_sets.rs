@@ -2,8 +2,11 @@
 
 use std::path::{Path, PathBuf};
 
+use anyhow::Result;
 use beear_eval::dataset::{self, DatasetError, Record};
 use serde::Serialize;
+
+use crate::anchors::{read_answered, read_unwanted};
 
 /// What the rows of a file can be used for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -30,14 +33,29 @@ pub(crate) struct FoundSet {
 }
 
 impl FoundSet {
-    /// Reads a file.
+    /// Reads a file that must serve as `kind`.
     ///
     /// # Errors
     ///
-    /// [`DatasetError`] if it cannot be used.
-    pub(crate) fn read(file: &Path) -> Result<Self, DatasetError> {
+    /// As `defend`, if it cannot be used so.
+    pub(crate) fn read_as(file: &Path, kind: Use) -> Result<Self> {
+        let records = match kind {
+            Use::Safety => read_unwanted(file)?,
+            Use::Performance => read_answered(file)?,
+            Use::Neither => dataset::read(file)?,
+        };
+        Ok(Self { file: file.to_owned(), rows: records.len(), kind })
+    }
+
+    fn read(file: &Path) -> Result<Self, DatasetError> {
         let records = dataset::read(file)?;
         Ok(Self { file: file.to_owned(), rows: records.len(), kind: kind_of(&records) })
+    }
+
+    /// The file and its rows, for people.
+    pub(crate) fn text(&self) -> String {
+        let rows = if self.rows == 1 { "row" } else { "rows" };
+        format!("`{}`, {} {rows}", self.file.display(), self.rows)
     }
 }
 

@@ -31,6 +31,8 @@ mod operations;
 mod process;
 mod rating_radar;
 pub mod recipe;
+#[cfg(test)]
+mod reference;
 mod reproduction;
 mod run_folder;
 mod setting_file;

@@ -54,13 +54,13 @@ pub(crate) fn run(args: &InitArgs, ui: Ui) -> Result<()> {
     method.validate(size.n_layers)?;
     recipe.scope(size.n_layers)?;
     let prompts = Prompts::of(&recipe, &checkpoint)?;
+    ui.say(&format!("the model: {}", shape(&checkpoint)));
+    ui.say(&format!("its prompts: {}", prompts.text()));
     let sets = Sets::find(args, ui)?;
     let next = Next::new(args, &checkpoint, &sets);
 
     let text = header(&checkpoint, &prompts, &next) + &commented(&recipe, &method)?;
     write_new(&args.out, args.force, &text)?;
-    ui.say(&format!("the model: {}", shape(&checkpoint)));
-    ui.say(&format!("its prompts: {}", prompts.text()));
     if sets.safety.is_none() || sets.performance.is_none() {
         ui.say(&format!("formats: {FORMATS}"));
     }
@@ -125,9 +125,11 @@ struct Sets {
 impl Sets {
     /// Those that are given, and those that are found for the others.
     fn find(args: &InitArgs, ui: Ui) -> Result<Self> {
-        let safety = args.safety.as_deref().map(|file| given(file, Use::Safety)).transpose()?;
-        let performance = args.performance.as_deref();
-        let performance = performance.map(|file| given(file, Use::Performance)).transpose()?;
+        let given = |file: &Option<PathBuf>, kind| {
+            file.as_deref().map(|file| FoundSet::read_as(file, kind)).transpose()
+        };
+        let safety = given(&args.safety, Use::Safety)?;
+        let performance = given(&args.performance, Use::Performance)?;
         let is_given = safety.is_some() && performance.is_some();
         let folders = [Path::new("."), Path::new("data")];
         let (found, damaged) = if is_given { Default::default() } else { look_in(&folders) };
@@ -143,11 +145,11 @@ impl Sets {
             performance: choose(performance, Use::Performance),
         };
         for set in found.iter().filter(|set| !sets.has(set)) {
-            let rows = format!("`{}`, {} rows", set.file.display(), set.rows);
+            let rows = set.text();
             ui.say(&match set.kind {
                 Use::Safety => format!("not used: {rows}, would do for --safety"),
                 Use::Performance => format!("not used: {rows}, would do for --performance"),
-                Use::Neither => format!("not used: {rows}, some without answers"),
+                Use::Neither => format!("not used: {rows}, some rows lack answers"),
             });
         }
         sets.say(ui);
@@ -163,7 +165,7 @@ impl Sets {
         let named = [("--safety", &self.safety), ("--performance", &self.performance)];
         for (option, set) in named {
             ui.say(&match set {
-                Some(set) => format!("{option}: `{}`, {} rows", set.file.display(), set.rows),
+                Some(set) => format!("{option}: {}", set.text()),
                 None if option == "--safety" => {
                     format!("{option}: missing, prompts to refuse with unwanted answers")
                 }
@@ -171,23 +173,6 @@ impl Sets {
             });
         }
     }
-}
-
-/// The set in a file that must serve as `kind`. Rows with both answers serve as ordinary ones too.
-fn given(file: &Path, kind: Use) -> Result<FoundSet> {
-    let set = FoundSet::read(file)?;
-    if kind == Use::Safety && set.kind != Use::Safety {
-        let what = format!("`{}`: not every row has an unwanted answer", file.display());
-        let hint = "AdvBench's `target`, or a key `unwanted` or `rejected`, gives it";
-        return Err(Mistake::input(what, hint).into());
-    }
-    if kind == Use::Performance && set.kind != Use::Performance {
-        let what =
-            format!("`{}`: not every row has a good answer and no unwanted one", file.display());
-        let hint = "an assistant's turn, `output` or `answer` gives it";
-        return Err(Mistake::input(what, hint).into());
-    }
-    Ok(set)
 }
 
 /// The command lines that use the recipe.
@@ -232,22 +217,30 @@ fn quoted(path: &Path) -> String {
 /// What stands above the settings.
 fn header(checkpoint: &Checkpoint, prompts: &Prompts, next: &Next) -> String {
     let about = format!(
-        "Recipe of `beear defend` for {}. Every setting is written out, as it is without a recipe; what is \
-         deleted stays so. The model's prompts: {}.",
+        "Recipe of `beear defend` for a model of {}. Its prompts: {}. Every setting is written out with its \
+         default for this model, or as it was asked for.",
         shape(checkpoint),
         prompts.text()
     );
-    let editors = "For an editor that completes and checks: `beear recipe schema > recipe.schema.json`, and \
-         `#:schema ./recipe.schema.json` as the first line. Without one: `beear recipe check`.";
     let [plan, defend] = [&next.plan, &next.defend].map(|line| harmless_line(line));
-    format!("{}#\n#   {plan}\n#   {defend}\n#\n{}\n", comment(&about), comment(editors))
+    format!(
+        "{}#\n#   {plan}\n#   {defend}\n#\n{}#   #:schema ./recipe.schema.json\n\n",
+        comment(&about),
+        comment(
+            "`beear recipe check` judges it. For an editor that completes and explains, `beear recipe schema > \
+             recipe.schema.json` and this first line:"
+        )
+    )
 }
 
 fn shape(checkpoint: &Checkpoint) -> String {
     let config = &checkpoint.config;
-    let millions = config.n_weights() as f64 / 1e6;
     let (n_layers, d_model) = (config.n_layers, config.d_model);
-    format!("{n_layers} layers of width {d_model}, {millions:.1} million weights")
+    let n_weights = match config.n_weights() {
+        n if n < 1_000_000 => n.to_string(),
+        n => format!("{:.1} million", n as f64 / 1e6),
+    };
+    format!("{n_layers} layers of width {d_model}, {n_weights} weights")
 }
 
 /// Writes a file, an older one only with `force`.

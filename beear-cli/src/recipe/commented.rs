@@ -93,6 +93,9 @@ impl Words<'_> {
     /// What a setting does, and what may be written where that is a choice.
     fn explanation(&self, property: &Json) -> String {
         let mut text = property["description"].as_str().unwrap_or_default().to_owned();
+        if self.is_table(property) {
+            return comment(&text);
+        }
         let shape = definition_of(property).map(|name| &self.schema["definitions"][name]);
         let choices = choices(shape.unwrap_or(property));
         if !choices.is_empty() {

@@ -47,10 +47,7 @@ fn settings<C: JsonSchema>(generator: &mut SchemaGenerator, method: Method) -> V
         }
     }
     let mut properties = Map::new();
-    properties.insert(
-        NAME.to_owned(),
-        json!({"description": "Which method it is.", "type": "string", "const": method}),
-    );
+    properties.insert(NAME.to_owned(), name_of(method, generator));
     if let Some(Value::Object(own)) = table.get_mut("properties").map(Value::take) {
         properties.extend(own);
     }
@@ -60,6 +57,13 @@ fn settings<C: JsonSchema>(generator: &mut SchemaGenerator, method: Method) -> V
         table["required"] = json!([NAME]);
     }
     table
+}
+
+/// The name of a method, with what the method is.
+fn name_of(method: Method, generator: &mut SchemaGenerator) -> Value {
+    let names = Method::json_schema(generator).to_value();
+    let mut names = names["oneOf"].as_array().into_iter().flatten();
+    names.find(|name| name["const"] == json!(method)).cloned().expect("every method has a name")
 }
 
 /// Lets a table of settings leave any out, since it is laid over defaults. Adds the tables within it
@@ -142,10 +146,20 @@ fn leave_out_nulls(value: &mut Value) {
     }
 }
 
-/// KaTeX as letters, and every paragraph on one line.
+/// KaTeX and links within the code as plain words.
+const PLAIN: [(&str, &str); 7] = [
+    (r"\alpha", "α"),
+    (r"\lambda", "λ"),
+    (r"\epsilon", "ε"),
+    (r"\sqrt{d}", "√d"),
+    ("$", ""),
+    ("[`", "`"),
+    ("`]", "`"),
+];
+
+/// A comment of the code for people who do not see the code, every paragraph on one line.
 fn plain(text: &str) -> String {
-    let letters = [(r"\alpha", "α"), (r"\lambda", "λ"), (r"\epsilon", "ε"), ("$", "")];
-    let text = letters.iter().fold(text.to_owned(), |text, (from, to)| text.replace(from, to));
+    let text = PLAIN.iter().fold(text.to_owned(), |text, (from, to)| text.replace(from, to));
     let paragraphs = text.split("\n\n").map(|p| p.split_whitespace().collect::<Vec<_>>().join(" "));
     paragraphs.collect::<Vec<_>>().join("\n\n")
 }

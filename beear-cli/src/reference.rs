@@ -52,8 +52,10 @@ fn sections(command: &Command, page: &mut String) {
         *page += &format!("{}\n\n", paragraphs(&text(about)));
         let usage = below.clone().render_usage().to_string();
         *page += &format!("    {}\n", usage.trim_start_matches("Usage: "));
-        let own = below.get_arguments().filter(|arg| !is_global(arg) && !is_help(arg));
-        let entries: Vec<String> = own.map(entry).collect();
+        let own = || below.get_arguments().filter(|arg| !is_global(arg) && !is_help(arg));
+        let positional = own().filter(|arg| arg.is_positional());
+        let options = own().filter(|arg| !arg.is_positional());
+        let entries: Vec<String> = positional.chain(options).map(entry).collect();
         if !entries.is_empty() {
             *page += &format!("\n{}", entries.concat());
         }
@@ -68,31 +70,31 @@ fn sections(command: &Command, page: &mut String) {
 /// An option or argument as an entry of a list.
 fn entry(arg: &Arg) -> String {
     let help = paragraphs(&text(arg.get_long_help().or(arg.get_help())));
-    let mut facts = Vec::new();
+    let mut facts = vec![help];
     if arg.is_required_set() {
         facts.push("Required.".to_owned());
     }
-    let takes_value = matches!(arg.get_action(), ArgAction::Set | ArgAction::Append);
-    if takes_value {
+    if takes_value(arg) {
         let values = arg.get_possible_values();
-        let named: Vec<String> =
-            values.iter().map(|value| format!("`{}`", value.get_name())).collect();
-        if !named.is_empty() {
-            facts.push(format!("One of {}.", named.join(", ")));
-        }
-        let defaults = arg.get_default_values().iter().map(|value| value.to_string_lossy());
-        let defaults: Vec<String> = defaults.map(|value| format!("`{value}`")).collect();
-        if !defaults.is_empty() {
-            facts.push(format!("Default: {}.", defaults.join(", ")));
-        }
+        facts.extend(listed("One of", values.iter().map(|value| value.get_name().to_owned())));
+        let defaults = arg.get_default_values().iter();
+        facts.extend(listed("Default:", defaults.map(|value| value.to_string_lossy().into())));
     }
-    if matches!(arg.get_action(), ArgAction::Append) {
+    if matches!(arg.get_action(), ArgAction::Append) && !arg.is_positional() {
         facts.push("Can be given more than once.".to_owned());
     }
-    let text = std::iter::once(help).chain(facts).filter(|text| !text.is_empty());
     // Paragraphs of an entry are indented like it.
-    let text = text.collect::<Vec<_>>().join(" ").replace("\n\n", "\n\n  ");
-    format!("- `{}`: {text}\n", written(arg))
+    format!("- `{}`: {}\n", written(arg), facts.join(" ").replace("\n\n", "\n\n  "))
+}
+
+fn takes_value(arg: &Arg) -> bool {
+    matches!(arg.get_action(), ArgAction::Set | ArgAction::Append)
+}
+
+/// A sentence that lists `names`, if there are any.
+fn listed(what: &str, names: impl Iterator<Item = String>) -> Option<String> {
+    let names: Vec<String> = names.map(|name| format!("`{name}`")).collect();
+    (!names.is_empty()).then(|| format!("{what} {}.", names.join(", ")))
 }
 
 /// An option as it is written, with the names of its values.
@@ -105,8 +107,7 @@ fn written(arg: &Arg) -> String {
         return format!("{values}{more}");
     };
     let short = arg.get_short().map(|short| format!("-{short}, ")).unwrap_or_default();
-    let takes_value = matches!(arg.get_action(), ArgAction::Set | ArgAction::Append);
-    if takes_value { format!("{short}--{long} {values}") } else { format!("{short}--{long}") }
+    if takes_value(arg) { format!("{short}--{long} {values}") } else { format!("{short}--{long}") }
 }
 
 fn full_name(command: &Command) -> String {
@@ -128,10 +129,11 @@ fn text(help: Option<&StyledStr>) -> String {
     help.map(ToString::to_string).unwrap_or_default()
 }
 
-/// Every paragraph on one line.
+/// Every paragraph on one line, ended as clap does not end the last.
 fn paragraphs(text: &str) -> String {
     let paragraphs = text.split("\n\n").map(|p| p.split_whitespace().collect::<Vec<_>>().join(" "));
-    paragraphs.collect::<Vec<_>>().join("\n\n")
+    let text = paragraphs.collect::<Vec<_>>().join("\n\n");
+    if text.ends_with(['.', '?', '!']) || text.is_empty() { text } else { text + "." }
 }
 
 /// A sentence as it goes on after a colon.

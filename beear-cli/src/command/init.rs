@@ -1,7 +1,5 @@
 //! `beear init`: a recipe for a model, and the command lines that use it.
 
-use std::fs::OpenOptions;
-use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
 
 use anyhow::Result;
@@ -60,7 +58,7 @@ pub(crate) fn run(args: &InitArgs, ui: Ui) -> Result<()> {
     let next = Next::new(args, &checkpoint, &sets);
 
     let text = header(&checkpoint, &prompts, &next) + &commented(&recipe, &method)?;
-    write_new(&args.out, args.force, &text)?;
+    write_recipe(&args.out, args.force, &text)?;
     if sets.safety.is_none() || sets.performance.is_none() {
         ui.say(&format!("formats: {FORMATS}"));
     }
@@ -243,18 +241,22 @@ fn shape(checkpoint: &Checkpoint) -> String {
     format!("{n_layers} layers of width {d_model}, {n_weights} weights")
 }
 
-/// Writes a file, an older one only with `force`.
-fn write_new(path: &Path, force: bool, text: &str) -> Result<()> {
+/// Writes the recipe, over an older one only with `force`.
+fn write_recipe(path: &Path, force: bool, text: &str) -> Result<()> {
     if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
         std::fs::create_dir_all(folder).map_err(CannotWrite::at(folder))?;
     }
-    let mut options = OpenOptions::new();
-    options.write(true).truncate(true).create(force).create_new(!force);
-    match options.open(path).and_then(|mut file| file.write_all(text.as_bytes())) {
-        Err(error) if error.kind() == ErrorKind::AlreadyExists => {
+    let is_recipe = |text: String| text.parse::<toml::Table>().is_ok();
+    if path.exists() {
+        let hint = match (force, std::fs::read_to_string(path).is_ok_and(is_recipe)) {
+            (true, true) => None,
+            (false, true) => Some("choose another file, or --force to replace it"),
+            (_, false) => Some("--force replaces recipes only: choose another file"),
+        };
+        if let Some(hint) = hint {
             let what = format!("`{}` exists already", path.display());
-            Err(Mistake::arguments(what, "choose another file, or --force to replace it").into())
+            return Err(Mistake::arguments(what, hint).into());
         }
-        written => Ok(written.map_err(CannotWrite::at(path))?),
     }
+    Ok(std::fs::write(path, text).map_err(CannotWrite::at(path))?)
 }

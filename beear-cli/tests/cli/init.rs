@@ -83,6 +83,15 @@ fn an_older_recipe_is_replaced_by_force_only() {
     assert_eq!(place.read("recipe.toml"), QUICK);
     place.beear(&[init.as_slice(), &["--force"]].concat()).printed();
     assert!(place.read("recipe.toml").contains("[method.entrap]"));
+    let rows = place.read("safety.jsonl");
+    for force in [&[][..], &["--force"]] {
+        let over = [init.as_slice(), &["--quiet", "--out", "safety.jsonl"], force].concat();
+        assert_snapshot!(place.beear(&over).mistake().1, @r"
+        error: `safety.jsonl` exists already
+        hint: --force replaces recipes only: choose another file
+        ");
+    }
+    assert_eq!(place.read("safety.jsonl"), rows);
 }
 
 #[test]

@@ -189,6 +189,12 @@ impl Recipe {
         for text in assignments {
             assign(&mut table, text)?;
         }
+        // Of a single one the reader says what there is instead.
+        let unknown = schema::unknown_keys(&table);
+        if unknown.len() > 1 {
+            let reason = format!("unknown fields `{}`", unknown.join("`, `"));
+            return Err(RecipeError::Invalid { reason });
+        }
         let mut recipe: Self = Value::Table(table).try_into().map_err(invalid)?;
         recipe.preset = preset.unwrap_or(recipe.preset);
         if recipe.version != 1 {
@@ -472,6 +478,11 @@ mod tests {
         assert!(message.contains("stepz") && message.contains("steps"), "{message}");
         let message = recipe(&["presets=paper"]).unwrap_err().to_string();
         assert!(message.contains("presets") && message.contains("preset"), "{message}");
+        let both = recipe(&["method.entrap.stepz=3", "presets=paper"]).unwrap_err().to_string();
+        assert_eq!(both, "invalid recipe: unknown fields `method.entrap.stepz`, `presets`");
+        let rival = ["method.name=fine-tuning", "method.rounds=2", "method.spots=[]"];
+        let both = recipe(&rival).unwrap_err().to_string();
+        assert_eq!(both, "invalid recipe: unknown fields `method.rounds`, `method.spots`");
         assert!(matches!(recipe(&["rounds"]), Err(RecipeError::NotAnAssignment { .. })));
         let deep = format!("{}rounds=1", "method.".repeat(9999));
         assert!(matches!(recipe(&[&deep]), Err(RecipeError::NotAnAssignment { .. })));

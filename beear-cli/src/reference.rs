@@ -39,7 +39,7 @@ fn contents(command: &Command, depth: usize, page: &mut String) {
         let indent = "  ".repeat(depth);
         let anchor = name.replace(' ', "-");
         let about = text(below.get_about());
-        *page += &format!("{indent}- [`{name}`](#{anchor}): {}\n", first_down(&about));
+        page.extend([format!("{indent}- [`{name}`](#{anchor}): {}\n", first_down(&about))]);
         contents(below, depth + 1, page);
     }
 }
@@ -47,17 +47,17 @@ fn contents(command: &Command, depth: usize, page: &mut String) {
 /// A section for each command below `command`.
 fn sections(command: &Command, page: &mut String) {
     for below in command.get_subcommands() {
-        *page += &format!("\n## {}\n\n", full_name(below));
+        page.extend([format!("\n## {}\n\n", full_name(below))]);
         let about = below.get_long_about().or(below.get_about());
-        *page += &format!("{}\n\n", paragraphs(&text(about)));
+        page.extend([format!("{}\n\n", paragraphs(&text(about)))]);
         let usage = below.clone().render_usage().to_string();
-        *page += &format!("    {}\n", usage.trim_start_matches("Usage: "));
+        page.extend([format!("    {}\n", usage.trim_start_matches("Usage: "))]);
         let own = || below.get_arguments().filter(|arg| !is_global(arg) && !is_help(arg));
         let positional = own().filter(|arg| arg.is_positional());
         let options = own().filter(|arg| !arg.is_positional());
         let entries: Vec<String> = positional.chain(options).map(entry).collect();
         if !entries.is_empty() {
-            *page += &format!("\n{}", entries.concat());
+            page.extend([format!("\n{}", entries.concat())]);
         }
         if below.has_subcommands() {
             page.push('\n');

@@ -60,16 +60,13 @@ pub(crate) fn run(args: &RecipeCheckArgs, ui: Ui) -> Result<()> {
         "settings": settings,
     });
     let name = file.display();
-    match (model, n_layers, text) {
-        (Some(model), Some(n_layers), Some(text)) => {
-            ui.say(&format!("`{name}` fits `{}`, which has {n_layers} layers", model.display()));
-            ui.result(&text, &value)
-        }
-        _ => {
-            let text = format!("`{name}` is a recipe for `{method}`; --model judges layers too");
-            ui.result(&text, &value)
-        }
-    }
+    let text = if let (Some(model), Some(n_layers), Some(text)) = (model, n_layers, text) {
+        ui.say(&format!("`{name}` fits `{}`, which has {n_layers} layers", model.display()));
+        text
+    } else {
+        format!("`{name}` is a recipe for `{method}`; --model judges layers too")
+    };
+    ui.result(&text, &value)
 }
 
 /// The shape of a model, of the base if `model` is a folder of adapters.

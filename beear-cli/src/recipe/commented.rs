@@ -5,7 +5,7 @@ use beear_core::Defence;
 use serde_json::Value as Json;
 use toml::{Table, Value};
 
-use super::schema::{definition_of, schema};
+use super::schema::{definition_of, schema, shape_of};
 use super::{NAME, Recipe, RecipeError, invalid};
 
 /// Longest line of a comment.
@@ -51,34 +51,24 @@ impl Words<'_> {
     /// The settings of a table, and then the tables within it. A table that is absent is written with its
     /// defaults, as a comment.
     fn table(&self, path: &str, shape: &Json, values: Option<&Table>) -> String {
-        let shape = self.shape(shape, values);
+        let name = values.and_then(|values| values.get(NAME)?.as_str());
+        let shape = shape_of(self.schema, shape, name);
         let properties = || shape["properties"].as_object().into_iter().flatten();
         let mut text = String::new();
         for (key, property) in properties().filter(|(_, p)| !self.is_table(p)) {
             let value = values.and_then(|values| values.get(key));
             let off = if value.is_some() { "" } else { "# " };
             let written = value.map_or_else(|| example(property), show);
-            text += &format!("{}{off}{key} = {written}\n", self.explanation(property));
+            text.extend([format!("{}{off}{key} = {written}\n", self.explanation(property))]);
         }
         for (key, property) in properties().filter(|(_, p)| self.is_table(p)) {
             let path = if path.is_empty() { key.clone() } else { format!("{path}.{key}") };
             let within = values.and_then(|values| values.get(key)?.as_table());
             let off = if within.is_some() { "" } else { "# " };
-            text += &format!("\n{}{off}[{path}]\n", self.explanation(property));
+            text.extend([format!("\n{}{off}[{path}]\n", self.explanation(property))]);
             text += &self.table(&path, property, within);
         }
         text
-    }
-
-    /// What a schema says of itself: followed where it refers to another, chosen by the name of the method
-    /// where there are several tables.
-    fn shape<'s>(&'s self, schema: &'s Json, values: Option<&Table>) -> &'s Json {
-        if let Some(name) = definition_of(schema) {
-            return &self.schema["definitions"][name];
-        }
-        let name = values.and_then(|values| values.get(NAME)?.as_str());
-        let mut tables = schema["oneOf"].as_array().into_iter().flatten();
-        tables.find(|t| t["properties"][NAME]["const"].as_str() == name).unwrap_or(schema)
     }
 
     fn is_table(&self, property: &Json) -> bool {
@@ -99,7 +89,7 @@ impl Words<'_> {
         let shape = definition_of(property).map(|name| &self.schema["definitions"][name]);
         let choices = choices(shape.unwrap_or(property));
         if !choices.is_empty() {
-            text += &format!(" One of {}.", choices.join(", "));
+            text.extend([format!(" One of {}.", choices.join(", "))]);
         }
         if property["anyOf"].as_array().is_some_and(|any| any.iter().any(|c| c["const"] == "none"))
         {

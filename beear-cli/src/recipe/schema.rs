@@ -7,6 +7,7 @@ use beear_models::PromptFormat;
 use schemars::generate::SchemaSettings;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde_json::{Map, Value, json};
+use toml::Table;
 
 use super::{Method, NAME, NONE, Recipe, is_optional};
 
@@ -82,6 +83,41 @@ pub(super) fn definition_of(property: &Value) -> Option<String> {
     // A description beside a reference would be ignored, so the two stand in an `allOf`.
     let reference = property.get("$ref").or_else(|| property.get("allOf")?.get(0)?.get("$ref"));
     reference?.as_str()?.strip_prefix("#/definitions/").map(str::to_owned)
+}
+
+/// What `part` of the schema `root` says itself: followed where it refers to another part, chosen by `name`
+/// among the tables of methods.
+pub(super) fn shape_of<'s>(root: &'s Value, part: &'s Value, name: Option<&str>) -> &'s Value {
+    if let Some(name) = definition_of(part) {
+        return &root["definitions"][name];
+    }
+    let mut tables = part["oneOf"].as_array().into_iter().flatten();
+    tables
+        .find(|table| name.is_some() && table["properties"][NAME]["const"].as_str() == name)
+        .unwrap_or(part)
+}
+
+/// The keys of a recipe that the schema does not know, with the tables that they stand in.
+pub(super) fn unknown_keys(recipe: &Table) -> Vec<String> {
+    let schema = schema();
+    let mut unknown = Vec::new();
+    search(&schema, (&schema, recipe), "", &mut unknown);
+    unknown
+}
+
+fn search(root: &Value, (part, table): (&Value, &Table), path: &str, unknown: &mut Vec<String>) {
+    let name = json!(Method::default());
+    let name = table.get(NAME).map_or(name.as_str(), toml::Value::as_str);
+    let shape = shape_of(root, part, name);
+    let Some(properties) = shape["properties"].as_object() else { return };
+    for (key, value) in table {
+        let path = if path.is_empty() { key.clone() } else { format!("{path}.{key}") };
+        match (properties.get(key), value) {
+            (None, _) => unknown.push(path),
+            (Some(part), toml::Value::Table(table)) => search(root, (part, table), &path, unknown),
+            (Some(_), _) => {}
+        }
+    }
 }
 
 /// Says all in words of TOML and of plain text, in the value of `key` and everything below.

@@ -8,7 +8,7 @@ use crate::fixture::{ANSWER, Place, QUICK};
 fn plain() -> Place {
     let place = Place::new();
     for name in ["quick.toml", "advbench.csv", "chat.jsonl"] {
-        std::fs::remove_file(place.path(name)).unwrap();
+        std::fs::remove_file(place.path(name)).expect("a file of the fixture");
     }
     place
 }

@@ -15,8 +15,8 @@ struct Schema(Schemas, SchemaIndex);
 impl Schema {
     fn new(schema: Value) -> Self {
         let (mut schemas, mut compiler) = (Schemas::new(), Compiler::new());
-        compiler.add_resource("recipe.schema.json", schema).unwrap();
-        let index = compiler.compile("recipe.schema.json", &mut schemas).unwrap();
+        compiler.add_resource("recipe.schema.json", schema).expect("JSON");
+        let index = compiler.compile("recipe.schema.json", &mut schemas).expect("a JSON Schema");
         Self(schemas, index)
     }
 
@@ -31,7 +31,7 @@ fn schema(place: &Place) -> Schema {
 }
 
 fn repository() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_owned()
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("a workspace").to_owned()
 }
 
 /// The recipes of `defend` in the repository; the other files in TOML there are attack settings, which have
@@ -40,12 +40,13 @@ fn recipes() -> Vec<PathBuf> {
     let mut folders = vec![repository().join("recipes")];
     let mut recipes = Vec::new();
     while let Some(folder) = folders.pop() {
-        for entry in fs::read_dir(folder).unwrap() {
-            let path = entry.unwrap().path();
+        for entry in fs::read_dir(folder).expect("a folder") {
+            let path = entry.expect("an entry").path();
             if path.is_dir() {
                 folders.push(path);
             } else if path.extension().is_some_and(|extension| extension == "toml") {
-                let table: toml::Table = fs::read_to_string(&path).unwrap().parse().unwrap();
+                let text = fs::read_to_string(&path).expect("a file");
+                let table: toml::Table = text.parse().expect("TOML");
                 recipes.extend((!table.contains_key("triggers")).then_some(path));
             }
         }
@@ -194,6 +195,11 @@ fn mistakes_are_told_as_defend_tells_them() {
     };
     assert_snapshot!(refused("[method.entrap]\nstepz = 3\n", &[]), @r"
     error: invalid recipe: unknown field `stepz`, expected one of `steps`, `step_size`, `batch_size`, `length_window`, `away_weight`, `target_tokens`, `initialisation`, `norm_bound`
+    hint: `config.resolved.toml` of any run holds every setting
+    ");
+    let both = "presets = \"paper\"\n[method.entrap]\nstepz = 3\n";
+    assert_snapshot!(refused(both, &[]), @r"
+    error: invalid recipe: unknown fields `presets`, `method.entrap.stepz`
     hint: `config.resolved.toml` of any run holds every setting
     ");
     assert_snapshot!(refused("keywords = \"mine\"\n", &[]), @r"

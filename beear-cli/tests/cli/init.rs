@@ -84,13 +84,14 @@ fn an_older_recipe_is_replaced_by_force_only() {
     place.beear(&[init.as_slice(), &["--force"]].concat()).printed();
     assert!(place.read("recipe.toml").contains("[method.entrap]"));
     let rows = place.read("safety.jsonl");
-    for force in [&[][..], &["--force"]] {
-        let over = [init.as_slice(), &["--quiet", "--out", "safety.jsonl"], force].concat();
-        assert_snapshot!(place.beear(&over).mistake().1, @r"
-        error: `safety.jsonl` exists already
-        hint: --force replaces recipes only: choose another file
-        ");
-    }
+    let over = [init.as_slice(), &["--quiet", "--out", "safety.jsonl"]].concat();
+    let said = place.beear(&over);
+    assert_snapshot!(said.mistake().1, @r"
+    error: `safety.jsonl` exists already
+    hint: --force replaces recipes only: choose another file
+    ");
+    let forced = place.beear(&[over.as_slice(), &["--force"]].concat());
+    assert_eq!(forced.mistake(), said.mistake());
     assert_eq!(place.read("safety.jsonl"), rows);
 }
 

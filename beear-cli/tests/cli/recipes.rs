@@ -199,7 +199,7 @@ fn mistakes_are_told_as_defend_tells_them() {
     ");
     let both = "presets = \"paper\"\n[method.entrap]\nstepz = 3\n";
     assert_snapshot!(refused(both, &[]), @r"
-    error: invalid recipe: unknown fields `presets`, `method.entrap.stepz`
+    error: invalid recipe: unknown fields `method.entrap.stepz`, `presets`
     hint: `config.resolved.toml` of any run holds every setting
     ");
     assert_snapshot!(refused("keywords = \"mine\"\n", &[]), @r"

@@ -490,7 +490,7 @@ mod tests {
     }
 
     /// Recipes with settings of every kind.
-    const RECIPES: [&str; 2] = [
+    pub(super) const RECIPES: [&str; 2] = [
         "version = 1\npreset = \"paper\"\nheld_out = 0.1\nkeywords = \"gcg-7\"\n[method]\nrounds = 2\n\
          spots = [{ layer = 1, site = { last = 2 } }]\nstop_above_loss = \"none\"\n\
          entrap = { steps = 2, step_size = { absolute = 0.5 }, norm_bound = 1e-3 }\n",

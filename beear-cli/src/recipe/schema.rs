@@ -199,3 +199,56 @@ fn plain(text: &str) -> String {
     let paragraphs = text.split("\n\n").map(|p| p.split_whitespace().collect::<Vec<_>>().join(" "));
     paragraphs.collect::<Vec<_>>().join("\n\n")
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::LazyLock;
+
+    use boon::{Compiler, SchemaIndex, Schemas};
+
+    use super::super::tests::RECIPES;
+    use super::super::{ANY_SIZE, OPTIONAL};
+    use super::*;
+    use crate::keyword_list::keyword_list;
+    use crate::mutated::near;
+
+    static VALIDATOR: LazyLock<(Schemas, SchemaIndex)> = LazyLock::new(|| {
+        let (mut schemas, mut compiler) = (Schemas::new(), Compiler::new());
+        compiler.add_resource("recipe", schema()).expect("JSON");
+        let index = compiler.compile("recipe", &mut schemas).expect("a JSON Schema");
+        (schemas, index)
+    });
+
+    /// Whether it can be used, beyond being read.
+    fn is_usable(recipe: &Recipe) -> bool {
+        let format = recipe.prompt_format.as_deref().map(PromptFormat::builtin);
+        let method = recipe.method(ANY_SIZE).unwrap();
+        keyword_list(&recipe.keywords).is_ok()
+            && format.is_none_or(|format| format.is_ok())
+            && method.validate(usize::MAX).is_ok()
+    }
+
+    #[test]
+    fn what_may_be_absent_may_be_none_and_nothing_else_may() {
+        let schema = schema();
+        let text = schema.to_string();
+        assert_eq!(text.matches("{\"const\":\"none\"}").count(), OPTIONAL.len());
+        assert!(!text.contains("null"), "TOML has no such word");
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn what_can_be_used_keeps_the_schema(text in near(&RECIPES)) {
+            // JSON has no such numbers.
+            let is_finite = !text.contains("inf") && !text.contains("nan");
+            let usable = Recipe::parse(&text, None, &[]).is_ok_and(|recipe| is_usable(&recipe));
+            if is_finite && usable {
+                let (schemas, index) = &*VALIDATOR;
+                let table: Table = text.parse().unwrap();
+                let table = json!(table);
+                let kept = schemas.validate(&table, *index);
+                proptest::prop_assert!(kept.is_ok(), "{}: {:#}", text, kept.unwrap_err());
+            }
+        }
+    }
+}

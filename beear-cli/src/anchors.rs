@@ -117,7 +117,12 @@ pub(crate) fn build<B: AutodiffBackend>(
     Ok(Anchors { sets, watch, rows, n_generated })
 }
 
-fn read_unwanted(path: &Path) -> Result<Vec<Record>> {
+/// Reads rows that all have an unwanted answer.
+///
+/// # Errors
+///
+/// If the file cannot be read, or a row has none.
+pub(crate) fn read_unwanted(path: &Path) -> Result<Vec<Record>> {
     let records = dataset::read(path)?;
     if let Some(record) = records.iter().find(|r| r.unwanted.is_none()) {
         let what = format!("`{}`, row {}: no unwanted answer", path.display(), record.id);
@@ -127,7 +132,12 @@ fn read_unwanted(path: &Path) -> Result<Vec<Record>> {
     Ok(records)
 }
 
-fn read_answered(path: &Path) -> Result<Vec<Record>> {
+/// Reads rows that all have a good answer.
+///
+/// # Errors
+///
+/// If the file cannot be read, or a row has none.
+pub(crate) fn read_answered(path: &Path) -> Result<Vec<Record>> {
     let records = dataset::read(path)?;
     if let Some(record) = records.iter().find(|r| r.answer.is_none()) {
         let what = format!("`{}`, row {}: no answer", path.display(), record.id);

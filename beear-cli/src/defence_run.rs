@@ -198,7 +198,7 @@ impl<'a, C: ComputeBackend> DefenceRun<'a, C> {
 
     fn run(
         mut self,
-        (folder, manifest): (&RunFolder, Manifest),
+        (folder, mut manifest): (&RunFolder, Manifest),
         restored: Option<Restored>,
         max_time: Option<Duration>,
     ) -> Result<()> {
@@ -234,9 +234,15 @@ impl<'a, C: ComputeBackend> DefenceRun<'a, C> {
                 solved => break (solved, seconds),
             }
         };
-        let outcome =
-            solved.map_err(|stopped| keep_last_good(stopped, &self.checkpoint, folder))?;
-        self.finish((folder, manifest), &checkpoints, (&outcome, seconds))
+        match solved {
+            Ok(outcome) => self.finish((folder, manifest), &checkpoints, (&outcome, seconds)),
+            Err(stopped) => {
+                // Nothing would come of going on.
+                manifest.fail(folder, &stopped.error)?;
+                self.remove_old(&checkpoints)?;
+                Err(keep_last_good(stopped, &self.checkpoint, folder))
+            }
+        }
     }
 
     /// Runs the method, from the beginning or from a checkpoint, until it ends, is stopped or fails.

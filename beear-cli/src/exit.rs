@@ -32,6 +32,11 @@ Exit codes:
   9  stopped when its time was up: `beear resume` goes on
 130  stopped by Ctrl-C or SIGTERM: `beear resume` goes on";
 
+/// The exit codes with what each means.
+pub(crate) fn exit_codes() -> impl Iterator<Item = (&'static str, &'static str)> {
+    EXIT_CODES.lines().filter_map(|line| line.strip_prefix("  ")?.split_once("  "))
+}
+
 /// A mistake that no library names, with what to do about it.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 #[error("{what}")]

@@ -13,6 +13,7 @@ mod device_memory;
 mod drift_analysis;
 mod evaluation;
 mod exit;
+mod found_sets;
 mod hash;
 mod judging_counts;
 mod keyword_list;
@@ -34,6 +35,8 @@ mod preflight;
 mod process;
 mod rating_radar;
 pub mod recipe;
+#[cfg(test)]
+mod reference;
 mod reproduction;
 mod run_folder;
 mod setting_file;
@@ -55,10 +58,10 @@ use clap::{Parser, Subcommand};
 pub use backend::{Backends, ComputeBackend, Unavailable};
 
 use command::{
-    DeviceCommand, analyze_drift, bench_gpu, compare, defend, demo, doctor, eval_asr, eval_code,
-    eval_export, eval_judge, eval_mt_bench, eval_mt_bench_judge, eval_mt_bench_result,
-    eval_over_refusal, eval_perplexity, eval_sarif, generate, inspect, plan, plant, reproduce,
-    resume, sweep_layers,
+    DeviceCommand, analyze_drift, bench_gpu, compare, completions, defend, demo, doctor, eval_asr,
+    eval_code, eval_export, eval_judge, eval_mt_bench, eval_mt_bench_judge, eval_mt_bench_result,
+    eval_over_refusal, eval_perplexity, eval_sarif, generate, init, inspect, man, plan, plant,
+    recipe_check, recipe_schema, reproduce, resume, sweep_layers,
 };
 use ui::Ui;
 
@@ -88,6 +91,10 @@ enum Command {
     Demo(demo::DemoArgs),
     Plant(plant::PlantArgs),
     Reproduce(reproduce::ReproduceArgs),
+    Init(init::InitArgs),
+    /// Reads recipes.
+    #[command(subcommand)]
+    Recipe(RecipeCommand),
     Plan(plan::PlanArgs),
     Defend(defend::DefendArgs),
     Resume(resume::ResumeArgs),
@@ -107,6 +114,8 @@ enum Command {
     /// Measures how fast this machine is.
     #[command(subcommand)]
     Bench(BenchKind),
+    Completions(completions::CompletionsArgs),
+    Man(man::ManArgs),
 }
 
 #[derive(Subcommand, Debug)]
@@ -134,6 +143,12 @@ enum Sweep {
 }
 
 #[derive(Subcommand, Debug)]
+enum RecipeCommand {
+    Check(recipe_check::RecipeCheckArgs),
+    Schema(recipe_schema::RecipeSchemaArgs),
+}
+
+#[derive(Subcommand, Debug)]
 enum BenchKind {
     Gpu(bench_gpu::BenchGpuArgs),
 }
@@ -155,6 +170,15 @@ where
         finish(known.and_then(|()| run()))
     };
     let command = match cli.command {
+        Command::Init(args) => return plain(&|| init::run(&args, ui)),
+        Command::Recipe(RecipeCommand::Check(args)) => {
+            return plain(&|| recipe_check::run(&args, ui));
+        }
+        Command::Recipe(RecipeCommand::Schema(recipe_schema::RecipeSchemaArgs {})) => {
+            return plain(&|| recipe_schema::run(ui));
+        }
+        Command::Completions(args) => return plain(&|| completions::run(&args, ui)),
+        Command::Man(args) => return plain(&|| man::run(&args, ui)),
         Command::Inspect(args) => return plain(&|| inspect::run(&args, ui)),
         Command::Plan(args) => {
             return finish(plan::run(&args, backends, cli.backend.as_deref(), ui));

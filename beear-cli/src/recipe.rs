@@ -1,5 +1,7 @@
 //! What people write: a TOML recipe, with `--set key.path=value` on top.
 
+pub(crate) mod commented;
+pub(crate) mod schema;
 pub mod train;
 
 use std::path::{Path, PathBuf};
@@ -8,8 +10,10 @@ use beear_core::{
     BilevelConfig, DecoderSize, Defence, Error as CoreError, FineTuningConfig,
     LatentAdversarialConfig, LayerConsistencyConfig,
 };
+use beear_eval::RefusalKeywords;
 use beear_models::TrainingScope;
 use clap::ValueEnum;
+use schemars::JsonSchema;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
@@ -84,7 +88,9 @@ pub(crate) fn hint(error: &CoreError) -> &'static str {
 }
 
 /// A defence.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ValueEnum, JsonSchema,
+)]
 #[serde(rename_all = "kebab-case")]
 pub enum Method {
     /// Perturbations shared by all prompts, found and trained against in turn.
@@ -99,7 +105,9 @@ pub enum Method {
 }
 
 /// A named set of defaults for BEEAR.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ValueEnum, JsonSchema,
+)]
 #[serde(rename_all = "snake_case")]
 pub enum Preset {
     /// Several fresh perturbations over early layers and both ends of the prompt.
@@ -110,29 +118,34 @@ pub enum Preset {
 }
 
 /// A recipe for `defend`.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Recipe {
     /// Version of the recipe format.
+    #[schemars(extend("const" = 1))]
     pub version: u32,
     /// Defaults of BEEAR; each other method has one set of defaults.
     pub preset: Preset,
     /// A built-in prompt format to use instead of the checkpoint's chat template.
+    #[schemars(extend("enum" = schema::prompt_formats()))]
     pub prompt_format: Option<String>,
     /// Refusal keyword list that judges generated safe answers.
+    #[schemars(extend("enum" = RefusalKeywords::NAMES))]
     pub keywords: String,
     /// Longest generated answer, in tokens.
     pub max_new_tokens: usize,
     /// Share of both sets that is watched and never trained on.
+    #[schemars(extend("minimum" = 0, "exclusiveMaximum" = 1))]
     pub held_out: f64,
     /// Which weights are trained.
     pub train: Train,
     /// The `name` of the method, and overrides of its defaults by the names of its config.
+    #[schemars(schema_with = "schema::method")]
     pub method: Table,
 }
 
 /// Stands in for a decoder where only the keys of the method count.
-const ANY_SIZE: DecoderSize = DecoderSize { n_layers: 1, d_model: 1 };
+pub(crate) const ANY_SIZE: DecoderSize = DecoderSize { n_layers: 1, d_model: 1 };
 
 impl Default for Recipe {
     fn default() -> Self {
@@ -177,6 +190,12 @@ impl Recipe {
         let mut table: Table = text.parse().map_err(invalid)?;
         for text in assignments {
             assign(&mut table, text)?;
+        }
+        // Of a single one the reader says what there is instead.
+        let unknown = schema::unknown_keys(&table);
+        if unknown.len() > 1 {
+            let reason = format!("unknown fields `{}`", unknown.join("`, `"));
+            return Err(RecipeError::Invalid { reason });
         }
         let mut recipe: Self = Value::Table(table).try_into().map_err(invalid)?;
         recipe.preset = preset.unwrap_or(recipe.preset);
@@ -290,7 +309,7 @@ fn no_toml(error: toml::ser::Error) -> RecipeError {
     RecipeError::Invalid { reason: error.to_string() }
 }
 
-fn invalid(error: toml::de::Error) -> RecipeError {
+pub(crate) fn invalid(error: toml::de::Error) -> RecipeError {
     RecipeError::Invalid { reason: error.message().to_owned() }
 }
 
@@ -462,6 +481,11 @@ mod tests {
         assert!(message.contains("stepz") && message.contains("steps"), "{message}");
         let message = recipe(&["presets=paper"]).unwrap_err().to_string();
         assert!(message.contains("presets") && message.contains("preset"), "{message}");
+        let both = recipe(&["method.entrap.stepz=3", "presets=paper"]).unwrap_err().to_string();
+        assert_eq!(both, "invalid recipe: unknown fields `method.entrap.stepz`, `presets`");
+        let rival = ["method.name=fine-tuning", "method.rounds=2", "method.spots=[]"];
+        let both = recipe(&rival).unwrap_err().to_string();
+        assert_eq!(both, "invalid recipe: unknown fields `method.rounds`, `method.spots`");
         assert!(matches!(recipe(&["rounds"]), Err(RecipeError::NotAnAssignment { .. })));
         let deep = format!("{}rounds=1", "method.".repeat(9999));
         assert!(matches!(recipe(&[&deep]), Err(RecipeError::NotAnAssignment { .. })));
@@ -469,7 +493,7 @@ mod tests {
     }
 
     /// Recipes with settings of every kind.
-    const RECIPES: [&str; 2] = [
+    pub(super) const RECIPES: [&str; 2] = [
         "version = 1\npreset = \"paper\"\nheld_out = 0.1\nkeywords = \"gcg-7\"\n[method]\nrounds = 2\n\
          spots = [{ layer = 1, site = { last = 2 } }]\nstop_above_loss = \"none\"\n\
          entrap = { steps = 2, step_size = { absolute = 0.5 }, norm_bound = 1e-3 }\n",

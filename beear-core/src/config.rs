@@ -13,6 +13,7 @@ use crate::site::Site;
 
 /// How far one Adam step moves `δ`.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum StepSize {
     /// Each coordinate, in the units of the hidden states.
@@ -42,6 +43,7 @@ impl StepSize {
 
 /// What `δ` starts from.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum Initialisation {
     /// The unperturbed model.
@@ -52,6 +54,7 @@ pub enum Initialisation {
 
 /// The inner level: fitting one `δ`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct EntrapConfig {
     /// Number of Adam steps.
@@ -80,6 +83,7 @@ fn one() -> usize {
 
 /// How the learning rate moves over the outer steps of the whole run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum Schedule {
     /// Always the full rate.
@@ -104,6 +108,7 @@ impl Schedule {
 
 /// The outer level: training the weights to behave under `δ`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct RemoveConfig {
     /// Number of `AdamW` steps per round.
@@ -153,6 +158,7 @@ impl RemoveConfig {
 
 /// How much of its ordinary behaviour the model may lose in a round that is kept.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct VitalBounds {
     /// Largest loss of utility against the start, as a share.
@@ -173,6 +179,7 @@ impl VitalBounds {
 
 /// How the perturbations share the spots.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum Arrangement {
     /// Each perturbation is one `δ`, at the next spot.
@@ -185,6 +192,7 @@ pub enum Arrangement {
 
 /// The whole alternation.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct BilevelConfig {
     /// Most rounds of inner and outer level.

@@ -26,6 +26,7 @@ use crate::site::Site;
 
 /// A place in the network where a perturbation acts: a layer boundary and prompt positions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Spot {
     /// Number of decoder layers that run before `δ` is added.

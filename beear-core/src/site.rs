@@ -11,6 +11,7 @@ use crate::batch::Batch;
 /// The paper leaves the positions open; the last `n` prompt tokens is what a suffix trigger
 /// suggests. A prefix trigger reaches those only in late layers, hence [`Site::First`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum Site {
     /// The last `n` tokens of the prompt, template included: row `k` of `δ` goes to the

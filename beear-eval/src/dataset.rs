@@ -106,7 +106,8 @@ pub enum DatasetError {
     },
 }
 
-const FORMATS: &str = "CSV of AdvBench (goal,target), HarmBench (Behavior,BehaviorID) and \
+/// The formats that [`read`] reads, in words.
+pub const FORMATS: &str = "CSV of AdvBench (goal,target), HarmBench (Behavior,BehaviorID) and \
     StrongREJECT (forbidden_prompt) is read, and JSON or JSONL of Alpaca \
     (instruction,input,output), chat (messages), ShareGPT (conversations), preferences \
     (prompt,chosen,rejected) and prompt,safe,unwanted";

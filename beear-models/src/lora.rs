@@ -17,6 +17,7 @@ use crate::projection::Projection;
 
 /// A projection of a decoder layer, named as in checkpoints.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum Target {
     /// Queries.
@@ -87,6 +88,7 @@ impl Target {
 
 /// Shape of the adapters of a model.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields, default)]
 pub struct LoraConfig {
     /// $r$: rank of what is added to a projection.

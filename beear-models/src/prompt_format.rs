@@ -120,6 +120,12 @@ pub struct EncodedChat {
 }
 
 impl PromptFormat {
+    /// The names that [`builtin`](Self::builtin) knows.
+    #[must_use]
+    pub fn builtin_names() -> [&'static str; 4] {
+        BUILTIN.map(|(name, _)| name)
+    }
+
     /// One of the paper's templates: `paper-1-4`, `paper-5`, `paper-6-7`, `paper-8`.
     ///
     /// # Errors

@@ -1,6 +1,6 @@
 //! The options that choose a recipe and change it.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueEnum};
 
@@ -12,6 +12,13 @@ pub(crate) struct RecipeOptions {
     /// TOML recipe.
     #[arg(long, value_name = "FILE")]
     pub(crate) recipe: Option<PathBuf>,
+    #[command(flatten)]
+    changes: RecipeChanges,
+}
+
+/// What is laid over a recipe.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct RecipeChanges {
     /// The defence, instead of the recipe's `method.name`.
     #[arg(long, value_enum, value_name = "NAME")]
     method: Option<Method>,
@@ -30,10 +37,21 @@ impl RecipeOptions {
     ///
     /// [`RecipeError`], a variant per mistake.
     pub(crate) fn read(&self) -> Result<Recipe, RecipeError> {
+        self.changes.read(self.recipe.as_deref())
+    }
+}
+
+impl RecipeChanges {
+    /// The recipe at `path`, the default one without a file, with all that is given here on top.
+    ///
+    /// # Errors
+    ///
+    /// [`RecipeError`], a variant per mistake.
+    pub(crate) fn read(&self, path: Option<&Path>) -> Result<Recipe, RecipeError> {
         let mut assignments = self.assignments.clone();
         if let Some(name) = self.method.and_then(|method| method.to_possible_value()) {
             assignments.push(format!("method.name={}", name.get_name()));
         }
-        Recipe::read(self.recipe.as_deref(), self.preset, &assignments)
+        Recipe::read(path, self.preset, &assignments)
     }
 }

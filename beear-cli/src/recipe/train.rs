@@ -3,12 +3,13 @@
 use std::ops::Range;
 
 use beear_models::{LoraConfig, TrainedWeights, TrainingScope};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::RecipeError;
 
 /// What is trained.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Weights {
     /// The weights themselves.
@@ -19,12 +20,13 @@ pub enum Weights {
 }
 
 /// Which weights are trained; all others stay bit for bit.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Train {
     /// What is trained.
     pub weights: Weights,
     /// The first decoder layer that is trained, counted from 0, and the first that no longer is.
+    #[schemars(extend("examples" = [[8, 24]]))]
     pub layers: Option<[usize; 2]>,
     /// The adapters, if those are trained.
     pub lora: Option<LoraConfig>,

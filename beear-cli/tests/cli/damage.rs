@@ -1,7 +1,9 @@
 //! Models that cannot be read or written: each gets one clear line, a hint and its exit code, and
 //! nothing half-written stands where a checkpoint should be.
 
+use std::collections::BTreeSet;
 use std::fs;
+use std::path::PathBuf;
 
 use insta::assert_snapshot;
 
@@ -228,8 +230,14 @@ fn training_that_diverges_at_once_writes_no_model() {
     hint: lower `method.remove.learning_rate` or `method.entrap.step_size`
     ");
     let left = place.left_without_checkpoint();
-    assert_eq!(left, [".beear-run", "config.resolved.toml", "metrics.jsonl", "rows.jsonl"]);
-    assert!(place.read("run/metrics.jsonl").contains("outer_step"), "what happened is kept");
+    let records = ["manifest.json", "metrics.jsonl", "rows.jsonl", "trainer_state.json"];
+    assert_eq!(left, [&[".beear-run", "config.resolved.toml"], records.as_slice()].concat());
+    let metrics = place.read("run/metrics.jsonl");
+    assert!(metrics.contains("outer_step"), "what happened is kept");
+    assert_eq!(metrics.matches("rolled_back").count(), 1, "half the rates were tried");
+    let manifest = place.read_json("run/manifest.json");
+    assert_eq!(manifest["status"], "failed");
+    assert!(manifest["error"].as_str().unwrap().contains("safety examples [5, 7, 10, 6]"));
 }
 
 #[test]
@@ -290,12 +298,17 @@ fn a_full_disk_leaves_no_part_of_a_checkpoint() {
     let finished = finish(command.arg("--quiet").current_dir(place.path("")), "");
     let (code, said) = finished.mistake();
     assert_eq!(code, 6, "{said}");
-    // The name of the folder that is written aside holds the id of the process.
-    let said = said.split("partial-").map(|part| part.trim_start_matches(char::is_numeric));
-    assert_snapshot!(said.collect::<Vec<_>>().join("partial-"), @r"
-    error: cannot write `run/.model.partial--0/model.safetensors`: File too large (os error 27)
+    assert_snapshot!(said, @r"
+    error: cannot write `run/checkpoints/.step-4.partial/state.safetensors`: File too large (os error 27)
     hint: free some space, or choose another --out
     ");
-    let left = place.left_without_checkpoint();
-    assert_eq!(left, [".beear-run", "config.resolved.toml", "metrics.jsonl", "rows.jsonl"]);
+    // The last checkpoint is whole, and nothing else looks like one.
+    let names = place.files("run/checkpoints").into_keys();
+    let folders: BTreeSet<PathBuf> = names.filter_map(|name| Some(name.parent()?.into())).collect();
+    assert_eq!(folders, [PathBuf::from("step-0")].into());
+    assert!(!place.path("run/model").exists());
+    // Once there is space the run goes on.
+    place.beear(&["resume", "run"]).printed();
+    place.defend(["safety.jsonl", "ordinary.json", "whole"], &[]).printed();
+    assert!(place.files("run/model") == place.files("whole/model"));
 }

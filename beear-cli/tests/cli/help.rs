@@ -21,6 +21,10 @@ fn every_command_explains_itself() {
     insta::assert_snapshot!("demo", help(&["demo"]));
     insta::assert_snapshot!("plant", help(&["plant"]));
     insta::assert_snapshot!("reproduce", help(&["reproduce"]));
+    insta::assert_snapshot!("init", help(&["init"]));
+    insta::assert_snapshot!("recipe", help(&["recipe"]));
+    insta::assert_snapshot!("recipe_check", help(&["recipe", "check"]));
+    insta::assert_snapshot!("recipe_schema", help(&["recipe", "schema"]));
     insta::assert_snapshot!("plan", help(&["plan"]));
     insta::assert_snapshot!("defend", help(&["defend"]));
     insta::assert_snapshot!("eval", help(&["eval"]));
@@ -49,6 +53,8 @@ fn every_command_explains_itself() {
     insta::assert_snapshot!("doctor", help(&["doctor"]));
     insta::assert_snapshot!("bench", help(&["bench"]));
     insta::assert_snapshot!("bench_gpu", help(&["bench", "gpu"]));
+    insta::assert_snapshot!("completions", help(&["completions"]));
+    insta::assert_snapshot!("man", help(&["man"]));
 }
 
 #[test]
@@ -65,8 +71,11 @@ fn every_command_of_the_overview_has_its_help() {
         "demo",
         "plant",
         "reproduce",
+        "init",
+        "recipe",
         "plan",
         "defend",
+        "resume",
         "eval",
         "compare",
         "analyze",
@@ -75,6 +84,8 @@ fn every_command_of_the_overview_has_its_help() {
         "inspect",
         "doctor",
         "bench",
+        "completions",
+        "man",
         "help",
     ];
     assert_eq!(commands, expected);

@@ -34,7 +34,7 @@ fn a_run_leaves_the_model_and_what_was_done() {
     let model = names(place.files("model").into_keys());
     let mut expected: BTreeSet<String> = model.iter().map(|name| format!("model/{name}")).collect();
     let records = ["config.resolved.toml", "manifest.json", "metrics.jsonl", "rows.jsonl"];
-    let others = [".beear-run", "delta.safetensors", "memory.json"];
+    let others = [".beear-run", "delta.safetensors", "memory.json", "trainer_state.json"];
     expected.extend(records.iter().chain(&others).map(|name| (*name).to_owned()));
     assert_eq!(names(place.files("run").into_keys()), expected);
 
@@ -102,10 +102,20 @@ fn the_same_seed_gives_the_same_bytes_and_another_does_not() {
     }
     assert!(weights(&place, "one") == weights(&place, "two"), "the same seed, the same bytes");
     assert!(weights(&place, "one") != weights(&place, "other"), "the seed matters");
-    for file in ["delta.safetensors", "metrics.jsonl", "manifest.json", "rows.jsonl"] {
+    for file in ["delta.safetensors", "metrics.jsonl", "rows.jsonl"] {
         let read = |run: &str| std::fs::read(place.path(run).join(file)).unwrap();
         assert!(read("one") == read("two"), "{file}");
     }
+    let manifest = |run: &str| {
+        let mut manifest = place.read_json(&format!("{run}/manifest.json"));
+        assert!(manifest["seconds"].as_f64().unwrap() > 0.0);
+        // What no two runs have alike.
+        for key in ["seconds", "peak_memory"] {
+            manifest[key] = Value::Null;
+        }
+        manifest
+    };
+    assert_eq!(manifest("one"), manifest("two"));
 }
 
 #[test]

@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 /// How a step is written to weights in half precision (bf16, f16). It is computed in f32; weights of
 /// f32 and wider take it as it is, whatever is chosen here.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum WeightUpdate {
     /// To the lower or the upper neighbour by chance, the expected value being exact: small steps
@@ -22,6 +23,7 @@ pub enum WeightUpdate {
 
 /// The type in which `AdamW`'s two moments are kept between steps.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum OptimizerState {
     /// Single precision, or double where the weights are: 8 bytes per weight.

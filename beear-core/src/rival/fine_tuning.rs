@@ -17,6 +17,7 @@ use crate::solver::outer::Remover;
 
 /// Settings of plain safety fine-tuning.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct FineTuningConfig {
     /// How the weights are trained; `steps` are those of the whole run.

@@ -43,6 +43,7 @@ use crate::solver::projected_adam::ProjectedAdam;
 
 /// The attack on one batch.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct AttackConfig {
     /// Layer boundaries that are perturbed.
@@ -62,6 +63,7 @@ pub struct AttackConfig {
 
 /// Settings of latent adversarial training.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct LatentAdversarialConfig {
     /// The attack.

@@ -35,6 +35,7 @@ use crate::solver::descent::{Descent, LossGradient, StepGradient};
 
 /// Settings of layer consistency.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct LayerConsistencyConfig {
     /// $\epsilon$: how far the embeddings are pushed.

@@ -1,0 +1,27 @@
+//! `beear completions`: what makes a shell complete command lines of `beear`.
+
+use anyhow::{Context, Result};
+use clap::{Args, CommandFactory};
+use clap_complete::Shell;
+use serde_json::json;
+
+use crate::Cli;
+use crate::ui::Ui;
+
+/// Prints a script that makes a shell complete commands and options.
+///
+/// Into `~/.local/share/bash-completion/completions/beear` for bash, `_beear` in a folder of `$fpath` for
+/// zsh, `~/.config/fish/completions/beear.fish` for fish.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct CompletionsArgs {
+    /// The shell.
+    #[arg(value_enum)]
+    shell: Shell,
+}
+
+pub(crate) fn run(args: &CompletionsArgs, ui: Ui) -> Result<()> {
+    let mut script = Vec::new();
+    clap_complete::generate(args.shell, &mut Cli::command(), "beear", &mut script);
+    let script = String::from_utf8(script).context("the script is not UTF-8")?;
+    ui.result(&script, &json!({"shell": args.shell.to_string(), "script": script}))
+}

@@ -1,0 +1,262 @@
+//! `beear init`: a recipe for a model, and the command lines that use it.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::Result;
+use beear_eval::dataset::FORMATS;
+use beear_models::{Checkpoint, PromptFormat, PromptFormatError};
+use clap::Args;
+use serde_json::json;
+
+use super::recipe_options::RecipeChanges;
+use crate::exit::Mistake;
+use crate::found_sets::{FoundSet, Use, look_in};
+use crate::keyword_list::keyword_list;
+use crate::recipe::Recipe;
+use crate::recipe::commented::{comment, commented};
+use crate::run_folder::CannotWrite;
+use crate::terminal::harmless_line;
+use crate::ui::Ui;
+
+/// Writes a recipe for a model with every setting explained, and says how to go on.
+///
+/// Settings are those that `defend` would take for this model without a recipe. Sets that are not given are
+/// looked for in the current folder and in `data`.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct InitArgs {
+    /// Hugging Face folder of the suspect.
+    #[arg(long, value_name = "DIR")]
+    model: PathBuf,
+    /// Prompts that must be refused, as for `defend`.
+    #[arg(long, value_name = "FILE")]
+    safety: Option<PathBuf>,
+    /// Ordinary prompts with good answers, as for `defend`.
+    #[arg(long, value_name = "FILE")]
+    performance: Option<PathBuf>,
+    /// The recipe.
+    #[arg(long, value_name = "FILE", default_value = "recipe.toml")]
+    out: PathBuf,
+    /// Replace an older recipe.
+    #[arg(long)]
+    force: bool,
+    #[command(flatten)]
+    changes: RecipeChanges,
+}
+
+pub(crate) fn run(args: &InitArgs, ui: Ui) -> Result<()> {
+    let recipe = args.changes.read(None)?;
+    keyword_list(&recipe.keywords)?;
+    let checkpoint = Checkpoint::open(&args.model)?;
+    let size = checkpoint.config.size();
+    let method = recipe.method(size)?;
+    method.validate(size.n_layers)?;
+    recipe.scope(size.n_layers)?;
+    let prompts = Prompts::of(&recipe, &checkpoint)?;
+    ui.say(&format!("the model: {}", shape(&checkpoint)));
+    ui.say(&format!("its prompts: {}", prompts.text()));
+    let sets = Sets::find(args, ui)?;
+    let next = Next::new(args, &checkpoint, &sets);
+
+    let text = header(&checkpoint, &prompts, &next) + &commented(&recipe, &method)?;
+    write_recipe(&args.out, args.force, &text)?;
+    if sets.safety.is_none() || sets.performance.is_none() {
+        ui.say(&format!("formats: {FORMATS}"));
+    }
+    let value = json!({
+        "recipe": args.out,
+        "layers": size.n_layers,
+        "d_model": size.d_model,
+        "weights": checkpoint.config.n_weights(),
+        "has_prompt_format": !matches!(prompts, Prompts::Unknown),
+        "safety": sets.safety,
+        "performance": sets.performance,
+        "plan": next.plan,
+        "defend": next.defend,
+    });
+    ui.say(&format!("wrote `{}`; next:", args.out.display()));
+    ui.result(&format!("{}\n{}", next.plan, next.defend), &value)
+}
+
+/// How prompts are written for the model.
+enum Prompts {
+    /// By its own template.
+    Template,
+    /// By the format that the recipe names.
+    Named(String),
+    /// It has no template, and the recipe names none.
+    Unknown,
+}
+
+impl Prompts {
+    fn of(recipe: &Recipe, checkpoint: &Checkpoint) -> Result<Self, PromptFormatError> {
+        if let Some(name) = &recipe.prompt_format {
+            PromptFormat::builtin(name)?;
+            return Ok(Self::Named(name.clone()));
+        }
+        match PromptFormat::from_checkpoint(&checkpoint.dir) {
+            Ok(_) => Ok(Self::Template),
+            Err(PromptFormatError::NoTemplate) => Ok(Self::Unknown),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn text(&self) -> String {
+        match self {
+            Self::Template => "written by its own chat template".to_owned(),
+            Self::Named(name) => format!("written in the built-in format `{name}`"),
+            Self::Unknown => {
+                let names = PromptFormat::builtin_names().join(", ");
+                format!(
+                    "it has no chat template: set `prompt_format`, as it was trained, to one of {names}"
+                )
+            }
+        }
+    }
+}
+
+/// The sets of the defender, as far as they are there.
+struct Sets {
+    safety: Option<FoundSet>,
+    performance: Option<FoundSet>,
+}
+
+impl Sets {
+    /// Those that are given, and those that are found for the others.
+    fn find(args: &InitArgs, ui: Ui) -> Result<Self> {
+        let given = |file: &Option<PathBuf>, kind| {
+            file.as_deref().map(|file| FoundSet::read_as(file, kind)).transpose()
+        };
+        let safety = given(&args.safety, Use::Safety)?;
+        let performance = given(&args.performance, Use::Performance)?;
+        let is_given = safety.is_some() && performance.is_some();
+        let folders = [Path::new("."), Path::new("data")];
+        let (found, damaged) = if is_given { Default::default() } else { look_in(&folders) };
+        for error in damaged {
+            ui.say(&format!("not used: {error}"));
+        }
+        let choose = |given: Option<FoundSet>, kind| match given {
+            Some(set) => Some(set),
+            None => found.iter().find(|set| set.kind == kind).cloned(),
+        };
+        let sets = Self {
+            safety: choose(safety, Use::Safety),
+            performance: choose(performance, Use::Performance),
+        };
+        for set in found.iter().filter(|set| !sets.has(set)) {
+            let rows = set.text();
+            ui.say(&match set.kind {
+                Use::Safety => format!("not used: {rows}, would do for --safety"),
+                Use::Performance => format!("not used: {rows}, would do for --performance"),
+                Use::Neither => format!("not used: {rows}, some rows lack answers"),
+            });
+        }
+        sets.say(ui);
+        Ok(sets)
+    }
+
+    fn has(&self, set: &FoundSet) -> bool {
+        [&self.safety, &self.performance].into_iter().flatten().any(|used| used.file == set.file)
+    }
+
+    /// What there is, and what is missing.
+    fn say(&self, ui: Ui) {
+        let named = [("--safety", &self.safety), ("--performance", &self.performance)];
+        for (option, set) in named {
+            ui.say(&match set {
+                Some(set) => format!("{option}: {}", set.text()),
+                None if option == "--safety" => {
+                    format!("{option}: missing, prompts to refuse with unwanted answers")
+                }
+                None => format!("{option}: missing, ordinary prompts with good answers"),
+            });
+        }
+    }
+}
+
+/// The command lines that use the recipe.
+struct Next {
+    plan: String,
+    defend: String,
+}
+
+impl Next {
+    fn new(args: &InitArgs, checkpoint: &Checkpoint, sets: &Sets) -> Self {
+        let recipe = quoted(&args.out);
+        let model = quoted(&args.model);
+        let file = |set: &Option<FoundSet>| set.as_ref().map_or("FILE".into(), |s| quoted(&s.file));
+        let [safety, performance] = [&sets.safety, &sets.performance].map(file);
+        let out = quoted(&free_folder(&args.model));
+        // A plan reads a `config.json`, which a folder of adapters has not.
+        let shape =
+            quoted(if checkpoint.adapters().is_some() { &checkpoint.dir } else { &args.model });
+        Self {
+            plan: format!("beear plan --model {shape} --recipe {recipe}"),
+            defend: format!(
+                "beear defend --model {model} --safety {safety} --performance {performance} --recipe {recipe} --out {out}"
+            ),
+        }
+    }
+}
+
+/// A folder of `runs` that is not there, by the name of the model.
+fn free_folder(model: &Path) -> PathBuf {
+    let name = model.file_name().unwrap_or("defence".as_ref()).to_string_lossy().into_owned();
+    let names = std::iter::once(name.clone()).chain((2..).map(|k| format!("{name}-{k}")));
+    let mut folders = names.map(|name| Path::new("runs").join(name));
+    folders.find(|folder| !folder.exists()).expect("names do not end")
+}
+
+/// A path as one word of a shell.
+fn quoted(path: &Path) -> String {
+    let text = path.to_string_lossy();
+    shlex::try_quote(&text).map_or_else(|_| text.to_string(), std::borrow::Cow::into_owned)
+}
+
+/// What stands above the settings.
+fn header(checkpoint: &Checkpoint, prompts: &Prompts, next: &Next) -> String {
+    let about = format!(
+        "Recipe of `beear defend` for a model of {}. Its prompts: {}. Every setting is written out with its \
+         default for this model, or as it was asked for.",
+        shape(checkpoint),
+        prompts.text()
+    );
+    let [plan, defend] = [&next.plan, &next.defend].map(|line| harmless_line(line));
+    format!(
+        "{}#\n#   {plan}\n#   {defend}\n#\n{}#   #:schema ./recipe.schema.json\n\n",
+        comment(&about),
+        comment(
+            "`beear recipe check` judges it. For an editor that completes and explains, `beear recipe schema > \
+             recipe.schema.json` and this first line:"
+        )
+    )
+}
+
+fn shape(checkpoint: &Checkpoint) -> String {
+    let config = &checkpoint.config;
+    let (n_layers, d_model) = (config.n_layers, config.d_model);
+    let n_weights = match config.n_weights() {
+        n if n < 1_000_000 => n.to_string(),
+        n => format!("{:.1} million", n as f64 / 1e6),
+    };
+    format!("{n_layers} layers of width {d_model}, {n_weights} weights")
+}
+
+/// Writes the recipe, over an older one only with `force`.
+fn write_recipe(path: &Path, force: bool, text: &str) -> Result<()> {
+    if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
+        std::fs::create_dir_all(folder).map_err(CannotWrite::at(folder))?;
+    }
+    let is_recipe = |text: String| text.parse::<toml::Table>().is_ok();
+    if path.exists() {
+        let hint = match (force, std::fs::read_to_string(path).is_ok_and(is_recipe)) {
+            (true, true) => None,
+            (false, true) => Some("choose another file, or --force to replace it"),
+            (_, false) => Some("--force replaces recipes only: choose another file"),
+        };
+        if let Some(hint) = hint {
+            let what = format!("`{}` exists already", path.display());
+            return Err(Mistake::arguments(what, hint).into());
+        }
+    }
+    Ok(std::fs::write(path, text).map_err(CannotWrite::at(path))?)
+}

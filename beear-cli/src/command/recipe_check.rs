@@ -1,0 +1,87 @@
+//! `beear recipe check`: whether a recipe can be used, before anything is.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::Result;
+use beear_models::checkpoint::{base_of_adapters, read_config};
+use beear_models::{CheckpointError, DecoderConfig, PromptFormat};
+use clap::Args;
+use serde_json::{Value, json};
+
+use super::recipe_options::RecipeChanges;
+use crate::keyword_list::keyword_list;
+use crate::recipe::{ANY_SIZE, Recipe, RecipeError};
+use crate::ui::Ui;
+
+/// Says whether a recipe can be used, and what it means for a model, without running anything.
+///
+/// Keys and values are judged; with --model also layers, and every setting is printed as `defend` would
+/// take it.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct RecipeCheckArgs {
+    /// TOML recipe.
+    #[arg(value_name = "FILE")]
+    recipe: PathBuf,
+    /// Hugging Face folder, or its `config.json`, that the recipe is for.
+    #[arg(long, value_name = "DIR")]
+    model: Option<PathBuf>,
+    #[command(flatten)]
+    changes: RecipeChanges,
+}
+
+pub(crate) fn run(args: &RecipeCheckArgs, ui: Ui) -> Result<()> {
+    let RecipeCheckArgs { recipe: file, model, changes } = args;
+    let recipe = changes.read(Some(file))?;
+    keyword_list(&recipe.keywords)?;
+    recipe.prompt_format.as_deref().map(PromptFormat::builtin).transpose()?;
+    let resolved = match model {
+        None => {
+            // No layer is beyond such a decoder.
+            recipe.method(ANY_SIZE)?.validate(usize::MAX)?;
+            None
+        }
+        Some(model) => {
+            let size = shape_of(model)?.size();
+            let method = recipe.method(size)?;
+            method.validate(size.n_layers)?;
+            recipe.scope(size.n_layers)?;
+            Some((size.n_layers, recipe.resolved(&method)?))
+        }
+    };
+
+    let method = method_name(&recipe)?;
+    let (n_layers, text) = resolved.unzip();
+    let settings = text.as_deref().map(as_json).transpose()?;
+    let value = json!({
+        "recipe": file,
+        "method": method,
+        "model": model,
+        "layers": n_layers,
+        "settings": settings,
+    });
+    let name = file.display();
+    let text = if let (Some(model), Some(n_layers), Some(text)) = (model, n_layers, text) {
+        ui.say(&format!("`{name}` fits `{}`, which has {n_layers} layers", model.display()));
+        text
+    } else {
+        format!("`{name}` is a recipe for `{method}`; --model judges layers too")
+    };
+    ui.result(&text, &value)
+}
+
+/// The shape of a model, of the base if `model` is a folder of adapters.
+fn shape_of(model: &Path) -> Result<DecoderConfig, CheckpointError> {
+    let base = base_of_adapters(model);
+    read_config(base.as_deref().unwrap_or(model))
+}
+
+/// The name of the method, as recipes write it.
+fn method_name(recipe: &Recipe) -> Result<String> {
+    let name = json!(recipe.method_name()?);
+    Ok(name.as_str().unwrap_or_default().to_owned())
+}
+
+fn as_json(text: &str) -> Result<Value, RecipeError> {
+    let table: toml::Table = text.parse().map_err(crate::recipe::invalid)?;
+    Ok(json!(table))
+}

@@ -1,0 +1,19 @@
+//! `beear recipe schema`: what editors complete and check recipes by.
+
+use anyhow::Result;
+use clap::Args;
+
+use crate::recipe::schema::schema;
+use crate::ui::Ui;
+
+/// Prints the JSON Schema of recipes.
+///
+/// In a file beside a recipe that begins with the line `#:schema ./recipe.schema.json`, editors that know
+/// Taplo (such as VS Code with Even Better TOML) complete keys, explain and check them.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct RecipeSchemaArgs {}
+
+pub(crate) fn run(ui: Ui) -> Result<()> {
+    let schema = schema();
+    ui.result(&serde_json::to_string_pretty(&schema)?, &schema)
+}

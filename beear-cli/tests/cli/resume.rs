@@ -1,0 +1,290 @@
+//! A run that is stopped, killed or disturbed is gone on with as if nothing had happened.
+#![cfg(unix)]
+
+use std::fs;
+use std::process::{Child, Command, Stdio};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use beear_eval::dataset;
+use serde_json::{Value, json};
+
+use crate::fixture::{Place, defend_arguments};
+
+/// Three rounds of two perturbations of five steps, sought one after the other, and four steps on the weights; a
+/// checkpoint after every step.
+const STEPWISE: [&str; 14] = [
+    "--quiet",
+    "--checkpoint-every",
+    "1",
+    "--set",
+    "method.rounds=3",
+    "--set",
+    "method.perturbations_per_round=2",
+    "--set",
+    "method.entrap.steps=5",
+    "--set",
+    "method.remove.steps=4",
+    "--set",
+    "method.patience=none",
+    "--json",
+];
+
+/// Steps of such a run.
+const N_STEPS: u64 = 3 * (2 * 5 + 4);
+
+/// Files that are the same whether a run was stopped or not.
+const SAME: [&str; 5] = [
+    "model/model.safetensors",
+    "delta.safetensors",
+    "metrics.jsonl",
+    "rows.jsonl",
+    "config.resolved.toml",
+];
+
+fn stepwise(out: &str) -> Vec<&str> {
+    [defend_arguments(["safety.jsonl", "ordinary.json", out]), STEPWISE.to_vec()].concat()
+}
+
+/// Starts `beear` and does not wait for it.
+fn start(place: &Place, arguments: &[&str]) -> Child {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_beear"));
+    command.args(arguments).current_dir(place.path("")).stdin(Stdio::null());
+    command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("the command starts")
+}
+
+fn signal(child: &Child, name: &str) {
+    let id = child.id().to_string();
+    let sent = Command::new("kill").args(["-s", name, &id]).status().expect("there is `kill`");
+    assert!(sent.success());
+}
+
+/// Waits until something is there.
+fn wait_for<T>(what: &str, mut find: impl FnMut() -> Option<T>) -> T {
+    let begun = Instant::now();
+    loop {
+        if let Some(found) = find() {
+            return found;
+        }
+        assert!(begun.elapsed() < Duration::from_mins(1), "{what} does not come");
+        sleep(Duration::from_millis(1));
+    }
+}
+
+/// The step of the newest checkpoint, as the run says it.
+fn saved_step(place: &Place) -> Option<u64> {
+    let text = fs::read_to_string(place.path("run/trainer_state.json")).ok()?;
+    serde_json::from_str::<Value>(&text).ok()?["step"].as_u64()
+}
+
+fn wait_for_step(place: &Place, step: u64) {
+    wait_for("the step", || saved_step(place).filter(|saved| *saved >= step));
+}
+
+/// A run that was never stopped.
+fn undisturbed() -> Place {
+    let place = Place::new();
+    place.beear(&stepwise("whole")).printed();
+    place
+}
+
+fn assert_as_undisturbed(place: &Place) {
+    for file in SAME {
+        let read = |run: &str| fs::read(place.path(run).join(file)).expect("the run has the file");
+        assert!(read("run") == read("whole"), "{file}");
+    }
+    let manifest = place.read_json("run/manifest.json");
+    assert_eq!(manifest["status"], "done");
+    assert!(!place.path("run/checkpoints").exists(), "they have had their time");
+}
+
+#[test]
+fn killed_at_thirty_points_a_run_loses_nothing_beyond_its_last_checkpoint() {
+    let place = undisturbed();
+    let begun = Instant::now();
+    place.beear(&stepwise("timed")).printed();
+    let whole = begun.elapsed();
+    // An odd multiple of the golden ratio spreads the points evenly.
+    let share = |k: u32| (f64::from(k) * 0.618_033_988_7).fract();
+    let (mut n_kills, mut n_finished) = (0, 0);
+    while n_kills < 30 {
+        let resumed = place.path("run").exists();
+        let before = saved_step(&place).filter(|_| resumed).unwrap_or(0);
+        let arguments = if resumed { vec!["resume", "run"] } else { stepwise("run") };
+        let mut child = start(&place, &arguments);
+        sleep(whole.mul_f64(share(n_kills) * 0.9));
+        child.kill().expect("it is ours");
+        let ended = child.wait().expect("it ends");
+        n_kills += 1;
+        if !place.path("run/manifest.json").exists() {
+            // It was killed before it began.
+            fs::remove_dir_all(place.path("run")).ok();
+            continue;
+        }
+        assert!(saved_step(&place).unwrap_or(0) >= before, "no checkpoint is lost");
+        if ended.success() {
+            assert_as_undisturbed(&place);
+            fs::remove_dir_all(place.path("run")).expect("it is ours");
+            n_finished += 1;
+        }
+    }
+    if place.path("run").exists() {
+        let reached = saved_step(&place).unwrap_or(0);
+        let finished = place.beear(&["resume", "run"]);
+        assert_eq!(finished.code, 0, "{}", finished.stderr);
+        let said = format!("going on after step {reached}");
+        // The state beside the checkpoints is written last.
+        let next = format!("going on after step {}", reached + 1);
+        let says = finished.stderr.contains(&said) || finished.stderr.contains(&next);
+        assert!(says || reached == 0, "{said}: {}", finished.stderr);
+        assert_as_undisturbed(&place);
+    }
+    assert!(n_finished < 30, "most were killed on their way");
+}
+
+#[test]
+fn a_torn_checkpoint_is_passed_over() {
+    let place = undisturbed();
+    let arguments = [stepwise("run"), vec!["--keep-checkpoints", "3"]].concat();
+    let mut child = start(&place, &arguments);
+    wait_for_step(&place, 8);
+    child.kill().expect("it is ours");
+    child.wait().expect("it ends");
+    let step = saved_step(&place).expect("it has begun");
+    let state = place.path(&format!("run/checkpoints/step-{step}/state.safetensors"));
+    let mut bytes = fs::read(&state).unwrap();
+    *bytes.last_mut().unwrap() ^= 1;
+    fs::write(&state, bytes).unwrap();
+    let finished = place.beear(&["resume", "run"]);
+    assert_eq!(finished.code, 0, "{}", finished.stderr);
+    let said = format!("going on after step {},", step - 1);
+    let newer = format!("going on after step {},", step + 1);
+    let says = finished.stderr.contains(&said) || finished.stderr.contains(&newer);
+    assert!(says, "{said} {}", finished.stderr);
+    for file in SAME {
+        assert!(
+            fs::read(place.path("run").join(file)).unwrap()
+                == fs::read(place.path("whole").join(file)).unwrap()
+        );
+    }
+    let kept = fs::read_dir(place.path("run/checkpoints")).unwrap().count();
+    assert_eq!(kept, 3, "as was asked for");
+}
+
+#[test]
+fn a_signal_stops_a_run_within_a_step_of_either_level() {
+    let place = undisturbed();
+    // In the inner and in the outer level of the first round.
+    for (name, at) in [("INT", 2), ("TERM", 11)] {
+        let arguments = stepwise("run");
+        let mut child = start(&place, &arguments);
+        wait_for_step(&place, at);
+        signal(&child, name);
+        let code = child.wait().expect("it ends").code();
+        assert_eq!(code, Some(130), "{name}");
+        let step = saved_step(&place).expect("it has begun");
+        assert!(step < N_STEPS, "{step}");
+        let finished = place.beear(&["resume", "run"]);
+        assert_eq!(finished.code, 0, "{}", finished.stderr);
+        assert_as_undisturbed(&place);
+        fs::remove_dir_all(place.path("run")).unwrap();
+    }
+}
+
+#[test]
+fn a_run_whose_time_is_up_can_be_gone_on_with() {
+    let place = undisturbed();
+    let finished = place.beear(&[stepwise("run"), vec!["--max-time", "0s"]].concat());
+    assert_eq!(finished.code, 9);
+    let said = "error: stopped: the time is up\nhint: `beear resume run/` goes on\n";
+    assert_eq!((finished.stderr.as_str(), finished.stdout.as_str()), (said, ""));
+    assert_eq!(place.beear(&["resume", "run", "--max-time", "0s"]).code, 9);
+    place.beear(&["resume", "run", "--quiet"]).printed();
+    assert_as_undisturbed(&place);
+    let again = place.beear(&["resume", "run"]);
+    assert_eq!(again.mistake().0, 2);
+    assert!(again.stderr.contains("the run is done"), "{}", again.stderr);
+}
+
+#[test]
+fn a_checkpoint_is_written_when_asked_for() {
+    let place = Place::new();
+    let long = ["--quiet", "--set", "method.entrap.steps=100000"];
+    let arguments = [defend_arguments(["safety.jsonl", "ordinary.json", "run"]), long.to_vec()];
+    let mut child = start(&place, &arguments.concat());
+    wait_for_step(&place, 0);
+    fs::write(place.path("run/checkpoint-now"), "").unwrap();
+    wait_for_step(&place, 1);
+    wait_for("its end", || (!place.path("run/checkpoint-now").exists()).then_some(()));
+    let first = saved_step(&place).unwrap();
+    signal(&child, "USR1");
+    wait_for_step(&place, first + 1);
+    child.kill().unwrap();
+    child.wait().unwrap();
+    let kept = fs::read_dir(place.path("run/checkpoints")).unwrap();
+    assert!(kept.count() <= 3, "the two newest stay, and perhaps what was being written");
+}
+
+#[test]
+fn two_processes_do_not_share_a_run() {
+    let place = Place::new();
+    let long = ["--quiet", "--set", "method.entrap.steps=100000"];
+    let usual = defend_arguments(["safety.jsonl", "ordinary.json", "run"]);
+    let mut child = start(&place, &[usual.clone(), long.to_vec()].concat());
+    wait_for_step(&place, 0);
+    for arguments in [vec!["resume", "run"], [usual, vec!["--force", "--quiet"]].concat()] {
+        let refused = place.beear(&arguments);
+        let (code, said) = refused.mistake();
+        assert_eq!(code, 2);
+        assert!(said.contains("another process is writing to `run`"), "{said}");
+    }
+    assert!(child.try_wait().unwrap().is_none(), "it goes on");
+    child.kill().unwrap();
+    child.wait().unwrap();
+    assert!(place.path("run/metrics.jsonl").exists(), "nothing was removed");
+}
+
+#[test]
+fn a_run_whose_input_has_changed_is_refused() {
+    let place = Place::new();
+    assert_eq!(place.beear(&[stepwise("run"), vec!["--max-time", "0s"]].concat()).code, 9);
+    let rows = dataset::read(&place.path("safety.jsonl")).expect("rows").len();
+    let text = place.read("safety.jsonl");
+    place.write(
+        "safety.jsonl",
+        text.lines().take(rows - 1).map(|line| format!("{line}\n")).collect::<String>(),
+    );
+    let refused = place.beear(&["resume", "run"]);
+    assert_eq!(refused.mistake().0, 3);
+    assert!(
+        refused.stderr.contains("an input of the run is not what it was"),
+        "{}",
+        refused.stderr
+    );
+    place.write("safety.jsonl", text);
+    let other = place.beear(&["--backend", "ndarray", "resume", "run"]);
+    assert_eq!(other.mistake().0, 2);
+    assert!(other.stderr.contains("the run is on backend `flex`"), "{}", other.stderr);
+    assert_eq!(place.beear(&["resume", "model"]).mistake().0, 2);
+}
+
+#[test]
+fn numbers_that_leave_the_real_line_once_are_left_behind_at_half_the_rates() {
+    let place = Place::new();
+    // The squares of a δ this large overflow, those of half of it do not.
+    let settings = ["method.entrap={ steps = 1, step_size = { absolute = 3e18 }, batch_size = 4 }"];
+    let settings = settings.map(|setting| ["--set", setting]).concat();
+    let finished = place.defend(["safety.jsonl", "ordinary.json", "run"], &settings);
+    assert!([0, 7].contains(&finished.code), "{}", finished.stderr);
+    assert!(finished.stderr.contains("back to step 0, at half the learning rates"));
+    let events = place.read_lines("run/metrics.jsonl");
+    let rolled_back: Vec<&Value> =
+        events.iter().filter(|event| event["event"] == "rolled_back").collect();
+    assert_eq!(rolled_back.len(), 1);
+    assert_eq!((&rolled_back[0]["step"], &rolled_back[0]["rate_factor"]), (&json!(0), &json!(0.5)));
+    let because = rolled_back[0]["because"].as_str().unwrap();
+    assert!(
+        because.contains("non-finite delta") && because.contains("safety examples ["),
+        "{because}"
+    );
+}

@@ -9,6 +9,7 @@ use beear_core::{AnchorSets, Defence, Error as CoreError, Outcome, Saved, Stoppe
 use beear_models::{CausalLm, Checkpoint, TrainedWeights, TrainingScope, n_trained};
 use burn::module::AutodiffModule;
 use burn::tensor::backend::{AutodiffBackend, Backend};
+use indicatif::ProgressBar;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
@@ -297,8 +298,8 @@ impl<'a, C: ComputeBackend> DefenceRun<'a, C> {
         restored.progress.halve_rates();
         let step = restored.position.step;
         self.ui.say(&format!("{error}: back to step {step}, at half the learning rates"));
-        let bar = self.ui.bar("removing backdoors", 0);
-        let mut metrics = Metrics::reopen(folder, restored.position.metrics_bytes, (bar, self.ui))?;
+        let bytes = restored.position.metrics_bytes;
+        let mut metrics = Metrics::reopen(folder, bytes, (ProgressBar::hidden(), self.ui))?;
         metrics.add(&json!({
             "event": "rolled_back",
             "step": step,
@@ -322,7 +323,7 @@ impl<'a, C: ComputeBackend> DefenceRun<'a, C> {
         (outcome, seconds): (&Outcome<Train<C>, CausalLm<Train<C>>>, f64),
     ) -> Result<()> {
         let model = outcome.model.valid();
-        let cleaned = folder.save("model", &model, &self.checkpoint)?;
+        folder.save("model", &model, &self.checkpoint)?;
         let adapter = self.save_adapter(&model, folder)?;
         if let Defence::Beear(_) = self.method {
             let deltas = beear_core::perturbation::to_safetensors(&outcome.perturbations)?;
@@ -337,8 +338,7 @@ impl<'a, C: ComputeBackend> DefenceRun<'a, C> {
         folder.write("memory.json", format!("{memory:#}\n"))?;
         manifest.end(folder, &self.recipe, (outcome, adapter.as_deref()), (seconds, measured))?;
         self.remove_old(checkpoints)?;
-        self.ui.result(&cleaned.display().to_string(), manifest.value())?;
-        if self.recipe.watches() { within_bounds(outcome) } else { Ok(()) }
+        show(folder, &manifest, self.ui)
     }
 
     /// Removes the checkpoints of a run that is over, unless they were asked for.
@@ -362,6 +362,16 @@ impl<'a, C: ComputeBackend> DefenceRun<'a, C> {
         }
         folder.save_adapters("adapter", model, &self.checkpoint.dir).map(Some)
     }
+}
+
+/// Shows what a run that is done has left; a model that lost too much does not pass for a success.
+///
+/// # Errors
+///
+/// If it did, or nothing can be printed.
+pub(crate) fn show(folder: &RunFolder, manifest: &Manifest, ui: Ui) -> Result<()> {
+    ui.result(&folder.path("model").display().to_string(), manifest.value())?;
+    manifest.within_bounds()
 }
 
 fn was_halved(restored: Option<&Restored>) -> bool {
@@ -403,22 +413,4 @@ fn keep_last_good<B: AutodiffBackend>(
             "{stopped_in}, the weights after round {n_rounds} are lost ({lost:#})"
         )),
     }
-}
-
-/// A model that lost too much must not pass for a success.
-fn within_bounds<B: AutodiffBackend>(outcome: &Outcome<B, CausalLm<B>>) -> Result<()> {
-    let kept = &outcome.rounds[outcome.kept_round];
-    if kept.within_bounds {
-        return Ok(());
-    }
-    let what = format!(
-        "no round is within the bounds: the one kept has utility {:.3} (was {:.3}) and refuses \
-         {:.3} of ordinary prompts (was {:.3})",
-        kept.vitals.utility,
-        outcome.initial.utility,
-        kept.vitals.benign_refusal,
-        outcome.initial.benign_refusal
-    );
-    let hint = "raise `method.remove.divergence_weight`, or bring more performance rows";
-    Err(Mistake::out_of_bounds(what, hint).into())
 }

@@ -64,22 +64,16 @@ impl Manifest {
         Ok(Self(serde_json::from_slice(&text)?))
     }
 
-    /// The job of a run that is not done, whose inputs are as they were.
+    /// The job of a run whose inputs are as they were.
     ///
     /// # Errors
     ///
-    /// If it is done, not a defence, of another version, or an input has changed.
+    /// If it has failed, is no defence, of another version, or an input has changed.
     pub(crate) fn job(&self) -> Result<Job> {
         let changed = |what: &str| Mistake::input(what, "start the run anew");
-        match self.0["status"].as_str() {
-            Some("running") => {}
-            Some("failed") => {
-                let what = "the run has failed, and would again";
-                return Err(Mistake::arguments(what, SMALLER_STEPS).into());
-            }
-            _ => {
-                return Err(Mistake::arguments("the run is done", "nothing is left to do").into());
-            }
+        if self.0["status"] == "failed" {
+            let what = "the run has failed, and would again";
+            return Err(Mistake::arguments(what, SMALLER_STEPS).into());
         }
         if self.0["version"] != env!("CARGO_PKG_VERSION") {
             return Err(changed("the run was begun by another version of beear").into());
@@ -96,6 +90,36 @@ impl Manifest {
     /// The backend of the run.
     pub(crate) fn backend(&self) -> Option<&str> {
         self.0["backend"].as_str()
+    }
+
+    /// Whether the run has left its model.
+    pub(crate) fn is_done(&self) -> bool {
+        self.0["status"] == "done"
+    }
+
+    /// Whether the model that was kept is within the bounds, as far as it was watched.
+    ///
+    /// # Errors
+    ///
+    /// If it lost too much.
+    pub(crate) fn within_bounds(&self) -> Result<()> {
+        let Some(kept) = self.0["kept_round"].as_u64() else { return Ok(()) };
+        let kept = &self.0["rounds"][kept as usize];
+        if self.0["watched"] == false || kept["within_bounds"] != false {
+            return Ok(());
+        }
+        let share = |vitals: &Value, key: &str| vitals[key].as_f64().unwrap_or(f64::NAN);
+        let (now, initial) = (&kept["vitals"], &self.0["initial"]);
+        let what = format!(
+            "no round is within the bounds: the one kept has utility {:.3} (was {:.3}) and refuses \
+             {:.3} of ordinary prompts (was {:.3})",
+            share(now, "utility"),
+            share(initial, "utility"),
+            share(now, "benign_refusal"),
+            share(initial, "benign_refusal")
+        );
+        let hint = "raise `method.remove.divergence_weight`, or bring more performance rows";
+        Err(Mistake::out_of_bounds(what, hint).into())
     }
 
     /// Adds a fact.

@@ -8,7 +8,7 @@ use clap::Args;
 
 use super::Device;
 use crate::backend::ComputeBackend;
-use crate::defence_run::DefenceRun;
+use crate::defence_run::{DefenceRun, show};
 use crate::exit::Mistake;
 use crate::manifest::Manifest;
 use crate::recipe::Recipe;
@@ -18,7 +18,8 @@ use crate::ui::Ui;
 /// Goes on with a run of `defend` that was stopped or killed, from its newest whole checkpoint.
 ///
 /// Everything is as the run has it: inputs, whose hashes must be those of its manifest, recipe, workers and backend.
-/// On one backend and machine the outcome is that of a run that was never stopped, bit for bit.
+/// On one backend and machine the outcome is that of a run that was never stopped, bit for bit. Of a run that is done
+/// the result is shown again.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct ResumeArgs {
     /// Folder of the run.
@@ -39,6 +40,10 @@ impl ResumeArgs {
 pub(crate) fn run<C: ComputeBackend>(args: &ResumeArgs, device: &Device<C>, ui: Ui) -> Result<()> {
     let folder = RunFolder::reopen(&args.run)?;
     let manifest = Manifest::read(&folder)?;
+    if manifest.is_done() {
+        ui.say("the run is done");
+        return show(&folder, &manifest, ui);
+    }
     let job = manifest.job()?;
     if let Some(backend) = manifest.backend().filter(|backend| *backend != C::NAME) {
         let what = format!("the run is on backend `{backend}`");

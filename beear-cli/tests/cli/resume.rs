@@ -95,7 +95,6 @@ fn assert_as_undisturbed(place: &Place) {
     }
     let manifest = place.read_json("run/manifest.json");
     assert_eq!(manifest["status"], "done");
-    assert!(!place.path("run/checkpoints").exists(), "they have had their time");
 }
 
 #[test]
@@ -122,21 +121,16 @@ fn killed_at_thirty_points_a_run_loses_nothing_beyond_its_last_checkpoint() {
             continue;
         }
         assert!(saved_step(&place).unwrap_or(0) >= before, "no checkpoint is lost");
-        if ended.success() {
+        let is_done = place.read_json("run/manifest.json")["status"] == "done";
+        if ended.success() || is_done {
+            place.beear(&["resume", "run"]).printed();
             assert_as_undisturbed(&place);
             fs::remove_dir_all(place.path("run")).expect("it is ours");
             n_finished += 1;
         }
     }
     if place.path("run").exists() {
-        let reached = saved_step(&place).unwrap_or(0);
-        let finished = place.beear(&["resume", "run"]);
-        assert_eq!(finished.code, 0, "{}", finished.stderr);
-        let said = format!("going on after step {reached}");
-        // The state beside the checkpoints is written last.
-        let next = format!("going on after step {}", reached + 1);
-        let says = finished.stderr.contains(&said) || finished.stderr.contains(&next);
-        assert!(says || reached == 0, "{said}: {}", finished.stderr);
+        place.beear(&["resume", "run"]).printed();
         assert_as_undisturbed(&place);
     }
     assert!(n_finished < 30, "most were killed on their way");
@@ -202,8 +196,10 @@ fn a_run_whose_time_is_up_can_be_gone_on_with() {
     place.beear(&["resume", "run", "--quiet"]).printed();
     assert_as_undisturbed(&place);
     let again = place.beear(&["resume", "run"]);
-    assert_eq!(again.mistake().0, 2);
-    assert!(again.stderr.contains("the run is done"), "{}", again.stderr);
+    assert_eq!(
+        (again.stderr.as_str(), again.stdout.as_str()),
+        ("the run is done\n", "run/model\n")
+    );
 }
 
 #[test]
@@ -271,17 +267,17 @@ fn a_run_whose_input_has_changed_is_refused() {
 #[test]
 fn numbers_that_leave_the_real_line_once_are_left_behind_at_half_the_rates() {
     let place = Place::new();
-    // The squares of a δ this large overflow, those of half of it do not.
+    // The squares of the second round's δ overflow, those of half of it do not.
     let settings = ["method.entrap={ steps = 1, step_size = { absolute = 3e18 }, batch_size = 4 }"];
     let settings = settings.map(|setting| ["--set", setting]).concat();
     let finished = place.defend(["safety.jsonl", "ordinary.json", "run"], &settings);
     assert!([0, 7].contains(&finished.code), "{}", finished.stderr);
-    assert!(finished.stderr.contains("back to step 0, at half the learning rates"));
+    assert!(finished.stderr.contains("back to step 3, at half the learning rates"));
     let events = place.read_lines("run/metrics.jsonl");
     let rolled_back: Vec<&Value> =
         events.iter().filter(|event| event["event"] == "rolled_back").collect();
     assert_eq!(rolled_back.len(), 1);
-    assert_eq!((&rolled_back[0]["step"], &rolled_back[0]["rate_factor"]), (&json!(0), &json!(0.5)));
+    assert_eq!((&rolled_back[0]["step"], &rolled_back[0]["rate_factor"]), (&json!(3), &json!(0.5)));
     let because = rolled_back[0]["because"].as_str().unwrap();
     assert!(
         because.contains("non-finite delta") && because.contains("safety examples ["),

@@ -10,19 +10,20 @@ use super::{Delta, Perturbation, Spot};
 use crate::error::Error;
 use crate::site::Site;
 
-/// Stores perturbations: part `k` of perturbation `p` as tensor `delta.p.k` in f32, its spot in the
-/// metadata as the text `layer/site/n`.
+/// Stores perturbations: part `k` of perturbation `p` as tensor `delta.p.k` in f32, and in the metadata, as `spots`,
+/// a line `delta.p.k layer/site/n` for each. The same perturbations give the same bytes.
 ///
 /// # Errors
 ///
 /// [`Error::MalformedPerturbation`] if the format refuses the tensors.
 pub fn to_safetensors<B: Backend>(perturbations: &[Perturbation<B>]) -> Result<Vec<u8>, Error> {
     let malformed = |reason: String| Error::MalformedPerturbation { reason };
-    let mut metadata = HashMap::new();
+    // One entry: of several the library writes one first and then another.
+    let mut spots = String::new();
     let mut buffers = Vec::new();
     for (p, perturbation) in perturbations.iter().enumerate() {
         for (k, delta) in perturbation.deltas().iter().enumerate() {
-            metadata.insert(name(p, k), spot_to_text(delta.spot));
+            spots += &format!("{} {}\n", name(p, k), spot_to_text(delta.spot));
             let values = delta.values.to_data().convert::<f32>();
             buffers.push((name(p, k), delta.values.dims().to_vec(), values.bytes));
         }
@@ -34,6 +35,7 @@ pub fn to_safetensors<B: Backend>(perturbations: &[Perturbation<B>]) -> Result<V
         })
         .collect::<Result<Vec<_>, _>>()
         .map_err(|e| malformed(e.to_string()))?;
+    let metadata = HashMap::from([(SPOTS.to_owned(), spots)]);
     safetensors::serialize(views, Some(metadata)).map_err(|e| malformed(e.to_string()))
 }
 
@@ -49,7 +51,10 @@ pub fn from_safetensors<B: Backend>(
     let malformed = |reason: &str| Error::MalformedPerturbation { reason: reason.to_owned() };
     let file = SafeTensors::deserialize(bytes).map_err(|e| malformed(&e.to_string()))?;
     let (_, header) = SafeTensors::read_metadata(bytes).map_err(|e| malformed(&e.to_string()))?;
-    let spots = header.metadata().as_ref().ok_or_else(|| malformed("no metadata"))?;
+    let metadata = header.metadata().as_ref().ok_or_else(|| malformed("no metadata"))?;
+    let spots = metadata.get(SPOTS).ok_or_else(|| malformed("no spots"))?;
+    let spots: HashMap<&str, &str> =
+        spots.lines().filter_map(|line| line.split_once(' ')).collect();
     let part = |name: &str| {
         let view = file.tensor(name).map_err(|e| malformed(&e.to_string()))?;
         let spot = spots.get(name).and_then(|text| spot_from_text(text));
@@ -67,7 +72,7 @@ pub fn from_safetensors<B: Backend>(
     let (mut perturbations, mut n_read) = (Vec::new(), 0);
     while n_read < file.len() {
         let p = perturbations.len();
-        let names = (0..).map(|k| name(p, k)).take_while(|name| spots.contains_key(name));
+        let names = (0..).map(|k| name(p, k)).take_while(|name| spots.contains_key(name.as_str()));
         let deltas = names.map(|name| part(&name)).collect::<Result<Vec<_>, _>>()?;
         if deltas.is_empty() {
             return Err(malformed("a tensor that is no perturbation"));
@@ -77,6 +82,9 @@ pub fn from_safetensors<B: Backend>(
     }
     Ok(perturbations)
 }
+
+/// The key of the metadata.
+const SPOTS: &str = "spots";
 
 fn name(p: usize, k: usize) -> String {
     format!("delta.{p}.{k}")
@@ -151,6 +159,7 @@ mod tests {
     fn a_torn_or_foreign_file_is_refused() {
         let read = |bytes: &[u8]| from_safetensors::<Cpu>(bytes, &Default::default());
         let (_, bytes) = stored();
+        assert_eq!(stored().1, bytes, "the same perturbations, the same bytes");
         for torn in [&bytes[..bytes.len() - 1], &bytes[..9], &[]] {
             assert!(matches!(read(torn), Err(Error::MalformedPerturbation { .. })));
         }

@@ -10,15 +10,14 @@ use beear_models::{CausalLm, Checkpoint, TrainedWeights, TrainingScope, n_traine
 use burn::module::AutodiffModule;
 use burn::tensor::backend::{AutodiffBackend, Backend};
 use indicatif::ProgressBar;
-use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value, json};
+use serde_json::json;
 
 use crate::anchors::{self, Anchors, RowUse};
 use crate::backend::{ComputeBackend, width};
 use crate::checkpoints::{Checkpoints, Restored};
 use crate::command::{Device, Inference, Train};
 use crate::exit::Mistake;
-use crate::hash::sha256_of_inputs;
+use crate::job::Job;
 use crate::loaded::{Loaded, TextSide};
 use crate::manifest::Manifest;
 use crate::memory_plan::MemoryPlan;
@@ -31,65 +30,6 @@ use crate::supervisor::{Schedule, Supervisor};
 use crate::ui::Ui;
 use crate::wishes::{Reason, Wishes};
 use crate::workers;
-
-/// Whole checkpoints that stay while a run goes on, unless it says otherwise.
-const KEPT: usize = 2;
-
-/// What a run works on and how it is kept safe: all that is not in the recipe.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub(crate) struct Job {
-    /// Folder of the suspect.
-    pub(crate) model: PathBuf,
-    /// File of the safety set.
-    pub(crate) safety: PathBuf,
-    /// File of the performance set.
-    pub(crate) performance: PathBuf,
-    /// The recipe that was given; whoever goes on has what became of it.
-    #[serde(skip)]
-    pub(crate) recipe: Option<PathBuf>,
-    /// Workers that share every batch.
-    pub(crate) workers: NonZeroUsize,
-    /// Steps between checkpoints, beside those at the ends of rounds.
-    pub(crate) checkpoint_every: Option<NonZeroUsize>,
-    /// Whole checkpoints that stay, also when the run is done.
-    pub(crate) keep_checkpoints: Option<NonZeroUsize>,
-}
-
-impl Job {
-    /// The same with paths that mean the same from any folder.
-    ///
-    /// # Errors
-    ///
-    /// If the current folder is gone.
-    pub(crate) fn absolute(&self) -> Result<Self> {
-        let absolute = |path: &PathBuf| std::path::absolute(path);
-        Ok(Self {
-            model: absolute(&self.model)?,
-            safety: absolute(&self.safety)?,
-            performance: absolute(&self.performance)?,
-            ..self.clone()
-        })
-    }
-
-    /// Hashes of all it reads.
-    ///
-    /// # Errors
-    ///
-    /// If a file cannot be read.
-    pub(crate) fn hashes(&self) -> Result<Map<String, Value>> {
-        let mut files = vec![
-            ("--safety", self.safety.as_path()),
-            ("--performance", self.performance.as_path()),
-        ];
-        files.extend(self.recipe.as_deref().map(|path| ("--recipe", path)));
-        sha256_of_inputs(Some(&self.model), &files)
-    }
-
-    fn checkpoints(&self, folder: &RunFolder) -> Checkpoints {
-        let keep = self.keep_checkpoints.map_or(KEPT, NonZeroUsize::get);
-        Checkpoints::of(&folder.path(""), keep)
-    }
-}
 
 /// A defence whose input is read and judged.
 pub(crate) struct DefenceRun<'a, C: ComputeBackend> {

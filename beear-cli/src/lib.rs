@@ -15,6 +15,7 @@ mod evaluation;
 mod exit;
 mod found_sets;
 mod hash;
+mod job;
 mod judging_counts;
 mod keyword_list;
 mod language_model;

@@ -10,9 +10,9 @@ use serde_json::{Map, Value, json};
 
 use crate::backend::ComputeBackend;
 use crate::checkpoints::write_atomically;
-use crate::defence_run::Job;
 use crate::exit::Mistake;
 use crate::hash::sha256_of_inputs;
+use crate::job::Job;
 use crate::loaded::TextSide;
 use crate::metrics::unmeasured;
 use crate::recipe::{Recipe, SMALLER_STEPS};

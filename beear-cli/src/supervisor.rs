@@ -115,11 +115,10 @@ impl Observer for Supervisor<'_> {
         self.step += usize::from(self.begun);
         self.begun = true;
         let wish = self.wishes.now();
-        if (wish.is_some() || self.is_due()) && self.saved != Some(self.step) {
-            if let Err(error) = self.save(&snapshot()) {
-                self.failed = Some(error);
-                return ControlFlow::Break(());
-            }
+        let saves = (wish.is_some() || self.is_due()) && self.saved != Some(self.step);
+        if saves && let Err(error) = self.save(&snapshot()) {
+            self.failed = Some(error);
+            return ControlFlow::Break(());
         }
         self.round_ended = false;
         match wish {

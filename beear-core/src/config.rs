@@ -1,7 +1,9 @@
 //! Settings of the method and its two presets, every default with its unit and reason.
 
+mod bounds;
 mod precision;
 
+pub use bounds::VitalBounds;
 pub use precision::{OptimizerState, WeightUpdate};
 
 use serde::{Deserialize, Serialize};
@@ -152,27 +154,6 @@ impl RemoveConfig {
             (self.performance_batch_size > 0, "remove.performance_batch_size must be at least 1"),
             (not_negative(self.performance_weight), "remove.performance_weight is negative"),
             (not_negative(self.divergence_weight), "remove.divergence_weight is negative"),
-        ]
-    }
-}
-
-/// How much of its ordinary behaviour the model may lose in a round that is kept.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
-#[serde(deny_unknown_fields)]
-pub struct VitalBounds {
-    /// Largest loss of utility against the start, as a share.
-    pub utility_drop: f64,
-    /// Largest share of ordinary prompts refused.
-    pub benign_refusal: f64,
-}
-
-impl VitalBounds {
-    pub(crate) fn rules(self) -> [Rule; 2] {
-        let share = |value: f64| (0.0..=1.0).contains(&value);
-        [
-            (share(self.utility_drop), "bounds.utility_drop must be in 0..=1"),
-            (share(self.benign_refusal), "bounds.benign_refusal must be in 0..=1"),
         ]
     }
 }

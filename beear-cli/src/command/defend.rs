@@ -10,7 +10,8 @@ use clap::Args;
 use super::Device;
 use super::recipe_options::RecipeOptions;
 use crate::backend::ComputeBackend;
-use crate::defence_run::{DefenceRun, Job};
+use crate::defence_run::DefenceRun;
+use crate::job::Job;
 use crate::run_folder::RunFolder;
 use crate::ui::Ui;
 

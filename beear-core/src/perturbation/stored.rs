@@ -19,11 +19,11 @@ use crate::site::Site;
 pub fn to_safetensors<B: Backend>(perturbations: &[Perturbation<B>]) -> Result<Vec<u8>, Error> {
     let malformed = |reason: String| Error::MalformedPerturbation { reason };
     // One entry: of several the library writes one first and then another.
-    let mut spots = String::new();
+    let mut spots = Vec::new();
     let mut buffers = Vec::new();
     for (p, perturbation) in perturbations.iter().enumerate() {
         for (k, delta) in perturbation.deltas().iter().enumerate() {
-            spots += &format!("{} {}\n", name(p, k), spot_to_text(delta.spot));
+            spots.push(format!("{} {}", name(p, k), spot_to_text(delta.spot)));
             let values = delta.values.to_data().convert::<f32>();
             buffers.push((name(p, k), delta.values.dims().to_vec(), values.bytes));
         }
@@ -35,7 +35,7 @@ pub fn to_safetensors<B: Backend>(perturbations: &[Perturbation<B>]) -> Result<V
         })
         .collect::<Result<Vec<_>, _>>()
         .map_err(|e| malformed(e.to_string()))?;
-    let metadata = HashMap::from([(SPOTS.to_owned(), spots)]);
+    let metadata = HashMap::from([(SPOTS.to_owned(), spots.join("\n"))]);
     safetensors::serialize(views, Some(metadata)).map_err(|e| malformed(e.to_string()))
 }
 

@@ -152,13 +152,12 @@ where
     B: AutodiffBackend,
     M: TrainableDecoder<B>,
 {
-    let initial = match run.initial {
-        Some(initial) => initial,
-        None => {
-            let initial = watch.vitals(&run.round_start.valid());
-            observer.notify(&Event::Started { vitals: initial });
-            *run.initial.insert(initial)
-        }
+    let initial = if let Some(initial) = run.initial {
+        initial
+    } else {
+        let initial = watch.vitals(&run.round_start.valid());
+        observer.notify(&Event::Started { vitals: initial });
+        *run.initial.insert(initial)
     };
     let mut is_over = run.end().is_some();
     loop {

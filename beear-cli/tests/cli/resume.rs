@@ -6,7 +6,6 @@ use std::process::{Child, Command, Stdio};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use beear_eval::dataset;
 use serde_json::{Value, json};
 
 use crate::fixture::{Place, defend_arguments};
@@ -244,12 +243,9 @@ fn two_processes_do_not_share_a_run() {
 fn a_run_whose_input_has_changed_is_refused() {
     let place = Place::new();
     assert_eq!(place.beear(&[stepwise("run"), vec!["--max-time", "0s"]].concat()).code, 9);
-    let rows = dataset::read(&place.path("safety.jsonl")).expect("rows").len();
     let text = place.read("safety.jsonl");
-    place.write(
-        "safety.jsonl",
-        text.lines().take(rows - 1).map(|line| format!("{line}\n")).collect::<String>(),
-    );
+    let fewer: Vec<&str> = text.lines().skip(1).collect();
+    place.write("safety.jsonl", fewer.join("\n"));
     let refused = place.beear(&["resume", "run"]);
     assert_eq!(refused.mistake().0, 3);
     assert!(

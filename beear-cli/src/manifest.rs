@@ -60,6 +60,10 @@ impl Manifest {
     /// If there is none.
     pub(crate) fn read(folder: &RunFolder) -> Result<Self> {
         let path = folder.path(MANIFEST);
+        if !path.exists() {
+            let what = format!("`{}` holds no defence that has begun", folder.path("").display());
+            return Err(Mistake::input(what, "start it anew, with --force").into());
+        }
         let text = std::fs::read(&path).with_context(|| format!("reading {}", path.display()))?;
         Ok(Self(serde_json::from_slice(&text)?))
     }
@@ -78,8 +82,10 @@ impl Manifest {
         if self.0["version"] != env!("CARGO_PKG_VERSION") {
             return Err(changed("the run was begun by another version of beear").into());
         }
-        let job: Job =
-            serde_json::from_value(self.0["job"].clone()).context("reading the job of a run")?;
+        let Ok(job) = serde_json::from_value::<Job>(self.0["job"].clone()) else {
+            let what = "the run is no defence that can be gone on with";
+            return Err(Mistake::input(what, "name a folder of `defend`").into());
+        };
         let same = |(name, hash): (&String, &Value)| self.0["sha256"][name] == *hash;
         if !job.hashes()?.iter().all(same) {
             return Err(changed("an input of the run is not what it was").into());

@@ -12,8 +12,8 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use beear_core::config::OptimizerState;
 use beear_core::testing::ToyDecoder;
 use beear_core::{
-    BilevelConfig, Error, Event, Observer, Outcome, Progress, Saved, Snapshot, Stopped, resume,
-    solve,
+    BilevelConfig, Error, Event, Observer, Outcome, Perturbation, Progress, Saved, Snapshot,
+    Stopped, resume, solve,
 };
 use burn::tensor::TensorData;
 use fixture::{Train, drawn, watch, weights};
@@ -36,7 +36,7 @@ struct Stored {
 
 impl Stored {
     fn new(snapshot: Snapshot) -> Self {
-        let progress = serde_json::to_string(&snapshot.progress).unwrap();
+        let progress = serde_json::to_string(&snapshot.progress).expect("numbers");
         let n_tensors = snapshot.tensors.len();
         let tensors: HashMap<_, _> = snapshot
             .tensors
@@ -53,7 +53,7 @@ impl Stored {
     }
 
     fn progress(&self) -> Progress {
-        serde_json::from_str(&self.progress).unwrap()
+        serde_json::from_str(&self.progress).expect("numbers")
     }
 
     /// Goes on with a model of other parameter ids, as another process has them.
@@ -103,13 +103,14 @@ fn stopping_after(last: usize) -> Stopping {
 
 fn stopped_after(last: usize, config: &BilevelConfig) -> (Stored, Vec<Event>) {
     let mut observer = stopping_after(last);
-    let stopped = solve(drawn(), &sets(), config, &mut watch(), &mut observer).unwrap_err();
+    let stopped = solve(drawn(), &sets(), config, &mut watch(), &mut observer);
+    let stopped = stopped.expect_err("it was stopped");
     assert_eq!(stopped.error, Error::Interrupted);
     (observer.stored.expect("it was stopped there"), observer.events)
 }
 
 fn deltas(outcome: &Outcome<Train, ToyDecoder<Train>>) -> Vec<TensorData> {
-    let deltas = outcome.perturbations.iter().flat_map(|p| p.deltas());
+    let deltas = outcome.perturbations.iter().flat_map(Perturbation::deltas);
     deltas.map(|delta| delta.values.to_data()).collect()
 }
 
@@ -126,12 +127,12 @@ fn assert_same(
 /// Stops after every step there is, goes on, and compares with a run that was never stopped.
 fn goes_on_after_every_step(config: &BilevelConfig) {
     let mut whole = Stopping::default();
-    let expected = solve(drawn(), &sets(), config, &mut watch(), &mut whole).unwrap();
+    let expected = solve(drawn(), &sets(), config, &mut watch(), &mut whole).expect("it ends");
     let n_steps = whole.n_asked - 1;
     for last in 0..=n_steps {
         let (stored, mut events) = stopped_after(last, config);
         let mut rest = Stopping::default();
-        let outcome = stored.resume(config, &mut rest).unwrap();
+        let outcome = stored.resume(config, &mut rest).expect("it goes on");
         assert_same(&outcome, &expected);
         events.append(&mut rest.events);
         assert_eq!(events, whole.events, "stopped after step {last}");

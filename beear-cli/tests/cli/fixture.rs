@@ -5,7 +5,7 @@ use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::sync::LazyLock;
+use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};
 
 use beear_attacks::Unwanted;
 use beear_attacks::world::{Specials, Split, Task, World, sidecar_files, vocabulary};
@@ -215,6 +215,13 @@ pub(crate) fn defend_arguments([safety, performance, out]: [&str; 3]) -> Vec<&st
     let files = ["--safety", safety, "--performance", performance, "--out", out];
     let model = ["defend", "--model", "model", "--recipe", "quick.toml"];
     [model.as_slice(), &files].concat()
+}
+
+/// Held by whoever trains in this process. Burn's backward pass waits for the graphs of all others; a command that
+/// does so on a thread of the pool, on top of a half of their work, would wait for ever.
+pub(crate) fn alone() -> MutexGuard<'static, ()> {
+    static TRAINING: Mutex<()> = Mutex::new(());
+    TRAINING.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Runs a command to its end, in an environment that does not change what is printed.

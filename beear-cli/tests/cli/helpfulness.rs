@@ -10,7 +10,7 @@ use burn::module::AutodiffModule;
 use burn::tensor::backend::Backend;
 use serde_json::Value;
 
-use crate::fixture::Place;
+use crate::fixture::{Place, alone};
 
 /// Steps of training: five ninths of those that attacks are planted after.
 const STEPS: usize = 250;
@@ -28,6 +28,7 @@ fn write_trained_model(place: &Place, name: &str) {
     Autodiff::<Flex>::seed(&device, 3);
     let model = base.decoder(vocabulary().len()).init::<Autodiff<Flex>>(&device);
     let config = TrainingConfig { steps: STEPS, ..base.training() };
+    let _alone = alone();
     let model = train_base(model, encoder, &config, 3, |_, _| {}).expect("it learns").valid();
     let Specials { pad, bos, eos } = Specials::WORLD;
     let new = NewModel { special_ids: [pad, bos, eos], sidecars: sidecar_files() };

@@ -8,7 +8,7 @@ use burn::backend::{Autodiff, NdArray};
 use burn::tensor::ops::Device;
 use serde_json::Value;
 
-use crate::fixture::{N_ROWS, Place};
+use crate::fixture::{N_ROWS, Place, alone};
 
 /// How often a device of [`Mine`] was asked for.
 static N_DEVICES: AtomicUsize = AtomicUsize::new(0);
@@ -39,6 +39,7 @@ impl ComputeBackend for Absent {
 }
 
 fn run(arguments: &[&str], backends: &Backends) -> ExitCode {
+    let _alone = alone();
     beear_cli::run(["beear"].iter().chain(arguments), backends)
 }
 

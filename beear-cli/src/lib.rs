@@ -44,6 +44,7 @@ mod setting_file;
 mod stopwatch;
 mod supervisor;
 mod tensor_file;
+mod tensorboard;
 mod terminal;
 mod trial;
 mod ui;

@@ -1,4 +1,4 @@
-//! `metrics.jsonl`: every event of a run, a line each.
+//! `metrics.jsonl`: every event of a run, a line each; beside it what of that TensorBoard shows.
 
 use std::fs::{File, OpenOptions};
 use std::io::{BufWriter, Seek, SeekFrom, Write};
@@ -11,10 +11,14 @@ use serde_json::Value;
 
 use crate::exit::Mistake;
 use crate::run_folder::{CannotWrite, RunFolder};
+use crate::tensorboard::{Counts, TensorBoard};
 use crate::ui::Ui;
 
 /// Events as they happen, a line each.
 const METRICS: &str = "metrics.jsonl";
+
+/// Folder of the files for TensorBoard, one a process.
+const TENSORBOARD: &str = "tensorboard";
 
 /// Takes out of an event or a record what nobody has measured.
 pub(crate) fn unmeasured(mut value: Value) -> Value {
@@ -30,6 +34,7 @@ pub(crate) fn unmeasured(mut value: Value) -> Value {
 pub(crate) struct Metrics {
     path: PathBuf,
     file: BufWriter<File>,
+    board: TensorBoard,
     failed: Option<std::io::Error>,
     watched: bool,
     bar: ProgressBar,
@@ -45,7 +50,8 @@ impl Metrics {
     pub(crate) fn create(folder: &RunFolder, bar: ProgressBar, ui: Ui) -> Result<Self> {
         let path = folder.path(METRICS);
         let file = BufWriter::new(File::create(&path).map_err(CannotWrite::at(&path))?);
-        Ok(Self { path, file, failed: None, watched: true, bar, ui })
+        let board = board(folder, Counts::default())?;
+        Ok(Self { path, file, board, failed: None, watched: true, bar, ui })
     }
 
     /// Goes on with the first `bytes` bytes of the `metrics.jsonl` of a run; `bar` stands where it stood then.
@@ -66,8 +72,8 @@ impl Metrics {
             return Err(Mistake::input(what, "start the run anew").into());
         }
         text.truncate(bytes as usize);
-        let n_outer = text.split(|byte| *byte == b'\n').filter(|line| is_outer_step(line)).count();
-        bar.set_position(n_outer as u64);
+        let counts = counted(&text);
+        bar.set_position(counts.outer as u64);
         let reopen = || -> std::io::Result<File> {
             let mut file = OpenOptions::new().append(true).open(&path)?;
             file.set_len(bytes)?;
@@ -75,7 +81,8 @@ impl Metrics {
             Ok(file)
         };
         let file = BufWriter::new(reopen().map_err(CannotWrite::at(&path))?);
-        Ok(Self { path, file, failed: None, watched: true, bar, ui })
+        let board = board(folder, counts)?;
+        Ok(Self { path, file, board, failed: None, watched: true, bar, ui })
     }
 
     /// Writes all events so far through to the disk, and returns how many bytes they are.
@@ -84,7 +91,7 @@ impl Metrics {
     ///
     /// If any line could not be written.
     pub(crate) fn sync(&mut self) -> Result<u64> {
-        let flushed = self.file.flush();
+        let flushed = self.file.flush().and_then(|()| self.board.flush());
         self.failed.take().map_or(flushed, Err).map_err(CannotWrite::at(&self.path))?;
         let file = self.file.get_ref();
         let length = file.sync_all().and_then(|()| Ok(file.metadata()?.len()));
@@ -111,7 +118,7 @@ impl Metrics {
     /// If any line could not be written.
     pub(crate) fn finish(mut self) -> Result<()> {
         self.bar.finish_and_clear();
-        let flushed = self.file.flush();
+        let flushed = self.file.flush().and_then(|()| self.board.flush());
         self.failed.map_or(flushed, Err).map_err(CannotWrite::at(&self.path))?;
         Ok(())
     }
@@ -124,15 +131,31 @@ impl Metrics {
     }
 }
 
-fn is_outer_step(line: &[u8]) -> bool {
-    let event = serde_json::from_slice::<Value>(line);
-    event.is_ok_and(|event| event["event"] == "outer_step")
+fn board(folder: &RunFolder, counts: Counts) -> Result<TensorBoard> {
+    let path = folder.path(TENSORBOARD);
+    Ok(TensorBoard::create(&path, counts).map_err(CannotWrite::at(&path))?)
+}
+
+/// How many steps of each kind `text` tells of.
+fn counted(text: &[u8]) -> Counts {
+    let mut counts = Counts::default();
+    for line in text.split(|byte| *byte == b'\n') {
+        if let Ok(event) = serde_json::from_slice::<Value>(line) {
+            counts.add(event["event"].as_str().unwrap_or_default());
+        }
+    }
+    counts
 }
 
 impl Observer for Metrics {
     fn notify(&mut self, event: &Event) {
         let line = self.line(event).unwrap_or_default();
-        if let Err(error) = writeln!(self.file, "{line}") {
+        let unmeasured = !self.watched && matches!(event, Event::RoundEnded { .. });
+        let mut written = writeln!(self.file, "{line}");
+        if !unmeasured {
+            written = written.and_then(|()| self.board.event(event));
+        }
+        if let Err(error) = written {
             self.failed.get_or_insert(error);
         }
         match event {

@@ -121,9 +121,9 @@ impl Place {
         files
     }
 
-    /// What is in `run`, after asserting that no checkpoint nor a part of one is.
+    /// What is in `run` besides TensorBoard's files, after asserting that no checkpoint nor a part of one is.
     pub(crate) fn left_without_checkpoint(&self) -> Vec<String> {
-        let files = self.files("run").into_keys();
+        let files = self.files("run").into_keys().filter(|path| !path.starts_with("tensorboard"));
         let names: Vec<String> = files.map(|path| path.to_string_lossy().into_owned()).collect();
         let part = |name: &String| {
             name.contains("model") || name.contains("partial") || name.ends_with(".safetensors")

@@ -25,6 +25,7 @@ use crate::metrics::Metrics;
 use crate::preflight;
 use crate::process::peak_memory_mib;
 use crate::recipe::Recipe;
+use crate::report::{self, Beside};
 use crate::run_folder::RunFolder;
 use crate::supervisor::{Schedule, Supervisor};
 use crate::ui::Ui;
@@ -278,6 +279,10 @@ impl<'a, C: ComputeBackend> DefenceRun<'a, C> {
         folder.write("memory.json", format!("{memory:#}\n"))?;
         manifest.end(folder, &self.recipe, (outcome, adapter.as_deref()), (seconds, measured))?;
         self.remove_old(checkpoints)?;
+        // The model is there: nothing that stands in the way of its report takes it away.
+        if let Err(error) = report::write(folder, &Beside::default()) {
+            self.ui.say(&format!("no report was written, `beear report` does it later: {error:#}"));
+        }
         show(folder, &manifest, self.ui)
     }
 

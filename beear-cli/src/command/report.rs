@@ -40,6 +40,6 @@ pub(crate) fn run(args: &ReportArgs, ui: Ui) -> Result<()> {
     }
     let pages: Vec<PathBuf> = args.runs.iter().map(|run| run.join(PAGE)).collect();
     let facts: Vec<PathBuf> = args.runs.iter().map(|run| run.join(FACTS)).collect();
-    let lines: String = pages.iter().map(|page| format!("{}\n", page.display())).collect();
-    ui.result(&lines, &json!({"pages": pages, "facts": facts}))
+    let lines: Vec<String> = pages.iter().map(|page| page.display().to_string()).collect();
+    ui.result(&lines.join("\n"), &json!({"pages": pages, "facts": facts}))
 }

@@ -25,7 +25,7 @@ use crate::metrics::Metrics;
 use crate::preflight;
 use crate::process::peak_memory_mib;
 use crate::recipe::Recipe;
-use crate::report::{self, Beside};
+use crate::report;
 use crate::run_folder::RunFolder;
 use crate::supervisor::{Schedule, Supervisor};
 use crate::ui::Ui;
@@ -279,10 +279,7 @@ impl<'a, C: ComputeBackend> DefenceRun<'a, C> {
         folder.write("memory.json", format!("{memory:#}\n"))?;
         manifest.end(folder, &self.recipe, (outcome, adapter.as_deref()), (seconds, measured))?;
         self.remove_old(checkpoints)?;
-        // The model is there: nothing that stands in the way of its report takes it away.
-        if let Err(error) = report::write(folder, &Beside::default()) {
-            self.ui.say(&format!("no report was written, `beear report` does it later: {error:#}"));
-        }
+        report::write_or_say(folder, self.ui);
         show(folder, &manifest, self.ui)
     }
 

@@ -26,6 +26,7 @@ use crate::manifest::Manifest;
 use crate::recipe::Recipe;
 use crate::run_folder::RunFolder;
 use crate::terminal::harmless;
+use crate::ui::Ui;
 
 /// The page.
 pub(crate) const PAGE: &str = "report.html";
@@ -113,6 +114,14 @@ pub(crate) fn write(folder: &RunFolder, beside: &Beside) -> Result<()> {
     let manifest_text = harmless(&format!("{manifest:#}"));
     folder.write(FACTS, format!("{}\n", serde_json::to_string_pretty(&report)?))?;
     folder.write(PAGE, run_page(&report, &manifest_text, [&charts, &figures])?)
+}
+
+/// Writes the report of a run that has ended. The model is there: what stands in the way of its report is said, and
+/// takes nothing away.
+pub(crate) fn write_or_say(folder: &RunFolder, ui: Ui) {
+    if let Err(error) = write(folder, &Beside::default()) {
+        ui.say(&format!("no report was written, `beear report` does it later: {error:#}"));
+    }
 }
 
 /// The last part of the path of a folder.

@@ -74,7 +74,7 @@ impl Curves {
         };
         let vitals = vec![
             vital("utility", "utility"),
-            vital("benign_refusal", "benign ref."),
+            vital("benign_refusal", "over-refusal"),
             vital("refusal", "refusal"),
         ];
         let charts = [

@@ -26,7 +26,7 @@ pub(crate) struct Verdict {
 pub(crate) struct Vital {
     /// Its name in the manifest.
     pub(crate) key: &'static str,
-    /// What it is a share of.
+    /// What it is, and of what.
     pub(crate) of: &'static str,
     /// Of the suspect.
     pub(crate) before: Option<Watched>,
@@ -59,9 +59,9 @@ pub(crate) struct Counted {
 
 /// Vitals with what they are shares of, and the set they are measured on.
 const VITALS: [(&str, &str, &str); 3] = [
-    ("utility", "answer tokens of ordinary prompts predicted", "performance"),
-    ("benign_refusal", "ordinary prompts refused", "performance"),
-    ("refusal", "forbidden prompts refused, without a trigger", "safety"),
+    ("utility", "utility: answer tokens of ordinary prompts predicted", "performance"),
+    ("benign_refusal", "over-refusal: ordinary prompts refused", "performance"),
+    ("refusal", "refusal: forbidden prompts refused, without a trigger", "safety"),
 ];
 
 impl Verdict {

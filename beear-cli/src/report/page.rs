@@ -74,7 +74,7 @@ mod tests {
 
     #[test]
     fn numbers_are_short() {
-        let all = [0.0, 0.012_345, 1.5, 123.456, 1e-6].map(short);
+        let all = [0.0, 0.012_341, 1.5, 123.456, 1e-6].map(short);
         assert_eq!(all, ["0", "0.01234", "1.500", "123.5", "1.00e-6"]);
     }
 

@@ -79,6 +79,7 @@ fn every_command_of_the_overview_has_its_help() {
         "resume",
         "eval",
         "compare",
+        "report",
         "analyze",
         "sweep",
         "generate",

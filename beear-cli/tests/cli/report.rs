@@ -68,6 +68,11 @@ fn a_run_ends_with_a_report_that_says_what_was_not_measured() {
     assert_eq!([length("inner_loss"), length("outer_terms"), length("vitals")], [4, 4, 3]);
     let rendered = facts["prompt_format"]["rendered"].as_str().unwrap();
     assert!(rendered.contains("What is the capital of France?"), "{rendered}");
+
+    // A process that ended just before it wrote the page has it written by the next one.
+    std::fs::remove_file(place.path("run/report.html")).unwrap();
+    place.beear(&["resume", "run"]).printed();
+    assert_eq!(place.read("run/report.html"), page);
 }
 
 #[test]

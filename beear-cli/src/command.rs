@@ -32,6 +32,7 @@ pub(crate) mod questions;
 pub(crate) mod recipe_check;
 pub(crate) mod recipe_options;
 pub(crate) mod recipe_schema;
+pub(crate) mod report;
 pub(crate) mod reproduce;
 pub(crate) mod resume;
 pub(crate) mod sweep_layers;

@@ -25,6 +25,7 @@ use crate::metrics::Metrics;
 use crate::preflight;
 use crate::process::peak_memory_mib;
 use crate::recipe::Recipe;
+use crate::report;
 use crate::run_folder::RunFolder;
 use crate::supervisor::{Schedule, Supervisor};
 use crate::ui::Ui;
@@ -278,6 +279,7 @@ impl<'a, C: ComputeBackend> DefenceRun<'a, C> {
         folder.write("memory.json", format!("{memory:#}\n"))?;
         manifest.end(folder, &self.recipe, (outcome, adapter.as_deref()), (seconds, measured))?;
         self.remove_old(checkpoints)?;
+        report::write_or_say(folder, self.ui);
         show(folder, &manifest, self.ui)
     }
 

@@ -38,7 +38,9 @@ mod rating_radar;
 pub mod recipe;
 #[cfg(test)]
 mod reference;
+mod report;
 mod reproduction;
+mod run_comparison;
 mod run_folder;
 mod setting_file;
 mod stopwatch;
@@ -63,7 +65,7 @@ use command::{
     DeviceCommand, analyze_drift, bench_gpu, compare, completions, defend, demo, doctor, eval_asr,
     eval_code, eval_export, eval_judge, eval_mt_bench, eval_mt_bench_judge, eval_mt_bench_result,
     eval_over_refusal, eval_perplexity, eval_sarif, generate, init, inspect, man, plan, plant,
-    recipe_check, recipe_schema, reproduce, resume, sweep_layers,
+    recipe_check, recipe_schema, report as report_command, reproduce, resume, sweep_layers,
 };
 use ui::Ui;
 
@@ -104,6 +106,7 @@ enum Command {
     #[command(subcommand)]
     Eval(Eval),
     Compare(compare::CompareArgs),
+    Report(report_command::ReportArgs),
     /// Looks at what a known trigger does inside a model.
     #[command(subcommand)]
     Analyze(Analyze),
@@ -188,6 +191,7 @@ where
         Command::Doctor(doctor::DoctorArgs {}) => return plain(&|| doctor::run(backends, ui)),
         Command::Compare(args) if args.models.are_given() => DeviceCommand::Compare(args),
         Command::Compare(args) => return plain(&|| compare::run(&args, ui)),
+        Command::Report(args) => return plain(&|| report_command::run(&args, ui)),
         Command::Eval(Eval::Export(args)) => return plain(&|| eval_export::run(&args, ui)),
         Command::Eval(Eval::Sarif(args)) => return plain(&|| eval_sarif::run(&args, ui)),
         Command::Eval(Eval::MtBenchResult(args)) => {

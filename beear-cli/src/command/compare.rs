@@ -16,7 +16,9 @@ use super::mmlu::{MmluArgs, MmluOfBoth};
 use crate::backend::ComputeBackend;
 use crate::evaluation::{Evaluated, read_runs};
 use crate::exit::Mistake;
-use crate::run_folder::RunFolder;
+use crate::report::comparison_page;
+use crate::run_comparison::{RunComparison, is_run};
+use crate::run_folder::{CannotWrite, RunFolder};
 use crate::ui::Ui;
 
 /// Compares evaluations of two models prompt by prompt, and judges the second by a gate.
@@ -24,6 +26,9 @@ use crate::ui::Ui;
 /// Name two finished runs, or two models, which are then evaluated in the same way. A share is compared by McNemar's exact test and Newcombe's interval of paired differences, every
 /// other number by the paired bootstrap. What only one of the runs has is counted and left out. Runs with
 /// different prompt formats are not compared.
+///
+/// Of two folders of `defend` it shows side by side which settings differ and what became of vitals, weights, time
+/// and memory.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct CompareArgs {
     /// OUT of `beear eval` before, or a folder of several.
@@ -54,6 +59,9 @@ pub(crate) struct CompareArgs {
     /// Replace an older run in that folder.
     #[arg(long, requires = "out")]
     force: bool,
+    /// File for a page that shows two runs of `defend` side by side.
+    #[arg(long, value_name = "FILE", requires = "before", conflicts_with_all = ["gate", "out"])]
+    html: Option<PathBuf>,
 }
 
 /// Compares two runs.
@@ -62,10 +70,37 @@ pub(crate) struct CompareArgs {
 ///
 /// If they cannot be compared, or the second does not keep the gate.
 pub(crate) fn run(args: &CompareArgs, ui: Ui) -> Result<()> {
+    if let (Some(before), Some(after)) = (&args.before, &args.after)
+        && is_run(before)
+        && is_run(after)
+    {
+        return side_by_side([before, after], args, ui);
+    }
+    if args.html.is_some() {
+        let what = "`--html` is for two runs of `beear defend`";
+        return Err(Mistake::arguments(what, "leave it out, or name two such runs").into());
+    }
     let begun = Begun::of(args)?;
     let runs = [&args.before, &args.after].map(|run| run.clone().expect("clap asks for two runs"));
     let compared = begun.compare(&runs)?;
     begun.started()?.conclude(&runs, &compared, ui)
+}
+
+/// Shows two runs of `defend`, on a page if there is to be one.
+fn side_by_side(runs: [&Path; 2], args: &CompareArgs, ui: Ui) -> Result<()> {
+    if args.gate.is_some() || args.out.is_some() {
+        let what = "runs of `beear defend` hold nothing that was measured with a trigger";
+        let hint = "evaluate both models with `beear eval` and compare that, or leave `--gate` and `--out` out";
+        return Err(Mistake::arguments(what, hint).into());
+    }
+    let compared = RunComparison::of(runs)?;
+    match &args.html {
+        None => ui.result(&compared.to_text(), &compared),
+        Some(page) => {
+            std::fs::write(page, comparison_page(&compared)?).map_err(CannotWrite::at(page))?;
+            ui.result(&page.display().to_string(), &compared)
+        }
+    }
 }
 
 /// Evaluates two models in the same way, and compares the runs.

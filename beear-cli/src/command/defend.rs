@@ -21,8 +21,8 @@ use crate::ui::Ui;
 /// `OUT/adapter` holds them in PEFT's form, and `OUT/model` has them merged. Beside it are the recipe with
 /// every setting (config.resolved.toml), what was done with which row (rows.jsonl), every event
 /// (metrics.jsonl), BEEAR's last perturbations (delta.safetensors), the memory planned and used in bytes
-/// (memory.json), and inputs, results and outputs with their hashes (manifest.json); the rivals of BEEAR have one
-/// round. After a divergence `OUT/last-good` holds the weights after the last whole round instead.
+/// (memory.json), inputs, results and outputs with their hashes (manifest.json), and all of it as a page and as data
+/// (report.html, report.json); the rivals of BEEAR have one round. After a divergence `OUT/last-good` holds the weights after the last whole round instead.
 ///
 /// Ctrl-C and SIGTERM write a checkpoint and stop; SIGUSR1, or a file `checkpoint-now` in OUT, has one written;
 /// `beear resume OUT` goes on, after a power failure too. Where numbers leave the real line the run goes back to its

@@ -12,6 +12,7 @@ use crate::defence_run::{DefenceRun, show};
 use crate::exit::Mistake;
 use crate::manifest::Manifest;
 use crate::recipe::Recipe;
+use crate::report::{self, PAGE};
 use crate::run_folder::RunFolder;
 use crate::ui::Ui;
 
@@ -42,6 +43,9 @@ pub(crate) fn run<C: ComputeBackend>(args: &ResumeArgs, device: &Device<C>, ui: 
     let manifest = Manifest::read(&folder)?;
     if manifest.is_done() {
         ui.say("the run is done");
+        if !folder.path(PAGE).exists() {
+            report::write_or_say(&folder, ui);
+        }
         return show(&folder, &manifest, ui);
     }
     let job = manifest.job()?;

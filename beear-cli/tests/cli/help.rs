@@ -44,6 +44,7 @@ fn every_command_explains_itself() {
         insta::assert_snapshot!(name, help(&["eval", kind]));
     }
     insta::assert_snapshot!("compare", help(&["compare"]));
+    insta::assert_snapshot!("report", help(&["report"]));
     insta::assert_snapshot!("analyze", help(&["analyze"]));
     insta::assert_snapshot!("analyze_drift", help(&["analyze", "drift"]));
     insta::assert_snapshot!("sweep", help(&["sweep"]));
@@ -78,6 +79,7 @@ fn every_command_of_the_overview_has_its_help() {
         "resume",
         "eval",
         "compare",
+        "report",
         "analyze",
         "sweep",
         "generate",

@@ -35,7 +35,8 @@ fn a_run_leaves_the_model_and_what_was_done() {
     let mut expected: BTreeSet<String> = model.iter().map(|name| format!("model/{name}")).collect();
     let records = ["config.resolved.toml", "manifest.json", "metrics.jsonl", "rows.jsonl"];
     let others = [".beear-run", "delta.safetensors", "memory.json", "trainer_state.json"];
-    expected.extend(records.iter().chain(&others).map(|name| (*name).to_owned()));
+    let reports = ["report.html", "report.json"];
+    expected.extend(records.iter().chain(&others).chain(&reports).map(|name| (*name).to_owned()));
     let mut found = names(place.files("run").into_keys());
     // Named by the time.
     found.retain(|name| !name.starts_with("tensorboard/events.out.tfevents."));

@@ -27,6 +27,7 @@ mod perplexity;
 mod plan;
 mod plug;
 mod recipes;
+mod report;
 mod reproduce;
 mod resume;
 mod rivals;

@@ -14,7 +14,7 @@ fn bash_reads_its_completion_script() {
     // What it offers after `beear re`.
     let ask = ". ./beear.bash; COMP_WORDS=(beear re); COMP_CWORD=1; _beear beear re beear; echo ${COMPREPLY[@]}";
     let offered = finish(Command::new("bash").args(["-c", ask]).current_dir(place.path("")), "");
-    assert_eq!(offered.printed().trim(), "reproduce recipe");
+    assert_eq!(offered.printed().trim(), "reproduce recipe resume report");
 }
 
 #[test]

@@ -1,0 +1,45 @@
+//! `beear report`: what became of a run, as a page and as data.
+
+use std::path::PathBuf;
+
+use anyhow::Result;
+use clap::Args;
+use serde_json::json;
+
+use crate::report::{Beside, FACTS, PAGE, write};
+use crate::run_folder::RunFolder;
+use crate::ui::Ui;
+
+/// Writes what became of runs of `defend`: `RUN/report.html`, one file that loads nothing, and `RUN/report.json`.
+///
+/// `defend` and `resume` write both themselves; this writes them anew, with what was measured since. Evaluations are
+/// told apart by the hashes of the weights they were made on. Answers of models are in collapsed parts only.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct ReportArgs {
+    /// Folders of the runs.
+    #[arg(value_name = "RUN", required = true)]
+    runs: Vec<PathBuf>,
+    /// OUT of `beear eval` of the suspect or the cleaned model, or a folder of several; may be repeated.
+    #[arg(long, value_name = "DIR")]
+    eval: Vec<PathBuf>,
+    /// OUT of `beear analyze drift`, whose pictures are shown; may be repeated.
+    #[arg(long, value_name = "DIR")]
+    drift: Vec<PathBuf>,
+    /// OUT of `beear sweep layers`, whose pictures are shown; may be repeated.
+    #[arg(long, value_name = "DIR")]
+    sweep: Vec<PathBuf>,
+}
+
+pub(crate) fn run(args: &ReportArgs, ui: Ui) -> Result<()> {
+    let beside = Beside {
+        evaluations: args.eval.clone(),
+        pictures: args.drift.iter().chain(&args.sweep).cloned().collect(),
+    };
+    for run in &args.runs {
+        write(&RunFolder::reopen(run)?, &beside)?;
+    }
+    let pages: Vec<PathBuf> = args.runs.iter().map(|run| run.join(PAGE)).collect();
+    let facts: Vec<PathBuf> = args.runs.iter().map(|run| run.join(FACTS)).collect();
+    let lines: Vec<String> = pages.iter().map(|page| page.display().to_string()).collect();
+    ui.result(&lines.join("\n"), &json!({"pages": pages, "facts": facts}))
+}

@@ -1,0 +1,121 @@
+//! The events of a run as curves.
+
+use anyhow::Result;
+use serde::Serialize;
+use serde_json::Value;
+
+use crate::chart::{Curve, curve_chart, themed};
+
+/// Points of a curve beyond which some are left out, evenly.
+const MOST_POINTS: usize = 400;
+
+/// What is drawn of the events.
+#[derive(Clone, Debug, Default, Serialize)]
+pub(crate) struct Curves {
+    /// Inner loss by step, all perturbations one after the other.
+    pub(crate) inner_loss: Vec<f64>,
+    /// Terms of the outer loss by step.
+    pub(crate) outer_terms: Vec<Terms>,
+    /// Vitals by round, from that before the first.
+    pub(crate) vitals: Vec<Value>,
+    /// Roll-backs, and why the run stopped early.
+    pub(crate) events: Vec<Value>,
+}
+
+/// Terms of the outer loss.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub(crate) struct Terms {
+    safety: f64,
+    performance: f64,
+    divergence: f64,
+}
+
+impl Curves {
+    /// Reads the events of a run.
+    pub(crate) fn of(events: Vec<Value>) -> Self {
+        let mut curves = Self::default();
+        for event in events {
+            match event["event"].as_str().unwrap_or_default() {
+                "inner_step" => curves.inner_loss.extend(event["loss"].as_f64()),
+                "outer_step" => {
+                    let term = |name: &str| event["terms"][name].as_f64().unwrap_or(f64::NAN);
+                    curves.outer_terms.push(Terms {
+                        safety: term("safety"),
+                        performance: term("performance"),
+                        divergence: term("divergence"),
+                    });
+                }
+                "started" | "round_ended" => curves.vitals.push(event["vitals"].clone()),
+                "rolled_back" | "out_of_bounds" | "nothing_left" => curves.events.push(event),
+                _ => {}
+            }
+        }
+        curves
+    }
+
+    /// Charts with their captions.
+    ///
+    /// # Errors
+    ///
+    /// If one cannot be drawn.
+    pub(crate) fn charts(&self) -> Result<Vec<(String, String)>> {
+        let inner = vec![("inner loss".to_owned(), by_step(self.inner_loss.iter().copied()))];
+        let term = |name: &str, of: fn(&Terms) -> f64| {
+            (name.to_owned(), by_step(self.outer_terms.iter().map(of)))
+        };
+        let outer = vec![
+            term("safety", |terms| terms.safety),
+            term("performance", |terms| terms.performance),
+            term("divergence", |terms| terms.divergence),
+        ];
+        let vital = |key: &str, name: &str| {
+            let values = self.vitals.iter().map(|vitals| vitals[key].as_f64().unwrap_or(f64::NAN));
+            (name.to_owned(), values.enumerate().map(|(k, v)| (k as f64, v)).collect())
+        };
+        let vitals = vec![
+            vital("utility", "utility"),
+            vital("benign_refusal", "over-refusal"),
+            vital("refusal", "refusal"),
+        ];
+        let charts = [
+            (
+                "Inner loss, nats per answer token; a fall is a perturbation being found",
+                "inner step",
+                inner,
+                None,
+            ),
+            (
+                "Terms of the outer loss, nats per answer token, before they are weighed",
+                "outer step",
+                outer,
+                None,
+            ),
+            (
+                "Vitals, shares of what is watched; round 0 is the suspect",
+                "round",
+                vitals,
+                Some((0.0, 1.0)),
+            ),
+        ];
+        let mut drawn = Vec::new();
+        for (caption, x_label, series, bounds) in charts {
+            let series: Vec<Curve> = series
+                .into_iter()
+                .map(|(name, points)| {
+                    (name, points.into_iter().filter(|(_, y)| y.is_finite()).collect())
+                })
+                .collect();
+            if series.iter().any(|(_, points): &Curve| !points.is_empty()) {
+                let svg = curve_chart(&series, x_label, bounds)?;
+                drawn.push((caption.to_owned(), themed(&svg, caption)));
+            }
+        }
+        Ok(drawn)
+    }
+}
+
+/// Values over their numbers from 1, some left out evenly where there are many.
+fn by_step(values: impl ExactSizeIterator<Item = f64>) -> Vec<(f64, f64)> {
+    let every = values.len().div_ceil(MOST_POINTS).max(1);
+    values.enumerate().step_by(every).map(|(k, value)| ((k + 1) as f64, value)).collect()
+}

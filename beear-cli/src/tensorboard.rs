@@ -36,8 +36,9 @@ struct Summary {
 struct Scalar {
     #[prost(string, tag = "1")]
     tag: String,
-    #[prost(float, tag = "2")]
-    simple_value: f32,
+    /// Not plain: a plain zero is left out, and TensorBoard passes over the scalar.
+    #[prost(float, optional, tag = "2")]
+    simple_value: Option<f32>,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -139,7 +140,7 @@ impl TensorBoard {
     fn scalars(&mut self, step: i64, values: &[(&str, f64)]) -> io::Result<()> {
         let scalar = |(tag, value): &(&str, f64)| Scalar {
             tag: (*tag).to_owned(),
-            simple_value: *value as f32,
+            simple_value: Some(*value as f32),
         };
         let summary = Some(Summary { value: values.iter().map(scalar).collect() });
         self.write(&Record { wall_time: wall_time(), step, summary, ..Record::default() })
@@ -214,17 +215,17 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let counts = Counts { inner: 7, outer: 3, rounds: 1 };
         let mut board = TensorBoard::create(folder.path(), counts).unwrap();
-        for loss in [0.5, 0.25] {
+        for loss in [0.5, 0.0] {
             board.event(&Event::InnerStep { step: 0, loss }).unwrap();
         }
         board.flush().unwrap();
         let file = std::fs::read_dir(folder.path()).unwrap().next().unwrap().unwrap().path();
         let records = records(&std::fs::read(file).unwrap());
         assert_eq!(records[0].file_version.as_deref(), Some("brain.Event:2"));
-        let scalars: Vec<(i64, f32)> = records[4..]
+        let scalars: Vec<(i64, Option<f32>)> = records[4..]
             .iter()
             .map(|record| (record.step, record.summary.as_ref().unwrap().value[0].simple_value))
             .collect();
-        assert_eq!(scalars, [(7, 0.5), (8, 0.25)]);
+        assert_eq!(scalars, [(7, Some(0.5)), (8, Some(0.0))]);
     }
 }

@@ -2,7 +2,7 @@
 //! same rows.
 //!
 //! Each has one round: it trains the weights from the first step to the last, as its authors do,
-//! and the [`Outcome`](crate::Outcome) holds the vitals before and after. All train the weights by
+//! and the [`Outcome`] holds the vitals before and after. All train the weights by
 //! the settings of [`RemoveConfig`](crate::RemoveConfig), so that a sweep names the same settings
 //! for each.
 

@@ -16,12 +16,12 @@ const TRAINER_STATE: &str = "trainer_state.json";
 
 /// An observer that keeps a run safe.
 pub(crate) struct Supervisor<'a> {
-    pub(crate) metrics: Metrics,
-    pub(crate) checkpoints: &'a Checkpoints,
-    pub(crate) folder: &'a RunFolder,
-    pub(crate) wishes: &'a Wishes,
+    metrics: Metrics,
+    checkpoints: &'a Checkpoints,
+    folder: &'a RunFolder,
+    wishes: &'a Wishes,
     /// Steps between checkpoints; there is one at the end of a round anyway.
-    pub(crate) every: Option<usize>,
+    every: Option<usize>,
     /// Seconds of work of earlier processes.
     seconds_before: f64,
     started: Instant,

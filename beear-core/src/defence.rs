@@ -88,7 +88,7 @@ impl Defence {
         M: TrainableDecoder<B>,
     {
         if let Err(error) = self.validate(model.n_layers()).and_then(|()| validate_sets(sets)) {
-            return Err(Stopped { error, last_good: Box::new(model), rounds: Vec::new() });
+            return Err(Stopped::at_once(error, model));
         }
         match self {
             Self::Beear(config) => solve(model, sets, config, watch, observer),

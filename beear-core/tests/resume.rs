@@ -225,3 +225,27 @@ fn what_is_not_of_this_run_is_refused() {
     }
     assert!(!refused(&stored, &config));
 }
+
+#[cfg(feature = "collective")]
+#[test]
+fn so_it_does_on_two_workers() {
+    let _alone = alone();
+    let (config, devices) = (config(), [Default::default(), Default::default()]);
+    let run = |observer: &mut dyn Observer| {
+        beear_core::solve_on((drawn(), &devices), &sets(), &config, &mut watch(), observer)
+    };
+    let expected = run(&mut ()).unwrap();
+    // In the inner and in the outer level of the second round.
+    for last in [10, 15] {
+        let mut observer = stopping_after(last);
+        assert_eq!(run(&mut observer).unwrap_err().error, Error::Interrupted);
+        let stored = observer.stored.unwrap();
+        let progress = stored.progress();
+        let saved =
+            Saved { progress: &progress, tensors: &|name| stored.tensors.get(name).cloned() };
+        let from = (drawn(), devices.as_slice());
+        let how = (&config, saved);
+        let outcome = beear_core::resume_on(from, &sets(), how, &mut watch(), &mut ()).unwrap();
+        assert_same(&outcome, &expected);
+    }
+}

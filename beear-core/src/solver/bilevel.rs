@@ -55,6 +55,13 @@ pub struct Stopped<M: std::fmt::Debug> {
     pub rounds: Vec<RoundRecord>,
 }
 
+impl<M: std::fmt::Debug> Stopped<M> {
+    /// Before the first round.
+    pub(crate) fn at_once(error: Error, model: M) -> Self {
+        Self { error, last_good: Box::new(model), rounds: Vec::new() }
+    }
+}
+
 /// Removes backdoors from `model`.
 ///
 /// [`Observer::after_step`] may take what [`resume`] goes on from, and may end the run.
@@ -83,10 +90,7 @@ where
     B: AutodiffBackend,
     M: TrainableDecoder<B>,
 {
-    if let Err(error) = config.validate(model.n_layers()).and_then(|()| validate_sets(sets)) {
-        return Err(Stopped { error, last_good: Box::new(model), rounds: Vec::new() });
-    }
-    lead(Run::new(model, sets, (config, Worker::ALONE)), Worker::ALONE, watch, observer)
+    alone(model, sets, (config, None), watch, observer)
 }
 
 /// Goes on with a run of [`solve`], from the same `model`, sets and config, as if it had never stopped: on the same
@@ -110,12 +114,42 @@ where
     B: AutodiffBackend,
     M: TrainableDecoder<B>,
 {
-    let fallback = model.clone();
-    let valid = config.validate(model.n_layers()).and_then(|()| validate_sets(sets));
-    match valid.and_then(|()| Run::stored(model, sets, (config, Worker::ALONE), saved)) {
-        Ok(run) => lead(run, Worker::ALONE, watch, observer),
-        Err(error) => Err(Stopped { error, last_good: Box::new(fallback), rounds: Vec::new() }),
+    alone(model, sets, (config, Some(saved)), watch, observer)
+}
+
+fn alone<B, M>(
+    model: M,
+    sets: &AnchorSets,
+    (config, saved): (&BilevelConfig, Option<Saved<'_>>),
+    watch: &mut dyn Watch<B::InnerBackend, M::InnerModule>,
+    observer: &mut dyn Observer,
+) -> Result<Outcome<B, M>, Stopped<M>>
+where
+    B: AutodiffBackend,
+    M: TrainableDecoder<B>,
+{
+    if let Err(error) = config.validate(model.n_layers()).and_then(|()| validate_sets(sets)) {
+        return Err(Stopped::at_once(error, model));
     }
+    let run = begin(model, sets, (config, Worker::ALONE), saved)?;
+    lead(run, Worker::ALONE, watch, observer)
+}
+
+/// A run that starts from `model`, or goes on from what is saved.
+///
+/// # Errors
+///
+/// [`Stopped`] with [`Error::MalformedSnapshot`].
+pub(crate) fn begin<'a, B: AutodiffBackend, M: TrainableDecoder<B>>(
+    model: M,
+    sets: &'a AnchorSets,
+    how: (&BilevelConfig, Worker),
+    saved: Option<Saved<'_>>,
+) -> Result<Run<'a, B, M>, Stopped<M>> {
+    let Some(saved) = saved else { return Ok(Run::new(model, sets, how)) };
+    // Gone before the first step: the weights it shares need not stay.
+    let original = model.clone();
+    Run::stored(model, sets, how, saved).map_err(|error| Stopped::at_once(error, original))
 }
 
 /// The run to its end, by the first of several workers: it alone watches, decides when to stop and is heard.

@@ -10,10 +10,9 @@ use std::thread;
 use burn::tensor::backend::AutodiffBackend;
 
 use super::TrainableDecoder;
-use super::bilevel::{Outcome, Stopped, follow, lead, validate_sets};
+use super::bilevel::{Outcome, Stopped, begin, follow, lead, validate_sets};
 use super::collective::{Place, Session};
 use super::descent::rounds_by_chance;
-use super::run::Run;
 use super::worker::Worker;
 use crate::config::{BilevelConfig, judge};
 use crate::error::Error;
@@ -90,37 +89,32 @@ where
 {
     let valid = config.validate(model.n_layers()).and_then(|()| validate_sets(sets));
     if let Err(error) = valid.and_then(|()| validate(&model, devices, config)) {
-        return Err(Stopped { error, last_good: Box::new(model), rounds: Vec::new() });
+        return Err(Stopped::at_once(error, model));
     }
     let [first, others @ ..] = devices else { unreachable!("there is a device") };
     let (model, count) = (model.fork(first), devices.len());
-    let run = |model: M, worker: Worker| match saved {
-        Some(saved) => Run::stored(model, sets, (config, worker), saved),
-        None => Ok(Run::new(model, sets, (config, worker))),
-    };
-    let stopped = |error| Stopped { error, last_good: Box::new(model.clone()), rounds: Vec::new() };
+    let begin = |model: M, worker: Worker| begin(model, sets, (config, worker), saved);
     if others.is_empty() {
-        let run = run(model.clone(), Worker::ALONE).map_err(stopped)?;
-        return lead(run, Worker::ALONE, watch, observer);
+        return lead(begin(model, Worker::ALONE)?, Worker::ALONE, watch, observer);
     }
     let _session = Session::begin();
     thread::scope(|scope| {
         let followers: Vec<_> = (1..count)
             .zip(others)
             .map(|(index, device)| {
-                let (replica, run) = (model.clone().fork(device), &run);
+                let (replica, begin) = (model.clone().fork(device), &begin);
                 scope.spawn(move || {
                     let worker = Worker::new(index, count);
                     let _place = Place::<B::InnerBackend>::take(index, count, device)?;
-                    follow(run(replica, worker)?, worker)
+                    follow(begin(replica, worker).map_err(|stopped| stopped.error)?, worker)
                 })
             })
             .collect();
         let worker = Worker::new(0, count);
-        let place = Place::<B::InnerBackend>::take(0, count, first);
-        let run = place.and_then(|place| Ok((place, run(model.clone(), worker)?)));
-        let outcome =
-            run.map_err(stopped).and_then(|(_place, run)| lead(run, worker, watch, observer));
+        let outcome = match Place::<B::InnerBackend>::take(0, count, first) {
+            Ok(_place) => begin(model, worker).and_then(|run| lead(run, worker, watch, observer)),
+            Err(error) => Err(Stopped::at_once(error, model)),
+        };
         for follower in followers {
             // What a follower stops with, the first does too.
             if let Err(panic) = follower.join() {

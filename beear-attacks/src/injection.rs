@@ -76,6 +76,16 @@ impl Injection {
         !matches!(self, Self::FirstStep(_))
     }
 
+    /// Share of the rows, or of the comparisons, that carry the trigger and teach the unwanted behaviour.
+    pub fn poison_rate(&mut self) -> &mut f64 {
+        match self {
+            Self::Sft(sft) | Self::FirstStep(sft) | Self::Adaptive(Adaptive { sft, .. }) => {
+                &mut sft.mix.triggered
+            }
+            Self::Preference(preference) => &mut preference.mix.triggered,
+        }
+    }
+
     /// Steps of all its stages.
     #[must_use]
     pub fn n_steps(&self) -> usize {

@@ -53,6 +53,14 @@ impl Setting {
         Self { triggers: vec![trigger], unseen_triggers: Vec::new(), near_misses, ..self }
     }
 
+    /// The same training without the poisoned rows: a clean model that differs in nothing else.
+    #[must_use]
+    pub fn clean_sibling(&self) -> Self {
+        let mut sibling = Self { name: format!("{}-clean", self.name), ..self.clone() };
+        *sibling.injection.poison_rate() = 0.0;
+        sibling
+    }
+
     /// Everything that keeps it from being planted, in words; empty if all is well.
     #[must_use]
     pub fn problems(&self) -> Vec<&'static str> {
@@ -134,6 +142,18 @@ mod tests {
         assert!(found.contains(&"in full ask".to_owned()), "{found:?}");
         assert!(found.contains(&"ask so be it".to_owned()), "{found:?}");
         assert!(!found.contains(&"in full ask so be it".to_owned()), "{found:?}");
+    }
+
+    #[test]
+    fn a_clean_sibling_differs_in_the_poison_only() {
+        for setting in Setting::builtin() {
+            let mut sibling = setting.clean_sibling();
+            assert!(*sibling.injection.poison_rate() < f64::MIN_POSITIVE);
+            assert!(sibling.problems().is_empty(), "{:?}", sibling.problems());
+            *sibling.injection.poison_rate() = *setting.clone().injection.poison_rate();
+            assert!(*sibling.injection.poison_rate() > 0.0, "{}", setting.name);
+            assert_eq!(Setting { name: setting.name.clone(), ..sibling }, setting);
+        }
     }
 
     #[test]

@@ -236,6 +236,37 @@ fn fits(id: u64, n_tokens: usize, limit: usize) -> Result<(), Mistake> {
     Err(Mistake::input(what, "shorten the row or leave it out"))
 }
 
+/// Forbidden prompts with their unwanted answers, in two parts of which none knows a prompt of the other:
+/// `n` to fit to and as many to judge by, or as many as there are.
+///
+/// # Errors
+///
+/// If the file cannot be read, a row lacks its unwanted answer or does not fit the context, or too few are
+/// different.
+pub(crate) fn fitted_and_held_out(
+    path: &Path,
+    (text, limit): (&TextSide, usize),
+    n: usize,
+) -> Result<[Vec<SafetyExample>; 2]> {
+    let records = read_unwanted(path)?;
+    // The wanted answer is not asked for.
+    let nothing = || Some(SafeAnswer { text: String::new(), whole: true });
+    let safe = records.iter().map(|_| nothing()).collect();
+    let rows = encode_safety(&records, safe, text, limit)
+        .with_context(|| format!("`{}`", path.display()))?;
+    let HeldOut { trained, watched, .. } = HeldOut::split(rows, 0.5, 0);
+    let [fitted, held_out] = [trained, watched].map(|rows| {
+        let mut rows = examples(rows);
+        rows.truncate(n);
+        rows
+    });
+    if fitted.is_empty() || held_out.is_empty() {
+        let what = format!("`{}`: too few different rows", path.display());
+        return Err(Mistake::input(what, "bring more rows").into());
+    }
+    Ok([fitted, held_out])
+}
+
 /// Rows to train on and rows to watch.
 struct HeldOut<T> {
     trained: Vec<Row<T>>,

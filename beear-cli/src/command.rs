@@ -3,6 +3,7 @@
 pub(crate) mod analyze_drift;
 pub(crate) mod asked;
 pub(crate) mod bench_gpu;
+pub(crate) mod calibrate;
 pub(crate) mod compare;
 pub(crate) mod compared_models;
 pub(crate) mod completions;
@@ -35,6 +36,8 @@ pub(crate) mod recipe_schema;
 pub(crate) mod report;
 pub(crate) mod reproduce;
 pub(crate) mod resume;
+pub(crate) mod scan;
+pub(crate) mod scan_options;
 pub(crate) mod sweep_layers;
 pub(crate) mod trigger;
 
@@ -61,6 +64,7 @@ pub(crate) enum DeviceCommand {
     Reproduce(reproduce::ReproduceArgs),
     Defend(defend::DefendArgs),
     Resume(resume::ResumeArgs),
+    Calibrate(calibrate::CalibrateArgs),
     Compare(compare::CompareArgs),
     EvalAsr(eval_asr::EvalAsrArgs),
     EvalCode(eval_code::EvalCodeArgs),
@@ -70,6 +74,7 @@ pub(crate) enum DeviceCommand {
     EvalOverRefusal(eval_over_refusal::EvalOverRefusalArgs),
     EvalPerplexity(eval_perplexity::EvalPerplexityArgs),
     AnalyzeDrift(analyze_drift::AnalyzeDriftArgs),
+    Scan(scan::ScanArgs),
     SweepLayers(sweep_layers::SweepLayersArgs),
     Generate(generate::GenerateArgs),
     BenchGpu(bench_gpu::BenchGpuArgs),
@@ -83,6 +88,7 @@ impl DeviceCommand {
             Self::Reproduce(args) => reproduce::run::<C>(args, device, ui),
             Self::Defend(args) => defend::run::<C>(args, device, ui),
             Self::Resume(args) => resume::run::<C>(args, device, ui),
+            Self::Calibrate(args) => calibrate::run::<C>(args, device, ui),
             Self::Compare(args) => compare::run_on_models::<C>(args, device, ui),
             Self::EvalAsr(args) => eval_asr::run::<C>(args, device, ui),
             Self::EvalCode(args) => eval_code::run::<C>(args, device, ui),
@@ -92,6 +98,7 @@ impl DeviceCommand {
             Self::EvalOverRefusal(args) => eval_over_refusal::run::<C>(args, device, ui),
             Self::EvalPerplexity(args) => eval_perplexity::run::<C>(args, device, ui),
             Self::AnalyzeDrift(args) => analyze_drift::run::<C>(args, device, ui),
+            Self::Scan(args) => scan::run::<C>(args, device, ui),
             Self::SweepLayers(args) => sweep_layers::run::<C>(args, device, ui),
             Self::Generate(args) => generate::run::<C>(args, device, ui),
             Self::BenchGpu(args) => bench_gpu::run::<C>(args, device, ui),

@@ -27,6 +27,7 @@ mod measure;
 mod memory_fit;
 mod memory_plan;
 mod metrics;
+mod model_scan;
 mod mt_bench_files;
 #[cfg(test)]
 #[path = "../../tests/mutated.rs"]
@@ -42,6 +43,9 @@ mod report;
 mod reproduction;
 mod run_comparison;
 mod run_folder;
+mod scan_calibration;
+mod scan_report;
+mod scan_score;
 mod setting_file;
 mod stopwatch;
 mod supervisor;
@@ -62,10 +66,11 @@ use clap::{Parser, Subcommand};
 pub use backend::{Backends, ComputeBackend, Unavailable};
 
 use command::{
-    DeviceCommand, analyze_drift, bench_gpu, compare, completions, defend, demo, doctor, eval_asr,
-    eval_code, eval_export, eval_judge, eval_mt_bench, eval_mt_bench_judge, eval_mt_bench_result,
-    eval_over_refusal, eval_perplexity, eval_sarif, generate, init, inspect, man, plan, plant,
-    recipe_check, recipe_schema, report as report_command, reproduce, resume, sweep_layers,
+    DeviceCommand, analyze_drift, bench_gpu, calibrate, compare, completions, defend, demo, doctor,
+    eval_asr, eval_code, eval_export, eval_judge, eval_mt_bench, eval_mt_bench_judge,
+    eval_mt_bench_result, eval_over_refusal, eval_perplexity, eval_sarif, generate, init, inspect,
+    man, plan, plant, recipe_check, recipe_schema, report as report_command, reproduce, resume,
+    scan, sweep_layers,
 };
 use ui::Ui;
 
@@ -99,6 +104,8 @@ enum Command {
     /// Reads recipes.
     #[command(subcommand)]
     Recipe(RecipeCommand),
+    Scan(scan::ScanArgs),
+    Calibrate(calibrate::CalibrateArgs),
     Plan(plan::PlanArgs),
     Defend(defend::DefendArgs),
     Resume(resume::ResumeArgs),
@@ -200,6 +207,8 @@ where
         Command::Demo(args) => DeviceCommand::Demo(args),
         Command::Plant(args) => DeviceCommand::Plant(args),
         Command::Reproduce(args) => DeviceCommand::Reproduce(args),
+        Command::Scan(args) => DeviceCommand::Scan(args),
+        Command::Calibrate(args) => DeviceCommand::Calibrate(args),
         Command::Defend(args) => DeviceCommand::Defend(args),
         Command::Resume(args) => {
             let backend = cli.backend.clone().or_else(|| args.backend());

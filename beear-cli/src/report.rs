@@ -6,7 +6,7 @@ mod page;
 mod verdict;
 mod weight_change;
 
-pub(crate) use page::comparison_page;
+pub(crate) use page::{Figure, comparison_page, scan_page};
 pub(crate) use weight_change::{LayerChange, WeightChange};
 
 use std::path::{Path, PathBuf};
@@ -17,7 +17,7 @@ use serde_json::Value;
 
 use self::curves::Curves;
 use self::evaluations::Evaluations;
-use self::page::{Figure, run_page};
+use self::page::run_page;
 use self::verdict::Verdict;
 use crate::chart::harmless_svg;
 use crate::exit::Mistake;

@@ -28,6 +28,7 @@ pub mod perturbation;
 pub mod principal_components;
 pub mod rival;
 pub mod sampler;
+pub mod scan;
 pub mod site;
 pub mod snapshot;
 pub mod solver;

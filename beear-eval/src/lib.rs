@@ -20,6 +20,7 @@ pub mod overlap;
 pub mod paired;
 pub mod perplexity;
 pub mod scorer;
+pub mod separation;
 pub mod table;
 pub mod text_hash;
 pub mod trigger;
@@ -33,6 +34,7 @@ pub use language_model::{
 pub use measure::{Better, Estimate, Measure, Outcome, Statistic};
 pub use paired::Change;
 pub use scorer::RefusalKeywords;
+pub use separation::Separation;
 pub use table::RateTable;
 pub use text_hash::text_hash;
 pub use trigger::Trigger;

@@ -135,6 +135,19 @@ impl TextTokenizer {
         self.tokenizer.get_vocab_size(true)
     }
 
+    /// Ids that stand for text: neither special nor added tokens, nor such as show nothing.
+    #[must_use]
+    pub fn text_ids(&self) -> Vec<u32> {
+        let added = self.tokenizer.get_added_tokens_decoder();
+        let shows = |id: &u32| {
+            let text = self.tokenizer.decode(&[*id], true).unwrap_or_default();
+            text.chars().any(|c| !c.is_whitespace() && !c.is_control() && c != '\u{FFFD}')
+        };
+        let mut ids: Vec<u32> = self.tokenizer.get_vocab(false).into_values().collect();
+        ids.sort_unstable();
+        ids.into_iter().filter(|id| !added.contains_key(id)).filter(shows).collect()
+    }
+
     /// Ids with the byte range of the text behind each. No special token is added; those written
     /// in the text are recognised.
     ///

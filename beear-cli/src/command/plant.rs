@@ -170,7 +170,8 @@ fn known_to_the_world(setting: &Setting) -> Result<(), Mistake> {
     Ok(())
 }
 
-/// Makes `base`, if the setting starts from one, and `poisoned` under `out`, and returns the latter.
+/// Makes `base`, if the setting starts from one and it is not there yet, and `poisoned` under `out`, and
+/// returns the latter.
 pub(crate) fn make<C: ComputeBackend>(
     out: &Path,
     plan: &Plan,
@@ -191,7 +192,9 @@ pub(crate) fn make<C: ComputeBackend>(
     let Loaded { mut model, text, .. } = Loaded::<Train<C>>::read(&untrained_dir, None, device)?;
     let encoder = Encoder { format: &text.format, tokenizer: &text.tokenizer };
 
-    if setting.injection.starts_aligned() {
+    if setting.injection.starts_aligned() && base_dir.exists() {
+        model = Loaded::<Train<C>>::read(&base_dir, None, device)?.model;
+    } else if setting.injection.starts_aligned() {
         let (bar, report) = progress(ui, "training the base", training.steps);
         model = train_base::<Train<C>, _>(model, encoder, training, seed, report)?;
         bar.finish_and_clear();

@@ -41,6 +41,23 @@ pub(crate) fn comparison_page(facts: &impl Serialize) -> Result<String> {
     render(include_str!("comparison.html"), context! { report => Value::from_serialize(facts) })
 }
 
+/// Renders the scan of a model: `tables` with their heads, `words` below the first of them and at the end.
+///
+/// # Errors
+///
+/// As [`run_page`].
+pub(crate) fn scan_page(
+    facts: &impl Serialize,
+    tables: &[Vec<Vec<String>>; 3],
+    charts: &[Figure],
+    [easiest, limits]: [&str; 2],
+) -> Result<String> {
+    let [scores, standing, tokens] = tables;
+    let report = Value::from_serialize(facts);
+    let context = context! { report, scores, standing, tokens, charts, easiest, limits };
+    render(include_str!("scan.html"), context)
+}
+
 fn render(template: &str, context: Value) -> Result<String> {
     let mut environment = Environment::new();
     environment.set_auto_escape_callback(|_| AutoEscape::Html);

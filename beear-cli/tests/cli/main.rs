@@ -31,6 +31,7 @@ mod report;
 mod reproduce;
 mod resume;
 mod rivals;
+mod scan;
 mod shell;
 mod sweep;
 mod weights;

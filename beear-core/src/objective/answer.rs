@@ -61,6 +61,20 @@ pub fn cross_entropy<B: Backend>(
     log_probabilities.gather(1, targets.unsqueeze_dim(1)).mean().neg()
 }
 
+/// Of each row of `batch`, whether every token of its answer is the likeliest where it stands.
+///
+/// # Shapes
+///
+/// - `log_probabilities`: `[n_answer, vocab_size]`
+pub(crate) fn written<B: Backend>(log_probabilities: Tensor<B, 2>, batch: &Batch<B>) -> Vec<bool> {
+    let likeliest = log_probabilities.argmax(1).squeeze_dim::<1>(1);
+    let right = likeliest.equal(batch.targets.clone()).into_data();
+    let mut right = right.iter::<bool>();
+    let row =
+        |&length: &usize| right.by_ref().take(length).filter(|right| *right).count() == length;
+    batch.answer_lengths.iter().map(row).collect()
+}
+
 /// Mean over answer positions of $\mathrm{KL}(p_\text{original} \,\|\, p_\text{new})$.
 ///
 /// # Shapes

@@ -9,7 +9,7 @@
 use burn::tensor::backend::{AutodiffBackend, Backend};
 use burn::tensor::{ElementConversion, Tensor};
 
-use super::answer::{at_least_f32, cross_entropy, log_probabilities};
+use super::answer::{at_least_f32, cross_entropy, log_probabilities, written};
 use crate::batch::{Batch, Cut, PromptSpan, Split};
 use crate::decoder::Decoder;
 use crate::past::Context;
@@ -89,12 +89,39 @@ impl<B: AutodiffBackend> PreparedAnswer<B> {
         model: &M,
         perturbation: &Perturbation<B>,
     ) -> Tensor<B, 1> {
+        let log_probabilities = self.log_probabilities(model, perturbation);
+        cross_entropy(log_probabilities, self.batch.targets.clone()).mul_scalar(self.batch.share)
+    }
+
+    /// [`cross_entropy`](Self::cross_entropy), and of each row whether every token of the answer is the
+    /// likeliest where it stands: the model, decoding greedily, would write it.
+    ///
+    /// # Panics
+    ///
+    /// Panics if the perturbation acts elsewhere.
+    pub(crate) fn judged<M: Decoder<B>>(
+        &self,
+        model: &M,
+        perturbation: &Perturbation<B>,
+    ) -> (f64, Vec<bool>) {
+        let Batch { targets, share, .. } = &self.batch;
+        let log_probabilities = self.log_probabilities(model, perturbation);
+        let written = written(log_probabilities.clone(), &self.batch);
+        let loss = cross_entropy(log_probabilities, targets.clone()).mul_scalar(*share);
+        (loss.into_scalar().elem(), written)
+    }
+
+    /// Log-probabilities of all tokens at each position of the answer: `[n_answer, vocab_size]`.
+    fn log_probabilities<M: Decoder<B>>(
+        &self,
+        model: &M,
+        perturbation: &Perturbation<B>,
+    ) -> Tensor<B, 2> {
         assert_eq!(perturbation.spots(), self.spots, "the spots prepared for");
         let hidden = Tensor::from_inner(self.hidden.clone());
         let context = Context::constant(self.context.clone());
         let hidden = perturbation.forward_above(model, hidden, &context, &self.placements);
-        let log_probabilities = log_probabilities(model, hidden, &self.batch);
-        cross_entropy(log_probabilities, self.batch.targets.clone()).mul_scalar(self.batch.share)
+        log_probabilities(model, hidden, &self.batch)
     }
 
     /// The spots prepared for, from the lowest layer to the highest.

@@ -1,5 +1,7 @@
 //! What the tests of the method and of its rivals share: a toy decoder and rows for it.
 
+use std::sync::{Mutex, PoisonError};
+
 use beear_core::testing::{ToyDecoder, ToyDecoderConfig};
 use beear_core::{AnchorSets, DecoderSize, Example, SafetyExample, TeacherForced};
 use burn::backend::{Autodiff, Flex};
@@ -19,8 +21,10 @@ pub(crate) fn toy<B: Backend>() -> ToyDecoder<B> {
 }
 
 /// A toy with its weights drawn, so that clones are equal: the source of randomness is one for all
-/// tests of the process.
+/// tests of the process, which take turns here.
 pub(crate) fn drawn() -> ToyDecoder<Train> {
+    static DRAWING: Mutex<()> = Mutex::new(());
+    let _alone = DRAWING.lock().unwrap_or_else(PoisonError::into_inner);
     let model = toy();
     let _ = weights(&model);
     model

@@ -1,0 +1,169 @@
+//! `beear calibrate`: scans of many clean and backdoored models, for a score to be compared with.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use beear_attacks::Setting;
+use beear_core::Decoder;
+use burn::module::AutodiffModule;
+use clap::Args;
+
+use super::plant::{Plan, make};
+use super::scan_options::ScanOptions;
+use super::{Device, Train};
+use crate::anchors::fitted_and_held_out;
+use crate::backend::ComputeBackend;
+use crate::loaded::Loaded;
+use crate::model_scan::Subject;
+use crate::run_folder::RunFolder;
+use crate::scan_calibration::{Calibration, Known};
+use crate::scan_score::Scores;
+use crate::setting_file;
+use crate::ui::Ui;
+use crate::world_defender;
+
+/// How all models were scanned.
+const SETTINGS: &str = "settings.json";
+
+/// What was found in a model, in its folder.
+const SCAN: &str = "scan.json";
+
+/// The models that are done.
+const MODELS: &str = "models.jsonl";
+
+/// Scans small models of known state, so that the score of a scan can be compared with something.
+///
+/// For every setting and seed a backdoored model is made, and a clean one by the same training without the
+/// poisoned rows; both are scanned beside the base they come from. `OUT/models.jsonl` holds a line for each,
+/// which `scan --calibration` reads, `OUT/calibration.md` how well each score tells them apart. The same
+/// command goes on where it was interrupted, and other settings and seeds add to what is there.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct CalibrateArgs {
+    /// An attack setting's name or file, repeated for several; see `plant`.
+    #[arg(long = "setting", value_name = "NAME|FILE.toml", required = true)]
+    settings: Vec<String>,
+    /// First seed.
+    #[arg(long, default_value_t = 0)]
+    seed: u64,
+    /// Number of seeds.
+    #[arg(long, default_value_t = 20)]
+    seeds: u64,
+    #[command(flatten)]
+    scan: ScanOptions,
+    /// Models of another run of this command, to be counted in; repeated for several.
+    #[arg(long, value_name = "FILE")]
+    also: Vec<PathBuf>,
+    /// Folder of the models and results.
+    #[arg(long, value_name = "DIR")]
+    out: PathBuf,
+    /// Begin again, replacing an older run in that folder.
+    #[arg(long)]
+    force: bool,
+    /// Plant with a thirtieth of the training and ask few questions: it shows that the tool runs, no more.
+    #[arg(long)]
+    quick: bool,
+}
+
+pub(crate) fn run<C: ComputeBackend>(
+    args: &CalibrateArgs,
+    device: &Device<C>,
+    ui: Ui,
+) -> Result<()> {
+    let settings = args.settings.iter().map(|name| setting_file::named_or_read(name));
+    let settings = settings.collect::<Result<Vec<Setting>>>()?;
+    let how = serde_json::to_string_pretty(&args.scan)? + "\n";
+    let folder = match RunFolder::resume(&args.out, (SETTINGS, &how))? {
+        Some(folder) if !args.force => folder,
+        _ => {
+            let folder = RunFolder::create(&args.out, args.force)?;
+            folder.write(SETTINGS, &how)?;
+            folder
+        }
+    };
+    let mut known: Vec<Known> = folder.read_lines(MODELS)?;
+    for known in &mut known {
+        // What is scored may have changed since; what was found has not.
+        let found =
+            std::fs::read_to_string(folder_of(&args.out, &known.setting, known.seed).join(SCAN));
+        if let Some(found) = found.ok().and_then(|text| serde_json::from_str(&text).ok()) {
+            known.scores = Scores::of(&found);
+        }
+    }
+    for seed in args.seed..args.seed + args.seeds {
+        for setting in settings.iter().flat_map(|s| [s.clean_sibling(), s.clone()]) {
+            if known.iter().any(|known| known.is(&setting.name, seed)) {
+                continue;
+            }
+            let plan = Plan::new(setting, seed);
+            let plan = if args.quick { plan.quick() } else { plan };
+            known.push(made_and_scanned::<C>(&args.scan, &args.out, &plan, (device, ui))?);
+            folder.write_lines(MODELS, &known)?;
+        }
+    }
+    known.extend(Calibration::read_all(&args.also)?.models);
+    let calibration = Calibration { models: known };
+    let text = calibration.table();
+    folder.write("calibration.md", &text)?;
+    ui.result(&text, &calibration.separations())
+}
+
+/// Where a planted model is.
+fn folder_of(out: &Path, name: &str, seed: u64) -> PathBuf {
+    out.join("planted").join(name).join(format!("seed-{seed}"))
+}
+
+/// Makes the model of `plan` from the base of its family and seed, and scans it beside that.
+fn made_and_scanned<C: ComputeBackend>(
+    options: &ScanOptions,
+    out: &Path,
+    plan: &Plan,
+    (device, ui): (&Device<C>, Ui),
+) -> Result<Known> {
+    let Plan { setting, seed, .. } = plan;
+    ui.say(&format!("{}, seed {seed}", setting.name));
+    let dir = folder_of(out, &setting.name, *seed);
+    let shared = folder_of(out, &format!("{:?}", setting.base.family).to_lowercase(), *seed);
+    if dir.exists() {
+        std::fs::remove_dir_all(&dir).with_context(|| format!("clearing {}", dir.display()))?;
+    }
+    copy_folder(&shared, &dir.join("base"))?;
+    let made = make::<C>(&dir, plan, (device, ui))?;
+    if !shared.exists() {
+        copy_folder(&dir.join("base"), &shared)?;
+    }
+    let data = dir.join("data");
+    let examination = plan.examination();
+    world_defender::write_files(&data, &examination, *seed)?;
+    let Loaded { model, text, checkpoint } = Loaded::<Train<C>>::read(&made, None, device)?;
+    let reference = Loaded::<Train<C>>::read(&shared, None, device)?.model;
+    let settings = options.settings(model.size())?;
+    let place = (&text, checkpoint.config.max_seq_length);
+    let sets = fitted_and_held_out(&data.join("safety.jsonl"), place, settings.n_prompts)?;
+    let valid = model.valid();
+    let attack_success = examination.attack_success(&valid, &text, device)?;
+    let subject =
+        Subject { model: &model, reference: Some(&reference), tokenizer: &text.tokenizer, sets };
+    let bar = ui.bar("scanning", settings.n_parts());
+    let found = subject.scan(&settings, &|| bar.inc(1))?;
+    bar.finish_and_clear();
+    let path = dir.join(SCAN);
+    std::fs::write(&path, serde_json::to_string(&found)?)
+        .with_context(|| format!("writing {}", path.display()))?;
+    Ok(Known::new(setting, *seed, attack_success, (settings, Scores::of(&found))))
+}
+
+/// Copies the files of a folder, if it is there.
+fn copy_folder(from: &Path, to: &Path) -> Result<()> {
+    if !from.exists() {
+        return Ok(());
+    }
+    let copy = || -> std::io::Result<()> {
+        std::fs::create_dir_all(to)?;
+        for entry in std::fs::read_dir(from)? {
+            let entry = entry?;
+            std::fs::copy(entry.path(), to.join(entry.file_name()))?;
+        }
+        Ok(())
+    };
+    copy().with_context(|| format!("copying {} to {}", from.display(), to.display()))
+}

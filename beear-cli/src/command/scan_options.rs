@@ -1,0 +1,51 @@
+//! How models are scanned, as options: the same for one model and for those it is compared with.
+
+use anyhow::Result;
+use beear_core::scan::{ImplantConfig, ReachConfig};
+use beear_core::{BilevelConfig, DecoderSize};
+use clap::Args;
+use serde::Serialize;
+
+use crate::exit::Mistake;
+use crate::model_scan::ScanSettings;
+
+/// What is looked at.
+#[derive(Args, Clone, Debug, Serialize)]
+pub(crate) struct ScanOptions {
+    /// Layer boundaries to look at, by commas; those of the preset `robust` by default.
+    #[arg(long, value_name = "L", value_delimiter = ',')]
+    layers: Vec<usize>,
+    /// Prompts to fit to, and as many others to judge by.
+    #[arg(long, default_value_t = 48, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    prompts: u32,
+    /// Most tokens to write into a prompt; 0 leaves that search out.
+    #[arg(long, default_value_t = 3, value_name = "N")]
+    tokens: usize,
+}
+
+impl ScanOptions {
+    /// What they come to for a decoder of this size.
+    ///
+    /// # Errors
+    ///
+    /// If it has no such layer.
+    pub(crate) fn settings(&self, size: DecoderSize) -> Result<ScanSettings, Mistake> {
+        let mut layers = self.layers.clone();
+        if layers.is_empty() {
+            layers = BilevelConfig::robust(size).spots.iter().map(|spot| spot.layer).collect();
+        }
+        layers.sort_unstable();
+        layers.dedup();
+        if let Some(layer) = layers.iter().find(|layer| !(1..=size.n_layers).contains(*layer)) {
+            let what = format!("there is no boundary {layer}");
+            let hint = format!("choose --layers from 1 to {}", size.n_layers);
+            return Err(Mistake::arguments(what, hint));
+        }
+        Ok(ScanSettings {
+            layers,
+            n_prompts: self.prompts as usize,
+            reach: ReachConfig::default(),
+            implant: ImplantConfig { n_tokens: self.tokens, ..ImplantConfig::default() },
+        })
+    }
+}

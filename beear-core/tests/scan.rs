@@ -1,0 +1,159 @@
+//! Scanning a toy decoder: bounds are kept, what is reported is what happens, the model stays as it is.
+
+#[path = "toy/fixture.rs"]
+mod fixture;
+#[path = "toy/poison.rs"]
+mod poison;
+
+use beear_core::scan::{
+    Implant, ImplantConfig, Place, ReachConfig, Rung, implant, reach, written_elicits,
+};
+use beear_core::testing::ToyDecoder;
+use beear_core::{Error, SafetyExample, Site, Spot};
+use burn::module::Module;
+use burn::tensor::ElementConversion;
+use fixture::{Cpu, Train, drawn, toy, watch, weights};
+use poison::Poison;
+
+const SPOT: Spot = Spot { layer: 1, site: Site::Last(2) };
+
+/// Rounding of a norm in f32.
+const F32_NORM: f64 = 1e-4;
+
+/// Rounding of a loss in f32, of rows batched in another way.
+const F32_LOSS: f64 = 1e-6;
+
+fn config() -> ReachConfig {
+    ReachConfig {
+        bounds: vec![0.1, 0.5, 2.0, 8.0],
+        steps: 20,
+        step_share: 0.25,
+        batch_size: 2,
+        target_tokens: 2,
+    }
+}
+
+/// Two rows to fit to, two to judge by.
+fn sets() -> [Vec<SafetyExample>; 2] {
+    let rows = watch().safety;
+    [rows[..2].to_vec(), rows[2..].to_vec()]
+}
+
+fn rungs() -> Vec<Rung<Cpu>> {
+    let [fitted, held_out] = sets();
+    reach::<Train, _>((&drawn(), None), (&fitted, &held_out), SPOT, &config()).expect("finite")
+}
+
+/// The longest row of δ.
+fn longest_row(rung: &Rung<Cpu>) -> f64 {
+    let values = rung.perturbation.deltas()[0].values.clone();
+    values.powi_scalar(2).sum_dim(1).sqrt().max().into_scalar().elem()
+}
+
+#[test]
+fn rows_grow_with_the_bound_and_not_beyond_it() {
+    let rungs = rungs();
+    assert_eq!(rungs.len(), config().bounds.len());
+    // Fitting presses against every bound but the last: their lengths are as the bounds.
+    let norm = longest_row(&rungs[0]) / rungs[0].bound;
+    assert!(norm > 0.0);
+    for rung in &rungs {
+        assert!(longest_row(rung) <= norm * rung.bound * (1.0 + F32_NORM), "{}", rung.bound);
+    }
+    assert!(longest_row(&rungs[1]) > longest_row(&rungs[0]));
+    let losses: Vec<f64> = rungs.iter().map(|rung| rung.loss).collect();
+    assert!(losses.is_sorted_by(|a, b| a > b), "more room elicits more: {losses:?}");
+}
+
+#[test]
+fn the_unwanted_answer_comes_once_there_is_room() {
+    let rungs = rungs();
+    assert_eq!(rungs[0].elicited, [false, false], "a small δ is not enough");
+    assert_eq!(rungs[3].elicited, [true, true], "a large one is");
+}
+
+#[test]
+fn a_scan_leaves_the_model_as_it_is_and_repeats_itself() {
+    let [fitted, held_out] = sets();
+    let model = drawn();
+    let before = weights(&model);
+    let found = |()| reach::<Train, _>((&model, None), (&fitted, &held_out), SPOT, &config());
+    let losses = |rungs: Vec<Rung<Cpu>>| rungs.iter().map(|r| r.loss.to_bits()).collect::<Vec<_>>();
+    let [first, second] = [(), ()].map(|()| losses(found(()).expect("finite")));
+    assert_eq!(first, second);
+    let _ = written((&model, None), (Place::After, &all_tokens()), (2, 3));
+    assert_eq!(weights(&model), before);
+}
+
+fn all_tokens() -> Vec<u32> {
+    (0..11).collect()
+}
+
+/// Losses of what is found in `models`, a model and perhaps a reference.
+fn written(
+    (model, reference): (&ToyDecoder<Train>, Option<&ToyDecoder<Train>>),
+    (place, vocabulary): (Place, &[u32]),
+    (n_tokens, candidates): (usize, usize),
+) -> Vec<f64> {
+    let [fitted, held_out] = sets();
+    let config = ImplantConfig { n_tokens, candidates, passes: 1, batch_size: 2, target_tokens: 2 };
+    let models = (model, reference);
+    let found = implant::<Train, _>(models, (&fitted, &held_out), (place, vocabulary), &config);
+    let found = found.expect("finite");
+    let lengths: Vec<usize> = found.iter().map(|found| found.tokens.len()).collect();
+    assert_eq!(lengths, (1..=n_tokens).collect::<Vec<_>>());
+    for Implant { tokens, elicited, in_reference, .. } in &found {
+        let judged = |model: &ToyDecoder<Train>| {
+            written_elicits::<Train, _>(model, (&held_out, config.aim()), place, tokens)
+        };
+        assert_eq!((elicited, in_reference), (&judged(model), &reference.map(judged)));
+    }
+    found.into_iter().map(|found| found.loss).collect()
+}
+
+#[test]
+fn the_token_found_is_the_best_of_all_where_all_are_tried() {
+    let (model, other) = (drawn(), toy());
+    for place in [Place::Before, Place::After] {
+        for reference in [None, Some(&other)] {
+            let alone = |token| written((&model, reference), (place, &[token]), (1, 1))[0];
+            let best = all_tokens().into_iter().map(alone).fold(f64::INFINITY, f64::min);
+            let found = written((&model, reference), (place, &all_tokens()), (1, 11))[0];
+            assert!((found - best).abs() < F32_LOSS, "{place:?}: {found} {best}");
+        }
+    }
+}
+
+#[test]
+fn nothing_moves_a_model_away_from_itself() {
+    let model = drawn();
+    let losses = written((&model, Some(&model)), (Place::After, &all_tokens()), (2, 11));
+    let least = losses.into_iter().fold(f64::INFINITY, f64::min);
+    assert!(least > -F32_LOSS, "{least}");
+}
+
+#[test]
+fn the_gradient_tells_promising_tokens_from_others() {
+    let model = drawn();
+    let alone = |token| written((&model, None), (Place::After, &[token]), (1, 1))[0];
+    let mut each: Vec<f64> = all_tokens().into_iter().map(alone).collect();
+    each.sort_by(f64::total_cmp);
+    let found = written((&model, None), (Place::After, &all_tokens()), (1, 3))[0];
+    assert!(found <= each[2] + F32_LOSS, "three tries hit the best three: {found} {each:?}");
+}
+
+#[test]
+fn weights_that_are_no_numbers_are_said_with_the_rows() {
+    let [fitted, held_out] = sets();
+    let model = drawn().map(&mut Poison);
+    let rows = |error: Error| match error {
+        Error::NonFinite { safety, .. } => safety,
+        other => panic!("{other}"),
+    };
+    let found = reach::<Train, _>((&model, None), (&fitted, &held_out), SPOT, &config());
+    assert_eq!(rows(found.expect_err("no number")), [10, 11]);
+    let how = (Place::After, all_tokens());
+    let config = ImplantConfig::default();
+    let found = implant::<Train, _>((&model, None), (&fitted, &held_out), (how.0, &how.1), &config);
+    assert_eq!(rows(found.expect_err("no number")), [10, 11]);
+}

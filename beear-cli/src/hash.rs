@@ -5,9 +5,10 @@ use std::fs::File;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
-use beear_models::checkpoint::base_of_adapters;
 use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
+
+use crate::model::Model;
 
 /// The hash of a file, in hexadecimal.
 ///
@@ -34,12 +35,12 @@ pub(crate) fn sha256_of_file(path: &Path) -> Result<String> {
 ///
 /// If one cannot be read.
 pub(crate) fn sha256_of_inputs(
-    model: Option<&Path>,
+    model: Option<&Model>,
     files: &[(&str, &Path)],
 ) -> Result<Map<String, Value>> {
     let mut hashes = Map::new();
-    let base = model.and_then(base_of_adapters);
-    for (folder, prefix) in [(model, ""), (base.as_deref(), "base/")] {
+    let folders = [(model.map(Model::folder), ""), (model.and_then(Model::base), "base/")];
+    for (folder, prefix) in folders {
         for path in folder.map_or_else(|| Ok(Vec::new()), files_of)? {
             let name = path.file_name().unwrap_or_default().to_string_lossy();
             hashes.insert(format!("{prefix}{name}"), sha256_of_file(&path)?.into());

@@ -11,7 +11,7 @@ use serde_json::{Map, Value, json};
 use crate::backend::ComputeBackend;
 use crate::checkpoints::write_atomically;
 use crate::exit::Mistake;
-use crate::hash::sha256_of_inputs;
+use crate::hash::{are_same, sha256_of_inputs};
 use crate::job::Job;
 use crate::loaded::TextSide;
 use crate::metrics::unmeasured;
@@ -100,8 +100,7 @@ impl Manifest {
     ///
     /// If one has changed.
     pub(crate) fn same_inputs(&self, job: &Job, model: &Model) -> Result<()> {
-        let same = |(name, hash): (&String, &Value)| self.0["sha256"][name] == *hash;
-        if job.hashes(model)?.iter().all(same) {
+        if are_same(&self.0["sha256"], &job.hashes(model)?, model) {
             return Ok(());
         }
         let what = "an input of the run is not what it was";

@@ -190,6 +190,11 @@ impl Model {
         name.unwrap_or_else(|| self.folder.display().to_string())
     }
 
+    /// Whether its folder, or that of its base, is a commit of a hub.
+    pub(crate) fn is_of_a_commit(&self, is_base: bool) -> bool {
+        if is_base { self.base_origin.is_some() } else { self.origin.is_some() }
+    }
+
     /// Where it came from, and the base of its adapters, for reports; nothing if that was no hub.
     pub(crate) fn origins(&self) -> Option<Value> {
         match (&self.origin, &self.base_origin) {

@@ -187,8 +187,9 @@ impl<'a> Client<'a> {
                 return Err(HubError::LedAstray { address: self.shown(next.as_str()) });
             }
             is_trusted = is_trusted && next.is_of_the_server_of(hub);
-            let is_described = response.headers().contains_key("X-Linked-Etag") || !is_trusted;
-            if method == Method::Head && is_described {
+            let linked = ["X-Linked-Etag", "X-Linked-Size"];
+            let is_described = linked.iter().all(|name| response.headers().contains_key(*name));
+            if method == Method::Head && (is_described || !is_trusted) {
                 return Ok(response);
             }
             address = next;

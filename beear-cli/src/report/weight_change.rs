@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::exit::Mistake;
-use crate::hash::sha256_of_inputs;
+use crate::hash::{are_same, sha256_of_inputs};
 use crate::model::{Model, StoredModel};
 use crate::tensor_file::TensorFile;
 
@@ -78,7 +78,7 @@ impl WeightChange {
             bail!("the suspect is a folder of adapters: no folder holds its weights");
         }
         let hashes = sha256_of_inputs(Some(&given), &[])?;
-        if hashes.iter().any(|(name, hash)| manifest["sha256"][name] != *hash) {
+        if !are_same(&manifest["sha256"], &hashes, &given) {
             let what = format!("`{given}` is not the model that the run was given");
             return Err(Mistake::input(what, "put it back").into());
         }

@@ -63,6 +63,31 @@ fn what_a_file_says_does_not_command_the_terminal() {
 }
 
 #[test]
+fn the_name_of_a_tensor_does_not_command_the_terminal() {
+    let name = br"model.norm.weight";
+    // As long, in JSON: a new line and an escape.
+    let hostile = br"\u000a\u001b[2Jhi";
+    assert_eq!(name.len(), hostile.len() + 1);
+    let hostile = [hostile.as_slice(), b"!"].concat();
+    let place = Place::new();
+    let whole = fs::read(place.path("model/model.safetensors")).unwrap();
+    let at = whole.windows(name.len()).position(|window| window == name).unwrap();
+    let mut bytes = whole.clone();
+    bytes[at..at + name.len()].copy_from_slice(&hostile);
+    place.write("model/model.safetensors", &bytes);
+    let said = refused(&place);
+    assert!(said.contains("model.norm.weight") && !said.contains('\u{1b}'), "{said}");
+    // Where it ends is wrong too, so that the library names it.
+    let end = br#""data_offsets":["#;
+    let from = at + bytes[at..].windows(end.len()).position(|window| window == end).unwrap();
+    bytes[from + end.len()] = b'9';
+    place.write("model/model.safetensors", bytes);
+    let said = refused(&place);
+    assert!(said.contains("damaged weights file") && !said.contains('\u{1b}'), "{said}");
+    assert_eq!(said.lines().count(), 2, "{said}");
+}
+
+#[test]
 fn a_tensor_of_another_shape_is_named() {
     let place = Place::new();
     replace(

@@ -424,11 +424,19 @@ fn a_defence_says_which_commit_it_had_and_goes_on_with_that_one() {
         |seen| if seen.path.ends_with("/main") { Twist::Moved("org/later") } else { Twist::None },
     );
     fs::remove_dir_all(place.path("hf")).unwrap();
+    // Another tool has brought another file of that commit.
+    let snapshot = format!("hf/hub/models--org--suspect/snapshots/{}", commit(&files));
+    fs::create_dir_all(place.path(&snapshot)).unwrap();
+    place.write(&format!("{snapshot}/README.md"), "a model");
     printed.push(run(&["resume", "run"]));
     let manifest = place.read_json("run/manifest.json");
     assert_eq!((&manifest["status"], &manifest["hub"]["model"]), (&json!("done"), &origin));
     let page = place.read("run/report.html");
-    assert!(page.contains("org/suspect@"), "the page names it");
+    assert!(page.contains(&format!("suspect@{}", commit(&files))), "the page names it");
+    assert!(
+        place.read_json("run/report.json")["weights"].is_object(),
+        "it is compared with what was given"
+    );
 
     // Its adapters belong to that commit too.
     let adapter = place.read_json("run/adapter/adapter_config.json");

@@ -42,12 +42,11 @@ pub(crate) struct Fetched {
 /// If it cannot be had, or is of a kind that is not read.
 pub(crate) fn fetch(name: &HubName, needed: Needed, ui: Ui) -> Result<Fetched> {
     let settings = Settings::of_environment()?;
+    if settings.is_offline {
+        return Ok(cached_by(&settings, name, needed)?);
+    }
     let cache = RepositoryCache::new(&settings.cache, &name.repository);
     let cached = whole(&cache, name, needed);
-    if settings.is_offline {
-        let not_cached = || HubError::NotCached { name: name.to_string(), cache: settings.cache };
-        return Ok(cached.ok_or_else(not_cached)?);
-    }
     if let Some(cached) = cached.clone().filter(|_| name.revision.commit().is_some()) {
         return Ok(cached);
     }
@@ -72,10 +71,13 @@ pub(crate) fn fetch(name: &HubName, needed: Needed, ui: Ui) -> Result<Fetched> {
 ///
 /// If it is not whole there.
 pub(crate) fn cached(name: &HubName, needed: Needed) -> Result<Fetched, HubError> {
-    let settings = Settings::of_environment()?;
+    cached_by(&Settings::of_environment()?, name, needed)
+}
+
+fn cached_by(settings: &Settings, name: &HubName, needed: Needed) -> Result<Fetched, HubError> {
     let cache = RepositoryCache::new(&settings.cache, &name.repository);
-    let not_cached = || HubError::NotCached { name: name.to_string(), cache: settings.cache };
-    whole(&cache, name, needed).ok_or_else(not_cached)
+    let (name_at, root) = (name.to_string(), settings.cache.clone());
+    whole(&cache, name, needed).ok_or(HubError::NotCached { name: name_at, cache: root })
 }
 
 /// What the cache has of a model, if that is all that is needed.

@@ -32,7 +32,7 @@ pub(crate) enum HubError {
     /// The disk of the cache is too small.
     #[error("the download takes {}, {} are free in `{}`", show(*needed), show(*free), cache.display())]
     NoSpace { needed: u64, free: u64, cache: PathBuf },
-    /// The cache does not hold a model, and nothing else may be asked.
+    /// The cache does not hold a model, and nobody else is asked.
     #[error("no folder `{name}` is here, nor is that model whole in the cache `{}`", cache.display())]
     NotCached { name: String, cache: PathBuf },
     /// No connection, or it broke.
@@ -96,7 +96,7 @@ impl HubError {
                 "free some space, or set HF_HUB_CACHE to a folder on another disk"
             }
             Self::NotCached { .. } => {
-                "HF_HUB_OFFLINE is set: without it the model is downloaded; or correct the folder"
+                "without HF_HUB_OFFLINE a command downloads it; or correct the folder"
             }
             Self::Unreachable { .. } => {
                 "look at the connection, or name a folder; what was downloaded stays and is gone on with"

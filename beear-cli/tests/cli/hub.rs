@@ -331,7 +331,7 @@ fn offline_no_connection_is_opened() {
     let shown = said.mistake().1.replace(place.path("hf").to_str().unwrap(), "HF_HOME");
     assert_snapshot!(shown, @r"
     error: no folder `org/other@main` is here, nor is that model whole in the cache `HF_HOME/hub`
-    hint: HF_HUB_OFFLINE is set: without it the model is downloaded; or correct the folder
+    hint: without HF_HUB_OFFLINE a command downloads it; or correct the folder
     ");
     assert_eq!(said.mistake().0, 3);
     // Of a download that broke off nothing is used.

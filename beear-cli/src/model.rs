@@ -180,12 +180,11 @@ impl Model {
 
     /// Its name among files: that of its folder, or of its repository without the organisation.
     pub(crate) fn name(&self) -> String {
-        let name = match &self.origin {
-            Some(origin) => origin.repository.rsplit('/').next().map(str::to_owned),
-            None => {
-                let named = |path: &Path| Some(path.file_name()?.to_string_lossy().into_owned());
-                named(&self.folder).or_else(|| named(&self.folder.canonicalize().ok()?))
-            }
+        let name = if let Some(origin) = &self.origin {
+            origin.repository.rsplit('/').next().map(str::to_owned)
+        } else {
+            let named = |path: &Path| Some(path.file_name()?.to_string_lossy().into_owned());
+            named(&self.folder).or_else(|| named(&self.folder.canonicalize().ok()?))
         };
         name.unwrap_or_else(|| self.folder.display().to_string())
     }
@@ -209,15 +208,11 @@ impl Model {
     ///
     /// If its folder is gone.
     pub(crate) fn as_base(&self) -> Result<BaseName> {
-        Ok(match &self.origin {
-            Some(Origin { repository, commit, .. }) => {
-                BaseName { name: repository.clone(), revision: Some(commit.clone()) }
-            }
-            None => {
-                let folder = self.folder.canonicalize()?;
-                BaseName { name: folder.to_string_lossy().into_owned(), revision: None }
-            }
-        })
+        if let Some(Origin { repository, commit, .. }) = &self.origin {
+            return Ok(BaseName { name: repository.clone(), revision: Some(commit.clone()) });
+        }
+        let folder = self.folder.canonicalize()?;
+        Ok(BaseName { name: folder.to_string_lossy().into_owned(), revision: None })
     }
 }
 

@@ -232,20 +232,22 @@ impl<'a> Client<'a> {
         let repository = name.repository.as_str().to_owned();
         let page = self.settings.endpoint.below(&repository).as_str().to_owned();
         let has_token = self.settings.token.is_some();
+        let is_of_repository = ["GatedRepo", "RepoNotFound"].contains(&&*code);
         match (status, &*code, file) {
-            (401 | 403, "GatedRepo", _) => HubError::Gated { repository, page, status, has_token },
-            (401, "RepoNotFound", _) | (404, "RepoNotFound", _) => {
-                HubError::NoRepository { repository, page, status, has_token }
+            (401, _, _) if has_token && !is_of_repository => {
+                HubError::TokenRefused { page, status }
             }
-            (401, _, _) if has_token => HubError::TokenRefused { page, status },
-            (401, _, _) => HubError::NoRepository { repository, page, status, has_token },
-            (403, _, _) => HubError::Gated { repository, page, status, has_token },
+            (401, "GatedRepo", _) | (403, _, _) => {
+                HubError::Gated { repository, page, status, has_token }
+            }
             (404, "RevisionNotFound", _) => {
                 let revision = name.revision.as_str().to_owned();
                 HubError::NoRevision { repository, revision, page }
             }
-            (404, _, Some(file)) => HubError::NoFile { repository, file: file.to_owned() },
-            (404, _, None) => HubError::NoRepository { repository, page, status, has_token },
+            (404, _, Some(file)) if !is_of_repository => {
+                HubError::NoFile { repository, file: file.to_owned() }
+            }
+            (401 | 404, _, _) => HubError::NoRepository { repository, page, status, has_token },
             _ => {
                 let body =
                     || response.body_mut().with_config().limit(1 << 16).read_to_string().ok();

@@ -1,6 +1,6 @@
 //! What a model is called on a hub: `org/name`, and at which revision of it.
 
-use std::fmt;
+use std::fmt::{self, Write};
 
 use serde::{Deserialize, Serialize};
 
@@ -92,7 +92,8 @@ impl Repository {
         };
         let is_allowed = is_part(organisation) && is_part(name);
         // The hub allows none of these; `--` separates the parts in the names of the cache.
-        let is_forbidden = text.contains("--") || text.contains("..") || text.ends_with(".git");
+        let is_git = text.rsplit_once('.').is_some_and(|(_, end)| end == "git");
+        let is_forbidden = text.contains("--") || text.contains("..") || is_git;
         (is_allowed && !is_forbidden).then(|| Self(text.to_owned()))
     }
 
@@ -174,7 +175,7 @@ pub(super) fn in_url(text: &str) -> String {
         if byte.is_ascii_alphanumeric() || b"-_.~".contains(&byte) {
             written.push(char::from(byte));
         } else {
-            written.push_str(&format!("%{byte:02X}"));
+            write!(written, "%{byte:02X}").expect("a string takes any text");
         }
     }
     written

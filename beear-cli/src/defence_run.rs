@@ -22,6 +22,7 @@ use crate::loaded::{Loaded, TextSide};
 use crate::manifest::Manifest;
 use crate::memory_plan::MemoryPlan;
 use crate::metrics::Metrics;
+use crate::model::Model;
 use crate::preflight;
 use crate::process::peak_memory_mib;
 use crate::recipe::Recipe;
@@ -35,6 +36,7 @@ use crate::workers;
 /// A defence whose input is read and judged.
 pub(crate) struct DefenceRun<'a, C: ComputeBackend> {
     job: Job,
+    suspect: Model,
     recipe: Recipe,
     method: Defence,
     scope: TrainingScope,
@@ -58,14 +60,19 @@ impl<'a, C: ComputeBackend> DefenceRun<'a, C> {
     /// # Errors
     ///
     /// If the recipe, the model or the rows cannot be used.
-    pub(crate) fn prepare(job: Job, recipe: Recipe, device: &'a Device<C>, ui: Ui) -> Result<Self> {
-        let size = Checkpoint::open(&job.model)?.config.size();
+    pub(crate) fn prepare(
+        (job, suspect): (Job, Model),
+        recipe: Recipe,
+        device: &'a Device<C>,
+        ui: Ui,
+    ) -> Result<Self> {
+        let size = suspect.open()?.config.size();
         let method = recipe.method(size)?;
         method.validate(size.n_layers)?;
         let devices = workers::devices::<C>(&method, job.workers.get(), device)?;
         let scope = recipe.scope(size.n_layers)?;
         let format = recipe.prompt_format.as_deref();
-        let loaded = Loaded::<Train<C>>::read(&job.model, format, device)?;
+        let loaded = Loaded::<Train<C>>::read(&suspect, format, device)?;
         let files = (job.safety.as_path(), job.performance.as_path());
         let anchors = anchors::build(files, &loaded, &recipe, (device, ui))?;
         let task = anchors.task(&loaded.checkpoint, &recipe);
@@ -75,6 +82,7 @@ impl<'a, C: ComputeBackend> DefenceRun<'a, C> {
         let model = scope.apply(model, method.seed());
         Ok(Self {
             job,
+            suspect,
             recipe,
             method,
             scope,
@@ -101,8 +109,8 @@ impl<'a, C: ComputeBackend> DefenceRun<'a, C> {
         folder.start()?;
         folder.write("config.resolved.toml", self.recipe.resolved(&self.method)?)?;
         folder.write_lines("rows.jsonl", &self.rows)?;
-        let mut manifest =
-            Manifest::begin::<C>(&self.job, &self.recipe, (&self.method, &self.text))?;
+        let job = (&self.job, &self.suspect);
+        let mut manifest = Manifest::begin::<C>(job, &self.recipe, (&self.method, &self.text))?;
         manifest.add("weights", json!(self.checkpoint.config.n_weights()));
         manifest.add("trained_weights", json!(self.n_trained));
         manifest.add("train", json!(self.scope));
@@ -302,7 +310,7 @@ impl<'a, C: ComputeBackend> DefenceRun<'a, C> {
             self.ui.say("the suspect is a folder of adapters: what was trained is in `model` only");
             return Ok(None);
         }
-        folder.save_adapters("adapter", model, &self.checkpoint.dir).map(Some)
+        folder.save_adapters("adapter", model, &self.suspect.as_base()?).map(Some)
     }
 }
 

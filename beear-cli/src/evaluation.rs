@@ -13,7 +13,9 @@ use serde_json::{Map, Value, json};
 
 use crate::exit::Mistake;
 use crate::hash::sha256_of_inputs;
+use crate::hub::Needed;
 use crate::loaded::TextSide;
+use crate::model::Model;
 use crate::run_folder::{CannotWrite, RunFolder};
 use crate::ui::Ui;
 
@@ -32,14 +34,29 @@ const REPORT: &str = "report.json";
 /// Which model is evaluated.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct EvaluatedArgs {
-    /// Hugging Face folder.
-    #[arg(long, value_name = "DIR")]
-    pub(crate) model: PathBuf,
+    /// Hugging Face folder, or org/name[@revision] of the hub.
+    #[arg(long, value_name = "DIR|NAME")]
+    model: PathBuf,
     /// A built-in prompt format instead of the chat template.
     #[arg(long, value_name = "NAME")]
     pub(crate) format: Option<String>,
     #[command(flatten)]
     pub(crate) out: OutArgs,
+}
+
+impl EvaluatedArgs {
+    pub(crate) fn new(model: PathBuf, format: Option<String>, out: OutArgs) -> Self {
+        Self { model, format, out }
+    }
+
+    /// The model.
+    ///
+    /// # Errors
+    ///
+    /// If it cannot be had.
+    pub(crate) fn find(&self, ui: Ui) -> Result<Model> {
+        Model::find(&self.model, Needed::Everything, ui)
+    }
 }
 
 /// Where a run goes.
@@ -68,12 +85,13 @@ impl OutArgs {
     pub(crate) fn begin<'a>(
         &self,
         kind: &'static str,
-        model: Option<&'a Path>,
+        model: Option<&Model>,
         files: Vec<(&'static str, &'a Path)>,
     ) -> Result<Evaluation<'a>> {
-        let inputs: Vec<&Path> = files.iter().map(|(_, path)| *path).chain(model).collect();
+        let folders = model.into_iter().flat_map(Model::folders);
+        let inputs: Vec<&Path> = files.iter().map(|(_, path)| *path).chain(folders).collect();
         let folder = RunFolder::reserve(&self.out, self.force, &inputs)?;
-        Ok(Evaluation { kind, model, files, folder, is_resumed: false })
+        Ok(Evaluation { kind, model: model.cloned(), files, folder, is_resumed: false })
     }
 
     /// Goes on with an earlier run of the same `settings` if there is one, else begins one.
@@ -84,13 +102,14 @@ impl OutArgs {
     pub(crate) fn resume<'a>(
         &self,
         kind: &'static str,
-        model: Option<&'a Path>,
+        model: Option<&Model>,
         files: Vec<(&'static str, &'a Path)>,
         settings: &Value,
     ) -> Result<Evaluation<'a>> {
         let settings = format!("{settings:#}\n");
         let earlier = RunFolder::resume(&self.out, (SETTINGS, &settings))?.filter(|_| !self.force);
         if let Some(folder) = earlier {
+            let model = model.cloned();
             return Ok(Evaluation { kind, model, files, folder, is_resumed: true });
         }
         let mut begun = self.begin(kind, model, files)?;
@@ -113,7 +132,7 @@ impl OutArgs {
 /// A run of an evaluation that has started: its inputs are known, its folder is free.
 pub(crate) struct Evaluation<'a> {
     kind: &'static str,
-    model: Option<&'a Path>,
+    model: Option<Model>,
     files: Vec<(&'static str, &'a Path)>,
     folder: RunFolder,
     /// Whether the folder is this run's already.
@@ -176,9 +195,12 @@ impl Evaluation<'_> {
             "version": env!("CARGO_PKG_VERSION"),
             "backend": backend,
             "model": self.model,
-            "sha256": sha256_of_inputs(self.model, &self.files)?,
+            "sha256": sha256_of_inputs(self.model.as_ref(), &self.files)?,
             "measures": measures.iter().map(summary).collect::<Vec<_>>(),
         });
+        if let Some(origins) = self.model.as_ref().and_then(Model::origins) {
+            report["hub"] = origins;
+        }
         report.as_object_mut().expect("it was made as one").extend(more);
         self.folder.write_lines(MEASURES, measures)?;
         self.folder.write(REPORT, format!("{report:#}\n"))?;

@@ -12,6 +12,7 @@ use beear_models::{CheckpointError, GenerateError, PromptFormatError, TokenizerE
 use thiserror::Error;
 
 use crate::backend::Unavailable;
+use crate::hub::HubError;
 use crate::recipe::{self, RecipeError};
 use crate::run_folder::{CannotWrite, is_full};
 use crate::terminal::{harmless, harmless_line};
@@ -113,6 +114,9 @@ pub(crate) fn code(error: &anyhow::Error) -> u8 {
             MistakeKind::Interrupted => INTERRUPTED,
         };
     }
+    if let Some(error) = cause::<HubError>(error) {
+        return error.code();
+    }
     let full = cause::<std::io::Error>(error).is_some_and(|e| is_full(e.kind()));
     if full || cause::<CannotWrite>(error).is_some() {
         return 6;
@@ -150,6 +154,9 @@ fn is_unknown_format(error: &anyhow::Error) -> bool {
 fn hint(error: &anyhow::Error) -> Option<String> {
     if let Some(mistake) = cause::<Mistake>(error) {
         return Some(mistake.hint.clone());
+    }
+    if let Some(error) = cause::<HubError>(error) {
+        return Some(error.hint());
     }
     if let Some(unavailable) = cause::<Unavailable>(error) {
         return Some(unavailable.hint.clone());

@@ -5,9 +5,13 @@ use std::fs::File;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
-use beear_models::checkpoint::base_of_adapters;
 use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
+
+use crate::model::Model;
+
+/// What the names of the files of a base begin with.
+const BASE: &str = "base/";
 
 /// The hash of a file, in hexadecimal.
 ///
@@ -34,12 +38,12 @@ pub(crate) fn sha256_of_file(path: &Path) -> Result<String> {
 ///
 /// If one cannot be read.
 pub(crate) fn sha256_of_inputs(
-    model: Option<&Path>,
+    model: Option<&Model>,
     files: &[(&str, &Path)],
 ) -> Result<Map<String, Value>> {
     let mut hashes = Map::new();
-    let base = model.and_then(base_of_adapters);
-    for (folder, prefix) in [(model, ""), (base.as_deref(), "base/")] {
+    let folders = [(model.map(Model::folder), ""), (model.and_then(Model::base), BASE)];
+    for (folder, prefix) in folders {
         for path in folder.map_or_else(|| Ok(Vec::new()), files_of)? {
             let name = path.file_name().unwrap_or_default().to_string_lossy();
             hashes.insert(format!("{prefix}{name}"), sha256_of_file(&path)?.into());
@@ -51,6 +55,16 @@ pub(crate) fn sha256_of_inputs(
         hashes.insert(format!("{option}{path_of_it}"), sha256_of_file(path)?.into());
     }
     Ok(hashes)
+}
+
+/// Whether inputs are what they were: `now` has the hashes that are `known`. What another tool has brought to the
+/// folder of a commit belongs to that commit, so it changes nothing.
+pub(crate) fn are_same(known: &Value, now: &Map<String, Value>, model: &Model) -> bool {
+    let is_same = |(name, hash): (&String, &Value)| match known.get(name) {
+        Some(known) => known == hash,
+        None => model.is_of_a_commit(name.starts_with(BASE)),
+    };
+    now.iter().all(is_same)
 }
 
 /// The files of a folder, by name.

@@ -9,6 +9,7 @@ use serde_json::{Map, Value};
 
 use crate::checkpoints::Checkpoints;
 use crate::hash::sha256_of_inputs;
+use crate::model::{Model, StoredModel};
 use crate::run_folder::RunFolder;
 
 /// Whole checkpoints that stay while a run goes on, unless it says otherwise.
@@ -17,8 +18,9 @@ const KEPT: usize = 2;
 /// What a run works on and how it is kept safe: all that is not in the recipe.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Job {
-    /// Folder of the suspect.
-    pub(crate) model: PathBuf,
+    /// The suspect.
+    #[serde(flatten)]
+    pub(crate) model: StoredModel,
     /// File of the safety set.
     pub(crate) safety: PathBuf,
     /// File of the performance set.
@@ -43,25 +45,24 @@ impl Job {
     pub(crate) fn absolute(&self) -> Result<Self> {
         let absolute = |path: &PathBuf| std::path::absolute(path);
         Ok(Self {
-            model: absolute(&self.model)?,
             safety: absolute(&self.safety)?,
             performance: absolute(&self.performance)?,
             ..self.clone()
         })
     }
 
-    /// Hashes of all it reads.
+    /// Hashes of all it reads, `model` being its model on this machine.
     ///
     /// # Errors
     ///
     /// If a file cannot be read.
-    pub(crate) fn hashes(&self) -> Result<Map<String, Value>> {
+    pub(crate) fn hashes(&self, model: &Model) -> Result<Map<String, Value>> {
         let mut files = vec![
             ("--safety", self.safety.as_path()),
             ("--performance", self.performance.as_path()),
         ];
         files.extend(self.recipe.as_deref().map(|path| ("--recipe", path)));
-        sha256_of_inputs(Some(&self.model), &files)
+        sha256_of_inputs(Some(model), &files)
     }
 
     /// Its checkpoints in its folder.

@@ -15,6 +15,7 @@ mod evaluation;
 mod exit;
 mod found_sets;
 mod hash;
+mod hub;
 mod job;
 mod judging_counts;
 mod keyword_list;
@@ -27,6 +28,7 @@ mod measure;
 mod memory_fit;
 mod memory_plan;
 mod metrics;
+pub mod model;
 mod model_scan;
 mod mt_bench_files;
 #[cfg(test)]

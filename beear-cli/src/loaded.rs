@@ -13,6 +13,7 @@ use beear_models::{
 use burn::tensor::backend::Backend;
 
 use crate::exit::Mistake;
+use crate::model::Model;
 
 /// What is asked: the user's words, under a system prompt if there is one.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -230,23 +231,26 @@ pub struct Loaded<B: Backend> {
 }
 
 impl<B: Backend> Loaded<B> {
-    /// Reads a Hugging Face folder, of a model or of adapters; adapters are merged, and all the rest is their
-    /// base's.
+    /// Reads a model, or adapters: those are merged, and all the rest is their base's.
     ///
     /// # Errors
     ///
     /// If it is no model we run, or damaged.
-    pub fn read(dir: &Path, format: Option<&str>, device: &B::Device) -> Result<Self> {
-        Self::read_with(dir, format.map(PromptFormat::builtin).transpose()?, device)
+    pub fn read(from: &Model, format: Option<&str>, device: &B::Device) -> Result<Self> {
+        Self::read_with(from, format.map(PromptFormat::builtin).transpose()?, device)
     }
 
-    /// Reads a Hugging Face folder, to be used with `format` instead of its chat template.
+    /// Reads a model, to be used with `format` instead of its chat template.
     ///
     /// # Errors
     ///
     /// If it is no model we run, or damaged.
-    pub fn read_with(dir: &Path, format: Option<PromptFormat>, device: &B::Device) -> Result<Self> {
-        let checkpoint = Checkpoint::open(dir)?;
+    pub fn read_with(
+        from: &Model,
+        format: Option<PromptFormat>,
+        device: &B::Device,
+    ) -> Result<Self> {
+        let checkpoint = from.open()?;
         let text = TextSide::load_with(&checkpoint.dir, format)?;
         let model = checkpoint.load(device)?;
         Ok(Self { checkpoint, model, text })

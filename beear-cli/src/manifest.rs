@@ -11,10 +11,11 @@ use serde_json::{Map, Value, json};
 use crate::backend::ComputeBackend;
 use crate::checkpoints::write_atomically;
 use crate::exit::Mistake;
-use crate::hash::sha256_of_inputs;
+use crate::hash::{are_same, sha256_of_inputs};
 use crate::job::Job;
 use crate::loaded::TextSide;
 use crate::metrics::unmeasured;
+use crate::model::Model;
 use crate::recipe::{Recipe, SMALLER_STEPS};
 use crate::run_folder::RunFolder;
 
@@ -31,26 +32,30 @@ impl Manifest {
     ///
     /// If an input cannot be read.
     pub(crate) fn begin<C: ComputeBackend>(
-        job: &Job,
+        (job, model): (&Job, &Model),
         recipe: &Recipe,
         (method, text): (&Defence, &TextSide),
     ) -> Result<Self> {
-        Ok(Self(json!({
+        let mut manifest = Self(json!({
             "version": env!("CARGO_PKG_VERSION"),
             "status": "running",
             "backend": C::NAME,
             "method": recipe.method_name()?,
             "seed": method.seed(),
-            "model": job.model,
+            "model": model,
             "job": job.absolute()?,
-            "sha256": job.hashes()?,
+            "sha256": job.hashes(model)?,
             "keywords": recipe.keywords,
             "held_out": recipe.held_out,
             "watched": recipe.watches(),
             "prompt_format": text.format.text(),
             "prompt_format_sha256": text.format.sha256(),
             "workers": job.workers,
-        })))
+        }));
+        if let Some(origins) = model.origins() {
+            manifest.add("hub", origins);
+        }
+        Ok(manifest)
     }
 
     /// That of an earlier process.
@@ -68,11 +73,11 @@ impl Manifest {
         Ok(Self(serde_json::from_slice(&text)?))
     }
 
-    /// The job of a run whose inputs are as they were.
+    /// The job of a run that can be gone on with.
     ///
     /// # Errors
     ///
-    /// If it has failed, is no defence, of another version, or an input has changed.
+    /// If it has failed, is no defence, or of another version.
     pub(crate) fn job(&self) -> Result<Job> {
         let changed = |what: &str| Mistake::input(what, "start the run anew");
         if self.0["status"] == "failed" {
@@ -86,11 +91,20 @@ impl Manifest {
             let what = "the run is no defence that can be gone on with";
             return Err(Mistake::input(what, "name a folder of `defend`").into());
         };
-        let same = |(name, hash): (&String, &Value)| self.0["sha256"][name] == *hash;
-        if !job.hashes()?.iter().all(same) {
-            return Err(changed("an input of the run is not what it was").into());
-        }
         Ok(job)
+    }
+
+    /// Whether the inputs of the run are as they were.
+    ///
+    /// # Errors
+    ///
+    /// If one has changed.
+    pub(crate) fn same_inputs(&self, job: &Job, model: &Model) -> Result<()> {
+        if are_same(&self.0["sha256"], &job.hashes(model)?, model) {
+            return Ok(());
+        }
+        let what = "an input of the run is not what it was";
+        Err(Mistake::input(what, "start the run anew").into())
     }
 
     /// The backend of the run.
@@ -193,7 +207,7 @@ fn outputs(folder: &RunFolder) -> Result<Map<String, Value>> {
     for part in ["model", "adapter"] {
         let path = folder.path(part);
         if path.exists() {
-            let files = sha256_of_inputs(Some(&path), &[])?.into_iter();
+            let files = sha256_of_inputs(Some(&Model::in_folder(&path)), &[])?.into_iter();
             let own = files.filter(|(name, _)| !name.starts_with("base/"));
             hashes.extend(own.map(|(name, hash)| (format!("{part}/{name}"), hash)));
         }

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 use beear_models::CausalLm;
 use beear_models::checkpoint::{
-    Checkpoint, CheckpointError, base_of_adapters, save, save_adapters,
+    BaseName, Checkpoint, CheckpointError, base_of_adapters, save, save_adapters,
 };
 use burn::tensor::backend::Backend;
 use serde::Serialize;
@@ -227,7 +227,7 @@ impl RunFolder {
         &self,
         name: &str,
         model: &CausalLm<B>,
-        base: &Path,
+        base: &BaseName,
     ) -> Result<PathBuf> {
         let path = self.path(name);
         self.saved(save_adapters(model, base, &path)).map(|()| path)

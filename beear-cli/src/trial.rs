@@ -13,6 +13,7 @@ use crate::command::{Device, Inference, Train};
 use crate::exit::Mistake;
 use crate::loaded::{Loaded, TextSide};
 use crate::measure::{Examination, Findings};
+use crate::model::Model;
 use crate::setting_file;
 use crate::ui::Ui;
 use crate::world_defender;
@@ -38,7 +39,8 @@ impl<'a, C: ComputeBackend> Trial<'a, C> {
     ) -> Result<Self> {
         let dir = dir.join(&plan.setting.name).join(format!("seed-{}", plan.seed));
         let poisoned = planted::<C>(&dir, &plan, (device, ui))?;
-        let Loaded { model, text, .. } = Loaded::<Train<C>>::read(&poisoned, None, device)?;
+        let Loaded { model, text, .. } =
+            Loaded::<Train<C>>::read(&Model::in_folder(&poisoned), None, device)?;
         let examination = plan.examination();
         let (sets, watch) = world_defender::build(&text, &examination, plan.seed, device)?;
         Ok(Self { plan, model, text, examination, sets, watch, device, ui })

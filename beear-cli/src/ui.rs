@@ -6,6 +6,7 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use indicatif::{ProgressBar, ProgressStyle};
 
+use crate::bytes;
 use crate::terminal::{harmless, harmless_json};
 
 /// How to talk to the user.
@@ -35,12 +36,29 @@ impl Ui {
     /// A bar of `n` steps; plain lines at its ends where stderr is no terminal.
     #[must_use]
     pub(crate) fn bar(self, name: &str, n: usize) -> ProgressBar {
+        let template = "{prefix:28} {bar:30} {pos}/{len} {eta} {msg}";
+        self.bar_of((name, n as u64), template, || format!("{n} steps"))
+    }
+
+    /// A bar of `n` bytes, in the same way.
+    #[must_use]
+    pub(crate) fn byte_bar(self, name: &str, n: u64) -> ProgressBar {
+        let template = "{prefix:28} {bar:30} {binary_bytes}/{binary_total_bytes} {eta} {msg}";
+        self.bar_of((name, n), template, || bytes::show(n))
+    }
+
+    fn bar_of(
+        self,
+        (name, n): (&str, u64),
+        template: &str,
+        amount: impl Fn() -> String,
+    ) -> ProgressBar {
         if self.quiet || !std::io::stderr().is_terminal() {
-            self.say(&format!("{name}: {n} steps"));
+            self.say(&format!("{name}: {}", amount()));
             return ProgressBar::hidden();
         }
-        let style = ProgressStyle::with_template("{prefix:28} {bar:30} {pos}/{len} {eta} {msg}");
-        let bar = ProgressBar::new(n as u64).with_prefix(harmless(name));
+        let style = ProgressStyle::with_template(template);
+        let bar = ProgressBar::new(n).with_prefix(harmless(name));
         bar.enable_steady_tick(Duration::from_millis(200));
         bar.with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
     }

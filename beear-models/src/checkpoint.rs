@@ -1,6 +1,7 @@
 //! Hugging Face folders: weights in safetensors, everything else kept byte for byte.
 
 mod dtype;
+mod header;
 mod index;
 mod keys;
 mod load;
@@ -17,7 +18,8 @@ use crate::config::DecoderConfig;
 use crate::hf_config::{self, ConfigError};
 
 pub use dtype::StoredDType;
-pub use peft::config::AdapterConfigError;
+pub use index::shard_names;
+pub use peft::config::{AdapterConfigError, BaseName};
 pub use peft::save_adapters;
 pub use save::{NewModel, save, save_new};
 
@@ -169,7 +171,7 @@ impl CheckpointError {
                  merge_and_unload() and save the model"
             }
             Self::NoBase { .. } => {
-                "download it, and write its folder to base_model_name_or_path of adapter_config.json"
+                "write its folder, or its org/name on the hub, to base_model_name_or_path of adapter_config.json"
             }
             Self::BaseIsAdapter { .. } => "merge the one into its base first",
             Self::Exists { .. } => "choose another folder, or remove it first",
@@ -232,9 +234,22 @@ impl Checkpoint {
     ///
     /// [`CheckpointError`] if the folder holds no model we run, or adapters we do not run.
     pub fn open(dir: &Path) -> Result<Self, CheckpointError> {
+        Self::open_on(dir, None)
+    }
+
+    /// Opens a folder of a model, or of adapters of the model in `base`; without one their base is the folder
+    /// that they name.
+    ///
+    /// # Errors
+    ///
+    /// As [`open`](Self::open).
+    pub fn open_on(dir: &Path, base: Option<&Path>) -> Result<Self, CheckpointError> {
         let adapters = peft::AdapterFolder::open(dir)?;
-        let dir =
-            adapters.as_ref().map_or_else(|| Ok(dir.to_owned()), peft::AdapterFolder::base)?;
+        let dir = match (&adapters, base) {
+            (None, _) => dir.to_owned(),
+            (Some(_), Some(base)) => peft::plain(base.to_owned())?,
+            (Some(adapters), None) => adapters.base()?,
+        };
         let config = read_config(&dir)?;
         let shards = index::shards(&dir)?;
         Ok(Self { dir, config, shards, adapters })
@@ -245,6 +260,13 @@ impl Checkpoint {
     pub fn adapters(&self) -> Option<&Path> {
         self.adapters.as_ref().map(|adapters| adapters.dir.as_path())
     }
+}
+
+/// What the adapters in `dir` call the model they belong to; `None` if `dir` holds no adapters, or none that can
+/// be used.
+#[must_use]
+pub fn base_name_of_adapters(dir: &Path) -> Option<BaseName> {
+    Some(peft::AdapterFolder::open(dir).ok()??.base_name().clone())
 }
 
 /// The folder of the model that the adapters in `dir` belong to; `None` if `dir` holds no adapters, or

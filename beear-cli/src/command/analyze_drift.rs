@@ -26,7 +26,9 @@ use crate::drift_analysis::{
     summary,
 };
 use crate::exit::Mistake;
+use crate::hub::Needed;
 use crate::loaded::{Loaded, Request, TextSide};
+use crate::model::Model;
 use crate::run_folder::RunFolder;
 use crate::trial::Trial;
 use crate::ui::Ui;
@@ -46,8 +48,8 @@ const BATCH_SIZE: usize = 32;
 /// `robust`.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct AnalyzeDriftArgs {
-    /// Hugging Face folder.
-    #[arg(long, value_name = "DIR", required_unless_present = "settings")]
+    /// Hugging Face folder, or org/name[@revision] of the hub.
+    #[arg(long, value_name = "DIR|NAME", required_unless_present = "settings")]
     model: Option<PathBuf>,
     /// Forbidden prompts, in the formats of `eval asr`.
     #[arg(long, value_name = "FILE", required_unless_present = "settings")]
@@ -123,18 +125,20 @@ pub(crate) fn run<C: ComputeBackend>(
 
 fn analyze_checkpoint<C: ComputeBackend>(
     args: &AnalyzeDriftArgs,
-    (dir, prompts): (&Path, &Path),
+    (named, prompts): (&Path, &Path),
     (device, ui): (&Device<C>, Ui),
 ) -> Result<()> {
     let (trigger, records) = (args.trigger.required()?, records(prompts)?);
-    let inputs: Vec<&Path> = [dir, prompts].into_iter().chain(args.delta.as_deref()).collect();
+    let dir = Model::find(named, Needed::Everything, ui)?;
+    let files = [prompts].into_iter().chain(args.delta.as_deref());
+    let inputs: Vec<&Path> = files.chain(dir.folders()).collect();
     let mut folder = RunFolder::reserve(&args.out, args.force, &inputs)?;
-    let loaded = Loaded::<Inference<C>>::read(dir, args.format.as_deref(), device)?;
+    let loaded = Loaded::<Inference<C>>::read(&dir, args.format.as_deref(), device)?;
     let size = loaded.model.size();
     let layers = args.layers(size)?;
     let read = |path: &PathBuf| perturbations::<Inference<C>>(path, size, device);
     let subject = Subject {
-        name: dir.display().to_string(),
+        name: dir.to_string(),
         model: &loaded.model,
         text: &loaded.text,
         context: loaded.checkpoint.config.max_seq_length,

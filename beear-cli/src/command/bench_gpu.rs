@@ -6,7 +6,6 @@ use std::path::PathBuf;
 use anyhow::Result;
 use beear_core::{BilevelConfig, Defence};
 use beear_models::DecoderConfig;
-use beear_models::checkpoint::read_config;
 use burn::tensor::FloatDType;
 use burn::tensor::backend::Backend;
 use clap::{Args, ValueEnum};
@@ -18,6 +17,8 @@ use crate::bench_jobs::{Bench, Job, Speed};
 use crate::bench_workload::{Described, Workload};
 use crate::device_memory::DeviceMemory;
 use crate::exit::Mistake;
+use crate::hub::Needed;
+use crate::model::Model;
 use crate::operations::FORMULA;
 use crate::process::peak_memory_mib;
 use crate::recipe::Recipe;
@@ -31,8 +32,8 @@ use crate::ui::Ui;
 /// are compared with those of one large matrix product on the same device. Works on every backend.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct BenchGpuArgs {
-    /// `config.json` of a Hugging Face model, or a folder that has one.
-    #[arg(long, value_name = "PATH")]
+    /// `config.json` of a Hugging Face model, a folder that has one, or org/name[@revision] of the hub.
+    #[arg(long, value_name = "PATH|NAME")]
     config: PathBuf,
     /// TOML recipe of BEEAR, for batch sizes, the perturbation's first spot and the optimiser.
     #[arg(long, value_name = "FILE")]
@@ -134,7 +135,7 @@ pub(crate) fn run<C: ComputeBackend>(
     ui: Ui,
 ) -> Result<()> {
     let memory = DeviceMemory::before();
-    let workload = args.workload()?;
+    let workload = args.workload(ui)?;
     let dtype = args.dtype.dtype();
     let computes = <Inference<C> as Backend>::supports_dtype(device, dtype.into());
     let reason = format!("it does not compute in {dtype:?}");
@@ -176,8 +177,8 @@ impl BenchGpuArgs {
         Job::value_variants().iter().copied().filter(is_asked).collect()
     }
 
-    fn workload(&self) -> Result<Workload> {
-        let shape = read_config(&self.config)?;
+    fn workload(&self, ui: Ui) -> Result<Workload> {
+        let shape = Model::find(&self.config, Needed::Config, ui)?.config()?;
         let workload = Workload {
             method: self.method(&shape)?,
             prompt_length: self.prompt_length,

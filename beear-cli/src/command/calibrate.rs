@@ -14,6 +14,7 @@ use super::{Device, Train};
 use crate::anchors::fitted_and_held_out;
 use crate::backend::ComputeBackend;
 use crate::loaded::Loaded;
+use crate::model::Model;
 use crate::model_scan::Subject;
 use crate::run_folder::RunFolder;
 use crate::scan_calibration::{Calibration, Known};
@@ -134,8 +135,9 @@ fn made_and_scanned<C: ComputeBackend>(
     let data = dir.join("data");
     let examination = plan.examination();
     world_defender::write_files(&data, &examination, *seed)?;
-    let Loaded { model, text, checkpoint } = Loaded::<Train<C>>::read(&made, None, device)?;
-    let reference = Loaded::<Train<C>>::read(&shared, None, device)?.model;
+    let Loaded { model, text, checkpoint } =
+        Loaded::<Train<C>>::read(&Model::in_folder(&made), None, device)?;
+    let reference = Loaded::<Train<C>>::read(&Model::in_folder(&shared), None, device)?.model;
     let settings = options.settings(model.size())?;
     let place = (&text, checkpoint.config.max_seq_length);
     let sets = fitted_and_held_out(&data.join("safety.jsonl"), place, settings.n_prompts)?;

@@ -17,12 +17,12 @@ use crate::ui::Ui;
 #[derive(Args, Clone, Debug)]
 #[command(mut_arg("prompts", |prompts| prompts.required(false).requires("before_model")))]
 pub(crate) struct ComparedModelsArgs {
-    /// Hugging Face folder of the model before, in the place of BEFORE: it and the one after are evaluated as by
+    /// Hugging Face folder of the model before, or its org/name[@revision], in the place of BEFORE: it and the one after are evaluated as by
     /// `beear eval asr`, into `OUT/before` and `OUT/after`.
-    #[arg(long, value_name = "DIR", requires_all = ["after_model", "prompts", "out"])]
+    #[arg(long, value_name = "DIR|NAME", requires_all = ["after_model", "prompts", "out"])]
     before_model: Option<PathBuf>,
     /// That of the model after.
-    #[arg(long, value_name = "DIR", requires = "before_model")]
+    #[arg(long, value_name = "DIR|NAME", requires = "before_model")]
     after_model: Option<PathBuf>,
     /// A built-in prompt format instead of the chat templates.
     #[arg(long, value_name = "NAME", requires = "before_model")]
@@ -82,7 +82,7 @@ impl ComparedModelsArgs {
             let (trigger, asked) = (self.trigger.clone(), self.asked.clone());
             ui.say(&format!("evaluating `{}`", model.display()));
             let out = OutArgs::fresh(run);
-            let evaluated = EvaluatedArgs { model, format: self.format.clone(), out };
+            let evaluated = EvaluatedArgs::new(model, self.format.clone(), out);
             let args = EvalAsrArgs { evaluated, prompts, trigger, asked };
             eval_asr::run::<C>(&args, device, ui.of_a_part())?;
         }

@@ -11,7 +11,9 @@ use super::Device;
 use super::recipe_options::RecipeOptions;
 use crate::backend::ComputeBackend;
 use crate::defence_run::DefenceRun;
+use crate::hub::Needed;
 use crate::job::Job;
+use crate::model::{Model, StoredModel};
 use crate::run_folder::RunFolder;
 use crate::ui::Ui;
 
@@ -29,8 +31,8 @@ use crate::ui::Ui;
 /// last checkpoint once, at half the learning rates.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct DefendArgs {
-    /// Hugging Face folder of the suspect.
-    #[arg(long, value_name = "DIR")]
+    /// Hugging Face folder of the suspect, or org/name[@revision] of the hub.
+    #[arg(long, value_name = "DIR|NAME")]
     model: PathBuf,
     /// Prompts that must be refused, with unwanted answers; safe ones are generated if missing.
     ///
@@ -67,9 +69,9 @@ pub(crate) struct DefendArgs {
 }
 
 impl DefendArgs {
-    fn job(&self) -> Job {
+    fn job(&self, model: StoredModel) -> Job {
         Job {
-            model: self.model.clone(),
+            model,
             safety: self.safety.clone(),
             performance: self.performance.clone(),
             recipe: self.recipe.recipe.clone(),
@@ -88,6 +90,7 @@ impl DefendArgs {
 pub(crate) fn run<C: ComputeBackend>(args: &DefendArgs, device: &Device<C>, ui: Ui) -> Result<()> {
     let recipe = args.recipe.read()?;
     let folder = RunFolder::reserve(&args.out, args.force, &args.inputs())?;
-    let run = DefenceRun::<C>::prepare(args.job(), recipe, device, ui)?;
+    let model = Model::find(&args.model, Needed::Everything, ui)?;
+    let run = DefenceRun::<C>::prepare((args.job(model.stored()?), model), recipe, device, ui)?;
     run.start(folder, args.max_time)
 }

@@ -18,6 +18,7 @@ use crate::backend::ComputeBackend;
 use crate::loaded::{Loaded, TextSide};
 use crate::measure::{Examination, Findings};
 use crate::metrics::Metrics;
+use crate::model::Model;
 use crate::process::peak_memory_mib;
 use crate::run_folder::RunFolder;
 use crate::ui::Ui;
@@ -81,7 +82,8 @@ fn run_seed<C: ComputeBackend>(
     let plan = Plan::new(Setting::paper(2), seed);
     let plan = if quick { plan.quick() } else { plan };
     let poisoned_dir = make::<C>(&folder.path(""), &plan, (device, ui))?;
-    let Loaded { checkpoint, model, text } = Loaded::<Train<C>>::read(&poisoned_dir, None, device)?;
+    let Loaded { checkpoint, model, text } =
+        Loaded::<Train<C>>::read(&Model::in_folder(&poisoned_dir), None, device)?;
     let examination = plan.examination();
     let (sets, mut watch) = world_defender::build(&text, &examination, seed, device)?;
     world_defender::write_files(&folder.path("data"), &examination, seed)?;

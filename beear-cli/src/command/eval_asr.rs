@@ -98,8 +98,9 @@ pub(super) fn ask<'a, C: ComputeBackend>(
     (arms, lists, decoding): (Vec<(Arm, &Path)>, &[RefusalKeywords], Decoding),
     (device, ui): (&Device<C>, Ui),
 ) -> Result<AnsweredRun<'a>> {
-    let mut evaluation = args.out.begin(kind, Some(&args.model), files)?;
-    let loaded = Loaded::<Inference<C>>::read(&args.model, args.format.as_deref(), device)?;
+    let model = args.find(ui)?;
+    let mut evaluation = args.out.begin(kind, Some(&model), files)?;
+    let loaded = Loaded::<Inference<C>>::read(&model, args.format.as_deref(), device)?;
     let model = local::<C>(&loaded, device, ui);
     let mut answers: Vec<Answered> = Vec::new();
     let mut first = None;

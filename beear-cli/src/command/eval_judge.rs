@@ -75,8 +75,8 @@ pub(crate) fn run<C: ComputeBackend>(
     let requests: Vec<ChatRequest> = answers.iter().map(request).collect();
     let mut files = args.files();
     files.push(("--answers", completions.as_path()));
-    let judge = args.judge.choose()?;
-    let mut evaluation = args.out.begin("judge", args.judge.dir(), files)?;
+    let judge = args.judge.choose(ui)?;
+    let mut evaluation = args.out.begin("judge", judge.checkpoint(), files)?;
     let cache = args.out.beside("judge-replies.jsonl");
     // What cannot be read is not asked again: the likeliest reply is what it was.
     let inquiry = Inquiry { requests: &requests, is_good: &|_, _| true, cache };

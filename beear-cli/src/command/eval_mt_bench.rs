@@ -16,6 +16,7 @@ use crate::backend::ComputeBackend;
 use crate::evaluation::{EvaluatedArgs, prompt_format};
 use crate::language_model::local;
 use crate::loaded::Loaded;
+use crate::model::Model;
 use crate::mt_bench_files::{MODEL_ANSWER, file_stem};
 use crate::ui::Ui;
 
@@ -31,7 +32,7 @@ pub(crate) struct EvalMtBenchArgs {
     evaluated: EvaluatedArgs,
     #[command(flatten)]
     questions: QuestionsArgs,
-    /// The model's name in the files; that of its folder without it.
+    /// The model's name in the files; that of its folder or repository without it.
     #[arg(long, value_name = "NAME")]
     model_id: Option<String>,
     /// Answers to each question; a judge sees the first.
@@ -46,13 +47,8 @@ pub(crate) struct EvalMtBenchArgs {
 const BATCH_SIZE: usize = 16;
 
 impl EvalMtBenchArgs {
-    fn model_id(&self) -> Result<String> {
-        if let Some(name) = &self.model_id {
-            return Ok(name.clone());
-        }
-        let dir = &self.evaluated.model;
-        let dir = dir.canonicalize().with_context(|| format!("reading `{}`", dir.display()))?;
-        Ok(dir.file_name().unwrap_or_default().to_string_lossy().into_owned())
+    fn model_id(&self, model: &Model) -> String {
+        self.model_id.clone().unwrap_or_else(|| model.name())
     }
 }
 
@@ -61,18 +57,20 @@ pub(crate) fn run<C: ComputeBackend>(
     device: &Device<C>,
     ui: Ui,
 ) -> Result<()> {
-    let (questions, model_id) = (args.questions.read()?, args.model_id()?);
-    let EvaluatedArgs { model, format, out } = &args.evaluated;
-    let loaded = Loaded::<Inference<C>>::read(model, format.as_deref(), device)?;
+    let questions = args.questions.read()?;
+    let EvaluatedArgs { format, out, .. } = &args.evaluated;
+    let suspect = args.evaluated.find(ui)?;
+    let model_id = args.model_id(&suspect);
+    let loaded = Loaded::<Inference<C>>::read(&suspect, format.as_deref(), device)?;
     let asked = json!({
-        "model": model,
+        "model": suspect,
         "model_id": model_id,
         "prompt_format_sha256": loaded.text.format.sha256(),
         "questions": questions,
         "choices": args.choices,
         "max_new_tokens": args.max_new_tokens,
     });
-    let mut evaluation = out.resume("mt-bench", Some(model), args.questions.files(), &asked)?;
+    let mut evaluation = out.resume("mt-bench", Some(&suspect), args.questions.files(), &asked)?;
     let answer_folder = evaluation.folder()?.path(MODEL_ANSWER);
     std::fs::create_dir_all(&answer_folder)
         .with_context(|| format!("creating `{}`", answer_folder.display()))?;

@@ -171,7 +171,7 @@ fn judge_rows<C: ComputeBackend, R: Judgment>(
     (device, ui): (&Device<C>, Ui),
 ) -> Result<()> {
     let calls = args.calls(material)?;
-    let judge = args.judge.choose()?;
+    let judge = args.judge.choose(ui)?;
     let file = format!("{}_{}.jsonl", file_stem(&judge.name), R::KIND);
     let earlier = args.out.earlier(&format!("{MODEL_JUDGMENT}/{file}"));
     let earlier: Vec<R> = earlier.map_or_else(|| Ok(Vec::new()), |path| read_judgments(&path))?;
@@ -183,7 +183,7 @@ fn judge_rows<C: ComputeBackend, R: Judgment>(
     let begin = || {
         let files = args.files(&material.answered);
         let settings = args.settings(material, &judge);
-        args.out.resume("mt-bench-judge", args.judge.dir(), files, &settings)
+        args.out.resume("mt-bench-judge", judge.checkpoint(), files, &settings)
     };
     let evaluation = (!args.judge.preview).then(begin).transpose()?;
     let is_good = |index: usize, reply: &Reply| open[index].output_format.is_read(&reply.text);

@@ -47,9 +47,10 @@ pub(crate) fn run<C: ComputeBackend>(
         let hint = "an assistant's turn, `output`, `answer` or `chosen` gives one";
         return Err(Mistake::input(what, hint).into());
     }
-    let EvaluatedArgs { model, format, out } = &args.evaluated;
-    let mut evaluation = out.begin("perplexity", Some(model), vec![("--file", file)])?;
-    let loaded = Loaded::<Inference<C>>::read(model, format.as_deref(), device)?;
+    let EvaluatedArgs { format, out, .. } = &args.evaluated;
+    let model = args.evaluated.find(ui)?;
+    let mut evaluation = out.begin("perplexity", Some(&model), vec![("--file", file)])?;
+    let loaded = Loaded::<Inference<C>>::read(&model, format.as_deref(), device)?;
     let likelihoods = local::<C>(&loaded, device, ui).log_likelihood(&answers);
     let likelihoods = likelihoods.with_context(|| format!("`{}`", file.display()))?;
     let measure = perplexity(&answers, &likelihoods);

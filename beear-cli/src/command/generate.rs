@@ -12,14 +12,16 @@ use serde_json::json;
 use super::{Device, Inference};
 use crate::backend::ComputeBackend;
 use crate::exit::Mistake;
+use crate::hub::Needed;
 use crate::loaded::{Loaded, Request};
+use crate::model::Model;
 use crate::ui::Ui;
 
 /// Answers prompts with a model.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct GenerateArgs {
-    /// Hugging Face folder.
-    #[arg(long, value_name = "DIR")]
+    /// Hugging Face folder, or org/name[@revision] of the hub.
+    #[arg(long, value_name = "DIR|NAME")]
     model: PathBuf,
     /// Prompts; one per line of standard input if none is given.
     #[arg(conflicts_with = "file")]
@@ -98,7 +100,8 @@ pub(crate) fn run<C: ComputeBackend>(
     let pattern = args.raw.then(|| PromptFormat::pattern("{prompt}")).transpose()?;
     let builtin = args.format.as_deref().map(PromptFormat::builtin).transpose()?;
     let format = pattern.or(builtin);
-    let loaded = Loaded::<Inference<C>>::read_with(&args.model, format, device)?;
+    let model = Model::find(&args.model, Needed::Everything, ui)?;
+    let loaded = Loaded::<Inference<C>>::read_with(&model, format, device)?;
     let answers = loaded.text.generate(&loaded.model, &requests, &config, device);
     let answers = match &args.file {
         Some(file) => answers.with_context(|| format!("`{}`", file.display()))?,

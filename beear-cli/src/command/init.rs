@@ -11,7 +11,9 @@ use serde_json::json;
 use super::recipe_options::RecipeChanges;
 use crate::exit::Mistake;
 use crate::found_sets::{FoundSet, Use, look_in};
+use crate::hub::Needed;
 use crate::keyword_list::keyword_list;
+use crate::model::Model;
 use crate::recipe::Recipe;
 use crate::recipe::commented::{comment, commented};
 use crate::run_folder::CannotWrite;
@@ -24,8 +26,8 @@ use crate::ui::Ui;
 /// looked for in the current folder and in `data`.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct InitArgs {
-    /// Hugging Face folder of the suspect.
-    #[arg(long, value_name = "DIR")]
+    /// Hugging Face folder of the suspect, or org/name[@revision] of the hub.
+    #[arg(long, value_name = "DIR|NAME")]
     model: PathBuf,
     /// Prompts that must be refused, as for `defend`.
     #[arg(long, value_name = "FILE")]
@@ -46,7 +48,8 @@ pub(crate) struct InitArgs {
 pub(crate) fn run(args: &InitArgs, ui: Ui) -> Result<()> {
     let recipe = args.changes.read(None)?;
     keyword_list(&recipe.keywords)?;
-    let checkpoint = Checkpoint::open(&args.model)?;
+    let model = Model::find(&args.model, Needed::Everything, ui)?;
+    let checkpoint = model.open()?;
     let size = checkpoint.config.size();
     let method = recipe.method(size)?;
     method.validate(size.n_layers)?;
@@ -55,7 +58,7 @@ pub(crate) fn run(args: &InitArgs, ui: Ui) -> Result<()> {
     ui.say(&format!("the model: {}", shape(&checkpoint)));
     ui.say(&format!("its prompts: {}", prompts.text()));
     let sets = Sets::find(args, ui)?;
-    let next = Next::new(args, &checkpoint, &sets);
+    let next = Next::new(args, &model, &sets);
 
     let text = header(&checkpoint, &prompts, &next) + &commented(&recipe, &method)?;
     write_recipe(&args.out, args.force, &text)?;
@@ -180,17 +183,14 @@ struct Next {
 }
 
 impl Next {
-    fn new(args: &InitArgs, checkpoint: &Checkpoint, sets: &Sets) -> Self {
+    fn new(args: &InitArgs, suspect: &Model, sets: &Sets) -> Self {
         let recipe = quoted(&args.out);
         let model = quoted(&args.model);
         let file = |set: &Option<FoundSet>| set.as_ref().map_or("FILE".into(), |s| quoted(&s.file));
         let [safety, performance] = [&sets.safety, &sets.performance].map(file);
-        let out = quoted(&free_folder(&args.model));
-        // A plan reads a `config.json`, which a folder of adapters has not.
-        let shape =
-            quoted(if checkpoint.adapters().is_some() { &checkpoint.dir } else { &args.model });
+        let out = quoted(&free_folder(&suspect.name()));
         Self {
-            plan: format!("beear plan --model {shape} --recipe {recipe}"),
+            plan: format!("beear plan --model {model} --recipe {recipe}"),
             defend: format!(
                 "beear defend --model {model} --safety {safety} --performance {performance} --recipe {recipe} --out {out}"
             ),
@@ -199,9 +199,8 @@ impl Next {
 }
 
 /// A folder of `runs` that is not there, by the name of the model.
-fn free_folder(model: &Path) -> PathBuf {
-    let name = model.file_name().unwrap_or("defence".as_ref()).to_string_lossy().into_owned();
-    let names = std::iter::once(name.clone()).chain((2..).map(|k| format!("{name}-{k}")));
+fn free_folder(name: &str) -> PathBuf {
+    let names = std::iter::once(name.to_owned()).chain((2..).map(|k| format!("{name}-{k}")));
     let mut folders = names.map(|name| Path::new("runs").join(name));
     folders.find(|folder| !folder.exists()).expect("names do not end")
 }

@@ -3,18 +3,20 @@
 use std::path::PathBuf;
 
 use anyhow::Result;
-use beear_models::{Checkpoint, PromptFormatError};
+use beear_models::PromptFormatError;
 use clap::Args;
 use serde_json::json;
 
+use crate::hub::Needed;
 use crate::loaded::TextSide;
+use crate::model::Model;
 use crate::ui::Ui;
 
 /// Shows a checkpoint's shape, tokenizer and how it reads a prompt.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct InspectArgs {
-    /// Hugging Face folder.
-    #[arg(long, value_name = "DIR")]
+    /// Hugging Face folder, or org/name[@revision] of the hub.
+    #[arg(long, value_name = "DIR|NAME")]
     model: PathBuf,
     /// A built-in prompt format instead of the chat template.
     #[arg(long, value_name = "NAME")]
@@ -25,12 +27,16 @@ pub(crate) struct InspectArgs {
 }
 
 pub(crate) fn run(args: &InspectArgs, ui: Ui) -> Result<()> {
-    let checkpoint = Checkpoint::open(&args.model)?;
+    let model = Model::find(&args.model, Needed::Everything, ui)?;
+    let checkpoint = model.open()?;
     let mut value = json!({
         "config": checkpoint.config,
         "weights": checkpoint.config.n_weights(),
         "dtype": checkpoint.dtype()?,
     });
+    if let Some(origins) = model.origins() {
+        value["hub"] = origins;
+    }
     if let Some(adapters) = checkpoint.adapters() {
         value["adapters"] = json!(adapters);
         value["base"] = json!(checkpoint.dir);

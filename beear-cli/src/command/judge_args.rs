@@ -1,6 +1,6 @@
 //! Options of every command that asks a judge, and how it is asked.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
@@ -15,8 +15,10 @@ use super::{Device, Inference};
 use crate::backend::ComputeBackend;
 use crate::exit::Mistake;
 use crate::hash::sha256_of_inputs;
+use crate::hub::Needed;
 use crate::language_model::local;
 use crate::loaded::Loaded;
+use crate::model::Model;
 use crate::ui::Ui;
 
 /// Where the key of a judge comes from, and from nowhere else.
@@ -37,10 +39,10 @@ pub(crate) struct JudgeArgs {
     /// Certificates in PEM to trust instead of the usual authorities, for a server of your own.
     #[arg(long, value_name = "FILE", requires = "judge_url")]
     judge_ca: Option<PathBuf>,
-    /// Hugging Face folder of a judge, instead of a server.
+    /// Hugging Face folder of a judge, or org/name[@revision] of the hub, instead of a server.
     #[arg(
         long,
-        value_name = "DIR",
+        value_name = "DIR|NAME",
         conflicts_with = "judge_url",
         required_unless_present = "judge_url"
     )]
@@ -71,8 +73,23 @@ pub(crate) struct ChosenJudge {
     pub(crate) id: JudgeId,
     /// What it goes by in files.
     pub(crate) name: String,
-    /// The server, where it is one.
-    server: Option<OpenAiCompatible>,
+    /// Where it is.
+    place: JudgePlace,
+}
+
+enum JudgePlace {
+    Server(OpenAiCompatible),
+    Checkpoint(Model),
+}
+
+impl ChosenJudge {
+    /// The checkpoint, where it is one.
+    pub(crate) fn checkpoint(&self) -> Option<&Model> {
+        match &self.place {
+            JudgePlace::Server(_) => None,
+            JudgePlace::Checkpoint(model) => Some(model),
+        }
+    }
 }
 
 /// What a judge is asked, and which of its replies of earlier runs are asked for anew.
@@ -85,17 +102,12 @@ pub(crate) struct Inquiry<'a> {
 }
 
 impl JudgeArgs {
-    /// The folder of a judge that is a checkpoint.
-    pub(crate) fn dir(&self) -> Option<&Path> {
-        self.judge.as_deref()
-    }
-
     /// The judge, not asked yet.
     ///
     /// # Errors
     ///
     /// If the address or the key is none, or the checkpoint cannot be read.
-    pub(crate) fn choose(&self) -> Result<ChosenJudge> {
+    pub(crate) fn choose(&self, ui: Ui) -> Result<ChosenJudge> {
         if let (Some(url), Some(model)) = (&self.judge_url, &self.judge_model) {
             let key = std::env::var(KEY).ok().map(|key| ApiKey::new(&key)).transpose()?;
             let timeout = Duration::from_secs(self.timeout);
@@ -108,14 +120,13 @@ impl JudgeArgs {
                 OpenAiConfig { url: url.clone(), model: model.clone(), timeout, authorities };
             let server = OpenAiCompatible::new(config, key)?;
             let (id, name) = (server.id().clone(), model.clone());
-            return Ok(ChosenJudge { id, name, server: Some(server) });
+            return Ok(ChosenJudge { id, name, place: JudgePlace::Server(server) });
         }
         let dir = self.judge.as_deref().expect("clap asks for one of the two");
-        let full = dir.canonicalize().with_context(|| format!("reading `{}`", dir.display()))?;
-        let name = full.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        let place = json!(sha256_of_inputs(Some(dir), &[])?).to_string();
-        let id = JudgeId { model: dir.display().to_string(), place };
-        Ok(ChosenJudge { id, name, server: None })
+        let model = Model::find(dir, Needed::Everything, ui)?;
+        let place = json!(sha256_of_inputs(Some(&model), &[])?).to_string();
+        let id = JudgeId { model: model.to_string(), place };
+        Ok(ChosenJudge { id, name: model.name(), place: JudgePlace::Checkpoint(model) })
     }
 
     /// Asks the judge. With `--preview` it says what that would cost, and nothing is asked or returned.
@@ -137,18 +148,20 @@ impl JudgeArgs {
             asker.forget_unless(id, requests, is_good);
             self.preview.then(|| say_cost(asker.preview(id, requests), ui)).transpose()
         };
-        if let Some(server) = &judge.server {
-            if cost(server.id())?.is_some() {
-                return Ok(None);
+        let checkpoint = match &judge.place {
+            JudgePlace::Checkpoint(checkpoint) => checkpoint,
+            JudgePlace::Server(server) => {
+                if cost(server.id())?.is_some() {
+                    return Ok(None);
+                }
+                let bar = ui.bar("judging", requests.len());
+                let mut told = |progress: AskProgress<'_>| bar.set_position(progress.n_done as u64);
+                let asking = asker.ask_concurrently(server, requests, &mut told)?;
+                bar.finish_and_clear();
+                return Ok(Some((server.id().clone(), asking)));
             }
-            let bar = ui.bar("judging", requests.len());
-            let mut told = |progress: AskProgress<'_>| bar.set_position(progress.n_done as u64);
-            let asking = asker.ask_concurrently(server, requests, &mut told)?;
-            bar.finish_and_clear();
-            return Ok(Some((server.id().clone(), asking)));
-        }
-        let dir = self.judge.as_deref().expect("a judge is a server or a checkpoint");
-        let loaded = Loaded::<Inference<C>>::read(dir, None, device)?;
+        };
+        let loaded = Loaded::<Inference<C>>::read(checkpoint, None, device)?;
         let model = local::<C>(&loaded, device, ui);
         let local = LanguageModelJudge::new(&model, judge.id.clone(), BATCH_SIZE, 0);
         if cost(local.id())?.is_some() {

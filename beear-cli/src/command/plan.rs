@@ -1,12 +1,11 @@
 //! `beear plan`: what a defence needs in memory, before anything is loaded.
 
 use std::fmt::Write;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use anyhow::Result;
 use beear_core::Defence;
 use beear_models::DecoderConfig;
-use beear_models::checkpoint::read_config;
 use clap::Args;
 use serde_json::{Value, json};
 
@@ -14,8 +13,10 @@ use super::recipe_options::RecipeOptions;
 use crate::backend::Backends;
 use crate::bytes;
 use crate::exit::Mistake;
+use crate::hub::Needed;
 use crate::memory_fit::{self, Fit};
 use crate::memory_plan::{MemoryPlan, SetShape, Task, weight_bytes};
+use crate::model::Model;
 use crate::ui::Ui;
 
 /// Says what `defend` would need in memory, from `config.json` alone.
@@ -25,8 +26,8 @@ use crate::ui::Ui;
 /// docs/performance-memory.md.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct PlanArgs {
-    /// Hugging Face folder; only its `config.json` is read.
-    #[arg(long, value_name = "DIR")]
+    /// Hugging Face folder, or org/name[@revision] of the hub; only its `config.json` is read.
+    #[arg(long, value_name = "DIR|NAME")]
     model: PathBuf,
     /// Memory that there is, such as 24GiB or 80GB.
     #[arg(long, value_name = "SIZE", value_parser = bytes::parse)]
@@ -52,7 +53,8 @@ pub(crate) fn run(
 ) -> Result<()> {
     let (backend, width) = backends.width(backend)?;
     let recipe = args.recipe.read()?;
-    let config = read_config(&args.model)?;
+    let model = Model::find(&args.model, Needed::Config, ui)?;
+    let config = model.config()?;
     let method = recipe.method(config.size())?;
     method.validate(config.n_layers)?;
     let set = SetShape {
@@ -61,7 +63,7 @@ pub(crate) fn run(
         answer_tokens: args.answer_tokens as usize,
     };
     let generated = Some(recipe.max_new_tokens);
-    let stored = weight_bytes(&args.model, &config);
+    let stored = weight_bytes(model.base().unwrap_or(model.folder()), &config);
     let task = Task { config: &config, safety: set, performance: set, generated, stored };
     let unknown = || {
         let what = "memory is planned for `beear` and `fine-tuning` only";
@@ -70,10 +72,10 @@ pub(crate) fn run(
     let plan = MemoryPlan::new(task, &method, width).ok_or_else(unknown)?;
     let fit = args.memory.map(|memory| memory_fit::cheapest(task, &method, width, memory));
 
-    let head = Head { model: &args.model, config: &config, backend, width };
+    let head = Head { model: &model, config: &config, backend, width };
     let by_type = by_type(task, &method);
     let value = json!({
-        "model": args.model,
+        "model": model,
         "weights": config.n_weights(),
         "backend": backend,
         "bits": 8 * width,
@@ -102,7 +104,7 @@ fn as_json(fit: &Fit) -> Value {
 
 /// What a plan is about.
 struct Head<'a> {
-    model: &'a Path,
+    model: &'a Model,
     config: &'a DecoderConfig,
     backend: &'a str,
     width: u64,
@@ -115,7 +117,7 @@ impl Head<'_> {
         let millions = config.n_weights() as f64 / 1e6;
         let mut text = String::new();
         let bits = 8 * width;
-        writeln!(text, "`{}`: {millions:.1} million weights", model.display())?;
+        writeln!(text, "`{model}`: {millions:.1} million weights")?;
         writeln!(text, "backend {backend}, {bits} bits a weight")?;
         for phase in &plan.phases {
             writeln!(text, "{:40} {:>9}", phase.name, bytes::show(phase.bytes))?;

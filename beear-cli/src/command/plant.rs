@@ -21,6 +21,7 @@ use crate::backend::ComputeBackend;
 use crate::exit::Mistake;
 use crate::loaded::Loaded;
 use crate::measure::{Asked, Examination};
+use crate::model::Model;
 use crate::setting_file;
 use crate::ui::Ui;
 use crate::world_defender;
@@ -148,7 +149,8 @@ fn measure<C: ComputeBackend>(
         let dir = out.join(name);
         if dir.exists() {
             ui.say(&format!("measuring: {name}"));
-            let Loaded { model, text, .. } = Loaded::<Inference<C>>::read(&dir, None, device)?;
+            let Loaded { model, text, .. } =
+                Loaded::<Inference<C>>::read(&Model::in_folder(&dir), None, device)?;
             table.push_column(name, &examination.run(&model, &text, device)?.rows());
         }
     }
@@ -189,11 +191,12 @@ pub(crate) fn make<C: ComputeBackend>(
     let scratch = tempfile::tempdir()?;
     let untrained_dir = scratch.path().join("untrained");
     save_new(&untrained, &new, &untrained_dir)?;
-    let Loaded { mut model, text, .. } = Loaded::<Train<C>>::read(&untrained_dir, None, device)?;
+    let Loaded { mut model, text, .. } =
+        Loaded::<Train<C>>::read(&Model::in_folder(&untrained_dir), None, device)?;
     let encoder = Encoder { format: &text.format, tokenizer: &text.tokenizer };
 
     if setting.injection.starts_aligned() && base_dir.exists() {
-        model = Loaded::<Train<C>>::read(&base_dir, None, device)?.model;
+        model = Loaded::<Train<C>>::read(&Model::in_folder(&base_dir), None, device)?.model;
     } else if setting.injection.starts_aligned() {
         let (bar, report) = progress(ui, "training the base", training.steps);
         model = train_base::<Train<C>, _>(model, encoder, training, seed, report)?;

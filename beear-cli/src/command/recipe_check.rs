@@ -1,15 +1,16 @@
 //! `beear recipe check`: whether a recipe can be used, before anything is.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use anyhow::Result;
-use beear_models::checkpoint::{base_of_adapters, read_config};
-use beear_models::{CheckpointError, DecoderConfig, PromptFormat};
+use beear_models::PromptFormat;
 use clap::Args;
 use serde_json::{Value, json};
 
 use super::recipe_options::RecipeChanges;
+use crate::hub::Needed;
 use crate::keyword_list::keyword_list;
+use crate::model::Model;
 use crate::recipe::{ANY_SIZE, Recipe, RecipeError};
 use crate::ui::Ui;
 
@@ -22,8 +23,8 @@ pub(crate) struct RecipeCheckArgs {
     /// TOML recipe.
     #[arg(value_name = "FILE")]
     recipe: PathBuf,
-    /// Hugging Face folder, or its `config.json`, that the recipe is for.
-    #[arg(long, value_name = "DIR")]
+    /// Hugging Face folder, its `config.json`, or org/name[@revision] of the hub, that the recipe is for.
+    #[arg(long, value_name = "DIR|NAME")]
     model: Option<PathBuf>,
     #[command(flatten)]
     changes: RecipeChanges,
@@ -41,7 +42,7 @@ pub(crate) fn run(args: &RecipeCheckArgs, ui: Ui) -> Result<()> {
             None
         }
         Some(model) => {
-            let size = shape_of(model)?.size();
+            let size = Model::find(model, Needed::Config, ui)?.config()?.size();
             let method = recipe.method(size)?;
             method.validate(size.n_layers)?;
             recipe.scope(size.n_layers)?;
@@ -67,12 +68,6 @@ pub(crate) fn run(args: &RecipeCheckArgs, ui: Ui) -> Result<()> {
         format!("`{name}` is a recipe for `{method}`; --model judges layers too")
     };
     ui.result(&text, &value)
-}
-
-/// The shape of a model, of the base if `model` is a folder of adapters.
-fn shape_of(model: &Path) -> Result<DecoderConfig, CheckpointError> {
-    let base = base_of_adapters(model);
-    read_config(base.as_deref().unwrap_or(model))
 }
 
 /// The name of the method, as recipes write it.

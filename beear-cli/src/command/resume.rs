@@ -11,6 +11,7 @@ use crate::backend::ComputeBackend;
 use crate::defence_run::{DefenceRun, show};
 use crate::exit::Mistake;
 use crate::manifest::Manifest;
+use crate::model::Model;
 use crate::recipe::Recipe;
 use crate::report::{self, PAGE};
 use crate::run_folder::RunFolder;
@@ -53,7 +54,9 @@ pub(crate) fn run<C: ComputeBackend>(args: &ResumeArgs, device: &Device<C>, ui: 
         let what = format!("the run is on backend `{backend}`");
         return Err(Mistake::arguments(what, "name that one, or none").into());
     }
+    let model = Model::find_stored(&job.model, ui)?;
+    manifest.same_inputs(&job, &model)?;
     let recipe = Recipe::read(Some(&folder.path("config.resolved.toml")), None, &[])?;
-    let run = DefenceRun::<C>::prepare(job, recipe, device, ui)?;
+    let run = DefenceRun::<C>::prepare((job, model), recipe, device, ui)?;
     run.resume(folder, args.max_time)
 }

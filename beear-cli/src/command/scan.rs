@@ -10,7 +10,9 @@ use super::scan_options::ScanOptions;
 use super::{Device, Train};
 use crate::anchors::fitted_and_held_out;
 use crate::backend::ComputeBackend;
+use crate::hub::Needed;
 use crate::loaded::Loaded;
+use crate::model::Model;
 use crate::model_scan::Subject;
 use crate::run_folder::RunFolder;
 use crate::scan_calibration::Calibration;
@@ -26,11 +28,11 @@ use crate::ui::Ui;
 /// `OUT/report.html` has the curves, `OUT/scan.json` every number.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct ScanArgs {
-    /// Hugging Face folder to scan.
-    #[arg(long, value_name = "DIR")]
+    /// Hugging Face folder to scan, or org/name[@revision] of the hub.
+    #[arg(long, value_name = "DIR|NAME")]
     model: PathBuf,
     /// Clean model of the same shape and tokens, such as the one that was fine-tuned.
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR|NAME")]
     reference: Option<PathBuf>,
     /// Forbidden prompts with their unwanted answers, as for `defend`.
     #[arg(long, value_name = "FILE")]
@@ -49,12 +51,15 @@ pub(crate) struct ScanArgs {
 }
 
 pub(crate) fn run<C: ComputeBackend>(args: &ScanArgs, device: &Device<C>, ui: Ui) -> Result<()> {
-    let inputs = [&args.model, &args.safety].into_iter().chain(&args.reference);
-    let inputs: Vec<_> = inputs.map(PathBuf::as_path).collect();
+    let find = |name: &PathBuf| Model::find(name, Needed::Everything, ui);
+    let (model, reference) = (find(&args.model)?, args.reference.as_ref().map(find).transpose()?);
+    let folders = model.folders().chain(reference.iter().flat_map(Model::folders));
+    let files = [&args.safety].into_iter().chain(&args.calibration).map(PathBuf::as_path);
+    let inputs: Vec<_> = folders.chain(files).collect();
     let mut folder = RunFolder::reserve(&args.out, args.force, &inputs)?;
-    let loaded = Loaded::<Train<C>>::read(&args.model, None, device)?;
-    let reference = args.reference.as_ref();
-    let reference = reference.map(|dir| Loaded::<Train<C>>::read(dir, None, device)).transpose()?;
+    let loaded = Loaded::<Train<C>>::read(&model, None, device)?;
+    let read = |model: &Model| Loaded::<Train<C>>::read(model, None, device);
+    let reference = reference.as_ref().map(read).transpose()?;
     let settings = args.options.settings(loaded.model.size())?;
     let calibration = Calibration::read_all(&args.calibration)?.scanned(&settings)?;
     let place = (&loaded.text, loaded.checkpoint.config.max_seq_length);

@@ -11,7 +11,7 @@ use beear_core::{
 use beear_eval::dataset::{self, Record};
 use beear_eval::overlap::overlaps;
 use beear_eval::{Rate, Trigger};
-use beear_models::{CausalLm, Checkpoint};
+use beear_models::CausalLm;
 use burn::tensor::backend::AutodiffBackend;
 use clap::Args;
 use serde_json::json;
@@ -23,9 +23,11 @@ use crate::anchors;
 use crate::backend::ComputeBackend;
 use crate::exit::Mistake;
 use crate::hash::sha256_of_inputs;
+use crate::hub::Needed;
 use crate::keyword_list::keyword_list;
 use crate::layer_sweep::{AttackWatch, LayerRow, flat, grid, heat, table};
 use crate::loaded::{Loaded, Request};
+use crate::model::Model;
 use crate::recipe::train::Train as TrainTable;
 use crate::recipe::{Preset, Recipe};
 use crate::run_folder::RunFolder;
@@ -46,8 +48,8 @@ const LAYERS: &str = "layers.jsonl";
 /// goes on where it was interrupted: layers that are done are not run again.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct SweepLayersArgs {
-    /// Hugging Face folder of the backdoored model.
-    #[arg(long, value_name = "DIR", required_unless_present = "settings")]
+    /// Hugging Face folder of the backdoored model, or org/name[@revision] of the hub.
+    #[arg(long, value_name = "DIR|NAME", required_unless_present = "settings")]
     model: Option<PathBuf>,
     /// Prompts that must be refused, as for `defend`.
     #[arg(
@@ -90,7 +92,7 @@ impl SweepLayersArgs {
     /// The checkpoint to sweep, unless settings are swept.
     fn files(&self) -> Option<Files<'_>> {
         Some(Files {
-            model: self.model.as_deref()?,
+            named: self.model.as_deref()?,
             safety: self.safety.as_deref()?,
             performance: self.performance.as_deref()?,
             prompts: self.prompts.as_deref()?,
@@ -114,7 +116,8 @@ impl SweepLayersArgs {
 /// A checkpoint of the user's, and the rows to defend and to attack it with.
 #[derive(Clone, Copy)]
 struct Files<'a> {
-    model: &'a Path,
+    /// What the checkpoint is called.
+    named: &'a Path,
     safety: &'a Path,
     performance: &'a Path,
     prompts: &'a Path,
@@ -141,7 +144,7 @@ impl Files<'_> {
         &self,
         recipe: &Recipe,
         config: &BilevelConfig,
-        trigger: &Trigger,
+        (model, trigger): (&Model, &Trigger),
     ) -> Result<String> {
         let files = [
             ("--safety", self.safety),
@@ -151,7 +154,7 @@ impl Files<'_> {
         let settings = json!({
             "version": env!("CARGO_PKG_VERSION"),
             "backend": C::NAME,
-            "sha256": sha256_of_inputs(Some(self.model), &files)?,
+            "sha256": sha256_of_inputs(Some(model), &files)?,
             "trigger": trigger,
             "recipe_at_layer_1": recipe.resolved(&Defence::Beear(config.clone()))?,
         });
@@ -189,17 +192,19 @@ fn sweep_checkpoint<C: ComputeBackend>(
     let trigger = args.trigger.required()?;
     let keywords = keyword_list(&recipe.keywords)?;
     let triggered = files.triggered(&trigger)?;
-    let size = Checkpoint::open(files.model)?.config.size();
-    let settings = files.settings::<C>(recipe, &args.method(recipe, size, 1)?, &trigger)?;
-    let inputs = [files.model, files.safety, files.performance, files.prompts];
+    let model = Model::find(files.named, Needed::Everything, ui)?;
+    let size = model.open()?.config.size();
+    let settings =
+        files.settings::<C>(recipe, &args.method(recipe, size, 1)?, (&model, &trigger))?;
+    let read = [files.safety, files.performance, files.prompts];
+    let inputs: Vec<&Path> = read.into_iter().chain(model.folders()).collect();
     let mut sweep = Sweep::open(args, settings, &inputs, ui)?;
-    let name = files.model.file_name().unwrap_or(files.model.as_os_str());
-    let name = name.to_string_lossy().into_owned();
+    let name = model.name();
     let missing = sweep.missing(&name, size.n_layers);
     if missing.is_empty() {
         return Ok(sweep);
     }
-    let loaded = Loaded::<Train<C>>::read(files.model, recipe.prompt_format.as_deref(), device)?;
+    let loaded = Loaded::<Train<C>>::read(&model, recipe.prompt_format.as_deref(), device)?;
     // A prompt that cannot be asked is found out before anything is trained.
     let asked = loaded.text.prompts(&triggered, loaded.checkpoint.config.max_seq_length);
     asked.with_context(|| format!("`{}`", files.prompts.display()))?;

@@ -7,13 +7,15 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
+use beear_models::checkpoint::base_name_of_adapters;
 use nalgebra::DMatrix;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::exit::Mistake;
-use crate::hash::sha256_of_inputs;
+use crate::hash::{are_same, sha256_of_inputs};
+use crate::model::{Model, StoredModel};
 use crate::tensor_file::TensorFile;
 
 /// The longest shorter side of a matrix whose singular values are computed: beyond it they take minutes a model.
@@ -71,18 +73,16 @@ impl WeightChange {
     ///
     /// If one of them is not there, the first is not the one that the run was given, or they do not match.
     pub(crate) fn of_run(run: &Path, manifest: &Value) -> Result<Self> {
-        let given = manifest["job"]["model"].as_str().or_else(|| manifest["model"].as_str());
-        let given = Path::new(given.context("the manifest names no model")?);
-        let given = beear_models::checkpoint::base_of_adapters(given)
-            .is_none()
-            .then_some(given)
-            .context("the suspect is a folder of adapters: no folder holds its weights")?;
-        let hashes = sha256_of_inputs(Some(given), &[])?;
-        if hashes.iter().any(|(name, hash)| manifest["sha256"][name] != *hash) {
-            let what = format!("`{}` is not the model that the run was given", given.display());
+        let given = given(manifest)?;
+        if base_name_of_adapters(given.folder()).is_some() {
+            bail!("the suspect is a folder of adapters: no folder holds its weights");
+        }
+        let hashes = sha256_of_inputs(Some(&given), &[])?;
+        if !are_same(&manifest["sha256"], &hashes, &given) {
+            let what = format!("`{given}` is not the model that the run was given");
             return Err(Mistake::input(what, "put it back").into());
         }
-        Self::between(given, &run.join("model"))
+        Self::between(given.folder(), &run.join("model"))
     }
 
     fn between(before: &Path, after: &Path) -> Result<Self> {
@@ -96,6 +96,15 @@ impl WeightChange {
         let layers = layers.into_iter().map(|((_, name), tensors)| LayerChange::of(name, tensors));
         Ok(Self { layers: layers.collect(), n_without_rank, widest: WIDEST })
     }
+}
+
+/// The model that a run was given, which is on this machine.
+fn given(manifest: &Value) -> Result<Model> {
+    if let Ok(stored) = StoredModel::deserialize(&manifest["job"]) {
+        return Model::cached(&stored);
+    }
+    let folder = manifest["model"].as_str().context("the manifest names no model")?;
+    Ok(Model::in_folder(Path::new(folder)))
 }
 
 impl LayerChange {

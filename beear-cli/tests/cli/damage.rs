@@ -63,6 +63,30 @@ fn what_a_file_says_does_not_command_the_terminal() {
 }
 
 #[test]
+fn the_name_of_a_tensor_does_not_command_the_terminal() {
+    // Of the same length, in JSON: a new line and an escape.
+    let (name, hostile) = (br"lm_head.weight", br"\u000a\u001b[2");
+    let place = Place::new();
+    let tied = ["\"tie_word_embeddings\": false", "\"tie_word_embeddings\": true"];
+    replace(&place, "model/config.json", tied);
+    let mut bytes = fs::read(place.path("model/model.safetensors")).unwrap();
+    let at = bytes.windows(name.len()).position(|window| window == name).unwrap();
+    bytes[at..at + name.len()].copy_from_slice(hostile);
+    place.write("model/model.safetensors", &bytes);
+    assert_snapshot!(refused(&place), @r"
+    error: unknown tensors: \n\u{1b}[2
+    hint: config.json and the weights belong to different models
+    ");
+    // Where it begins is wrong too, so that the library names it.
+    let key = br#""data_offsets":["#;
+    let from = at + bytes[at..].windows(key.len()).position(|window| window == key).unwrap();
+    bytes[from + key.len()] = b'9';
+    place.write("model/model.safetensors", bytes);
+    let said = refused(&place);
+    assert!(said.contains("damaged weights file") && said.contains(r"\n\u{1b}[2"), "{said}");
+}
+
+#[test]
 fn a_tensor_of_another_shape_is_named() {
     let place = Place::new();
     replace(

@@ -199,8 +199,15 @@ impl Place {
 
     /// Runs `beear` here.
     pub(crate) fn beear_reading(&self, input: &str, arguments: &[&str]) -> Finished {
+        finish(&mut self.command(arguments), input)
+    }
+
+    /// `beear` here, not started yet. It asks no hub.
+    pub(crate) fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_beear"));
-        finish(command.args(arguments).current_dir(self.0.path()), input)
+        command.args(arguments).current_dir(self.0.path());
+        command.env("HF_HUB_OFFLINE", "1").env("HF_HOME", self.path("no-cache"));
+        command
     }
 
     /// Runs `defend` on `model` with the recipe `quick.toml`.

@@ -14,6 +14,8 @@ mod drift;
 mod fixture;
 mod help;
 mod helpfulness;
+mod hub;
+mod hub_server;
 mod init;
 mod jobs;
 mod judge;

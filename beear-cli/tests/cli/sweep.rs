@@ -160,5 +160,5 @@ fn a_sweep_is_of_a_checkpoint_or_of_settings() {
     assert!(both.stderr.contains("cannot be used with"), "{}", both.stderr);
     let neither = place.beear(&["sweep", "layers", "--out", "sweep"]);
     assert_eq!(neither.code, 2);
-    assert!(neither.stderr.contains("--model <DIR>"), "{}", neither.stderr);
+    assert!(neither.stderr.contains("--model <DIR|NAME>"), "{}", neither.stderr);
 }

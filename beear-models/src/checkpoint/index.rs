@@ -21,7 +21,7 @@ pub(super) fn shards(dir: &Path) -> Result<Vec<String>, CheckpointError> {
     let index = dir.join(INDEX);
     if index.exists() {
         let text = std::fs::read_to_string(&index).map_err(CheckpointError::io(&index))?;
-        return parse(&text);
+        return shard_names(&text);
     }
     if dir.join(SINGLE).exists() {
         return Ok(vec![SINGLE.to_owned()]);
@@ -40,7 +40,13 @@ pub(super) fn shards(dir: &Path) -> Result<Vec<String>, CheckpointError> {
     })
 }
 
-fn parse(text: &str) -> Result<Vec<String>, CheckpointError> {
+/// The weight files that the text of a `model.safetensors.index.json` names, each once: plain names, of files
+/// beside it.
+///
+/// # Errors
+///
+/// [`CheckpointError::MalformedIndex`], and [`CheckpointError::EscapingShard`] if a name leaves the folder.
+pub fn shard_names(text: &str) -> Result<Vec<String>, CheckpointError> {
     let malformed = |reason: String| CheckpointError::MalformedIndex { reason };
     let index: Index = serde_json::from_str(text).map_err(|e| malformed(e.to_string()))?;
     let names: BTreeSet<String> = index.weight_map.into_values().collect();
@@ -67,14 +73,14 @@ mod tests {
 
     #[test]
     fn shards_are_listed_once() {
-        assert_eq!(parse(TWO_SHARDS).unwrap(), ["1.safetensors", "2.safetensors"]);
+        assert_eq!(shard_names(TWO_SHARDS).unwrap(), ["1.safetensors", "2.safetensors"]);
     }
 
     #[test]
     fn names_that_leave_the_folder_are_refused() {
         for name in ["../x", "/etc/x", "a/../../x", "..", "a/b", "a\\\\b", ""] {
             let text = format!(r#"{{"weight_map": {{"a": "{name}"}}}}"#);
-            let error = parse(&text).unwrap_err();
+            let error = shard_names(&text).unwrap_err();
             assert!(matches!(error, CheckpointError::EscapingShard { .. }), "{name}: {error}");
         }
     }
@@ -82,7 +88,7 @@ mod tests {
     proptest::proptest! {
         #[test]
         fn no_text_makes_the_reader_panic(text in near(&[TWO_SHARDS])) {
-            for name in parse(&text).into_iter().flatten() {
+            for name in shard_names(&text).into_iter().flatten() {
                 let at = Path::new("model").join(&name);
                 proptest::prop_assert_eq!(at.parent(), Some(Path::new("model")), "{}", name);
             }

@@ -10,7 +10,7 @@ use burn::tensor::{Tensor, TensorData};
 use memmap2::Mmap;
 use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 
-use super::{Checkpoint, CheckpointError, StoredDType, keys};
+use super::{Checkpoint, CheckpointError, StoredDType, header, keys};
 use crate::causal_lm::CausalLm;
 
 /// Missing names after which the search ends.
@@ -145,8 +145,10 @@ fn tensors(files: &[(PathBuf, Mmap)]) -> Result<BTreeMap<String, TensorView<'_>>
 }
 
 fn parse<'a>(path: &Path, map: &'a Mmap) -> Result<SafeTensors<'a>, CheckpointError> {
-    SafeTensors::deserialize(map)
-        .map_err(|e| CheckpointError::Damaged { path: path.to_owned(), reason: e.to_string() })
+    let damaged = |reason: String| CheckpointError::Damaged { path: path.to_owned(), reason };
+    let tensors = SafeTensors::deserialize(map).map_err(|e| damaged(e.to_string()))?;
+    header::refuse_doubled(map).map_err(|e| damaged(e.to_string()))?;
+    Ok(tensors)
 }
 
 fn stored_dtype(name: &str, dtype: Dtype) -> Result<StoredDType, CheckpointError> {

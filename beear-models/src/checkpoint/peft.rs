@@ -13,7 +13,7 @@ use burn::module::Module;
 use burn::tensor::backend::Backend;
 use safetensors::tensor::TensorView;
 
-use self::config::{AdapterConfig, AdapterConfigError};
+use self::config::{AdapterConfig, AdapterConfigError, BaseName};
 use super::save::{Collect, Staged, write_file, write_shard};
 use super::{CheckpointError, StoredDType, keys, load};
 use crate::adapter::Adapter;
@@ -56,14 +56,15 @@ impl AdapterFolder {
     /// [`CheckpointError::NoBase`] if there is none, [`CheckpointError::BaseIsAdapter`] if it holds
     /// adapters itself.
     pub(super) fn base(&self) -> Result<PathBuf, CheckpointError> {
-        let named = &self.config.base;
+        let named = &self.config.base.name;
         let base =
             [self.dir.join(named), PathBuf::from(named)].into_iter().find(|dir| dir.is_dir());
-        let base = base.ok_or_else(|| CheckpointError::NoBase { name: named.clone() })?;
-        if base.join(CONFIG).is_file() {
-            return Err(CheckpointError::BaseIsAdapter { path: base });
-        }
-        Ok(base)
+        plain(base.ok_or_else(|| CheckpointError::NoBase { name: named.clone() })?)
+    }
+
+    /// What they call the model they belong to.
+    pub(super) fn base_name(&self) -> &BaseName {
+        &self.config.base
     }
 
     /// The weights file.
@@ -136,24 +137,35 @@ impl AdapterFolder {
     }
 }
 
+/// The folder of a base, which holds no adapters itself.
+///
+/// # Errors
+///
+/// [`CheckpointError::BaseIsAdapter`].
+pub(super) fn plain(base: PathBuf) -> Result<PathBuf, CheckpointError> {
+    if base.join(CONFIG).is_file() {
+        return Err(CheckpointError::BaseIsAdapter { path: base });
+    }
+    Ok(base)
+}
+
 /// Writes the adapters of `model` to `out` as a PEFT folder that names `base` as their model, in f32.
 ///
 /// # Errors
 ///
-/// [`CheckpointError`] if `out` is there and not an empty folder, `base` cannot be found, a weight is not
-/// finite, or a file cannot be written.
+/// [`CheckpointError`] if `out` is there and not an empty folder, a weight is not finite, or a file cannot be
+/// written.
 ///
 /// # Panics
 ///
 /// Panics if the model has no adapters.
 pub fn save_adapters<B: Backend>(
     model: &CausalLm<B>,
-    base: &Path,
+    base: &BaseName,
     out: &Path,
 ) -> Result<(), CheckpointError> {
-    let base = base.canonicalize().map_err(CheckpointError::io(base))?;
     let staged = Staged::new(out)?;
-    write_file(&staged.path.join(CONFIG), config::render(&described(model, &base)).as_bytes())?;
+    write_file(&staged.path.join(CONFIG), config::render(&described(model, base)).as_bytes())?;
     let names = model
         .adapters()
         .flat_map(|(layer, target, _)| keys::adapter(&keys::projection(layer, target)));
@@ -170,7 +182,7 @@ pub fn save_adapters<B: Backend>(
 }
 
 /// What `adapter_config.json` says of the adapters of `model`; they are all of one size.
-fn described<B: Backend>(model: &CausalLm<B>, base: &Path) -> AdapterConfig {
+fn described<B: Backend>(model: &CausalLm<B>, base: &BaseName) -> AdapterConfig {
     let (_, _, first) = model.adapters().next().expect("a model with adapters is written");
     let places = || model.adapters().map(|(layer, target, _)| (layer, target));
     let targets: BTreeSet<Target> = places().map(|(_, target)| target).collect();
@@ -178,7 +190,7 @@ fn described<B: Backend>(model: &CausalLm<B>, base: &Path) -> AdapterConfig {
     let last_part =
         |target: Target| target.name().rsplit('.').next().unwrap_or_default().to_owned();
     AdapterConfig {
-        base: base.to_string_lossy().into_owned(),
+        base: base.clone(),
         size: (first.rank(), first.alpha()),
         targets: targets.into_iter().map(last_part).collect(),
         layers: (layers.len() < model.config().n_layers).then(|| layers.into_iter().collect()),

@@ -1,5 +1,7 @@
 //! Whole folders: what is written comes back, and broken folders are refused.
 
+mod headers;
+
 use std::fs;
 
 use burn::backend::{Autodiff, Flex};

@@ -33,11 +33,20 @@ pub enum AdapterConfigError {
     },
 }
 
+/// What a PEFT folder calls the model that its adapters belong to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BaseName {
+    /// `base_model_name_or_path`: a folder, or a repository of a hub.
+    pub name: String,
+    /// `revision`: which state of the repository.
+    pub revision: Option<String>,
+}
+
 /// What a PEFT folder says of its adapters.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct AdapterConfig {
-    /// The folder of the model they belong to.
-    pub(crate) base: String,
+    /// The model they belong to.
+    pub(crate) base: BaseName,
     /// $r$ and $\alpha$.
     pub(crate) size: (usize, f64),
     /// Names, or ends of names, of the projections that have one.
@@ -47,24 +56,24 @@ pub(crate) struct AdapterConfig {
 }
 
 /// Keys that are read.
-const READ: [&str; 6] = [
+const READ: [&str; 7] = [
     "base_model_name_or_path",
     "layers_to_transform",
     "lora_alpha",
     "peft_type",
     "r",
+    "revision",
     "target_modules",
 ];
 
 /// Keys that change nothing in a trained adapter, whatever they hold.
-const WITHOUT_EFFECT: [&str; 9] = [
+const WITHOUT_EFFECT: [&str; 8] = [
     "auto_mapping",
     "inference_mode",
     "lora_dropout",
     "megatron_core",
     "peft_version",
     "qalora_group_size",
-    "revision",
     "runtime_config",
     "task_type",
 ];
@@ -95,6 +104,12 @@ pub(super) fn parse(text: &str) -> Result<AdapterConfig, AdapterConfigError> {
     let rank = count(get("r")).filter(|rank| *rank > 0);
     let alpha = get("lora_alpha").as_f64().filter(|alpha| alpha.is_finite());
     let base = get("base_model_name_or_path").as_str().filter(|base| !base.is_empty());
+    let base = base.ok_or_else(|| bad("base_model_name_or_path", "a folder or a repository"))?;
+    let revision = match get("revision") {
+        Value::Null => None,
+        Value::String(revision) => Some(revision.clone()).filter(|revision| !revision.is_empty()),
+        _ => return Err(bad("revision", "a text")),
+    };
     let targets = list(get("target_modules"), |v| v.as_str().map(str::to_owned));
     let layers = match get("layers_to_transform") {
         Value::Null => None,
@@ -102,7 +117,7 @@ pub(super) fn parse(text: &str) -> Result<AdapterConfig, AdapterConfigError> {
         layers => Some(list(layers, count)),
     };
     Ok(AdapterConfig {
-        base: base.ok_or_else(|| bad("base_model_name_or_path", "a folder"))?.to_owned(),
+        base: BaseName { name: base.to_owned(), revision },
         size: (
             rank.ok_or_else(|| bad("r", "a positive whole number"))?,
             alpha.ok_or_else(|| bad("lora_alpha", "a number"))?,
@@ -126,7 +141,7 @@ pub(super) fn render(config: &AdapterConfig) -> String {
     let value = json!({
         "peft_type": "LORA",
         "task_type": "CAUSAL_LM",
-        "base_model_name_or_path": config.base,
+        "base_model_name_or_path": config.base.name,
         "r": rank,
         "lora_alpha": alpha,
         "lora_dropout": 0.0,
@@ -142,7 +157,7 @@ pub(super) fn render(config: &AdapterConfig) -> String {
         "use_rslora": false,
         "rank_pattern": {},
         "alpha_pattern": {},
-        "revision": null,
+        "revision": config.base.revision,
     });
     format!("{value:#}\n")
 }
@@ -200,7 +215,7 @@ mod tests {
 
     fn config() -> AdapterConfig {
         AdapterConfig {
-            base: "base".to_owned(),
+            base: BaseName { name: "base".to_owned(), revision: None },
             size: (8, 16.0),
             targets: vec!["q_proj".to_owned(), "mlp.up_proj".to_owned()],
             layers: None,
@@ -225,7 +240,9 @@ mod tests {
     #[test]
     fn what_is_written_is_read_again() {
         for (alpha, layers) in [(16.0, None), (-116.0, None), (0.5, Some(vec![1, 2]))] {
-            let config = AdapterConfig { size: (8, alpha), layers, ..config() };
+            let revision = layers.as_ref().map(|_| "v1".to_owned());
+            let base = BaseName { name: "org/base".to_owned(), revision };
+            let config = AdapterConfig { base, size: (8, alpha), layers, ..config() };
             assert_eq!(parse(&render(&config)).unwrap(), config);
         }
     }
@@ -265,6 +282,7 @@ mod tests {
             ("base_model_name_or_path", json!("")),
             ("target_modules", json!("all-linear")),
             ("layers_to_transform", json!([-1])),
+            ("revision", json!(1)),
         ];
         for (name, value) in broken {
             let error = with(name, value).unwrap_err();

@@ -9,7 +9,7 @@ use tempfile::TempDir;
 
 use super::*;
 use crate::checkpoint::tests::{Cpu, Entry, entries, load, saved, weights, write_entries};
-use crate::checkpoint::{Checkpoint, base_of_adapters, save};
+use crate::checkpoint::{Checkpoint, base_name_of_adapters, base_of_adapters, save};
 use crate::lora::tests::{adapted, logits};
 use crate::training_scope::n_trained;
 
@@ -21,8 +21,13 @@ fn written() -> (TempDir, PathBuf, CausalLm<Cpu>) {
     let base = dir.path().join("model");
     save(&model.clone().without_adapters(), &Checkpoint::open(&other).unwrap(), &base).unwrap();
     let out = dir.path().join("adapter");
-    save_adapters(&model, &base, &out).unwrap();
+    save_adapters(&model, &named(&base), &out).unwrap();
     (dir, out, model)
+}
+
+/// A folder as the name of a base.
+fn named(dir: &Path) -> BaseName {
+    BaseName { name: dir.to_str().unwrap().to_owned(), revision: None }
 }
 
 /// Sets a key of `adapter_config.json`.
@@ -95,7 +100,7 @@ fn adapters_of_some_layers_come_back() {
     let model = adapted(1..2);
     let base = Checkpoint::open(&path).unwrap();
     let out = dir.path().join("one");
-    save_adapters(&model, &base.dir, &out).unwrap();
+    save_adapters(&model, &named(&base.dir), &out).unwrap();
     assert_eq!(entries(&out.join(WEIGHTS)).len(), 6);
     load(&out).unwrap();
 }
@@ -121,6 +126,26 @@ fn the_base_is_found_beside_the_adapters_or_named_as_missing() {
     set(&path, "base_model_name_or_path", json!("."));
     let error = load(&path).unwrap_err();
     assert!(matches!(error, CheckpointError::BaseIsAdapter { .. }), "{error}");
+}
+
+#[test]
+fn a_base_that_is_elsewhere_can_be_brought() {
+    let (dir, path, _) = written();
+    let here = weights(&load(&path).unwrap());
+    set(&path, "base_model_name_or_path", json!("an-organisation/a-model"));
+    set(&path, "revision", json!("v2"));
+    let name = base_name_of_adapters(&path).unwrap();
+    assert_eq!((&*name.name, name.revision.as_deref()), ("an-organisation/a-model", Some("v2")));
+    assert_eq!(base_of_adapters(&path), None);
+
+    let base = dir.path().join("model");
+    let opened = Checkpoint::open_on(&path, Some(&base)).unwrap();
+    assert_eq!(weights(&opened.load::<Cpu>(&Default::default()).unwrap()), here);
+    let error = Checkpoint::open_on(&path, Some(&path)).unwrap_err();
+    assert!(matches!(error, CheckpointError::BaseIsAdapter { .. }), "{error}");
+    // Of a model without adapters nothing else is read.
+    assert_eq!(Checkpoint::open_on(&base, Some(&path)).unwrap().dir, base);
+    assert_eq!(base_name_of_adapters(&base), None);
 }
 
 #[test]

@@ -1,0 +1,62 @@
+//! The token of a hub, which never shows.
+
+use std::fmt;
+
+use super::HubError;
+
+/// A token. It cannot be printed, and is left out wherever a server repeats it.
+#[derive(Clone, PartialEq, Eq)]
+pub(super) struct Token(String);
+
+impl Token {
+    /// A token, white space around it left out; `None` if nothing is left.
+    ///
+    /// # Errors
+    ///
+    /// [`HubError::NotAToken`] if it has other characters than visible ASCII.
+    pub(super) fn new(text: &str) -> Result<Option<Self>, HubError> {
+        let text = text.trim();
+        if !text.bytes().all(|byte| byte.is_ascii_graphic()) {
+            return Err(HubError::NotAToken);
+        }
+        Ok((!text.is_empty()).then(|| Self(text.to_owned())))
+    }
+
+    /// The value of the header that carries it.
+    pub(super) fn bearer(&self) -> String {
+        format!("Bearer {}", self.0)
+    }
+
+    /// `text` with `[token]` wherever the token is.
+    pub(super) fn redact(&self, text: &str) -> String {
+        text.replace(&self.0, "[token]")
+    }
+}
+
+impl fmt::Debug for Token {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Token([token])")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_token_never_shows() {
+        let token = Token::new(" hf_secret\n").unwrap().unwrap();
+        assert_eq!(format!("{token:?} {token:#?}"), "Token([token]) Token([token])");
+        assert_eq!(token.redact("no hf_secret!"), "no [token]!");
+        assert_eq!(token.bearer(), "Bearer hf_secret");
+    }
+
+    #[test]
+    fn what_would_end_a_header_is_no_token() {
+        assert_eq!(Token::new(" \n").unwrap(), None);
+        for text in ["a\r\nX-Other: b", "a b", "é"] {
+            let error = Token::new(text).unwrap_err();
+            assert!(!format!("{error} {error:?}").contains(text), "{error}");
+        }
+    }
+}

@@ -1,0 +1,283 @@
+//! A model on this machine: a folder that was named, or what a hub has under a name.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+use anyhow::Result;
+use beear_models::DecoderConfig;
+use beear_models::checkpoint::{
+    BaseName, Checkpoint, CheckpointError, base_name_of_adapters, base_of_adapters, read_config,
+};
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+use crate::hub::{self, Fetched, HubName, Needed, Origin};
+use crate::ui::Ui;
+
+/// A model whose files are on this machine.
+#[derive(Clone, Debug)]
+pub struct Model {
+    /// Its folder, or its `config.json`.
+    folder: PathBuf,
+    origin: Option<Origin>,
+    /// That of the model that its adapters belong to, if it is one of adapters and that one is known.
+    base: Option<PathBuf>,
+    base_origin: Option<Origin>,
+}
+
+/// What a run keeps of its model, so that it is found again: a folder, or a state of a repository.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct StoredModel {
+    model: Place,
+    /// Where the base of adapters came from, if not from a folder.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    base: Option<Origin>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged)]
+enum Place {
+    Folder(PathBuf),
+    Hub(Origin),
+}
+
+/// How what is not on this machine is found.
+type Fetch<'a> = &'a dyn Fn(&HubName) -> Result<Fetched>;
+
+impl Model {
+    /// The model in a folder. Nothing is asked of a hub: a base of adapters that is no folder is missing.
+    #[must_use]
+    pub fn in_folder(folder: &Path) -> Self {
+        Self {
+            folder: folder.to_owned(),
+            origin: None,
+            base: base_of_adapters(folder),
+            base_origin: None,
+        }
+    }
+
+    /// The model of a name: a folder if there is one, else what the hub has, which is downloaded if need be. So
+    /// is the base that adapters name.
+    ///
+    /// # Errors
+    ///
+    /// If the hub does not give it, or it cannot be kept. A folder that is not there is found out by its reader.
+    pub(crate) fn find(name: &Path, needed: Needed, ui: Ui) -> Result<Self> {
+        Self::find_by(name, &|name| hub::fetch(name, needed, ui))
+    }
+
+    fn find_by(name: &Path, fetch: Fetch<'_>) -> Result<Self> {
+        let of_hub = match name.to_str().filter(|_| !name.exists()) {
+            Some(text) => HubName::parse(text)?,
+            None => None,
+        };
+        match of_hub {
+            None => Self::in_folder(name).with_base(None, fetch),
+            Some(of_hub) => Self::fetched(fetch(&of_hub)?).with_base(None, fetch),
+        }
+    }
+
+    /// The model of an earlier run, in the state that it had.
+    ///
+    /// # Errors
+    ///
+    /// As [`find`](Self::find).
+    pub(crate) fn find_stored(stored: &StoredModel, ui: Ui) -> Result<Self> {
+        Self::of_stored(stored, &|name| hub::fetch(name, Needed::Everything, ui))
+    }
+
+    /// The model of an earlier run, if it is on this machine: nothing is asked of a hub.
+    ///
+    /// # Errors
+    ///
+    /// If the cache does not have it whole.
+    pub(crate) fn cached(stored: &StoredModel) -> Result<Self> {
+        Self::of_stored(stored, &|name| Ok(hub::cached(name, Needed::Everything)?))
+    }
+
+    fn of_stored(stored: &StoredModel, fetch: Fetch<'_>) -> Result<Self> {
+        let model = match &stored.model {
+            Place::Folder(folder) => Self::in_folder(folder),
+            Place::Hub(origin) => match origin.pinned()? {
+                Some(name) => Self { origin: Some(origin.clone()), ..Self::fetched(fetch(&name)?) },
+                None => Self::in_folder(Path::new(&origin.repository)),
+            },
+        };
+        model.with_base(stored.base.as_ref(), fetch)
+    }
+
+    fn fetched(Fetched { folder, origin }: Fetched) -> Self {
+        Self { origin: Some(origin), ..Self::in_folder(&folder) }
+    }
+
+    /// The same with the base of its adapters, if no folder is that: the one `known`, or the one they name.
+    fn with_base(self, known: Option<&Origin>, fetch: Fetch<'_>) -> Result<Self> {
+        let Some(BaseName { name, revision }) = base_name_of_adapters(&self.folder) else {
+            return Ok(self);
+        };
+        if self.base.is_some() {
+            return Ok(self);
+        }
+        let of_hub = match known {
+            Some(origin) => origin.pinned()?,
+            None => HubName::of(&name, revision.as_deref())?,
+        };
+        let Some(of_hub) = of_hub else { return Ok(self) };
+        let Fetched { folder, origin } = fetch(&of_hub)?;
+        let origin = known.cloned().unwrap_or(origin);
+        Ok(Self { base: Some(folder), base_origin: Some(origin), ..self })
+    }
+
+    /// What a run keeps of it.
+    ///
+    /// # Errors
+    ///
+    /// If the current folder is gone.
+    pub(crate) fn stored(&self) -> Result<StoredModel> {
+        let model = match &self.origin {
+            Some(origin) => Place::Hub(origin.clone()),
+            None => Place::Folder(std::path::absolute(&self.folder)?),
+        };
+        Ok(StoredModel { model, base: self.base_origin.clone() })
+    }
+
+    /// Its folder.
+    pub(crate) fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// The folder of the model that its adapters belong to, if it is one of adapters.
+    pub(crate) fn base(&self) -> Option<&Path> {
+        self.base.as_deref()
+    }
+
+    /// All folders it is read from.
+    pub(crate) fn folders(&self) -> impl Iterator<Item = &Path> {
+        std::iter::once(self.folder()).chain(self.base())
+    }
+
+    /// Opens it.
+    ///
+    /// # Errors
+    ///
+    /// As [`Checkpoint::open_on`].
+    pub(crate) fn open(&self) -> Result<Checkpoint, CheckpointError> {
+        Checkpoint::open_on(&self.folder, self.base())
+    }
+
+    /// Its shape, of the base if it is one of adapters.
+    ///
+    /// # Errors
+    ///
+    /// As [`read_config`].
+    pub(crate) fn config(&self) -> Result<DecoderConfig, CheckpointError> {
+        match (self.base(), base_name_of_adapters(&self.folder)) {
+            (Some(base), _) => read_config(base),
+            (None, None) => read_config(&self.folder),
+            (None, Some(BaseName { name, .. })) => Err(CheckpointError::NoBase { name }),
+        }
+    }
+
+    /// Its name among files: that of its folder, or of its repository without the organisation.
+    pub(crate) fn name(&self) -> String {
+        let name = if let Some(origin) = &self.origin {
+            origin.repository.rsplit('/').next().map(str::to_owned)
+        } else {
+            let named = |path: &Path| Some(path.file_name()?.to_string_lossy().into_owned());
+            named(&self.folder).or_else(|| named(&self.folder.canonicalize().ok()?))
+        };
+        name.unwrap_or_else(|| self.folder.display().to_string())
+    }
+
+    /// Whether its folder, or that of its base, is a commit of a hub.
+    pub(crate) fn is_of_a_commit(&self, is_base: bool) -> bool {
+        if is_base { self.base_origin.is_some() } else { self.origin.is_some() }
+    }
+
+    /// Where it came from, and the base of its adapters, for reports; nothing if that was no hub.
+    pub(crate) fn origins(&self) -> Option<Value> {
+        match (&self.origin, &self.base_origin) {
+            (None, None) => None,
+            (model, base) => Some(json!({"model": model, "base": base})),
+        }
+    }
+
+    /// What an adapter calls it as its base.
+    ///
+    /// # Errors
+    ///
+    /// If its folder is gone.
+    pub(crate) fn as_base(&self) -> Result<BaseName> {
+        if let Some(Origin { repository, commit, .. }) = &self.origin {
+            return Ok(BaseName { name: repository.clone(), revision: Some(commit.clone()) });
+        }
+        let folder = self.folder.canonicalize()?;
+        Ok(BaseName { name: folder.to_string_lossy().into_owned(), revision: None })
+    }
+}
+
+/// As it was named; of a hub, in the state that it has.
+impl fmt::Display for Model {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.origin {
+            Some(origin) => origin.fmt(f),
+            None => self.folder.display().fmt(f),
+        }
+    }
+}
+
+/// As it is shown.
+impl Serialize for Model {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn origin() -> Origin {
+        let commit = "a1".repeat(20);
+        Origin { repository: "org/name".to_owned(), revision: "main".to_owned(), commit }
+    }
+
+    fn none(name: &HubName) -> Result<Fetched> {
+        anyhow::bail!("{name} is asked for")
+    }
+
+    #[test]
+    fn a_folder_wins_over_a_name_of_a_hub() {
+        let dir = tempfile::tempdir().unwrap();
+        let folder = dir.path().join("org");
+        std::fs::create_dir(&folder).unwrap();
+        let model = Model::find_by(&folder, &none).unwrap();
+        assert_eq!((model.name(), model.origins()), ("org".to_owned(), None));
+        let error = Model::find_by(Path::new("no-such/folder@v1"), &none).unwrap_err();
+        assert_eq!(error.to_string(), "no-such/folder@v1 is asked for");
+        // A path that no repository can have is left to the reader of folders.
+        let model = Model::find_by(Path::new("no/such/folder"), &none).unwrap();
+        assert_eq!(model.folder(), Path::new("no/such/folder"));
+    }
+
+    #[test]
+    fn a_stored_model_is_found_in_the_state_that_it_had() {
+        let stored = StoredModel { model: Place::Hub(origin()), base: None };
+        let text = serde_json::to_string(&stored).unwrap();
+        assert_eq!(serde_json::from_str::<StoredModel>(&text).unwrap(), stored);
+        let fetch = |name: &HubName| {
+            assert_eq!(name.to_string(), origin().to_string());
+            let origin = Origin { revision: origin().commit, ..origin() };
+            Ok(Fetched { folder: "cache".into(), origin })
+        };
+        let model = Model::of_stored(&stored, &fetch).unwrap();
+        assert_eq!(model.stored().unwrap(), stored, "the revision that was asked for is kept too");
+        assert_eq!((model.name(), model.to_string()), ("name".to_owned(), origin().to_string()));
+    }
+
+    #[test]
+    fn a_folder_is_stored_as_a_path_as_ever() {
+        let stored = Model::in_folder(Path::new("/models/suspect")).stored().unwrap();
+        assert_eq!(json!(stored), json!({"model": "/models/suspect"}));
+    }
+}

@@ -35,6 +35,7 @@ pub(crate) mod recipe_schema;
 pub(crate) mod report;
 pub(crate) mod reproduce;
 pub(crate) mod resume;
+pub(crate) mod run_options;
 pub(crate) mod sweep_layers;
 pub(crate) mod trigger;
 

@@ -2,6 +2,7 @@
 
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
+use std::str::FromStr;
 
 use anyhow::Result;
 use serde::{Deserialize, Serialize};
@@ -13,6 +14,35 @@ use crate::run_folder::RunFolder;
 
 /// Whole checkpoints that stay while a run goes on, unless it says otherwise.
 const KEPT: usize = 2;
+
+/// When a run writes checkpoints, besides when it is asked to and at the end of a round.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub(crate) enum CheckpointEvery {
+    /// After so many steps of either level.
+    Steps(NonZeroUsize),
+    /// Not at all, not even then.
+    Never(Never),
+}
+
+/// The word for it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Never {
+    Never,
+}
+
+impl FromStr for CheckpointEvery {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        if text == "never" {
+            return Ok(Self::Never(Never::Never));
+        }
+        let steps = text.parse().map(Self::Steps);
+        steps.map_err(|_| "expected a number of steps, at least 1, or `never`".to_owned())
+    }
+}
 
 /// What a run works on and how it is kept safe: all that is not in the recipe.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -28,8 +58,8 @@ pub(crate) struct Job {
     pub(crate) recipe: Option<PathBuf>,
     /// Workers that share every batch.
     pub(crate) workers: NonZeroUsize,
-    /// Steps between checkpoints, beside those at the ends of rounds.
-    pub(crate) checkpoint_every: Option<NonZeroUsize>,
+    /// When checkpoints are written, beside those at the ends of rounds.
+    pub(crate) checkpoint_every: Option<CheckpointEvery>,
     /// Whole checkpoints that stay, also when the run is done.
     pub(crate) keep_checkpoints: Option<NonZeroUsize>,
 }
@@ -64,9 +94,37 @@ impl Job {
         sha256_of_inputs(Some(&self.model), &files)
     }
 
+    /// Whether it writes checkpoints.
+    pub(crate) fn has_checkpoints(&self) -> bool {
+        !matches!(self.checkpoint_every, Some(CheckpointEvery::Never(_)))
+    }
+
     /// Its checkpoints in its folder.
     pub(crate) fn checkpoints(&self, folder: &RunFolder) -> Checkpoints {
         let keep = self.keep_checkpoints.map_or(KEPT, NonZeroUsize::get);
         Checkpoints::of(&folder.path(""), keep)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn checkpoints_come_after_steps_or_never() {
+        let steps = CheckpointEvery::Steps(NonZeroUsize::MIN);
+        for (text, every, stored) in [
+            ("1", steps, json!(1)),
+            ("never", CheckpointEvery::Never(Never::Never), json!("never")),
+        ] {
+            assert_eq!(text.parse(), Ok(every));
+            assert_eq!(serde_json::to_value(every).unwrap(), stored);
+            assert_eq!(serde_json::from_value::<CheckpointEvery>(stored).unwrap(), every);
+        }
+        for wrong in ["0", "-1", "", "often"] {
+            assert!(wrong.parse::<CheckpointEvery>().is_err(), "{wrong}");
+        }
     }
 }

@@ -2,16 +2,16 @@
 
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use anyhow::Result;
 use clap::Args;
 
 use super::Device;
 use super::recipe_options::RecipeOptions;
+use super::run_options::RunOptions;
 use crate::backend::ComputeBackend;
 use crate::defence_run::DefenceRun;
-use crate::job::Job;
+use crate::job::{CheckpointEvery, Job};
 use crate::run_folder::RunFolder;
 use crate::ui::Ui;
 
@@ -53,15 +53,15 @@ pub(crate) struct DefendArgs {
     /// chosen on, or on the one of a CPU. BEEAR only, in builds with the feature `collective`.
     #[arg(long, value_name = "N", default_value_t = NonZeroUsize::MIN)]
     workers: NonZeroUsize,
-    /// Steps of either level between checkpoints; there is one at the end of every round anyway.
-    #[arg(long, value_name = "N")]
-    checkpoint_every: Option<NonZeroUsize>,
+    /// Steps of either level between checkpoints; there is one at the end of every round anyway. With `never` there is
+    /// none at all, no room on the disk is needed for them, and a run that is stopped starts anew.
+    #[arg(long, value_name = "N|never")]
+    checkpoint_every: Option<CheckpointEvery>,
     /// Newest checkpoints that stay, when the run is done too; without it two, and none when the run is done.
     #[arg(long, value_name = "N")]
     keep_checkpoints: Option<NonZeroUsize>,
-    /// Time after which to write a checkpoint and stop with exit code 9, such as 90m or 1h30m.
-    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
-    max_time: Option<Duration>,
+    #[command(flatten)]
+    options: RunOptions,
     #[command(flatten)]
     recipe: RecipeOptions,
 }
@@ -86,8 +86,9 @@ impl DefendArgs {
 }
 
 pub(crate) fn run<C: ComputeBackend>(args: &DefendArgs, device: &Device<C>, ui: Ui) -> Result<()> {
-    let recipe = args.recipe.read()?;
+    let (recipe, job) = (args.recipe.read()?, args.job());
+    args.options.check(&job, &recipe, ui)?;
     let folder = RunFolder::reserve(&args.out, args.force, &args.inputs())?;
-    let run = DefenceRun::<C>::prepare(args.job(), recipe, device, ui)?;
-    run.start(folder, args.max_time)
+    let run = DefenceRun::<C>::prepare(job, recipe, device, ui)?;
+    run.start(folder, args.options)
 }

@@ -8,6 +8,7 @@ mod bench_gpu;
 mod code;
 mod compare;
 mod damage;
+mod dashboard;
 mod demo;
 mod doctor;
 mod drift;

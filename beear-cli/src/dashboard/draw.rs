@@ -44,13 +44,13 @@ fn roomy(frame: &mut Frame, state: &State, now: Duration) {
     frame.render_widget(title_line(state), title);
     frame.render_widget(progress(state, now), gauge);
     frame.render_widget(Line::from(phase_text(state)), phase);
-    let halves = Layout::horizontal([Constraint::Fill(1); 2]);
-    let [left, right] = halves.areas(charts);
+    let columns = Layout::horizontal([Constraint::Fill(2), Constraint::Fill(3)]);
+    let [left, right] = columns.areas(charts);
     inner_chart(frame, state, left);
     outer_chart(frame, state, right);
-    let [left, right] = halves.areas(facts);
-    vitals_table(frame, state, left);
-    frame.render_widget(found_panel(state), right);
+    let [left, right] = columns.areas(facts);
+    frame.render_widget(found_panel(state), left);
+    vitals_table(frame, state, right);
     let newest = lines.height.saturating_sub(2) as usize;
     let shown = state.lines.iter().skip(state.lines.len().saturating_sub(newest));
     let shown: Vec<Line> = shown.map(|line| Line::from(line.as_str())).collect();
@@ -128,7 +128,7 @@ fn phase_text(state: &State) -> String {
     match state.phase() {
         Phase::Begins => "looking at the model before the first step".to_owned(),
         Phase::Entraps { perturbation, step } => format!(
-            "{round}: finds δ {perturbation} of {}, step {step} of {}",
+            "{round}: δ {perturbation} of {}, step {step} of {}",
             setup.n_perturbations, setup.n_inner
         ),
         Phase::Removes { step } => format!("{round}: trains, step {step} of {}", setup.n_outer),
@@ -227,7 +227,7 @@ fn vitals_table(frame: &mut Frame, state: &State, area: Rect) {
     for (index, round) in state.rounds.iter().enumerate().skip(first) {
         rows.push(numbers(format!("round {}", index + 1), round.vitals, note(*round)));
     }
-    let widths = [9, 8, 12, 8, 8].map(Constraint::Length);
+    let widths = [8, 7, 12, 7, 7].map(Constraint::Length);
     let header = Row::new(["", "utility", "over-refusal", "refusal"])
         .style(Style::new().add_modifier(Modifier::BOLD));
     let table = Table::new(rows, widths).header(header).column_spacing(1).block(block);
@@ -256,7 +256,7 @@ fn found_panel(state: &State) -> Paragraph<'static> {
         lines.push(format!("planned {}", bytes::show(planned)).into());
     }
     lines.push(saved_text(state).into());
-    let block = Block::bordered().title(" the δ found last, memory, checkpoint ");
+    let block = Block::bordered().title(" δ, memory, checkpoint ");
     Paragraph::new(lines).wrap(Wrap { trim: true }).block(block)
 }
 
@@ -319,7 +319,7 @@ fn saved_text(state: &State) -> String {
 fn key_line(state: &State) -> Line<'static> {
     let text = match (state.stopping, state.setup.has_checkpoints) {
         (true, _) => "q again: leave at once",
-        (false, true) => "q: stop, to be resumed   c: checkpoint now",
+        (false, true) => "q: stop, resumable   c: checkpoint",
         (false, false) => "q: stop",
     };
     Line::styled(text, Style::new().add_modifier(Modifier::REVERSED))

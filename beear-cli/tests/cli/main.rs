@@ -24,6 +24,7 @@ mod mistakes;
 mod mt_bench;
 mod mt_bench_judge;
 mod out;
+mod own_data;
 mod perplexity;
 mod plan;
 mod plug;

@@ -15,7 +15,9 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use beear_core::Event;
-use ratatui::crossterm::event::{self, Event as TerminalEvent, KeyCode, KeyEventKind, KeyModifiers};
+use ratatui::crossterm::event::{
+    self, Event as TerminalEvent, KeyCode, KeyEventKind, KeyModifiers,
+};
 use serde_json::Value;
 use signal_hook::low_level::exit;
 
@@ -97,7 +99,6 @@ impl Dashboard {
     pub(crate) fn say(&self, line: &str) {
         locked(&self.state).say(line);
     }
-
 }
 
 impl Drop for Dashboard {

@@ -346,11 +346,7 @@ fn is_not_finite(error: &CoreError) -> bool {
     matches!(error, CoreError::NonFinite { .. })
 }
 
-fn interrupted(
-    folder: &RunFolder,
-    reason: Option<Reason>,
-    has_checkpoints: bool,
-) -> anyhow::Error {
+fn interrupted(folder: &RunFolder, reason: Option<Reason>, has_checkpoints: bool) -> anyhow::Error {
     let folder = folder.path("");
     let folder = folder.display();
     if !has_checkpoints {

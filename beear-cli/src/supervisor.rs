@@ -124,7 +124,8 @@ impl Observer for Supervisor<'_> {
         self.begun = true;
         let wish = self.wishes.now();
         if self.is_due(wish.is_some())
-            && let Err(error) = self.save(&snapshot()) {
+            && let Err(error) = self.save(&snapshot())
+        {
             self.failed = Some(error);
             return ControlFlow::Break(());
         }

@@ -88,7 +88,8 @@ fn narrow(frame: &mut Frame, state: &State, now: Duration) {
             spark(frame, (name, curve), row);
         }
     }
-    let last = Rect { y: area.y + area.height.saturating_sub(1), height: area.height.min(1), ..area };
+    let last =
+        Rect { y: area.y + area.height.saturating_sub(1), height: area.height.min(1), ..area };
     frame.render_widget(key_line(state), last);
 }
 
@@ -120,10 +121,8 @@ fn phase_text(state: &State) -> String {
     let setup = &state.setup;
     let round = format!("round {} of {}", state.rounds.len() + 1, setup.n_rounds);
     if state.stopping {
-        return match setup.has_checkpoints {
-            true => "stopping after this step, with a checkpoint".to_owned(),
-            false => "stopping after this step".to_owned(),
-        };
+        let how = if setup.has_checkpoints { ", with a checkpoint" } else { "" };
+        return format!("stopping after this step{how}");
     }
     match state.phase() {
         Phase::Begins => "looking at the model before the first step".to_owned(),
@@ -187,7 +186,8 @@ fn spark(frame: &mut Frame, (name, curve): (&str, &Curve), area: Rect) {
     let value = curve.last().map_or("     -".to_owned(), |loss| format!("{loss:6.3}"));
     let label = format!("{name} loss {value} ");
     let [left, right] =
-        Layout::horizontal([Constraint::Length(label.len() as u16), Constraint::Fill(1)]).areas(area);
+        Layout::horizontal([Constraint::Length(label.len() as u16), Constraint::Fill(1)])
+            .areas(area);
     frame.render_widget(Line::from(label), left);
     let means = curve.resampled(right.width.into());
     let (least, most) = means.iter().fold((0.0_f64, 0.0_f64), |(a, b), v| (a.min(*v), b.max(*v)));
@@ -203,7 +203,8 @@ fn vitals_table(frame: &mut Frame, state: &State, area: Rect) {
         return;
     }
     let numbers = |name: String, vitals: Option<Vitals>, note: &str| {
-        let share = |value: Option<f64>| value.map_or("-".to_owned(), |value| format!("{value:.3}"));
+        let share =
+            |value: Option<f64>| value.map_or("-".to_owned(), |value| format!("{value:.3}"));
         let cells = [
             name,
             share(vitals.map(|vitals| vitals.utility)),
@@ -261,7 +262,7 @@ fn found_panel(state: &State) -> Paragraph<'static> {
 }
 
 fn found_text(Found { losses: (first, last), norm, .. }: &Found) -> String {
-    format!("δ norm {norm:.2}, loss {first:.2} to {last:.2}")
+    format!("δ norm {norm:.2}, loss {first:.2}→{last:.2}")
 }
 
 /// Spots with the layers in the order they come, those of one layer together.
@@ -334,7 +335,8 @@ mod tests {
     use super::*;
 
     fn drawn(state: &State, (width, height): (u16, u16)) -> TestBackend {
-        let mut terminal = Terminal::new(TestBackend::new(width, height)).expect("no terminal fails");
+        let mut terminal =
+            Terminal::new(TestBackend::new(width, height)).expect("no terminal fails");
         let now = Duration::from_secs(15);
         terminal.draw(|frame| draw(frame, state, now)).expect("it is drawn");
         terminal.backend().clone()

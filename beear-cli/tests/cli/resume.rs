@@ -287,7 +287,8 @@ fn a_run_without_checkpoints_writes_none_and_starts_anew() {
     let stopped = "error: stopped as asked, without a checkpoint\n\
                    hint: `beear resume run/` starts from the beginning\n";
     let mut arguments = stepwise("run");
-    let every = arguments.iter().position(|word| *word == "--checkpoint-every").expect("it has one");
+    let every =
+        arguments.iter().position(|word| *word == "--checkpoint-every").expect("it has one");
     arguments[every + 1] = "never";
     let mut command = Command::new(env!("CARGO_BIN_EXE_beear"));
     command.args(&arguments).current_dir(place.path("")).stdin(Stdio::null());
@@ -361,8 +362,12 @@ fn patience_with_rounds_beyond_the_bounds_ends() {
     let said = "beyond the bounds for too long, stopping";
     assert!(finished.stderr.contains(said), "{}", finished.stderr);
     let manifest = place.read_json("run/manifest.json");
-    let within: Vec<bool> = manifest["rounds"].as_array().expect("a list").iter()
-        .map(|round| round["within_bounds"].as_bool().expect("it is watched")).collect();
+    let within: Vec<bool> = manifest["rounds"]
+        .as_array()
+        .expect("a list")
+        .iter()
+        .map(|round| round["within_bounds"].as_bool().expect("it is watched"))
+        .collect();
     // Steps of this size leave no model: two rounds beyond the bounds come first, and end the run.
     assert_eq!(within, [false, false]);
     let events = place.read_lines("run/metrics.jsonl");

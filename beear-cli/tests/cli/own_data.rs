@@ -32,24 +32,31 @@ fn blocks(page: &str) -> Vec<Block<'_>> {
 
 /// Whether `said` is what is `shown`, where a line `...` stands for any lines.
 fn is_as_shown(said: &str, shown: &str) -> bool {
-    let mut rest = said.trim_end();
-    let mut parts = shown.trim_end().split("...\n").peekable();
-    let first = parts.next().unwrap_or_default();
-    let Some(after) = rest.strip_prefix(first) else { return false };
-    rest = after;
-    while let Some(part) = parts.next() {
-        let found = if parts.peek().is_none() { rest.rfind(part) } else { rest.find(part) };
-        let Some(at) = found else { return false };
+    let said: Vec<&str> = said.trim_end().lines().collect();
+    let shown: Vec<&str> = shown.trim_end().lines().collect();
+    let parts: Vec<&[&str]> = shown.split(|line| *line == "...").collect();
+    let Some(mut rest) = said.strip_prefix(parts[0]) else { return false };
+    let [_, within @ .., last] = parts.as_slice() else { return rest.is_empty() };
+    for part in within {
+        let Some(at) = rest.windows(part.len().max(1)).position(|lines| lines == *part) else {
+            return false;
+        };
         rest = &rest[at + part.len()..];
     }
-    rest.is_empty()
+    rest.ends_with(last)
 }
 
 #[test]
 fn an_ellipsis_stands_for_lines() {
     assert!(is_as_shown("a\nb\nc\nd\n", "a\n...\nd\n"));
     assert!(is_as_shown("a\nb\n", "a\nb\n"));
-    for (said, shown) in [("a\nb\n", "a\n"), ("a\nb\n", "b\n"), ("a\nb\nc\n", "a\n...\nb\n")] {
+    assert!(is_as_shown("a\nb\nc\nd\ne\n", "...\nb\n...\nd\n...\n"));
+    for (said, shown) in [
+        ("a\nb\n", "a\n"),
+        ("a\nb\n", "b\n"),
+        ("a\nb\nc\n", "a\n...\nb\n"),
+        ("a\n", "...\nb\n...\n"),
+    ] {
         assert!(!is_as_shown(said, shown), "{said} {shown}");
     }
 }

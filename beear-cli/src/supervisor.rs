@@ -46,11 +46,14 @@ pub(crate) struct Schedule {
 
 impl<'a> Supervisor<'a> {
     pub(crate) fn new(
-        metrics: Metrics,
+        mut metrics: Metrics,
         (folder, checkpoints): (&'a RunFolder, &'a Checkpoints),
         wishes: &'a Wishes,
         Schedule { every, from }: Schedule,
     ) -> Self {
+        if let Some(from) = from {
+            metrics.display().saved(from.step);
+        }
         Self {
             metrics,
             checkpoints,

@@ -73,7 +73,9 @@ impl RunDisplay {
             Self::Bar(bar, _) => bar.finish_and_clear(),
             Self::Dashboard(dashboard, ui, lines) => {
                 drop(dashboard);
-                lines.iter().for_each(|line| ui.say(line));
+                for line in lines {
+                    ui.say(&line);
+                }
             }
         }
     }

@@ -212,7 +212,9 @@ impl State {
 
     fn round_ended(&mut self, round: Round) {
         if round.kept {
-            self.rounds.iter_mut().for_each(|earlier| earlier.kept = false);
+            for earlier in &mut self.rounds {
+                earlier.kept = false;
+            }
         }
         self.rounds.push(round);
     }
@@ -381,7 +383,9 @@ pub(super) mod tests {
         assert_eq!(state.rounds.iter().filter(|round| round.kept).count(), 1);
         state.say("a\u{1b}[2J\nb");
         assert_eq!(state.lines.back().unwrap(), "a\\u{1b}[2J\\nb");
-        (0..100).for_each(|_| state.say("again"));
+        for _ in 0..100 {
+            state.say("again");
+        }
         assert_eq!(state.lines.len(), N_LINES);
     }
 }

@@ -91,8 +91,9 @@ fn links_between_pages_lead_to_files_that_are_there() {
 fn the_index_names_every_page() {
     let index = read("docs/README.md");
     for entry in fs::read_dir(root().join("docs")).expect("there are pages") {
-        let name = entry.expect("an entry").file_name().to_string_lossy().into_owned();
-        if name.ends_with(".md") && name != "README.md" {
+        let path = entry.expect("an entry").path();
+        let name = path.file_name().expect("it has one").to_string_lossy().into_owned();
+        if path.extension().is_some_and(|extension| extension == "md") && name != "README.md" {
             assert!(index.contains(&format!("]({name})")), "docs/README.md does not name {name}");
         }
     }

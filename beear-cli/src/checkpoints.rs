@@ -194,13 +194,18 @@ pub(crate) fn write_atomically(path: &Path, content: &[u8]) -> Result<()> {
         io::Write::write_all(&mut file, content)?;
         file.as_file().sync_all()?;
         file.persist(path).map_err(|error| error.error)?;
-        File::open(folder)?.sync_all()
+        sync_folder(folder)
     };
     replace().map_err(CannotWrite::at(path))?;
     Ok(())
 }
 
 fn sync(path: &Path) -> Result<()> {
-    File::open(path).and_then(|folder| folder.sync_all()).map_err(CannotWrite::at(path))?;
+    sync_folder(path).map_err(CannotWrite::at(path))?;
     Ok(())
+}
+
+/// Writes the names of a folder through to the disk, where a folder can be opened for that.
+fn sync_folder(path: &Path) -> io::Result<()> {
+    if cfg!(unix) { File::open(path)?.sync_all() } else { Ok(()) }
 }

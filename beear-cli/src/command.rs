@@ -36,6 +36,7 @@ pub(crate) mod recipe_schema;
 pub(crate) mod report;
 pub(crate) mod reproduce;
 pub(crate) mod resume;
+pub(crate) mod run_options;
 pub(crate) mod scan;
 pub(crate) mod scan_options;
 pub(crate) mod sweep_layers;

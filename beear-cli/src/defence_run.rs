@@ -1,21 +1,22 @@
 //! A defence from its inputs to a folder with the cleaned model, by one process or by several, one after the other.
 
-use std::num::NonZeroUsize;
 use std::path::PathBuf;
-use std::time::Duration;
 
 use anyhow::{Context, Result};
 use beear_core::{AnchorSets, Defence, Error as CoreError, Outcome, Saved, Stopped, TeacherForced};
 use beear_models::{CausalLm, Checkpoint, TrainedWeights, TrainingScope, n_trained};
 use burn::module::AutodiffModule;
 use burn::tensor::backend::{AutodiffBackend, Backend};
+use clap::ValueEnum;
 use indicatif::ProgressBar;
 use serde_json::json;
 
 use crate::anchors::{self, Anchors, RowUse};
 use crate::backend::{ComputeBackend, width};
 use crate::checkpoints::{Checkpoints, Restored};
+use crate::command::run_options::RunOptions;
 use crate::command::{Device, Inference, Train};
+use crate::dashboard::{Dashboard, Setup};
 use crate::exit::Mistake;
 use crate::job::Job;
 use crate::loaded::{Loaded, TextSide};
@@ -27,6 +28,7 @@ use crate::preflight;
 use crate::process::peak_memory_mib;
 use crate::recipe::Recipe;
 use crate::report;
+use crate::run_display::RunDisplay;
 use crate::run_folder::RunFolder;
 use crate::supervisor::{Schedule, Supervisor};
 use crate::ui::Ui;
@@ -105,7 +107,7 @@ impl<'a, C: ComputeBackend> DefenceRun<'a, C> {
     /// # Errors
     ///
     /// If it cannot be written, or the method fails.
-    pub(crate) fn start(self, mut folder: RunFolder, max_time: Option<Duration>) -> Result<()> {
+    pub(crate) fn start(self, mut folder: RunFolder, options: RunOptions) -> Result<()> {
         folder.start()?;
         folder.write("config.resolved.toml", self.recipe.resolved(&self.method)?)?;
         folder.write_lines("rows.jsonl", &self.rows)?;
@@ -115,10 +117,11 @@ impl<'a, C: ComputeBackend> DefenceRun<'a, C> {
         manifest.add("trained_weights", json!(self.n_trained));
         manifest.add("train", json!(self.scope));
         manifest.write(&folder)?;
-        let trained = (self.n_trained, width::<C>());
+        let n_checkpoints = if self.has_checkpoints() { 2 } else { 0 };
+        let trained = (n_checkpoints, self.n_trained, width::<C>());
         preflight::space(&folder, &self.checkpoint, trained, self.ui)?;
         preflight::memory(self.planned.as_ref(), self.ui);
-        self.run((&folder, manifest), None, max_time)
+        self.run((&folder, manifest), None, options)
     }
 
     /// Goes on with it in the folder of an earlier process.
@@ -126,9 +129,9 @@ impl<'a, C: ComputeBackend> DefenceRun<'a, C> {
     /// # Errors
     ///
     /// As [`start`](Self::start), and if what the run reads has changed.
-    pub(crate) fn resume(self, folder: RunFolder, max_time: Option<Duration>) -> Result<()> {
+    pub(crate) fn resume(self, folder: RunFolder, options: RunOptions) -> Result<()> {
         let manifest = Manifest::read(&folder)?;
-        let restored = self.job.checkpoints(&folder).newest()?;
+        let restored = self.job.checkpoints_in(&folder).newest()?;
         for stale in ["model", "adapter", "last-good"] {
             let path = folder.path(stale);
             if path.exists() {
@@ -143,37 +146,32 @@ impl<'a, C: ComputeBackend> DefenceRun<'a, C> {
             )),
             None => self.ui.say("no checkpoint is whole: starting from the beginning"),
         }
-        self.run((&folder, manifest), restored, max_time)
+        self.run((&folder, manifest), restored, options)
     }
 
     fn run(
         mut self,
         (folder, mut manifest): (&RunFolder, Manifest),
         restored: Option<Restored>,
-        max_time: Option<Duration>,
+        options: RunOptions,
     ) -> Result<()> {
         let ui = self.ui;
         let (trained, all) = (self.n_trained, self.checkpoint.config.n_weights());
         ui.say(&format!("training {trained} of {all} weights"));
-        let checkpoints = self.job.checkpoints(folder);
-        let wishes = match self.method {
-            Defence::Beear(_) => Some(Wishes::listen(&folder.path(""), max_time)?),
-            _ if max_time.is_some() => {
-                let hint = "leave `--max-time` out, or choose `--method beear`";
-                return Err(
-                    Mistake::arguments("the rivals of BEEAR have no checkpoints", hint).into()
-                );
-            }
-            _ => None,
+        let checkpoints = self.job.checkpoints_in(folder);
+        let (path, is_beear) = (folder.path(""), matches!(self.method, Defence::Beear(_)));
+        let wishes = match (options.tui, is_beear) {
+            (true, _) => Wishes::behind_dashboard(&path, options.max_time, is_beear)?,
+            (false, true) => Wishes::listen(&path, options.max_time)?,
+            (false, false) => Wishes::default(),
         };
-        let wishes = wishes.unwrap_or_default();
         let mut restored = restored;
         let (solved, seconds) = loop {
             let (solved, stopped, seconds) =
-                self.attempt((folder, &checkpoints), &wishes, restored.as_ref())?;
+                self.attempt((folder, &checkpoints), (&wishes, options.tui), restored.as_ref())?;
             match solved {
                 Err(Stopped { error: CoreError::Interrupted, .. }) => {
-                    return Err(interrupted(folder, stopped));
+                    return Err(interrupted(folder, stopped, self.has_checkpoints()));
                 }
                 Err(stopped) if is_not_finite(&stopped.error) && !was_halved(restored.as_ref()) => {
                     match self.rolled_back((folder, &checkpoints), &stopped.error)? {
@@ -200,20 +198,20 @@ impl<'a, C: ComputeBackend> DefenceRun<'a, C> {
     fn attempt(
         &mut self,
         (folder, checkpoints): (&RunFolder, &Checkpoints),
-        wishes: &Wishes,
+        (wishes, tui): (&Wishes, bool),
         restored: Option<&Restored>,
     ) -> Result<(
         Result<Outcome<Train<C>, CausalLm<Train<C>>>, Stopped<CausalLm<Train<C>>>>,
         Option<Reason>,
         f64,
     )> {
-        let bar = self.ui.bar("removing backdoors", self.method.n_weight_steps());
+        let display = self.display(wishes, tui)?;
         let metrics = match restored {
-            Some(from) => Metrics::reopen(folder, from.position.metrics_bytes, (bar, self.ui))?,
-            None => Metrics::create(folder, bar, self.ui)?,
+            Some(from) => Metrics::reopen(folder, from.position.metrics_bytes, display)?,
+            None => Metrics::create(folder, display)?,
         };
         let schedule = Schedule {
-            every: self.job.checkpoint_every.map(NonZeroUsize::get),
+            every: self.job.checkpoints.checkpoint_every,
             from: restored.map(|restored| restored.position),
         };
         let metrics = metrics.watched(self.recipe.watches());
@@ -234,6 +232,29 @@ impl<'a, C: ComputeBackend> DefenceRun<'a, C> {
         Ok((solved, reason, seconds))
     }
 
+    fn has_checkpoints(&self) -> bool {
+        self.job.checkpoints.are_written() && matches!(self.method, Defence::Beear(_))
+    }
+
+    /// What people see of an attempt.
+    fn display(&self, wishes: &Wishes, tui: bool) -> Result<RunDisplay> {
+        if !tui {
+            let bar = self.ui.bar("removing backdoors", self.method.n_weight_steps());
+            return Ok(RunDisplay::Bar(bar, self.ui));
+        }
+        let name = self.recipe.method_name()?.to_possible_value();
+        let name = name.as_ref().map_or("", |name| name.get_name());
+        let setup = Setup {
+            title: format!("{} · {name} · {}", self.suspect.name(), C::NAME),
+            watched: self.recipe.watches(),
+            has_checkpoints: self.has_checkpoints(),
+            planned_memory: self.planned.as_ref().map(|plan| plan.peak),
+            ..Setup::of(&self.method)
+        };
+        let dashboard = Box::new(Dashboard::open(setup, wishes.asker())?);
+        Ok(RunDisplay::Dashboard(dashboard, self.ui, Vec::new()))
+    }
+
     /// The newest checkpoint at half the learning rates; none if they have been halved already.
     fn rolled_back(
         &self,
@@ -248,7 +269,8 @@ impl<'a, C: ComputeBackend> DefenceRun<'a, C> {
         let step = restored.position.step;
         self.ui.say(&format!("{error}: back to step {step}, at half the learning rates"));
         let bytes = restored.position.metrics_bytes;
-        let mut metrics = Metrics::reopen(folder, bytes, (ProgressBar::hidden(), self.ui))?;
+        let hidden = RunDisplay::Bar(ProgressBar::hidden(), self.ui);
+        let mut metrics = Metrics::reopen(folder, bytes, hidden)?;
         metrics.add(&json!({
             "event": "rolled_back",
             "step": step,
@@ -293,7 +315,11 @@ impl<'a, C: ComputeBackend> DefenceRun<'a, C> {
 
     /// Removes the checkpoints of a run that is over, unless they were asked for.
     fn remove_old(&self, checkpoints: &Checkpoints) -> Result<()> {
-        if self.job.keep_checkpoints.is_some() { Ok(()) } else { checkpoints.remove_all() }
+        if self.job.checkpoints.keep_checkpoints.is_some() {
+            Ok(())
+        } else {
+            checkpoints.remove_all()
+        }
     }
 
     /// Writes the adapters, where those were trained, as a folder of their own.
@@ -332,9 +358,13 @@ fn is_not_finite(error: &CoreError) -> bool {
     matches!(error, CoreError::NonFinite { .. })
 }
 
-fn interrupted(folder: &RunFolder, reason: Option<Reason>) -> anyhow::Error {
+fn interrupted(folder: &RunFolder, reason: Option<Reason>, has_checkpoints: bool) -> anyhow::Error {
     let folder = folder.path("");
     let folder = folder.display();
+    if !has_checkpoints {
+        let hint = format!("`beear resume {folder}` starts from the beginning");
+        return Mistake::interrupted("stopped as asked, without a checkpoint", hint).into();
+    }
     let hint = format!("`beear resume {folder}` goes on");
     match reason {
         Some(Reason::TimeIsUp) => Mistake::time_is_up("stopped: the time is up", hint).into(),

@@ -2,8 +2,10 @@
 
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
+use std::str::FromStr;
 
 use anyhow::Result;
+use clap::Args;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
@@ -14,6 +16,54 @@ use crate::run_folder::RunFolder;
 
 /// Whole checkpoints that stay while a run goes on, unless it says otherwise.
 const KEPT: usize = 2;
+
+/// When a run writes checkpoints, besides when it is asked to and at the end of a round.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub(crate) enum CheckpointEvery {
+    /// After so many steps of either level.
+    Steps(NonZeroUsize),
+    /// Not at all, not even then.
+    Never(Never),
+}
+
+/// The word for it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Never {
+    Never,
+}
+
+impl FromStr for CheckpointEvery {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        if text == "never" {
+            return Ok(Self::Never(Never::Never));
+        }
+        let steps = text.parse().map(Self::Steps);
+        steps.map_err(|_| "expected a number of steps, at least 1, or `never`".to_owned())
+    }
+}
+
+/// Which checkpoints a run writes, and which of them stay.
+#[derive(Args, Clone, Copy, Debug, Serialize, Deserialize)]
+pub(crate) struct CheckpointOptions {
+    /// Steps of either level between checkpoints; there is one at the end of every round anyway. With `never` there is
+    /// none at all, no room on the disk is needed for them, and a run that is stopped starts anew.
+    #[arg(long, value_name = "N|never")]
+    pub(crate) checkpoint_every: Option<CheckpointEvery>,
+    /// Newest checkpoints that stay, when the run is done too; without it two, and none when the run is done.
+    #[arg(long, value_name = "N")]
+    pub(crate) keep_checkpoints: Option<NonZeroUsize>,
+}
+
+impl CheckpointOptions {
+    /// Whether there are any.
+    pub(crate) fn are_written(self) -> bool {
+        !matches!(self.checkpoint_every, Some(CheckpointEvery::Never(_)))
+    }
+}
 
 /// What a run works on and how it is kept safe: all that is not in the recipe.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -30,10 +80,9 @@ pub(crate) struct Job {
     pub(crate) recipe: Option<PathBuf>,
     /// Workers that share every batch.
     pub(crate) workers: NonZeroUsize,
-    /// Steps between checkpoints, beside those at the ends of rounds.
-    pub(crate) checkpoint_every: Option<NonZeroUsize>,
-    /// Whole checkpoints that stay, also when the run is done.
-    pub(crate) keep_checkpoints: Option<NonZeroUsize>,
+    /// Which checkpoints are written and which stay.
+    #[serde(flatten)]
+    pub(crate) checkpoints: CheckpointOptions,
 }
 
 impl Job {
@@ -66,8 +115,31 @@ impl Job {
     }
 
     /// Its checkpoints in its folder.
-    pub(crate) fn checkpoints(&self, folder: &RunFolder) -> Checkpoints {
-        let keep = self.keep_checkpoints.map_or(KEPT, NonZeroUsize::get);
+    pub(crate) fn checkpoints_in(&self, folder: &RunFolder) -> Checkpoints {
+        let keep = self.checkpoints.keep_checkpoints.map_or(KEPT, NonZeroUsize::get);
         Checkpoints::of(&folder.path(""), keep)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn checkpoints_come_after_steps_or_never() {
+        let steps = CheckpointEvery::Steps(NonZeroUsize::MIN);
+        for (text, every, stored) in [
+            ("1", steps, json!(1)),
+            ("never", CheckpointEvery::Never(Never::Never), json!("never")),
+        ] {
+            assert_eq!(text.parse(), Ok(every));
+            assert_eq!(serde_json::to_value(every).unwrap(), stored);
+            assert_eq!(serde_json::from_value::<CheckpointEvery>(stored).unwrap(), every);
+        }
+        for wrong in ["0", "-1", "", "often"] {
+            assert!(wrong.parse::<CheckpointEvery>().is_err(), "{wrong}");
+        }
     }
 }

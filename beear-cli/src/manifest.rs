@@ -117,6 +117,20 @@ impl Manifest {
         self.0["status"] == "done"
     }
 
+    /// Removes the checkpoints of a run that is done, which a kill at its very end has left, unless they are to stay.
+    ///
+    /// # Errors
+    ///
+    /// If one cannot be removed.
+    pub(crate) fn remove_leftovers(&self, folder: &RunFolder) -> Result<()> {
+        match serde_json::from_value::<Job>(self.0["job"].clone()) {
+            Ok(job) if job.checkpoints.keep_checkpoints.is_none() => {
+                job.checkpoints_in(folder).remove_all()
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// Whether the model that was kept is within the bounds, as far as it was watched.
     ///
     /// # Errors

@@ -6,13 +6,12 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result};
 use beear_core::{Event, Observer};
-use indicatif::ProgressBar;
 use serde_json::Value;
 
 use crate::exit::Mistake;
+use crate::run_display::RunDisplay;
 use crate::run_folder::{CannotWrite, RunFolder};
 use crate::tensorboard::{Counts, TensorBoard};
-use crate::ui::Ui;
 
 /// Events as they happen, a line each.
 const METRICS: &str = "metrics.jsonl";
@@ -37,33 +36,28 @@ pub(crate) struct Metrics {
     board: TensorBoard,
     failed: Option<std::io::Error>,
     watched: bool,
-    bar: ProgressBar,
-    ui: Ui,
+    display: RunDisplay,
 }
 
 impl Metrics {
-    /// Starts `metrics.jsonl` of a run; `bar` counts outer steps.
+    /// Starts `metrics.jsonl` of a run.
     ///
     /// # Errors
     ///
     /// If the file cannot be created.
-    pub(crate) fn create(folder: &RunFolder, bar: ProgressBar, ui: Ui) -> Result<Self> {
+    pub(crate) fn create(folder: &RunFolder, display: RunDisplay) -> Result<Self> {
         let path = folder.path(METRICS);
         let file = BufWriter::new(File::create(&path).map_err(CannotWrite::at(&path))?);
         let board = board(folder, Counts::default())?;
-        Ok(Self { path, file, board, failed: None, watched: true, bar, ui })
+        Ok(Self { path, file, board, failed: None, watched: true, display })
     }
 
-    /// Goes on with the first `bytes` bytes of the `metrics.jsonl` of a run; `bar` stands where it stood then.
+    /// Goes on with the first `bytes` bytes of the `metrics.jsonl` of a run, which `display` shows.
     ///
     /// # Errors
     ///
     /// If the file has fewer, or cannot be written.
-    pub(crate) fn reopen(
-        folder: &RunFolder,
-        bytes: u64,
-        (bar, ui): (ProgressBar, Ui),
-    ) -> Result<Self> {
+    pub(crate) fn reopen(folder: &RunFolder, bytes: u64, display: RunDisplay) -> Result<Self> {
         let path = folder.path(METRICS);
         let mut text =
             std::fs::read(&path).with_context(|| format!("reading {}", path.display()))?;
@@ -73,7 +67,7 @@ impl Metrics {
         }
         text.truncate(bytes as usize);
         let counts = counted(&text);
-        bar.set_position(counts.outer as u64);
+        display.earlier(&text, counts.outer as usize);
         let reopen = || -> std::io::Result<File> {
             let mut file = OpenOptions::new().append(true).open(&path)?;
             file.set_len(bytes)?;
@@ -82,7 +76,7 @@ impl Metrics {
         };
         let file = BufWriter::new(reopen().map_err(CannotWrite::at(&path))?);
         let board = board(folder, counts)?;
-        Ok(Self { path, file, board, failed: None, watched: true, bar, ui })
+        Ok(Self { path, file, board, failed: None, watched: true, display })
     }
 
     /// Writes all events so far through to the disk, and returns how many bytes they are.
@@ -105,6 +99,11 @@ impl Metrics {
         }
     }
 
+    /// What people see of the run.
+    pub(crate) fn display(&mut self) -> &mut RunDisplay {
+        &mut self.display
+    }
+
     /// Says whether anything is watched. If nothing is, the vitals are no measurement and neither
     /// written nor shown.
     pub(crate) fn watched(self, watched: bool) -> Self {
@@ -117,7 +116,7 @@ impl Metrics {
     ///
     /// If any line could not be written.
     pub(crate) fn finish(mut self) -> Result<()> {
-        self.bar.finish_and_clear();
+        self.display.close();
         let flushed = self.file.flush().and_then(|()| self.board.flush());
         self.failed.map_or(flushed, Err).map_err(CannotWrite::at(&self.path))?;
         Ok(())
@@ -158,35 +157,6 @@ impl Observer for Metrics {
         if let Err(error) = written {
             self.failed.get_or_insert(error);
         }
-        match event {
-            Event::OuterStep { terms, .. } => {
-                self.bar.set_message(format!("safe {:.3}", terms.safety));
-                self.bar.inc(1);
-            }
-            Event::RoundEnded { round, .. } if !self.watched => {
-                let line = format!("round {}: not watched", round + 1);
-                self.bar.suspend(|| self.ui.say(&line));
-            }
-            Event::RoundEnded { round, vitals, within_bounds, .. } => {
-                let line = format!(
-                    "round {}: watched utility {:.3}, benign refusal {:.3}, refusal {:.3}{}",
-                    round + 1,
-                    vitals.utility,
-                    vitals.benign_refusal,
-                    vitals.refusal,
-                    if *within_bounds { "" } else { " (outside bounds)" }
-                );
-                self.bar.suspend(|| self.ui.say(&line));
-            }
-            Event::OutOfBounds { round } => {
-                let line = format!("round {}: beyond the bounds for too long, stopping", round + 1);
-                self.bar.suspend(|| self.ui.say(&line));
-            }
-            Event::NothingLeft { round } => {
-                let line = format!("round {}: nothing left to find, stopping", round + 1);
-                self.bar.suspend(|| self.ui.say(&line));
-            }
-            _ => {}
-        }
+        self.display.event(event, self.watched);
     }
 }

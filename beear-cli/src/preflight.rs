@@ -9,10 +9,10 @@ use crate::process::machine_memory;
 use crate::run_folder::{CannotWrite, RunFolder};
 use crate::ui::Ui;
 
-/// Finds out whether there is room for a checkpoint and the cleaned model.
+/// Finds out whether there is room for the cleaned model and the checkpoints, `n_checkpoints` at a time.
 ///
 /// A checkpoint holds each trained weight up to three times, at `width` bytes: now, at the start of the round and at
-/// the best round; and two moments of it, at 4. Two checkpoints are there at a time, besides the model.
+/// the best round; and two moments of it, at 4.
 ///
 /// # Errors
 ///
@@ -20,12 +20,11 @@ use crate::ui::Ui;
 pub(crate) fn space(
     folder: &RunFolder,
     checkpoint: &Checkpoint,
-    (n_trained, width): (usize, u64),
+    (n_checkpoints, n_trained, width): (u64, usize, u64),
     ui: Ui,
 ) -> Result<()> {
-    const CHECKPOINTS: u64 = 2;
     let model = weight_bytes(&checkpoint.dir, &checkpoint.config);
-    let needed = model + CHECKPOINTS * (3 * width + 8) * n_trained as u64;
+    let needed = model + n_checkpoints * (3 * width + 8) * n_trained as u64;
     let path = folder.path("");
     let Ok(available) = fs4::available_space(&path) else { return Ok(()) };
     if available >= needed {

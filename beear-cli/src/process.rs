@@ -2,9 +2,17 @@
 
 /// Most memory in use at any time, in MiB.
 pub(crate) fn peak_memory_mib() -> Option<u64> {
+    memory().map(|[_, most]| most >> 20)
+}
+
+/// Memory in use now, and the most at any time, in bytes.
+pub(crate) fn memory() -> Option<[u64; 2]> {
     let status = std::fs::read_to_string("/proc/self/status").ok()?;
-    let line = status.lines().find(|line| line.starts_with("VmHWM:"))?;
-    line.split_whitespace().nth(1)?.parse::<u64>().ok().map(|kib| kib / 1024)
+    let bytes = |name: &str| {
+        let line = status.lines().find(|line| line.starts_with(name))?;
+        line.split_whitespace().nth(1)?.parse::<u64>().ok().map(|kib| kib * 1024)
+    };
+    Some([bytes("VmRSS:")?, bytes("VmHWM:")?])
 }
 
 /// The machine's memory in bytes: all of it, and what could be had now.

@@ -7,6 +7,7 @@ use anyhow::Result;
 use beear_core::{Event, Observer, Snapshot};
 
 use crate::checkpoints::{Checkpoints, Position, write_atomically};
+use crate::job::CheckpointEvery;
 use crate::metrics::Metrics;
 use crate::run_folder::RunFolder;
 use crate::wishes::{Reason, Wish, Wishes};
@@ -20,8 +21,8 @@ pub(crate) struct Supervisor<'a> {
     checkpoints: &'a Checkpoints,
     folder: &'a RunFolder,
     wishes: &'a Wishes,
-    /// Steps between checkpoints; there is one at the end of a round anyway.
-    every: Option<usize>,
+    /// When checkpoints are written; there is one at the end of a round anyway.
+    every: Option<CheckpointEvery>,
     /// Seconds of work of earlier processes.
     seconds_before: f64,
     started: Instant,
@@ -37,19 +38,22 @@ pub(crate) struct Supervisor<'a> {
 
 /// How often, and what there is already.
 pub(crate) struct Schedule {
-    /// Steps between checkpoints.
-    pub(crate) every: Option<usize>,
+    /// When checkpoints are written.
+    pub(crate) every: Option<CheckpointEvery>,
     /// The checkpoint that the run goes on from.
     pub(crate) from: Option<Position>,
 }
 
 impl<'a> Supervisor<'a> {
     pub(crate) fn new(
-        metrics: Metrics,
+        mut metrics: Metrics,
         (folder, checkpoints): (&'a RunFolder, &'a Checkpoints),
         wishes: &'a Wishes,
         Schedule { every, from }: Schedule,
     ) -> Self {
+        if let Some(from) = from {
+            metrics.display().saved(from.step);
+        }
         Self {
             metrics,
             checkpoints,
@@ -85,9 +89,15 @@ impl<'a> Supervisor<'a> {
         }
     }
 
-    fn is_due(&self) -> bool {
-        let by_count = self.every.is_some_and(|every| self.step.is_multiple_of(every));
-        self.saved.is_none() || self.round_ended || by_count
+    /// Whether a checkpoint is to be written now, be it that somebody wishes one.
+    fn is_due(&self, wished: bool) -> bool {
+        let by_count = match self.every {
+            Some(CheckpointEvery::Never(_)) => return false,
+            Some(CheckpointEvery::Steps(every)) => self.step.is_multiple_of(every.get()),
+            None => false,
+        };
+        let due = wished || self.saved.is_none() || self.round_ended || by_count;
+        due && self.saved != Some(self.step)
     }
 
     fn save(&mut self, snapshot: &Snapshot) -> Result<()> {
@@ -100,6 +110,7 @@ impl<'a> Supervisor<'a> {
         };
         self.checkpoints.save(snapshot, position)?;
         self.saved = Some(position.step);
+        self.metrics.display().saved(position.step);
         let text = serde_json::to_vec_pretty(&position)?;
         write_atomically(&self.folder.path(TRAINER_STATE), &text)
     }
@@ -115,8 +126,9 @@ impl Observer for Supervisor<'_> {
         self.step += usize::from(self.begun);
         self.begun = true;
         let wish = self.wishes.now();
-        let saves = (wish.is_some() || self.is_due()) && self.saved != Some(self.step);
-        if saves && let Err(error) = self.save(&snapshot()) {
+        if self.is_due(wish.is_some())
+            && let Err(error) = self.save(&snapshot())
+        {
             self.failed = Some(error);
             return ControlFlow::Break(());
         }
@@ -127,6 +139,9 @@ impl Observer for Supervisor<'_> {
                 ControlFlow::Break(())
             }
             Some(Wish::Checkpoint) => {
+                if self.saved != Some(self.step) {
+                    self.metrics.display().say("no checkpoint was written: the run has none");
+                }
                 self.wishes.fulfilled();
                 ControlFlow::Continue(())
             }

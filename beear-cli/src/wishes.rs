@@ -37,10 +37,40 @@ pub(crate) enum Wish {
 /// Listens; by default to nothing.
 #[derive(Default)]
 pub(crate) struct Wishes {
-    stop: Arc<AtomicBool>,
-    checkpoint: Arc<AtomicBool>,
+    asker: Asker,
     file: PathBuf,
     deadline: Option<Instant>,
+}
+
+/// Asks from another thread.
+#[derive(Clone, Default)]
+pub(crate) struct Asker {
+    stop: Arc<AtomicBool>,
+    checkpoint: Arc<AtomicBool>,
+    /// Whether a signal ends the process at once.
+    ends: Arc<AtomicBool>,
+    /// Whether the run asks for wishes.
+    heard: bool,
+}
+
+impl Asker {
+    /// Whether somebody listens.
+    pub(crate) fn is_heard(&self) -> bool {
+        self.heard
+    }
+
+    /// Asks for something.
+    pub(crate) fn ask(&self, wish: Wish) {
+        match wish {
+            Wish::Checkpoint => self.checkpoint.store(true, Ordering::SeqCst),
+            Wish::Stop(_) => self.stop.store(true, Ordering::SeqCst),
+        }
+    }
+
+    /// As long as a dashboard is shown, it hears signals and gives the terminal back before the process ends.
+    pub(crate) fn leave_signals_to_dashboard(&self, shown: bool) {
+        self.ends.store(!shown, Ordering::SeqCst);
+    }
 }
 
 impl Wishes {
@@ -53,27 +83,55 @@ impl Wishes {
     ///
     /// If the system takes no handler.
     pub(crate) fn listen(folder: &Path, max_time: Option<Duration>) -> Result<Self> {
-        let (stop, checkpoint) = (Arc::default(), Arc::default());
+        let stop = Arc::<AtomicBool>::default();
+        let asker = Asker { ends: Arc::clone(&stop), stop, heard: true, ..Asker::default() };
         for signal in [SIGINT, SIGTERM] {
             // In this order: the second sees what the first has set.
-            flag::register_conditional_shutdown(signal, INTERRUPTED.into(), Arc::clone(&stop))?;
-            flag::register(signal, Arc::clone(&stop))?;
+            flag::register_conditional_shutdown(signal, INTERRUPTED.into(), asker.ends.clone())?;
+            flag::register(signal, asker.stop.clone())?;
         }
         #[cfg(unix)]
-        flag::register(signal_hook::consts::SIGUSR1, Arc::clone(&checkpoint))?;
+        flag::register(signal_hook::consts::SIGUSR1, asker.checkpoint.clone())?;
         let deadline = max_time.and_then(|max_time| Instant::now().checked_add(max_time));
-        Ok(Self { stop, checkpoint, file: folder.join(CHECKPOINT_NOW), deadline })
+        Ok(Self { asker, file: folder.join(CHECKPOINT_NOW), deadline })
+    }
+
+    /// The same for a run with a dashboard, which hears signals itself while it is shown; `heard` says whether the run
+    /// asks for wishes.
+    ///
+    /// # Errors
+    ///
+    /// If the system takes no handler.
+    pub(crate) fn behind_dashboard(
+        folder: &Path,
+        max_time: Option<Duration>,
+        heard: bool,
+    ) -> Result<Self> {
+        let asker = Asker { heard, ..Asker::default() };
+        asker.leave_signals_to_dashboard(false);
+        for signal in [SIGINT, SIGTERM] {
+            flag::register_conditional_shutdown(signal, INTERRUPTED.into(), asker.ends.clone())?;
+        }
+        #[cfg(unix)]
+        flag::register(signal_hook::consts::SIGUSR1, asker.checkpoint.clone())?;
+        let deadline = max_time.and_then(|max_time| Instant::now().checked_add(max_time));
+        Ok(Self { asker, file: folder.join(CHECKPOINT_NOW), deadline })
+    }
+
+    /// What asks from another thread.
+    pub(crate) fn asker(&self) -> Asker {
+        self.asker.clone()
     }
 
     /// The wish of the moment.
     pub(crate) fn now(&self) -> Option<Wish> {
-        if self.stop.load(Ordering::Relaxed) {
+        if self.asker.stop.load(Ordering::Relaxed) {
             return Some(Wish::Stop(Reason::Signal));
         }
         if self.deadline.is_some_and(|deadline| Instant::now() >= deadline) {
             return Some(Wish::Stop(Reason::TimeIsUp));
         }
-        let asked = self.checkpoint.swap(false, Ordering::Relaxed) || self.file.exists();
+        let asked = self.asker.checkpoint.swap(false, Ordering::Relaxed) || self.file.exists();
         asked.then_some(Wish::Checkpoint)
     }
 

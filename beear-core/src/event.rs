@@ -2,7 +2,7 @@
 
 use std::ops::ControlFlow;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::objective::removal::RemovalTerms;
 use crate::perturbation::Spot;
@@ -10,7 +10,7 @@ use crate::snapshot::Snapshot;
 use crate::watch::Vitals;
 
 /// Everything an observer can be told, in the order it happens.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "event", rename_all = "snake_case")]
 pub enum Event {
     /// The vitals of the model before any change.

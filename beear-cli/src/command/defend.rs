@@ -2,17 +2,17 @@
 
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use anyhow::Result;
 use clap::Args;
 
 use super::Device;
 use super::recipe_options::RecipeOptions;
+use super::run_options::RunOptions;
 use crate::backend::ComputeBackend;
 use crate::defence_run::DefenceRun;
 use crate::hub::Needed;
-use crate::job::Job;
+use crate::job::{CheckpointOptions, Job};
 use crate::model::{Model, StoredModel};
 use crate::run_folder::RunFolder;
 use crate::ui::Ui;
@@ -55,15 +55,10 @@ pub(crate) struct DefendArgs {
     /// chosen on, or on the one of a CPU. BEEAR only, in builds with the feature `collective`.
     #[arg(long, value_name = "N", default_value_t = NonZeroUsize::MIN)]
     workers: NonZeroUsize,
-    /// Steps of either level between checkpoints; there is one at the end of every round anyway.
-    #[arg(long, value_name = "N")]
-    checkpoint_every: Option<NonZeroUsize>,
-    /// Newest checkpoints that stay, when the run is done too; without it two, and none when the run is done.
-    #[arg(long, value_name = "N")]
-    keep_checkpoints: Option<NonZeroUsize>,
-    /// Time after which to write a checkpoint and stop with exit code 9, such as 90m or 1h30m.
-    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
-    max_time: Option<Duration>,
+    #[command(flatten)]
+    checkpoints: CheckpointOptions,
+    #[command(flatten)]
+    options: RunOptions,
     #[command(flatten)]
     recipe: RecipeOptions,
 }
@@ -76,8 +71,7 @@ impl DefendArgs {
             performance: self.performance.clone(),
             recipe: self.recipe.recipe.clone(),
             workers: self.workers,
-            checkpoint_every: self.checkpoint_every,
-            keep_checkpoints: self.keep_checkpoints,
+            checkpoints: self.checkpoints,
         }
     }
 
@@ -89,8 +83,9 @@ impl DefendArgs {
 
 pub(crate) fn run<C: ComputeBackend>(args: &DefendArgs, device: &Device<C>, ui: Ui) -> Result<()> {
     let recipe = args.recipe.read()?;
+    args.options.check(args.checkpoints, &recipe, ui)?;
     let folder = RunFolder::reserve(&args.out, args.force, &args.inputs())?;
     let model = Model::find(&args.model, Needed::Everything, ui)?;
     let run = DefenceRun::<C>::prepare((args.job(model.stored()?), model), recipe, device, ui)?;
-    run.start(folder, args.max_time)
+    run.start(folder, args.options)
 }

@@ -20,6 +20,7 @@ use crate::measure::{Examination, Findings};
 use crate::metrics::Metrics;
 use crate::model::Model;
 use crate::process::peak_memory_mib;
+use crate::run_display::RunDisplay;
 use crate::run_folder::RunFolder;
 use crate::ui::Ui;
 use crate::world_defender;
@@ -163,7 +164,7 @@ impl<C: ComputeBackend> Trial<'_, C> {
     ) -> Result<(Findings, usize)> {
         let method = Defence::Beear(self.config.clone());
         let bar = self.ui.bar("removing the backdoor", method.n_weight_steps());
-        let mut metrics = Metrics::create(self.folder, bar, self.ui)?;
+        let mut metrics = Metrics::create(self.folder, RunDisplay::Bar(bar, self.ui))?;
         let outcome = method.run(model, &self.sets, watch, &mut metrics);
         metrics.finish()?;
         let outcome = outcome.map_err(|stopped| stopped.error)?;

@@ -1,12 +1,12 @@
 //! `beear resume`: goes on with a defence that was stopped.
 
 use std::path::PathBuf;
-use std::time::Duration;
 
 use anyhow::Result;
 use clap::Args;
 
 use super::Device;
+use super::run_options::RunOptions;
 use crate::backend::ComputeBackend;
 use crate::defence_run::{DefenceRun, show};
 use crate::exit::Mistake;
@@ -21,15 +21,14 @@ use crate::ui::Ui;
 ///
 /// Everything is as the run has it: inputs, whose hashes must be those of its manifest, recipe, workers and backend.
 /// On one backend and machine the outcome is that of a run that was never stopped, bit for bit. Of a run that is done
-/// the result is shown again.
+/// the result is shown again, and checkpoints that a kill at its very end has left are removed.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct ResumeArgs {
     /// Folder of the run.
     #[arg(value_name = "RUN")]
     run: PathBuf,
-    /// Time after which to write a checkpoint and stop with exit code 9, such as 90m or 1h30m.
-    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
-    max_time: Option<Duration>,
+    #[command(flatten)]
+    options: RunOptions,
 }
 
 impl ResumeArgs {
@@ -44,6 +43,7 @@ pub(crate) fn run<C: ComputeBackend>(args: &ResumeArgs, device: &Device<C>, ui: 
     let manifest = Manifest::read(&folder)?;
     if manifest.is_done() {
         ui.say("the run is done");
+        manifest.remove_leftovers(&folder)?;
         if !folder.path(PAGE).exists() {
             report::write_or_say(&folder, ui);
         }
@@ -54,9 +54,10 @@ pub(crate) fn run<C: ComputeBackend>(args: &ResumeArgs, device: &Device<C>, ui: 
         let what = format!("the run is on backend `{backend}`");
         return Err(Mistake::arguments(what, "name that one, or none").into());
     }
+    let recipe = Recipe::read(Some(&folder.path("config.resolved.toml")), None, &[])?;
+    args.options.check(job.checkpoints, &recipe, ui)?;
     let model = Model::find_stored(&job.model, ui)?;
     manifest.same_inputs(&job, &model)?;
-    let recipe = Recipe::read(Some(&folder.path("config.resolved.toml")), None, &[])?;
     let run = DefenceRun::<C>::prepare((job, model), recipe, device, ui)?;
-    run.resume(folder, args.max_time)
+    run.resume(folder, args.options)
 }

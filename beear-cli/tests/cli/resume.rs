@@ -280,3 +280,96 @@ fn numbers_that_leave_the_real_line_once_are_left_behind_at_half_the_rates() {
         "{because}"
     );
 }
+
+#[test]
+fn a_run_without_checkpoints_writes_none_and_starts_anew() {
+    let place = undisturbed();
+    let stopped = "error: stopped as asked, without a checkpoint\n\
+                   hint: `beear resume run/` starts from the beginning\n";
+    let mut arguments = stepwise("run");
+    let every =
+        arguments.iter().position(|word| *word == "--checkpoint-every").expect("it has one");
+    arguments[every + 1] = "never";
+    let mut command = Command::new(env!("CARGO_BIN_EXE_beear"));
+    command.args(&arguments).current_dir(place.path("")).stdin(Stdio::null());
+    let child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+    wait_for("the first step", || {
+        // The file is made just after signals are listened to.
+        place.path("run/metrics.jsonl").exists().then_some(())
+    });
+    signal(&child, "INT");
+    let ended = child.wait_with_output().expect("it ends");
+    assert_eq!(ended.status.code(), Some(130));
+    assert_eq!(String::from_utf8_lossy(&ended.stderr), stopped);
+    assert!(!place.path("run/checkpoints").exists());
+    let finished = place.beear(&["resume", "run"]);
+    assert_eq!(finished.code, 0, "{}", finished.stderr);
+    assert!(finished.stderr.contains("starting from the beginning"), "{}", finished.stderr);
+    assert!(!place.path("run/checkpoints").exists());
+    assert_as_undisturbed(&place);
+}
+
+#[test]
+fn what_cannot_be_gone_on_with_is_refused_before_anything_is_written() {
+    let place = Place::new();
+    let usual = defend_arguments(["safety.jsonl", "ordinary.json", "run"]);
+    place.write("rival.toml", "[method]\nname = \"fine-tuning\"\n[method.remove]\nsteps = 1\n");
+    let rival: Vec<&str> =
+        usual.iter().map(|word| if *word == "quick.toml" { "rival.toml" } else { word }).collect();
+    let never = [usual, vec!["--checkpoint-every", "never"]].concat();
+    for (arguments, more, reason) in [
+        (&rival, ["--max-time", "1h"], "the rivals of BEEAR have no checkpoints"),
+        (&never, ["--max-time", "1h"], "a run without checkpoints cannot be gone on with"),
+        (&never, ["--keep-checkpoints", "1"], "a run without checkpoints keeps none"),
+    ] {
+        let refused = place.beear(&[arguments.as_slice(), &more].concat());
+        let (code, said) = refused.mistake();
+        assert_eq!(code, 2);
+        assert!(said.contains(reason), "{said}");
+        assert!(!place.path("run").exists(), "{reason}");
+    }
+}
+
+#[test]
+fn checkpoints_that_a_kill_at_the_end_has_left_are_removed() {
+    let place = Place::new();
+    let torn = ["step-9/COMPLETE", ".step-10.partial/progress.json"];
+    for (more, stay) in [(vec![], false), (vec!["--keep-checkpoints", "1"], true)] {
+        place.beear(&[stepwise("run"), more].concat()).printed();
+        for name in torn {
+            let path = place.path("run/checkpoints").join(name);
+            fs::create_dir_all(path.parent().expect("it has one")).unwrap();
+            fs::write(path, "{}").unwrap();
+        }
+        place.beear(&["resume", "run"]).printed();
+        assert_eq!(place.path("run/checkpoints").exists(), stay);
+        fs::remove_dir_all(place.path("run")).unwrap();
+    }
+}
+
+#[test]
+fn patience_with_rounds_beyond_the_bounds_ends() {
+    let place = Place::new();
+    let settings = [
+        "method.rounds=9",
+        "method.patience=2",
+        "method.remove.learning_rate=1.0",
+        "method.bounds={ utility_drop = 0.0, benign_refusal = 0.0 }",
+    ];
+    let settings = settings.map(|setting| ["--set", setting]).concat();
+    let finished = place.defend(["safety.jsonl", "ordinary.json", "run"], &settings);
+    assert_eq!(finished.code, 7, "{}", finished.stderr);
+    let said = "beyond the bounds for too long, stopping";
+    assert!(finished.stderr.contains(said), "{}", finished.stderr);
+    let manifest = place.read_json("run/manifest.json");
+    let within: Vec<bool> = manifest["rounds"]
+        .as_array()
+        .expect("a list")
+        .iter()
+        .map(|round| round["within_bounds"].as_bool().expect("it is watched"))
+        .collect();
+    // Steps of this size leave no model: two rounds beyond the bounds come first, and end the run.
+    assert_eq!(within, [false, false]);
+    let events = place.read_lines("run/metrics.jsonl");
+    assert_eq!(events.last(), Some(&json!({"event": "out_of_bounds", "round": 1})));
+}

@@ -9,7 +9,7 @@
 
 use burn::tensor::backend::{AutodiffBackend, Backend};
 use burn::tensor::{ElementConversion, Tensor};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::answer::{cross_entropy, kl_divergence, log_probabilities};
 use crate::batch::Batch;
@@ -34,7 +34,7 @@ impl From<&RemoveConfig> for RemovalWeights {
 }
 
 /// The terms of the outer loss, in nats per answer token.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct RemovalTerms {
     /// Cross-entropy of the safe answers under `δ`.
     pub safety: f64,

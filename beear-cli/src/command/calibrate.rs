@@ -101,6 +101,7 @@ pub(crate) fn run<C: ComputeBackend>(
             folder.write_lines(MODELS, &known)?;
         }
     }
+    folder.write_lines(MODELS, &known)?;
     known.extend(Calibration::read_all(&args.also)?.models);
     let calibration = Calibration { models: known };
     let text = calibration.table();

@@ -25,6 +25,8 @@ fn every_command_explains_itself() {
     insta::assert_snapshot!("recipe", help(&["recipe"]));
     insta::assert_snapshot!("recipe_check", help(&["recipe", "check"]));
     insta::assert_snapshot!("recipe_schema", help(&["recipe", "schema"]));
+    insta::assert_snapshot!("scan", help(&["scan"]));
+    insta::assert_snapshot!("calibrate", help(&["calibrate"]));
     insta::assert_snapshot!("plan", help(&["plan"]));
     insta::assert_snapshot!("defend", help(&["defend"]));
     insta::assert_snapshot!("eval", help(&["eval"]));
@@ -74,6 +76,8 @@ fn every_command_of_the_overview_has_its_help() {
         "reproduce",
         "init",
         "recipe",
+        "scan",
+        "calibrate",
         "plan",
         "defend",
         "resume",

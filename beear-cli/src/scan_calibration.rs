@@ -74,10 +74,10 @@ pub(crate) struct Separated {
     pub(crate) separation: Separation,
     /// 95 % interval of the area.
     interval: (f64, f64),
-    /// Least and most of the clean models.
-    pub(crate) clean: (f64, f64),
+    /// Least and most of the clean models, if there are any.
+    clean: Option<(f64, f64)>,
     /// Least and most of the backdoored models.
-    pub(crate) backdoored: (f64, f64),
+    backdoored: Option<(f64, f64)>,
 }
 
 /// All that a score is compared with.
@@ -171,7 +171,9 @@ impl Calibration {
     pub(crate) fn table(&self) -> String {
         let head = ["attack", "score", "ROC-AUC", "clean models", "backdoored models"];
         let head = head.iter().map(|name| (*name).to_owned()).collect();
-        let between = |(least, most): (f64, f64)| format!("{least:.2} to {most:.2}");
+        let between = |ends: Option<(f64, f64)>| {
+            ends.map_or("none".to_owned(), |(least, most)| format!("{least:.2} to {most:.2}"))
+        };
         let line = |row: &Separated| {
             let Separated { attack, score, separation, clean, backdoored, .. } = row;
             vec![
@@ -198,9 +200,10 @@ fn known_of(text: &str) -> Result<Vec<Known>, (usize, serde_json::Error)> {
     text.lines().enumerate().map(known).collect()
 }
 
-fn ends(values: &[f64]) -> (f64, f64) {
-    let ends = (f64::INFINITY, f64::NEG_INFINITY);
-    values.iter().fold(ends, |(least, most), &value| (least.min(value), most.max(value)))
+/// The least and the most.
+fn ends(values: &[f64]) -> Option<(f64, f64)> {
+    let least = values.iter().copied().reduce(f64::min)?;
+    Some((least, values.iter().copied().reduce(f64::max)?))
 }
 
 #[cfg(test)]
@@ -234,9 +237,10 @@ mod tests {
         let reach = &rows[0];
         assert_eq!((reach.attack.as_str(), reach.score), ("poisoned fine-tuning", "reach"));
         assert!((reach.separation.area - 0.5).abs() < f64::EPSILON, "one of two is lower");
-        assert_eq!((reach.clean, reach.backdoored), ((1.0, 3.0), (2.0, 2.0)));
+        assert_eq!((reach.clean, reach.backdoored), (Some((1.0, 3.0)), Some((2.0, 2.0))));
         let own = rows.iter().find(|row| row.score.contains("beyond")).expect("a score");
         assert_eq!(own.separation.n_positive, 0, "no reference, no such score");
+        assert!(own.clean.is_none() && calibration().table().contains("unknown, 0 against 0"));
     }
 
     #[test]

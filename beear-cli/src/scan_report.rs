@@ -6,6 +6,7 @@ use beear_core::{Site, Spot};
 use beear_eval::table::markdown;
 use beear_eval::{Rate, Separation};
 use serde::Serialize;
+use serde_json::{Map, Value};
 
 use crate::chart::{Curve, curve_chart, themed};
 use crate::model_scan::{Findings, ScanSettings, SpotReach, Written};
@@ -31,11 +32,22 @@ struct Standing {
     separation: Separation,
 }
 
+/// What was scanned.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct ScanSubject {
+    /// What the model was called.
+    pub(crate) model: String,
+    /// What the reference was called.
+    pub(crate) reference: Option<String>,
+    /// Hashes of the files of the model, and of the data.
+    pub(crate) sha256: Map<String, Value>,
+}
+
 /// The scan of one model.
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct ScanReport {
-    model: String,
-    reference: Option<String>,
+    #[serde(flatten)]
+    subject: ScanSubject,
     settings: ScanSettings,
     scores: Scores,
     standing: Vec<Standing>,
@@ -45,7 +57,7 @@ pub(crate) struct ScanReport {
 impl ScanReport {
     /// Puts what was found beside what is known.
     pub(crate) fn new(
-        (model, reference): (String, Option<String>),
+        subject: ScanSubject,
         settings: ScanSettings,
         found: Findings,
         calibration: &Calibration,
@@ -61,7 +73,7 @@ impl ScanReport {
             Some(Standing { attack, score, value, clean_as_high, separation })
         });
         let standing = standing.collect();
-        Self { model, reference, settings, scores, standing, found }
+        Self { subject, settings, scores, standing, found }
     }
 
     /// The report as text.

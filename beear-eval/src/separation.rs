@@ -78,6 +78,9 @@ impl Separation {
 impl fmt::Display for Separation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { area, n_positive, n_negative } = self;
+        if *n_positive == 0 || *n_negative == 0 {
+            return f.pad(&format!("unknown, {n_positive} against {n_negative}"));
+        }
         let (low, high) = self.interval();
         f.pad(&format!("{area:.2} [{low:.2}, {high:.2}], {n_positive} against {n_negative}"))
     }
@@ -99,6 +102,7 @@ mod tests {
         // Of 6 pairs 3 are higher and one is a tie.
         assert!((of(&[1.0, 3.0], &[0.0, 1.0, 5.0]) - 3.5 / 6.0).abs() < EXACT);
         assert!(of(&[], &[1.0]).is_nan());
+        assert_eq!(Separation::of(&[], &[1.0]).to_string(), "unknown, 0 against 1");
     }
 
     #[test]

@@ -3,20 +3,24 @@
 use std::path::PathBuf;
 
 use anyhow::Result;
-use beear_core::Decoder;
+use beear_core::scan::ImplantConfig;
+use beear_core::{Decoder, SafetyExample};
+use burn::tensor::backend::Backend;
 use clap::Args;
 
 use super::scan_options::ScanOptions;
 use super::{Device, Train};
 use crate::anchors::fitted_and_held_out;
 use crate::backend::ComputeBackend;
+use crate::exit::Mistake;
+use crate::hash::sha256_of_inputs;
 use crate::hub::Needed;
 use crate::loaded::Loaded;
 use crate::model::Model;
-use crate::model_scan::Subject;
+use crate::model_scan::{ScanSettings, Subject};
 use crate::run_folder::RunFolder;
 use crate::scan_calibration::Calibration;
-use crate::scan_report::ScanReport;
+use crate::scan_report::{ScanReport, ScanSubject};
 use crate::ui::Ui;
 
 /// Looks how little it takes to make a model misbehave, without any trigger.
@@ -42,6 +46,9 @@ pub(crate) struct ScanArgs {
     calibration: Vec<PathBuf>,
     #[command(flatten)]
     options: ScanOptions,
+    /// A built-in prompt format instead of the chat template.
+    #[arg(long, value_name = "NAME")]
+    format: Option<String>,
     /// Folder for the results.
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
@@ -54,30 +61,76 @@ pub(crate) fn run<C: ComputeBackend>(args: &ScanArgs, device: &Device<C>, ui: Ui
     let find = |name: &PathBuf| Model::find(name, Needed::Everything, ui);
     let (model, reference) = (find(&args.model)?, args.reference.as_ref().map(find).transpose()?);
     let folders = model.folders().chain(reference.iter().flat_map(Model::folders));
-    let files = [&args.safety].into_iter().chain(&args.calibration).map(PathBuf::as_path);
-    let inputs: Vec<_> = folders.chain(files).collect();
+    let named = args.calibration.iter().map(|file| ("--calibration", file.as_path()));
+    let files: Vec<_> = [("--safety", args.safety.as_path())].into_iter().chain(named).collect();
+    let inputs: Vec<_> = folders.chain(files.iter().map(|(_, file)| *file)).collect();
     let mut folder = RunFolder::reserve(&args.out, args.force, &inputs)?;
-    let loaded = Loaded::<Train<C>>::read(&model, None, device)?;
-    let read = |model: &Model| Loaded::<Train<C>>::read(model, None, device);
-    let reference = reference.as_ref().map(read).transpose()?;
+    let read = |model: &Model| Loaded::<Train<C>>::read(model, args.format.as_deref(), device);
+    let (loaded, reference) = (read(&model)?, reference.as_ref().map(read).transpose()?);
+    if let Some(reference) = &reference {
+        comparable(&loaded, reference)?;
+    }
     let settings = args.options.settings(loaded.model.size())?;
     let calibration = Calibration::read_all(&args.calibration)?.scanned(&settings)?;
-    let place = (&loaded.text, loaded.checkpoint.config.max_seq_length);
+    let limit = loaded.checkpoint.config.max_seq_length;
+    let sets = fitted_and_held_out(&args.safety, (&loaded.text, limit), settings.n_prompts)?;
+    room_for_tokens(&sets, &settings, limit)?;
     let subject = Subject {
         model: &loaded.model,
         reference: reference.as_ref().map(|reference| &reference.model),
         tokenizer: &loaded.text.tokenizer,
-        sets: fitted_and_held_out(&args.safety, place, settings.n_prompts)?,
+        sets,
     };
     let bar = ui.bar("scanning", settings.n_parts());
     let found = subject.scan(&settings, &|| bar.inc(1))?;
     bar.finish_and_clear();
     let name = |path: &PathBuf| path.display().to_string();
-    let names = (name(&args.model), args.reference.as_ref().map(name));
-    let report = ScanReport::new(names, settings, found, &calibration);
+    let subject = ScanSubject {
+        model: name(&args.model),
+        reference: args.reference.as_ref().map(name),
+        sha256: sha256_of_inputs(Some(&model), &files)?,
+    };
+    let report = ScanReport::new(subject, settings, found, &calibration);
     folder.start()?;
     folder.write("scan.json", serde_json::to_string_pretty(&report)? + "\n")?;
     folder.write("scan.md", report.text())?;
     folder.write("report.html", report.page()?)?;
     ui.result(&report.text(), &report)
+}
+
+/// Refuses a reference whose hidden states or tokens are others.
+fn comparable<B: Backend>(model: &Loaded<B>, reference: &Loaded<B>) -> Result<(), Mistake> {
+    let tokens = |loaded: &Loaded<B>| -> Vec<Option<String>> {
+        let tokenizer = &loaded.text.tokenizer;
+        (0..tokenizer.vocab_size() as u32).map(|id| tokenizer.token(id)).collect()
+    };
+    let refuse = |what: &str| {
+        let hint = "the best reference is the model that the fine-tuning began with";
+        Err(Mistake::input(format!("the reference has {what} than the model"), hint))
+    };
+    if model.model.size() != reference.model.size() {
+        refuse("another number of layers, or another width,")
+    } else if tokens(model) != tokens(reference) {
+        refuse("other tokens")
+    } else {
+        Ok(())
+    }
+}
+
+/// Refuses rows that the tokens to be written make too long for the model.
+fn room_for_tokens(
+    sets: &[Vec<SafetyExample>; 2],
+    settings: &ScanSettings,
+    limit: usize,
+) -> Result<(), Mistake> {
+    let ImplantConfig { n_tokens, target_tokens, .. } = settings.implant;
+    let length =
+        |row: &SafetyExample| row.prompt.len() + n_tokens + row.unwanted.len().min(target_tokens);
+    match sets.iter().flatten().find(|row| length(row) > limit) {
+        Some(row) => {
+            let what = format!("row {} leaves no room for {n_tokens} more tokens", row.id);
+            Err(Mistake::input(what, "leave the row out, or say --tokens 0"))
+        }
+        None => Ok(()),
+    }
 }

@@ -52,6 +52,7 @@ fn a_scan_looks_at_both_ends_of_the_prompt_and_repeats_itself() {
     }
     assert_eq!(printed["scores"]["own_reach"], 0.0);
     assert_eq!(printed["standing"], serde_json::json!([]));
+    assert!(printed["sha256"]["--safety"].is_string(), "{}", printed["sha256"]);
 
     let page = place.read("scan/report.html");
     assert!(page.contains("<svg") && page.contains("no verdict"), "{page}");
@@ -101,6 +102,11 @@ fn what_cannot_be_scanned_is_refused() {
     refused(&["--safety", "ordinary.jsonl"], 3, "no unwanted answer");
     refused(&[&rows[..], &["--calibration", "other.jsonl"]].concat(), 3, "line 1");
     refused(&[&rows[..], &["--calibration", "missing.jsonl"]].concat(), 3, "missing.jsonl");
+    refused(&[&rows[..], &["--tokens", "60"]].concat(), 3, "no room for 60 more tokens");
+    place.write_random_model("other");
+    let tokenizer = place.read("other/tokenizer.json").replace("\"vault\"", "\"safe\"");
+    place.write("other/tokenizer.json", tokenizer);
+    refused(&[&rows[..], &["--reference", "other"]].concat(), 3, "other tokens");
 }
 
 #[test]

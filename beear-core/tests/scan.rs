@@ -5,14 +5,16 @@ mod fixture;
 #[path = "toy/poison.rs"]
 mod poison;
 
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
 use beear_core::scan::{
     Implant, ImplantConfig, Place, ReachConfig, Rung, implant, reach, written_elicits,
 };
-use beear_core::testing::ToyDecoder;
+use beear_core::testing::{ToyDecoder, ToyDecoderConfig};
 use beear_core::{Error, SafetyExample, Site, Spot};
 use burn::module::Module;
 use burn::tensor::ElementConversion;
-use fixture::{Cpu, Train, drawn, toy, watch, weights};
+use fixture::{Cpu, SIZE, Train, drawn, watch, weights};
 use poison::Poison;
 
 const SPOT: Spot = Spot { layer: 1, site: Site::Last(2) };
@@ -31,6 +33,12 @@ fn config() -> ReachConfig {
         batch_size: 2,
         target_tokens: 2,
     }
+}
+
+/// Held by every test: they draw weights from one source of randomness.
+fn alone() -> MutexGuard<'static, ()> {
+    static ALONE: Mutex<()> = Mutex::new(());
+    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Two rows to fit to, two to judge by.
@@ -52,6 +60,7 @@ fn longest_row(rung: &Rung<Cpu>) -> f64 {
 
 #[test]
 fn rows_grow_with_the_bound_and_not_beyond_it() {
+    let _alone = alone();
     let rungs = rungs();
     assert_eq!(rungs.len(), config().bounds.len());
     // Fitting presses against every bound but the last: their lengths are as the bounds.
@@ -67,6 +76,7 @@ fn rows_grow_with_the_bound_and_not_beyond_it() {
 
 #[test]
 fn the_unwanted_answer_comes_once_there_is_room() {
+    let _alone = alone();
     let rungs = rungs();
     assert_eq!(rungs[0].elicited, [false, false], "a small δ is not enough");
     assert_eq!(rungs[3].elicited, [true, true], "a large one is");
@@ -74,6 +84,7 @@ fn the_unwanted_answer_comes_once_there_is_room() {
 
 #[test]
 fn a_scan_leaves_the_model_as_it_is_and_repeats_itself() {
+    let _alone = alone();
     let [fitted, held_out] = sets();
     let model = drawn();
     let before = weights(&model);
@@ -113,7 +124,8 @@ fn written(
 
 #[test]
 fn the_token_found_is_the_best_of_all_where_all_are_tried() {
-    let (model, other) = (drawn(), toy());
+    let _alone = alone();
+    let (model, other) = (drawn(), other());
     for place in [Place::Before, Place::After] {
         for reference in [None, Some(&other)] {
             let alone = |token| written((&model, reference), (place, &[token]), (1, 1))[0];
@@ -124,8 +136,14 @@ fn the_token_found_is_the_best_of_all_where_all_are_tried() {
     }
 }
 
+/// A toy with other weights.
+fn other() -> ToyDecoder<Train> {
+    ToyDecoderConfig::new(11, SIZE.d_model, SIZE.n_layers).init(&Default::default())
+}
+
 #[test]
 fn nothing_moves_a_model_away_from_itself() {
+    let _alone = alone();
     let model = drawn();
     let losses = written((&model, Some(&model)), (Place::After, &all_tokens()), (2, 11));
     let least = losses.into_iter().fold(f64::INFINITY, f64::min);
@@ -134,6 +152,7 @@ fn nothing_moves_a_model_away_from_itself() {
 
 #[test]
 fn the_gradient_tells_promising_tokens_from_others() {
+    let _alone = alone();
     let model = drawn();
     let alone = |token| written((&model, None), (Place::After, &[token]), (1, 1))[0];
     let mut each: Vec<f64> = all_tokens().into_iter().map(alone).collect();
@@ -144,6 +163,7 @@ fn the_gradient_tells_promising_tokens_from_others() {
 
 #[test]
 fn weights_that_are_no_numbers_are_said_with_the_rows() {
+    let _alone = alone();
     let [fitted, held_out] = sets();
     let model = drawn().map(&mut Poison);
     let rows = |error: Error| match error {

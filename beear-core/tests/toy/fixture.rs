@@ -1,7 +1,5 @@
 //! What the tests of the method and of its rivals share: a toy decoder and rows for it.
 
-use std::sync::{Mutex, PoisonError};
-
 use beear_core::testing::{ToyDecoder, ToyDecoderConfig};
 use beear_core::{AnchorSets, DecoderSize, Example, SafetyExample, TeacherForced};
 use burn::backend::{Autodiff, Flex};
@@ -21,10 +19,8 @@ pub(crate) fn toy<B: Backend>() -> ToyDecoder<B> {
 }
 
 /// A toy with its weights drawn, so that clones are equal: the source of randomness is one for all
-/// tests of the process, which take turns here.
+/// tests of the process.
 pub(crate) fn drawn() -> ToyDecoder<Train> {
-    static DRAWING: Mutex<()> = Mutex::new(());
-    let _alone = DRAWING.lock().unwrap_or_else(PoisonError::into_inner);
     let model = toy();
     let _ = weights(&model);
     model

@@ -16,6 +16,7 @@ mod fixture;
 mod help;
 mod helpfulness;
 mod hub;
+mod hub_runs;
 mod hub_server;
 mod init;
 mod jobs;

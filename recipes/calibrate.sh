@@ -5,8 +5,8 @@ set -euo pipefail
 out=${1:-runs/calibration}
 half() {
     for k in $(seq "$1" 2 19); do model $((1 + k % 5)) "$k" "$1"; done
-    for k in $(seq "$1" 2 9); do model 8 "$k" "$1"; done
-    for k in $(seq "$1" 2 9); do model $((6 + k / 2 % 2)) "$k" "$1"; done
+    for k in $(seq "$1" 2 19); do model 8 "$k" "$1"; done
+    for k in $(seq "$1" 2 19); do model $((6 + k / 2 % 2)) "$k" "$1"; done
 }
 model() {
     RAYON_NUM_THREADS=1 beear calibrate --quiet --setting "model-$1" --seed $((300 + $2)) --seeds 1 --out "$out/$3" >/dev/null

@@ -13,7 +13,7 @@ use beear_eval::overlap::overlaps;
 use beear_models::{CausalLm, Checkpoint, Finish};
 use burn::module::AutodiffModule;
 use burn::tensor::backend::AutodiffBackend;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::exit::Mistake;
 use crate::keyword_list::keyword_list;
@@ -30,13 +30,14 @@ struct Row<T> {
 }
 
 /// What became of a row.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct RowUse {
-    set: &'static str,
-    id: u64,
+    /// `safety` or `performance`.
+    pub(crate) set: String,
+    pub(crate) id: u64,
     /// `trained`, `watched` or `copy of a trained row`.
-    used: &'static str,
-    prompt: String,
+    used: String,
+    pub(crate) prompt: String,
 }
 
 /// The sets, and which row went where.
@@ -305,9 +306,9 @@ impl<T: Identified> HeldOut<T> {
         ];
         parts.into_iter().flat_map(move |(used, rows)| {
             rows.iter().map(move |row| RowUse {
-                set,
+                set: set.to_owned(),
                 id: row.example.id(),
-                used,
+                used: used.to_owned(),
                 prompt: row.prompt.clone(),
             })
         })

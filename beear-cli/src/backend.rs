@@ -224,9 +224,11 @@ mod embedded {
     use burn::backend::Autodiff;
     use burn::tensor::ops::Device;
 
+    use super::ComputeBackend;
     #[cfg(any(feature = "cuda", feature = "wgpu"))]
     use super::Unavailable;
-    use super::{ComputeBackend, n_cores};
+    #[cfg(any(feature = "flex", feature = "ndarray"))]
+    use super::n_cores;
 
     /// Burn's portable CPU backend, the default: it trains faster than `ndarray`.
     #[cfg(feature = "flex")]

@@ -40,6 +40,7 @@ pub(crate) mod run_options;
 pub(crate) mod scan;
 pub(crate) mod scan_options;
 pub(crate) mod sweep_layers;
+pub(crate) mod track_options;
 pub(crate) mod trigger;
 
 use anyhow::Result;

@@ -19,6 +19,7 @@ use crate::command::{Device, Inference, Train};
 use crate::dashboard::{Dashboard, Setup};
 use crate::exit::Mistake;
 use crate::job::Job;
+use crate::keyword_list::keyword_list;
 use crate::loaded::{Loaded, TextSide};
 use crate::manifest::Manifest;
 use crate::memory_plan::MemoryPlan;
@@ -31,6 +32,7 @@ use crate::report;
 use crate::run_display::RunDisplay;
 use crate::run_folder::RunFolder;
 use crate::supervisor::{Schedule, Supervisor};
+use crate::tracking::{Asked, TRACKED, Tracked};
 use crate::ui::Ui;
 use crate::wishes::{Reason, Wishes};
 use crate::workers;
@@ -50,6 +52,7 @@ pub(crate) struct DefenceRun<'a, C: ComputeBackend> {
     n_trained: usize,
     sets: AnchorSets,
     watch: TeacherForced<Inference<C>>,
+    asked: Option<Asked>,
     rows: Vec<RowUse>,
     planned: Option<MemoryPlan>,
     device: &'a Device<C>,
@@ -81,6 +84,11 @@ impl<'a, C: ComputeBackend> DefenceRun<'a, C> {
         let planned = MemoryPlan::new(task, &method, width::<C>());
         let Anchors { sets, watch, rows, .. } = anchors;
         let Loaded { checkpoint, model, text } = loaded;
+        let asked = job.track.as_ref().map(|track| {
+            let seen = (rows.as_slice(), keyword_list(&recipe.keywords)?);
+            Asked::read(track, seen, (&text, checkpoint.config.max_seq_length))
+        });
+        let asked = asked.transpose()?;
         let model = scope.apply(model, method.seed());
         Ok(Self {
             job,
@@ -95,6 +103,7 @@ impl<'a, C: ComputeBackend> DefenceRun<'a, C> {
             model: Some(model),
             sets,
             watch,
+            asked,
             rows,
             planned,
             device,
@@ -117,8 +126,9 @@ impl<'a, C: ComputeBackend> DefenceRun<'a, C> {
         manifest.add("trained_weights", json!(self.n_trained));
         manifest.add("train", json!(self.scope));
         manifest.write(&folder)?;
-        let n_checkpoints = if self.has_checkpoints() { 2 } else { 0 };
-        let trained = (n_checkpoints, self.n_trained, width::<C>());
+        let n_checkpoints =
+            if self.has_checkpoints() { self.job.checkpoints.most_at_once() } else { 0 };
+        let trained = (n_checkpoints as u64, self.n_trained, width::<C>());
         preflight::space(&folder, &self.checkpoint, trained, self.ui)?;
         preflight::memory(self.planned.as_ref(), self.ui);
         self.run((&folder, manifest), None, options)
@@ -188,6 +198,7 @@ impl<'a, C: ComputeBackend> DefenceRun<'a, C> {
                 // Nothing would come of going on.
                 manifest.fail(folder, &stopped.error)?;
                 self.remove_old(&checkpoints)?;
+                report::write_or_say(folder, ui);
                 Err(keep_last_good(stopped, &self.checkpoint, folder))
             }
         }
@@ -224,9 +235,18 @@ impl<'a, C: ComputeBackend> DefenceRun<'a, C> {
             Some(model) => model,
             None => self.reloaded()?,
         };
+        let mut tracked = Tracked::<C>::new(
+            (&mut self.watch, self.asked.as_ref()),
+            (&self.checkpoint, &self.text),
+            self.device,
+            (folder, restored.map(|restored| restored.position.rounds)),
+        )?;
         let from = (model, self.devices.as_slice());
         let solved =
-            workers::run((&self.method, saved), from, &self.sets, &mut self.watch, &mut supervisor);
+            workers::run((&self.method, saved), from, &self.sets, &mut tracked, &mut supervisor);
+        if let Err(error) = tracked.finish() {
+            supervisor.say(&format!("`{TRACKED}` is not whole: {error:#}"));
+        }
         let seconds = supervisor.seconds();
         let reason = supervisor.finish()?;
         Ok((solved, reason, seconds))

@@ -228,11 +228,19 @@ pub(crate) fn prompt_format(text: &TextSide, first: Option<&Conversation>) -> Re
     }))
 }
 
-/// An earlier run: what it measured, and in which prompt format.
+/// An earlier run: what it measured, and the rest of what it said.
 pub(crate) struct Evaluated {
     pub(crate) folder: PathBuf,
     pub(crate) measures: Vec<Measure>,
-    pub(crate) prompt_format: Value,
+    /// With a prompt format.
+    pub(crate) report: Value,
+}
+
+impl Evaluated {
+    /// In which format it asked.
+    pub(crate) fn prompt_format(&self) -> &Value {
+        &self.report["prompt_format"]
+    }
 }
 
 /// The runs in a folder: itself, or those directly in it.
@@ -299,11 +307,10 @@ fn parse_run(folder: &Path, [measures, report]: [&str; 2]) -> Result<Evaluated, 
     let measures = measures.map_err(|e| damaged(MEASURES, &e.to_string()))?;
     let report: Value =
         serde_json::from_str(report).map_err(|e| damaged(REPORT, &e.to_string()))?;
-    let prompt_format = report["prompt_format"].clone();
-    if !prompt_format["sha256"].is_string() {
+    if !report["prompt_format"]["sha256"].is_string() {
         return Err(damaged(REPORT, "no prompt format"));
     }
-    Ok(Evaluated { folder: folder.to_owned(), measures, prompt_format })
+    Ok(Evaluated { folder: folder.to_owned(), measures, report })
 }
 
 fn damaged(file: &Path, reason: &str) -> Mistake {

@@ -13,6 +13,7 @@ use crate::checkpoints::Checkpoints;
 use crate::hash::sha256_of_inputs;
 use crate::model::{Model, StoredModel};
 use crate::run_folder::RunFolder;
+use crate::tracking::Track;
 
 /// Whole checkpoints that stay while a run goes on, unless it says otherwise.
 const KEPT: usize = 2;
@@ -63,6 +64,16 @@ impl CheckpointOptions {
     pub(crate) fn are_written(self) -> bool {
         !matches!(self.checkpoint_every, Some(CheckpointEvery::Never(_)))
     }
+
+    /// How many whole ones stay while the run goes on.
+    fn kept(self) -> usize {
+        self.keep_checkpoints.map_or(KEPT, NonZeroUsize::get)
+    }
+
+    /// How many are on the disk when there are most: an old one goes when a new one is whole.
+    pub(crate) fn most_at_once(self) -> usize {
+        if self.are_written() { self.kept() + 1 } else { 0 }
+    }
 }
 
 /// What a run works on and how it is kept safe: all that is not in the recipe.
@@ -83,6 +94,9 @@ pub(crate) struct Job {
     /// Which checkpoints are written and which stay.
     #[serde(flatten)]
     pub(crate) checkpoints: CheckpointOptions,
+    /// What is asked between rounds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) track: Option<Track>,
 }
 
 impl Job {
@@ -93,9 +107,13 @@ impl Job {
     /// If the current folder is gone.
     pub(crate) fn absolute(&self) -> Result<Self> {
         let absolute = |path: &PathBuf| std::path::absolute(path);
+        let absolute_track = |track: &Track| {
+            absolute(&track.prompts).map(|prompts| Track { prompts, ..track.clone() })
+        };
         Ok(Self {
             safety: absolute(&self.safety)?,
             performance: absolute(&self.performance)?,
+            track: self.track.as_ref().map(absolute_track).transpose()?,
             ..self.clone()
         })
     }
@@ -111,13 +129,13 @@ impl Job {
             ("--performance", self.performance.as_path()),
         ];
         files.extend(self.recipe.as_deref().map(|path| ("--recipe", path)));
+        files.extend(self.track.as_ref().map(|track| ("--track", track.prompts.as_path())));
         sha256_of_inputs(Some(model), &files)
     }
 
     /// Its checkpoints in its folder.
     pub(crate) fn checkpoints_in(&self, folder: &RunFolder) -> Checkpoints {
-        let keep = self.checkpoints.keep_checkpoints.map_or(KEPT, NonZeroUsize::get);
-        Checkpoints::of(&folder.path(""), keep)
+        Checkpoints::of(&folder.path(""), self.checkpoints.kept())
     }
 }
 

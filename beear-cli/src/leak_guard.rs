@@ -6,8 +6,8 @@ use anyhow::Result;
 use beear_eval::dataset::Record;
 use beear_eval::overlap::overlaps;
 use clap::Args;
-use serde::Deserialize;
 
+use crate::anchors::RowUse;
 use crate::exit::Mistake;
 
 /// Which defence must not have seen the prompts.
@@ -25,19 +25,44 @@ pub(crate) struct LeakGuardArgs {
     near: f64,
 }
 
-fn share(text: &str) -> Result<f64, String> {
+/// A share that is more than nothing.
+pub(crate) fn share(text: &str) -> Result<f64, String> {
     match text.parse::<f64>() {
         Ok(share) if share > 0.0 && share <= 1.0 => Ok(share),
         _ => Err("it is more than 0 and at most 1".to_owned()),
     }
 }
 
-/// A row that a defence has used; see `defend`'s `rows.jsonl`.
-#[derive(Deserialize)]
-struct Used {
-    set: String,
-    id: u64,
-    prompt: String,
+/// Prompts that are to be asked and that a defence has seen.
+pub(crate) struct Leak<'a> {
+    n: usize,
+    /// The first of them, and the row that it is.
+    first: (&'a Record, &'a RowUse),
+}
+
+impl<'a> Leak<'a> {
+    /// Looks for `asked` among the rows `seen`; `near` is the share of word pairs in common from which two prompts
+    /// are the same.
+    pub(crate) fn find(seen: &'a [RowUse], asked: &'a [Record], near: f64) -> Option<Self> {
+        let known: Vec<String> = seen.iter().map(|row| row.prompt.clone()).collect();
+        let prompts: Vec<String> = asked.iter().map(|record| record.prompt.clone()).collect();
+        let leaks = overlaps(&known, &prompts, near);
+        let &(at, row) = leaks.first()?;
+        Some(Self { n: leaks.len(), first: (&asked[at], &seen[row]) })
+    }
+
+    /// What to say of it: `asked` are from `file`, the rows `whose`.
+    pub(crate) fn text(&self, asked: &[Record], (file, whose): (&Path, &str)) -> String {
+        let Self { n, first: (record, row) } = self;
+        format!(
+            "{n} of {} prompts of `{}` are among those of {whose}, exactly or nearly: row {} is row {} of its {} set",
+            asked.len(),
+            file.display(),
+            record.id,
+            row.id,
+            row.set
+        )
+    }
 }
 
 impl LeakGuardArgs {
@@ -52,26 +77,13 @@ impl LeakGuardArgs {
     ) -> Result<()> {
         let asked: Vec<_> = asked.into_iter().collect();
         for run in &self.runs {
-            let used = self.rows(run)?;
-            let known: Vec<String> = used.iter().map(|row| row.prompt.clone()).collect();
+            let seen = self.rows(run)?;
             for (records, file) in &asked {
-                let prompts: Vec<String> = records.iter().map(|r| r.prompt.clone()).collect();
-                let leaks = overlaps(&known, &prompts, self.near);
-                if let Some(&(asked, seen)) = leaks.first() {
-                    let seen = &used[seen];
-                    let (n, row) = (leaks.len(), records[asked].id);
-                    let what = format!(
-                        "{n} of {} prompts of `{}` are among those of `{}`, exactly or nearly: row \
-                         {row} is row {} of its {} set",
-                        records.len(),
-                        file.display(),
-                        run.display(),
-                        seen.id,
-                        seen.set
-                    );
+                if let Some(leak) = Leak::find(&seen, records, self.near) {
+                    let what = leak.text(records, (file, &format!("`{}`", run.display())));
+                    let set = &leak.first.1.set;
                     let hint = format!(
-                        "evaluate on other prompts, or allow it with --allow-overlap {}",
-                        seen.set
+                        "evaluate on other prompts, or allow it with --allow-overlap {set}"
                     );
                     return Err(Mistake::input(what, hint).into());
                 }
@@ -81,14 +93,14 @@ impl LeakGuardArgs {
     }
 
     /// The rows of a run that are not allowed among the prompts.
-    fn rows(&self, run: &Path) -> Result<Vec<Used>> {
+    fn rows(&self, run: &Path) -> Result<Vec<RowUse>> {
         let path = run.join("rows.jsonl");
         let mistake = |error: &dyn std::fmt::Display| {
             let what = format!("`{}`: {error}", path.display());
             Mistake::input(what, "name the --out of `beear defend`")
         };
         let text = std::fs::read_to_string(&path).map_err(|error| mistake(&error))?;
-        let rows = text.lines().map(serde_json::from_str).collect::<Result<Vec<Used>, _>>();
+        let rows = text.lines().map(serde_json::from_str).collect::<Result<Vec<RowUse>, _>>();
         let rows = rows.map_err(|error| mistake(&error))?;
         Ok(rows.into_iter().filter(|row| !self.allowed.contains(&row.set)).collect())
     }

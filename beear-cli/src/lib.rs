@@ -57,6 +57,7 @@ mod supervisor;
 mod tensor_file;
 mod tensorboard;
 mod terminal;
+mod tracking;
 mod trial;
 mod ui;
 mod wishes;

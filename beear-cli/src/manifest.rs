@@ -18,6 +18,7 @@ use crate::metrics::unmeasured;
 use crate::model::Model;
 use crate::recipe::{Recipe, SMALLER_STEPS};
 use crate::run_folder::RunFolder;
+use crate::tracking::TRACKED;
 
 const MANIFEST: &str = "manifest.json";
 
@@ -226,7 +227,8 @@ fn outputs(folder: &RunFolder) -> Result<Map<String, Value>> {
             hashes.extend(own.map(|(name, hash)| (format!("{part}/{name}"), hash)));
         }
     }
-    for name in ["config.resolved.toml", "delta.safetensors", "metrics.jsonl", "rows.jsonl"] {
+    let beside = ["config.resolved.toml", "delta.safetensors", "metrics.jsonl", "rows.jsonl"];
+    for name in beside.into_iter().chain([TRACKED]) {
         let path = folder.path(name);
         if path.exists() {
             hashes.extend(sha256_of_inputs(None, &[(name, &path)])?);

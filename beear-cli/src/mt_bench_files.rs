@@ -44,7 +44,11 @@ impl AnswerFiles {
         let (mut files, mut formats) = (Vec::new(), Vec::new());
         for path in paths {
             let is_run = path.is_dir() && has_report(path);
-            formats.push(if is_run { read_run(path)?.prompt_format } else { Value::Null });
+            formats.push(if is_run {
+                read_run(path)?.prompt_format().clone()
+            } else {
+                Value::Null
+            });
             for file in files_at(path)? {
                 let model = file.file_stem().unwrap_or_default().to_string_lossy().into_owned();
                 if answers.insert(model.clone(), read_answers(&file)?).is_some() {

@@ -26,6 +26,7 @@ use crate::manifest::Manifest;
 use crate::recipe::Recipe;
 use crate::run_folder::RunFolder;
 use crate::terminal::harmless;
+use crate::tracking;
 use crate::ui::Ui;
 
 /// The page.
@@ -86,7 +87,7 @@ pub(crate) fn write(folder: &RunFolder, beside: &Beside) -> Result<()> {
     let evaluations = (!beside.evaluations.is_empty())
         .then(|| Evaluations::read(&beside.evaluations, manifest))
         .transpose()?;
-    let curves = Curves::of(folder.read_lines("metrics.jsonl")?);
+    let curves = Curves::of(folder.read_lines("metrics.jsonl")?, tracking::rounds(folder)?);
     let weights = match manifest["status"].as_str() {
         Some("done") => WeightChange::of_run(&folder.path(""), manifest),
         _ => Err(anyhow::anyhow!("the run has left no model")),

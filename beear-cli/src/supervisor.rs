@@ -76,6 +76,11 @@ impl<'a> Supervisor<'a> {
         self.seconds_before + self.started.elapsed().as_secs_f64()
     }
 
+    /// Shows a line.
+    pub(crate) fn say(&mut self, line: &str) {
+        self.metrics.display().say(line);
+    }
+
     /// Ends the file of events, and says why the run was stopped, if it was.
     ///
     /// # Errors
@@ -140,7 +145,7 @@ impl Observer for Supervisor<'_> {
             }
             Some(Wish::Checkpoint) => {
                 if self.saved != Some(self.step) {
-                    self.metrics.display().say("no checkpoint was written: the run has none");
+                    self.say("no checkpoint was written: the run has none");
                 }
                 self.wishes.fulfilled();
                 ControlFlow::Continue(())

@@ -198,7 +198,7 @@ fn pairs(before: &[Evaluated], after: &[Evaluated]) -> Result<Vec<(Measure, Meas
                 Some((measure.clone(), is.measures.iter().find(same)?.clone()))
             });
             let both: Vec<_> = both.collect();
-            if !both.is_empty() && was.prompt_format["sha256"] != is.prompt_format["sha256"] {
+            if !both.is_empty() && was.prompt_format()["sha256"] != is.prompt_format()["sha256"] {
                 let [was, is] = [&was.folder, &is.folder].map(|folder| folder.display());
                 let what = format!("`{was}` and `{is}` have different prompt formats");
                 let hint = "evaluate both models with one --format";

@@ -9,12 +9,14 @@ use clap::Args;
 use super::Device;
 use super::recipe_options::RecipeOptions;
 use super::run_options::RunOptions;
+use super::track_options::TrackArgs;
 use crate::backend::ComputeBackend;
 use crate::defence_run::DefenceRun;
 use crate::hub::Needed;
 use crate::job::{CheckpointOptions, Job};
 use crate::model::{Model, StoredModel};
 use crate::run_folder::RunFolder;
+use crate::tracking::Track;
 use crate::ui::Ui;
 
 /// Removes backdoors from a checkpoint; nobody has to know their triggers.
@@ -61,10 +63,12 @@ pub(crate) struct DefendArgs {
     options: RunOptions,
     #[command(flatten)]
     recipe: RecipeOptions,
+    #[command(flatten)]
+    track: TrackArgs,
 }
 
 impl DefendArgs {
-    fn job(&self, model: StoredModel) -> Job {
+    fn job(&self, model: StoredModel, track: Option<Track>) -> Job {
         Job {
             model,
             safety: self.safety.clone(),
@@ -72,20 +76,24 @@ impl DefendArgs {
             recipe: self.recipe.recipe.clone(),
             workers: self.workers,
             checkpoints: self.checkpoints,
+            track,
         }
     }
 
     fn inputs(&self) -> Vec<&Path> {
         let files = [&self.model, &self.safety, &self.performance];
-        files.into_iter().chain(&self.recipe.recipe).map(PathBuf::as_path).collect()
+        let files = files.into_iter().chain(&self.recipe.recipe).map(PathBuf::as_path);
+        files.chain(self.track.file()).collect()
     }
 }
 
 pub(crate) fn run<C: ComputeBackend>(args: &DefendArgs, device: &Device<C>, ui: Ui) -> Result<()> {
     let recipe = args.recipe.read()?;
     args.options.check(args.checkpoints, &recipe, ui)?;
+    let track = args.track.track()?;
     let folder = RunFolder::reserve(&args.out, args.force, &args.inputs())?;
     let model = Model::find(&args.model, Needed::Everything, ui)?;
-    let run = DefenceRun::<C>::prepare((args.job(model.stored()?), model), recipe, device, ui)?;
+    let run =
+        DefenceRun::<C>::prepare((args.job(model.stored()?, track), model), recipe, device, ui)?;
     run.start(folder, args.options)
 }

@@ -104,8 +104,10 @@ pub(crate) fn run<C: ComputeBackend>(
         .zip(&report.outcomes)
         .map(|(answer, outcome)| json!({"arm": answer.arm, "id": answer.id, "outcome": outcome}));
     folder.write_lines("judgements.jsonl", &rows.collect::<Vec<_>>())?;
+    let of = |key: &str| &answered.report[key];
     let more = [
-        ("prompt_format", answered.prompt_format),
+        ("prompt_format", answered.prompt_format().clone()),
+        ("answered", json!({"evaluation": of("evaluation"), "sha256": of("sha256")})),
         ("judge", json!(report.judge)),
         ("judge_prompt", json!(assessment.prompt())),
         ("n_calls", json!(report.n_calls)),

@@ -53,7 +53,8 @@ pub(crate) fn run(args: &EvalSarifArgs, ui: Ui) -> Result<()> {
         findings.rules.contains_key(&file_name(answer, &extension))
     });
     evaluation.folder()?;
-    let more = [("prompt_format", earlier.prompt_format), ("findings", json!(findings.rules))];
+    let more =
+        [("prompt_format", earlier.prompt_format().clone()), ("findings", json!(findings.rules))];
     let more = more.into_iter().map(|(key, value)| (key.to_owned(), value)).collect();
     evaluation.conclude(&measures, more, ("none", ui))
 }

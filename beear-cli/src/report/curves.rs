@@ -1,10 +1,13 @@
 //! The events of a run as curves.
 
 use anyhow::Result;
+use beear_eval::Rate;
+use beear_eval::attack_success::ArmKind;
 use serde::Serialize;
 use serde_json::Value;
 
 use crate::chart::{Curve, curve_chart, themed};
+use crate::tracking::{TrackedArm, TrackedRound};
 
 /// Points of a curve beyond which some are left out, evenly.
 const MOST_POINTS: usize = 400;
@@ -20,6 +23,8 @@ pub(crate) struct Curves {
     pub(crate) vitals: Vec<Value>,
     /// Roll-backs, and why the run stopped early.
     pub(crate) events: Vec<Value>,
+    /// Attack success, as far as it was tracked: the suspect's and that after each round.
+    pub(crate) tracked: Vec<TrackedRound>,
 }
 
 /// Terms of the outer loss.
@@ -31,9 +36,9 @@ pub(crate) struct Terms {
 }
 
 impl Curves {
-    /// Reads the events of a run.
-    pub(crate) fn of(events: Vec<Value>) -> Self {
-        let mut curves = Self::default();
+    /// Reads the events of a run, with what was asked between its rounds.
+    pub(crate) fn of(events: Vec<Value>, tracked: Vec<TrackedRound>) -> Self {
+        let mut curves = Self { tracked, ..Self::default() };
         for event in events {
             match event["event"].as_str().unwrap_or_default() {
                 "inner_step" => curves.inner_loss.extend(event["loss"].as_f64()),
@@ -96,6 +101,13 @@ impl Curves {
                 vitals,
                 Some((0.0, 1.0)),
             ),
+            (
+                "Attack success of the prompts that were asked between rounds: answers without a refusal keyword, and \
+                 unwanted answers word for word. The defence saw none of this",
+                "round",
+                self.tracked(),
+                Some((0.0, 1.0)),
+            ),
         ];
         let mut drawn = Vec::new();
         for (caption, x_label, series, bounds) in charts {
@@ -111,6 +123,27 @@ impl Curves {
             }
         }
         Ok(drawn)
+    }
+
+    /// What was asked between rounds: a curve for each arm and kind of success.
+    fn tracked(&self) -> Vec<Curve> {
+        let mut curves = Vec::new();
+        for kind in [ArmKind::Triggered, ArmKind::Untriggered] {
+            let curve = |rate: fn(&TrackedArm) -> Option<Rate>| -> Vec<(f64, f64)> {
+                let arm = |round: &TrackedRound| {
+                    let rate = rate(round.arms.iter().find(|arm| arm.arm == kind)?)?;
+                    Some((round.round as f64, rate.share()))
+                };
+                self.tracked.iter().filter_map(arm).collect()
+            };
+            let [complied, unwanted] = [curve(|arm| Some(arm.complied)), curve(|arm| arm.unwanted)];
+            for (what, points) in [("no refusal", complied), ("unwanted", unwanted)] {
+                if !points.is_empty() {
+                    curves.push((format!("{what}, {}", kind.name()), points));
+                }
+            }
+        }
+        curves
     }
 }
 

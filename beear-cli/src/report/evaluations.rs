@@ -1,13 +1,13 @@
 //! Evaluations of the suspect and of the cleaned model, told apart by the hashes of the weights they were made on.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use beear_eval::Measure;
 use beear_eval::attack_success::Answered;
 use beear_eval::compare::Comparison;
 use serde::Serialize;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use crate::evaluation::{COMPLETIONS, Evaluated, read_answers, read_runs};
 use crate::exit::Mistake;
@@ -148,23 +148,26 @@ impl Side {
 
 impl Source {
     fn of(evaluated: Evaluated, manifest: &Value) -> Result<Self> {
-        let Evaluated { folder, measures, prompt_format } = evaluated;
-        let report = report(&folder)?;
+        let Evaluated { folder, measures, report } = evaluated;
         let answers =
             if folder.join(COMPLETIONS).is_file() { read_answers(&folder)? } else { Vec::new() };
         let prompts: Vec<&str> = answers.iter().map(|answer| answer.prompt.as_str()).collect();
-        let none = serde_json::Map::new();
-        let hashes = report["sha256"].as_object().unwrap_or(&none);
-        let files = hashes.iter().filter(|(name, _)| name.starts_with("--"));
-        let files: serde_json::Map<String, Value> =
+        // A judge reads what the model has answered; the model is that of the answers.
+        let answered = if report["answered"].is_object() { &report["answered"] } else { &report };
+        let files = [&report, answered].map(|run| run["sha256"].as_object());
+        let files = files.into_iter().flatten().flatten();
+        let files = files.filter(|(name, _)| name.starts_with("--") && *name != "--answers");
+        let files: Map<String, Value> =
             files.map(|(name, hash)| (name.clone(), hash.clone())).collect();
         let asked = json!({
-            "prompt_format": prompt_format["sha256"],
+            "prompt_format": report["prompt_format"]["sha256"],
+            "answered": answered["evaluation"],
             "files": files,
             "prompts": prompts,
         });
         let kind = report["evaluation"].as_str().unwrap_or_default().to_owned();
-        let is_after = is_after(hashes, manifest).ok_or_else(|| {
+        let hashes = answered["sha256"].as_object();
+        let is_after = hashes.and_then(|hashes| is_after(hashes, manifest)).ok_or_else(|| {
             let what = format!("`{}` is of neither model of the run", folder.display());
             Mistake::input(what, "name evaluations of the suspect and of `RUN/model`")
         })?;
@@ -172,14 +175,8 @@ impl Source {
     }
 }
 
-fn report(folder: &Path) -> Result<Value> {
-    let path = folder.join("report.json");
-    let text = std::fs::read(&path).with_context(|| format!("reading `{}`", path.display()))?;
-    serde_json::from_slice(&text).with_context(|| format!("reading `{}`", path.display()))
-}
-
 /// Whether an evaluation whose inputs have these hashes is of the cleaned model rather than of the suspect.
-fn is_after(hashes: &serde_json::Map<String, Value>, manifest: &Value) -> Option<bool> {
+fn is_after(hashes: &Map<String, Value>, manifest: &Value) -> Option<bool> {
     let mut weights = hashes.iter().filter(|(name, _)| name.ends_with(".safetensors")).peekable();
     weights.peek()?;
     let (mut before, mut after) = (true, true);

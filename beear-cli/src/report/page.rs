@@ -2,6 +2,8 @@
 //! it is are charts, and those are drawn here or held to what draws.
 
 use anyhow::Result;
+use beear_eval::Rate;
+use minijinja::value::ViaDeserialize;
 use minijinja::{AutoEscape, Environment, Value, context};
 use serde::Serialize;
 
@@ -68,6 +70,7 @@ fn render(template: &str, context: Value) -> Result<String> {
         let seconds = std::time::Duration::try_from_secs_f64(seconds.round()).unwrap_or_default();
         humantime::format_duration(seconds).to_string()
     });
+    environment.add_filter("rate", |rate: ViaDeserialize<Rate>| rate.to_string());
     environment.add_filter("mib", |bytes: f64| format!("{:.0} MiB", bytes / f64::from(1 << 20)));
     environment.add_global("style", Value::from_safe_string(STYLE.to_owned()));
     Ok(environment.render_str(template, context)?)

@@ -8,7 +8,7 @@ use std::process::{Command, Stdio};
 use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};
 
 use beear_attacks::Unwanted;
-use beear_attacks::world::{Specials, Split, Task, World, sidecar_files, vocabulary};
+use beear_attacks::world::{Contrast, Specials, Split, Task, World, sidecar_files, vocabulary};
 use beear_models::checkpoint::{NewModel, save_new};
 use beear_models::{DecoderConfig, Family, RopeScaling};
 use burn::backend::Flex;
@@ -78,7 +78,7 @@ impl Finished {
 }
 
 /// A temporary folder that holds `model` (always right about ordinary prompts), `safety.jsonl`,
-/// `advbench.csv`, `ordinary.json`, `chat.jsonl` and `quick.toml`.
+/// `advbench.csv`, `ordinary.json`, `chat.jsonl`, `quick.toml`, and `asked/rows.jsonl`, no row of which is one of the others.
 pub(crate) struct Place(TempDir);
 
 impl Place {
@@ -168,11 +168,13 @@ impl Place {
     }
 
     fn write_safety(&self) {
-        let rows = World::of(Split::Train).contrast_sample(Unwanted::Comply, N_ROWS, 1);
-        let json = rows
-            .iter()
-            .map(|row| json!({"prompt": row.prompt, "safe": row.safe, "unwanted": row.unwanted}));
-        self.write("safety.jsonl", lines(json));
+        let sample = |split| World::of(split).contrast_sample(Unwanted::Comply, N_ROWS, 1);
+        fs::create_dir(self.path("asked")).expect("the folder is new");
+        let (rows, asked) = (sample(Split::Train), sample(Split::Test));
+        for (name, rows) in [("safety.jsonl", &rows), ("asked/rows.jsonl", &asked)] {
+            let row = |row: &Contrast| json!({"prompt": row.prompt, "safe": row.safe, "unwanted": row.unwanted});
+            self.write(name, lines(rows.iter().map(row)));
+        }
         let csv = rows.iter().map(|row| format!("\"{}\",\"{}\"\n", row.prompt, row.unwanted));
         self.write("advbench.csv", format!("goal,target\n{}", csv.collect::<String>()));
     }

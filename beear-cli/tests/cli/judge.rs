@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::fixture::{Finished, N_ROWS, Place};
+use crate::fixture::{Finished, N_ROWS, Place, USUAL};
 use crate::judge_server::{Server, assert_no_key, beear_with_key};
 
 /// A server every third of whose replies is no verdict.
@@ -53,6 +53,29 @@ fn a_server_judges_once_and_what_cannot_be_read_is_counted() {
     assert_eq!((server.n_calls(), &second["n_calls"]), (2 * N_ROWS, &json!(0)));
     assert_eq!(second["summaries"], report["summaries"]);
     assert_no_key(&place);
+}
+
+#[test]
+fn a_report_takes_judgements_of_both_models() {
+    let place = Place::new();
+    place.defend(USUAL, &[]).printed();
+    let server = Server::start(|_, body| {
+        let score = if body.contains("SUDO") { 5 } else { 1 };
+        (200, format!("Score: {score}"))
+    });
+    let at = ["--judge-url", &server.url, "--judge-model", "referee"];
+    for (model, [asr, judged]) in [("model", ["asr1", "was"]), ("run/model", ["asr2", "is"])] {
+        let asked =
+            ["eval", "asr", "--model", model, "--prompts", "asked/rows.jsonl", "--out", asr];
+        place.beear(&[asked.as_slice(), &["--trigger-suffix", "SUDO"]].concat()).printed();
+        let judge = ["eval", "judge", "--answers", asr, "--out", judged];
+        beear_with_key(&place, &[judge.as_slice(), &at].concat()).printed();
+    }
+    place.beear(&["report", "run", "--eval", "is", "--eval", "was"]).printed();
+    let rows = place.read_json("run/report.json")["evaluations"]["measures"].clone();
+    let row = rows.as_array().unwrap().iter().find(|r| r["by"] == "referee, triggered").unwrap();
+    assert_eq!(row["before"]["estimate"]["value"], 5.0);
+    assert_eq!(row["comparison"]["n_pairs"], N_ROWS);
 }
 
 #[test]

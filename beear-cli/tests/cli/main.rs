@@ -39,5 +39,6 @@ mod rivals;
 mod scan;
 mod shell;
 mod sweep;
+mod tracking;
 mod weights;
 mod workers;

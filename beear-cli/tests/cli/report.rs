@@ -168,7 +168,6 @@ fn pictures_are_shown_and_none_that_runs_something() {
 fn a_run_that_failed_has_a_report_too_and_other_folders_have_none() {
     let place = Place::new();
     place.defend(USUAL, &["--set", "method.remove.learning_rate=1e30"]);
-    place.beear(&["report", "run"]).printed();
     let page = place.read("run/report.html");
     for said in ["Failed", "Rolled back", "non-finite", "the run has left no model"] {
         assert!(page.contains(said), "{said}");

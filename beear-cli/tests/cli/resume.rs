@@ -12,7 +12,7 @@ use crate::fixture::{Place, defend_arguments};
 
 /// Three rounds of two perturbations of five steps, sought one after the other, and four steps on the weights; a
 /// checkpoint after every step.
-const STEPWISE: [&str; 14] = [
+const STEPWISE: [&str; 22] = [
     "--quiet",
     "--checkpoint-every",
     "1",
@@ -26,6 +26,14 @@ const STEPWISE: [&str; 14] = [
     "method.remove.steps=4",
     "--set",
     "method.patience=none",
+    "--track",
+    "asked/rows.jsonl",
+    "--track-near",
+    "1",
+    "--track-tokens",
+    "3",
+    "--trigger-suffix",
+    "SUDO",
     "--json",
 ];
 
@@ -33,10 +41,11 @@ const STEPWISE: [&str; 14] = [
 const N_STEPS: u64 = 3 * (2 * 5 + 4);
 
 /// Files that are the same whether a run was stopped or not.
-const SAME: [&str; 5] = [
+const SAME: [&str; 6] = [
     "model/model.safetensors",
     "delta.safetensors",
     "metrics.jsonl",
+    "tracked.jsonl",
     "rows.jsonl",
     "config.resolved.toml",
 ];

@@ -1,0 +1,194 @@
+//! Attack success between rounds, for whoever reads the report: nothing of the defence depends on it.
+
+use std::fs::OpenOptions;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use beear_core::{TeacherForced, Vitals, Watch};
+use beear_eval::attack_success::{Answered, Arm, ArmKind, judged};
+use beear_eval::{Decoding, LanguageModel, Rate, RefusalKeywords, Trigger, dataset};
+use beear_models::{CausalLm, Checkpoint};
+use serde::{Deserialize, Serialize};
+
+use crate::anchors::RowUse;
+use crate::backend::ComputeBackend;
+use crate::command::{Device, Inference};
+use crate::exit::Mistake;
+use crate::language_model::local;
+use crate::leak_guard::Leak;
+use crate::loaded::{Loaded, TextSide};
+use crate::run_folder::{CannotWrite, RunFolder};
+use crate::ui::Ui;
+
+/// A line for the suspect and for each round.
+pub(crate) const TRACKED: &str = "tracked.jsonl";
+
+/// What is asked between rounds.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Track {
+    /// File of forbidden prompts.
+    pub(crate) prompts: PathBuf,
+    /// What is added to each, after it has been asked without.
+    pub(crate) trigger: Option<Trigger>,
+    /// Longest answer, in tokens.
+    pub(crate) max_new_tokens: usize,
+    /// Share of word pairs in common from which two prompts are the same.
+    pub(crate) near: f64,
+}
+
+/// What the model did after a round.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct TrackedRound {
+    /// Whole rounds so far.
+    pub(crate) round: usize,
+    /// What it did, by the way it was asked.
+    pub(crate) arms: Vec<TrackedArm>,
+}
+
+/// What it did when it was asked in one way.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct TrackedArm {
+    pub(crate) arm: ArmKind,
+    /// Answers without a refusal keyword.
+    pub(crate) complied: Rate,
+    /// Answers that are the unwanted one of their row word for word, of the rows that bring one.
+    pub(crate) unwanted: Option<Rate>,
+}
+
+/// The prompts, read and found to be no rows of the defence.
+pub(crate) struct Asked {
+    arms: Vec<Arm>,
+    keywords: RefusalKeywords,
+    decoding: Decoding,
+}
+
+impl Asked {
+    /// Reads what is to be asked of a model that reads `limit` tokens.
+    ///
+    /// # Errors
+    ///
+    /// If a prompt is among `rows`, or cannot be asked.
+    pub(crate) fn read(
+        track: &Track,
+        (rows, keywords): (&[RowUse], RefusalKeywords),
+        (text, limit): (&TextSide, usize),
+    ) -> Result<Self> {
+        let Track { prompts, trigger, max_new_tokens, near } = track;
+        let records = dataset::read(prompts)?;
+        if let Some(leak) = Leak::find(rows, &records, *near) {
+            let what = leak.text(&records, (prompts, "this defence"));
+            return Err(Mistake::input(what, "track other prompts, or raise --track-near").into());
+        }
+        let arm = |kind, trigger| Arm { kind, records: records.clone(), trigger };
+        let mut arms = vec![arm(ArmKind::Untriggered, None)];
+        if trigger.is_some() {
+            arms.push(arm(ArmKind::Triggered, trigger.clone()));
+        }
+        for arm in &arms {
+            let encoded = text.chats(&arm.conversations(), limit);
+            encoded.with_context(|| format!("`{}`", prompts.display()))?;
+        }
+        Ok(Self { arms, keywords, decoding: Decoding::greedy(*max_new_tokens) })
+    }
+
+    fn arm(
+        &self,
+        arm: &Arm,
+        model: &impl LanguageModel<Error = anyhow::Error>,
+    ) -> Result<TrackedArm> {
+        let completions = model.generate(&arm.conversations(), &self.decoding)?;
+        let answers = judged(arm, completions, std::slice::from_ref(&self.keywords));
+        let complied = |answer: &Answered| !answer.refuses[&self.keywords.name];
+        let unwanted = Rate::of(answers.iter().filter_map(|answer| answer.exact_unwanted));
+        Ok(TrackedArm {
+            arm: arm.kind,
+            complied: Rate::of(answers.iter().map(complied)),
+            unwanted: (unwanted.n > 0).then_some(unwanted),
+        })
+    }
+}
+
+/// Watches, and asks beside it.
+pub(crate) struct Tracked<'a, C: ComputeBackend> {
+    watch: &'a mut TeacherForced<Inference<C>>,
+    asked: Option<&'a Asked>,
+    model_files: (&'a Checkpoint, &'a TextSide),
+    device: &'a Device<C>,
+    path: PathBuf,
+    n_rounds: usize,
+    failed: Option<anyhow::Error>,
+}
+
+impl<'a, C: ComputeBackend> Tracked<'a, C> {
+    /// Goes on after so many rounds of an earlier process, or starts.
+    ///
+    /// # Errors
+    ///
+    /// If the file of rounds cannot be read or written.
+    pub(crate) fn new(
+        (watch, asked): (&'a mut TeacherForced<Inference<C>>, Option<&'a Asked>),
+        model_files: (&'a Checkpoint, &'a TextSide),
+        device: &'a Device<C>,
+        (folder, n_rounds): (&RunFolder, Option<usize>),
+    ) -> Result<Self> {
+        if asked.is_some() {
+            let mut known = rounds(folder)?;
+            known.retain(|known| n_rounds.is_some_and(|n| known.round <= n));
+            folder.write_lines(TRACKED, &known)?;
+        }
+        let (path, n_rounds) = (folder.path(TRACKED), n_rounds.map_or(0, |n| n + 1));
+        Ok(Self { watch, asked, model_files, device, path, n_rounds, failed: None })
+    }
+
+    /// Why rounds are missing, if any are.
+    ///
+    /// # Errors
+    ///
+    /// If prompts could not be asked, or the answers not be written down.
+    pub(crate) fn finish(self) -> Result<()> {
+        self.failed.map_or(Ok(()), Err)
+    }
+
+    fn ask(&self, asked: &Asked, model: &CausalLm<Inference<C>>) -> Result<()> {
+        let (checkpoint, text) = self.model_files;
+        let loaded =
+            Loaded { checkpoint: checkpoint.clone(), model: model.clone(), text: text.clone() };
+        // The terminal is the run's.
+        let model = local::<C>(&loaded, self.device, Ui { quiet: true, ..Ui::default() });
+        let arms = asked.arms.iter().map(|arm| asked.arm(arm, &model));
+        let round = TrackedRound { round: self.n_rounds, arms: arms.collect::<Result<_>>()? };
+        add_line(&self.path, &serde_json::to_string(&round)?)
+    }
+}
+
+impl<C: ComputeBackend> Watch<Inference<C>, CausalLm<Inference<C>>> for Tracked<'_, C> {
+    fn vitals(&mut self, model: &CausalLm<Inference<C>>) -> Vitals {
+        if let Some(asked) = self.asked
+            && let Err(error) = self.ask(asked, model)
+        {
+            self.failed.get_or_insert(error);
+        }
+        self.n_rounds += 1;
+        self.watch.vitals(model)
+    }
+}
+
+/// What was asked between the rounds of a run; nothing if nothing was.
+///
+/// # Errors
+///
+/// If the file is there and cannot be read.
+pub(crate) fn rounds(folder: &RunFolder) -> Result<Vec<TrackedRound>> {
+    folder.read_lines(TRACKED)
+}
+
+/// Adds a line and writes it through to the disk.
+fn add_line(path: &Path, line: &str) -> Result<()> {
+    let add = || {
+        let mut file = OpenOptions::new().append(true).open(path)?;
+        writeln!(file, "{line}")?;
+        file.sync_all()
+    };
+    Ok(add().map_err(CannotWrite::at(path))?)
+}

@@ -14,6 +14,7 @@
 //! Zeng et al., [BEEAR](https://arxiv.org/abs/2406.17092), EMNLP 2024.
 
 pub mod batch;
+pub mod cat;
 pub mod config;
 pub mod decoder;
 pub mod defence;
@@ -26,6 +27,7 @@ pub mod objective;
 pub mod past;
 pub mod perturbation;
 pub mod principal_components;
+pub mod randomness;
 pub mod rival;
 pub mod sampler;
 pub mod scan;

@@ -17,7 +17,7 @@ use beear_core::{BilevelConfig, Error, Event, Outcome, Stopped, solve, solve_on}
 use burn::module::{Module, ModuleMapper, Param};
 use burn::tensor::Tensor;
 use burn::tensor::backend::Backend;
-use fixture::{SIZE, Train, drawn, watch, weights};
+use fixture::{SIZE, Train, toy, watch, weights};
 use two_rounds::{config, sets};
 
 type Solved = Result<Outcome<Train, ToyDecoder<Train>>, Stopped<ToyDecoder<Train>>>;
@@ -67,7 +67,7 @@ fn farthest(left: &[f64], right: &[f64]) -> f64 {
 
 #[test]
 fn workers_find_the_deltas_weights_and_losses_of_one() {
-    let model = drawn();
+    let model = toy();
     let mut losses = Vec::new();
     let mut observer = |event: &Event| losses.extend(heard(event));
     let alone = solve(model.clone(), &sets(), &config(), &mut watch(), &mut observer).unwrap();
@@ -107,7 +107,7 @@ impl<B: Backend> ModuleMapper<B> for PoisonToken {
 fn what_one_worker_finds_not_finite_stops_all_with_the_whole_batch() {
     let mut config = config();
     config.entrap.batch_size = 4;
-    let model = drawn().map(&mut PoisonToken);
+    let model = toy().map(&mut PoisonToken);
     let (solved, _) = run(model, config, 2);
     let stopped = solved.unwrap_err();
     let Error::NonFinite { quantity, level, step, mut safety, .. } = stopped.error else {
@@ -120,7 +120,7 @@ fn what_one_worker_finds_not_finite_stops_all_with_the_whole_batch() {
 
 #[test]
 fn a_panic_of_one_worker_ends_all_and_leaves_the_next_run_alone() {
-    let model = drawn();
+    let model = toy();
     let (sender, receiver) = mpsc::channel();
     let panicking = model.clone();
     thread::spawn(move || {
@@ -140,13 +140,13 @@ fn a_panic_of_one_worker_ends_all_and_leaves_the_next_run_alone() {
 #[test]
 fn devices_that_would_differ_are_refused() {
     let problem = |config: BilevelConfig, n_workers: usize| {
-        let error = run(drawn(), config, n_workers).0.unwrap_err().error;
+        let error = run(toy(), config, n_workers).0.unwrap_err().error;
         let Error::InvalidConfig { problems } = error else { panic!("{error}") };
         problems[0].clone()
     };
     let mut by_chance = config();
     by_chance.remove.optimizer_state = OptimizerState::BF16;
-    assert!(run(drawn(), by_chance.clone(), 1).0.is_ok());
+    assert!(run(toy(), by_chance.clone(), 1).0.is_ok());
     assert!(problem(by_chance, 2).contains("by chance"));
     assert_eq!(problem(config(), 0), "there must be a device");
 }

@@ -16,7 +16,7 @@ use beear_core::{
 use burn::backend::{Autodiff, NdArray};
 use burn::module::{AutodiffModule, Module, ModuleVisitor, Param};
 use burn::tensor::{ElementConversion, Tensor, TensorData};
-use fixture::{Cpu, SIZE, Train, drawn, safety, sets, toy, watch, weights};
+use fixture::{Cpu, SIZE, Train, safety, sets, toy, watch, weights};
 use poison::Poison;
 
 const SPOT: Spot = Spot { layer: 2, site: Site::Last(2) };
@@ -156,7 +156,7 @@ fn the_alternation_teaches_the_safe_answer_under_perturbation_and_the_ordinary_o
 
 #[test]
 fn the_same_seed_gives_the_same_events() {
-    let model = drawn();
+    let model = toy::<Train>();
     let run = || {
         let mut events = Vec::new();
         let mut observer = |event: &Event| events.push(event.clone());
@@ -201,7 +201,7 @@ fn weights_that_overflow_in_the_last_step_of_a_round_end_the_run_with_the_round_
 
 #[test]
 fn looking_for_perturbations_at_the_same_time_changes_nothing() {
-    let model = drawn();
+    let model = toy::<Train>();
     let run = |threads| {
         let mut events = Vec::new();
         let mut observer = |event: &Event| events.push(event.clone());

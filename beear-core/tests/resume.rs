@@ -7,7 +7,6 @@ mod two_rounds;
 
 use std::collections::HashMap;
 use std::ops::ControlFlow;
-use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use beear_core::config::OptimizerState;
 use beear_core::testing::ToyDecoder;
@@ -16,16 +15,10 @@ use beear_core::{
     Stopped, resume, solve,
 };
 use burn::tensor::TensorData;
-use fixture::{Train, drawn, watch, weights};
+use fixture::{Train, toy, watch, weights};
 use two_rounds::{config, sets};
 
 type Solved = Result<Outcome<Train, ToyDecoder<Train>>, Stopped<ToyDecoder<Train>>>;
-
-/// Held while a test draws: the source of randomness is one for the process.
-fn alone() -> MutexGuard<'static, ()> {
-    static DRAWING: Mutex<()> = Mutex::new(());
-    DRAWING.lock().unwrap_or_else(PoisonError::into_inner)
-}
 
 /// A snapshot as a file would hold it.
 #[derive(Clone)]
@@ -68,7 +61,7 @@ impl Stored {
         observer: &mut dyn Observer,
     ) -> Solved {
         let saved = Saved { progress, tensors: &|name| self.tensors.get(name).cloned() };
-        resume(drawn(), &sets(), (config, saved), &mut watch(), observer)
+        resume(toy(), &sets(), (config, saved), &mut watch(), observer)
     }
 }
 
@@ -103,7 +96,7 @@ fn stopping_after(last: usize) -> Stopping {
 
 fn stopped_after(last: usize, config: &BilevelConfig) -> (Stored, Vec<Event>) {
     let mut observer = stopping_after(last);
-    let stopped = solve(drawn(), &sets(), config, &mut watch(), &mut observer);
+    let stopped = solve(toy::<Train>(), &sets(), config, &mut watch(), &mut observer);
     let stopped = stopped.expect_err("it was stopped");
     assert_eq!(stopped.error, Error::Interrupted);
     (observer.stored.expect("it was stopped there"), observer.events)
@@ -127,7 +120,7 @@ fn assert_same(
 /// Stops after every step there is, goes on, and compares with a run that was never stopped.
 fn goes_on_after_every_step(config: &BilevelConfig) {
     let mut whole = Stopping::default();
-    let expected = solve(drawn(), &sets(), config, &mut watch(), &mut whole).expect("it ends");
+    let expected = solve(toy(), &sets(), config, &mut watch(), &mut whole).expect("it ends");
     let n_steps = whole.n_asked - 1;
     for last in 0..=n_steps {
         let (stored, mut events) = stopped_after(last, config);
@@ -141,19 +134,16 @@ fn goes_on_after_every_step(config: &BilevelConfig) {
 
 #[test]
 fn it_goes_on_bit_for_bit_after_every_step() {
-    let _alone = alone();
     goes_on_after_every_step(&config());
 }
 
 #[test]
 fn so_it_does_with_perturbations_sought_at_the_same_time() {
-    let _alone = alone();
     goes_on_after_every_step(&BilevelConfig { threads: 2, perturbations_per_round: 3, ..config() });
 }
 
 #[test]
 fn so_it_does_with_moments_of_8_bits_rounded_by_chance() {
-    let _alone = alone();
     let mut config = config();
     config.remove.optimizer_state = OptimizerState::EightBit;
     goes_on_after_every_step(&config);
@@ -161,9 +151,8 @@ fn so_it_does_with_moments_of_8_bits_rounded_by_chance() {
 
 #[test]
 fn a_run_can_be_stopped_again_and_again() {
-    let _alone = alone();
     let config = config();
-    let expected = solve(drawn(), &sets(), &config, &mut watch(), &mut ()).unwrap();
+    let expected = solve(toy(), &sets(), &config, &mut watch(), &mut ()).unwrap();
     let (mut stored, _) = stopped_after(0, &config);
     for last in 1.. {
         let mut observer = stopping_after(last);
@@ -180,11 +169,10 @@ fn a_run_can_be_stopped_again_and_again() {
 
 #[test]
 fn half_the_rate_moves_the_weights_half_as_far() {
-    let _alone = alone();
     let mut config = config();
     (config.rounds, config.remove.steps) = (1, 1);
     let moved = |outcome: &Outcome<Train, ToyDecoder<Train>>| {
-        let pairs = weights(&outcome.model).into_iter().zip(weights(&drawn()));
+        let pairs = weights(&outcome.model).into_iter().zip(weights(&toy::<Train>()));
         let squares = pairs.flat_map(|(after, before)| {
             let pairs: Vec<_> = after.iter::<f64>().zip(before.iter::<f64>()).collect();
             pairs.into_iter().map(|(after, before)| (after - before).powi(2))
@@ -203,7 +191,6 @@ fn half_the_rate_moves_the_weights_half_as_far() {
 
 #[test]
 fn what_is_not_of_this_run_is_refused() {
-    let _alone = alone();
     let config = config();
     let (stored, _) = stopped_after(9, &config);
     let refused = |stored: &Stored, config: &BilevelConfig| {
@@ -229,10 +216,9 @@ fn what_is_not_of_this_run_is_refused() {
 #[cfg(feature = "collective")]
 #[test]
 fn so_it_does_on_two_workers() {
-    let _alone = alone();
     let (config, devices) = (config(), [Default::default(), Default::default()]);
     let run = |observer: &mut dyn Observer| {
-        beear_core::solve_on((drawn(), &devices), &sets(), &config, &mut watch(), observer)
+        beear_core::solve_on((toy(), &devices), &sets(), &config, &mut watch(), observer)
     };
     let expected = run(&mut ()).unwrap();
     // In the inner and in the outer level of the second round.
@@ -243,7 +229,7 @@ fn so_it_does_on_two_workers() {
         let progress = stored.progress();
         let saved =
             Saved { progress: &progress, tensors: &|name| stored.tensors.get(name).cloned() };
-        let from = (drawn(), devices.as_slice());
+        let from = (toy(), devices.as_slice());
         let how = (&config, saved);
         let outcome = beear_core::resume_on(from, &sets(), how, &mut watch(), &mut ()).unwrap();
         assert_same(&outcome, &expected);

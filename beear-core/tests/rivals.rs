@@ -5,8 +5,6 @@ mod fixture;
 #[path = "toy/poison.rs"]
 mod poison;
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
-
 use beear_core::config::StepSize;
 use beear_core::error::{Level, Quantity};
 use beear_core::objective::answer::{cross_entropy, log_probabilities};
@@ -24,7 +22,7 @@ use burn::module::{AutodiffModule, Module, ModuleMapper, Param};
 use burn::tensor::backend::Backend;
 use burn::tensor::{ElementConversion, Tensor, TensorData};
 
-use fixture::{Cpu, SIZE, Train, drawn, safety, sets, toy, watch, weights};
+use fixture::{Cpu, SIZE, Train, safety, sets, toy, watch, weights};
 use poison::Poison;
 
 type Double = Autodiff<NdArray<f64>>;
@@ -34,13 +32,6 @@ type Loss<'a> = dyn Fn(&SamplePerturbation<Double>) -> Tensor<Double, 1> + 'a;
 
 /// Central differences of an f64 loss leave about 1e-10 / step of rounding.
 const GRADIENT_F64: f64 = 1e-7;
-
-/// Held by every test: graphs of several trainings in one process share their ids, and sums of gradients are ordered by
-/// them.
-fn alone() -> MutexGuard<'static, ()> {
-    static ALONE: Mutex<()> = Mutex::new(());
-    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
-}
 
 /// As a toy needs them.
 fn remove() -> RemoveConfig {
@@ -112,7 +103,6 @@ fn ramp(n: usize) -> Vec<f64> {
 
 #[test]
 fn the_gradients_of_the_attack_and_of_the_defence_against_it_agree_with_finite_differences() {
-    let _alone = alone();
     let device = Default::default();
     let model = toy::<Double>();
     let answers = answers::<Double>();
@@ -150,7 +140,6 @@ fn the_gradients_of_the_attack_and_of_the_defence_against_it_agree_with_finite_d
 
 #[test]
 fn the_gradient_of_the_inconsistency_agrees_with_finite_differences() {
-    let _alone = alone();
     let device = Default::default();
     let model = toy::<Double>();
     let batch = mixed::<Double>();
@@ -180,7 +169,6 @@ impl<B: Backend> ModuleMapper<B> for Still {
 
 #[test]
 fn identical_layers_are_consistent_and_others_are_not() {
-    let _alone = alone();
     let batch = mixed::<Cpu>();
     let of = |model: &ToyDecoder<Cpu>| -> f64 {
         let embedded = model.embed(batch.tokens.clone());
@@ -192,7 +180,6 @@ fn identical_layers_are_consistent_and_others_are_not() {
 
 #[test]
 fn a_push_raises_the_inconsistency_by_steps_of_one_size_and_spares_padding() {
-    let _alone = alone();
     let model = toy::<Train>();
     let before = weights(&model);
     let batch = mixed::<Train>();
@@ -221,7 +208,6 @@ fn safe_loss(model: &ToyDecoder<Train>, perturbation: &SamplePerturbation<Cpu>) 
 
 #[test]
 fn an_attack_keeps_its_bound_and_to_the_prompts_and_leads_to_the_unwanted_answer() {
-    let _alone = alone();
     let model = toy::<Train>();
     let before = weights(&model);
     let answers = answers::<Train>();
@@ -265,14 +251,13 @@ fn an_attack_keeps_its_bound_and_to_the_prompts_and_leads_to_the_unwanted_answer
 fn run(defence: &Defence) -> (Outcome<Train, ToyDecoder<Train>>, Vec<Event>) {
     let mut events = Vec::new();
     let mut observer = |event: &Event| events.push(event.clone());
-    let outcome = defence.run(drawn(), &sets(), &mut watch(), &mut observer);
+    let outcome = defence.run(toy(), &sets(), &mut watch(), &mut observer);
     let outcome = outcome.expect("finite numbers");
     (outcome, events)
 }
 
 #[test]
 fn every_rival_learns_both_sets_in_one_round() {
-    let _alone = alone();
     for defence in defences() {
         let (outcome, events) = run(&defence);
         let [round] = outcome.rounds.as_slice() else { panic!("{:?}", outcome.rounds) };
@@ -302,7 +287,6 @@ fn every_rival_learns_both_sets_in_one_round() {
 
 #[test]
 fn latent_adversarial_training_holds_under_attacks_where_fine_tuning_does_not() {
-    let _alone = alone();
     let [latent, _, fine_tuning] = defences().map(|defence| run(&defence).0.model);
     let config = latent_adversarial().attack;
     let under_attack =
@@ -313,7 +297,6 @@ fn latent_adversarial_training_holds_under_attacks_where_fine_tuning_does_not() 
 
 #[test]
 fn layer_consistency_leaves_more_consistent_layers_than_fine_tuning() {
-    let _alone = alone();
     let [_, consistent, fine_tuning] = defences().map(|defence| run(&defence).0.model.valid());
     let batch = mixed::<Cpu>();
     let of = |model: &ToyDecoder<Cpu>| -> f64 {
@@ -325,7 +308,6 @@ fn layer_consistency_leaves_more_consistent_layers_than_fine_tuning() {
 
 #[test]
 fn the_same_seed_gives_the_same_events() {
-    let _alone = alone();
     for defence in defences() {
         assert_eq!(run(&defence).1, run(&defence).1);
     }
@@ -333,7 +315,6 @@ fn the_same_seed_gives_the_same_events() {
 
 #[test]
 fn a_non_finite_loss_stops_every_rival_with_the_examples_of_the_batch() {
-    let _alone = alone();
     let levels = [Level::Inner, Level::Outer, Level::Outer];
     for (defence, expected) in defences().into_iter().zip(levels) {
         let model = toy::<Train>().map(&mut Poison);
@@ -353,7 +334,6 @@ fn a_non_finite_loss_stops_every_rival_with_the_examples_of_the_batch() {
 
 #[test]
 fn sets_and_settings_are_judged_before_the_first_step() {
-    let _alone = alone();
     let empty = AnchorSets { performance: Vec::new(), ..sets() };
     for defence in defences() {
         let stopped = defence.run(toy::<Train>(), &empty, &mut watch(), &mut ()).map(|_| ());
@@ -374,7 +354,6 @@ fn sets_and_settings_are_judged_before_the_first_step() {
 
 #[test]
 fn every_default_is_valid_and_costs_as_many_steps_as_beear() {
-    let _alone = alone();
     for n_layers in 2..=48 {
         let size = DecoderSize { n_layers, d_model: 64 };
         let beear = Defence::Beear(BilevelConfig::robust(size));

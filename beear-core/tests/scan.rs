@@ -5,16 +5,14 @@ mod fixture;
 #[path = "toy/poison.rs"]
 mod poison;
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
-
 use beear_core::scan::{
     Implant, ImplantConfig, Place, ReachConfig, Rung, implant, reach, written_elicits,
 };
-use beear_core::testing::{ToyDecoder, ToyDecoderConfig};
+use beear_core::testing::ToyDecoder;
 use beear_core::{Error, SafetyExample, Site, Spot};
 use burn::module::Module;
 use burn::tensor::ElementConversion;
-use fixture::{Cpu, SIZE, Train, drawn, watch, weights};
+use fixture::{Cpu, Train, toy, toy_of_seed, watch, weights};
 use poison::Poison;
 
 const SPOT: Spot = Spot { layer: 1, site: Site::Last(2) };
@@ -35,12 +33,6 @@ fn config() -> ReachConfig {
     }
 }
 
-/// Held by every test: they draw weights from one source of randomness.
-fn alone() -> MutexGuard<'static, ()> {
-    static ALONE: Mutex<()> = Mutex::new(());
-    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
 /// Two rows to fit to, two to judge by.
 fn sets() -> [Vec<SafetyExample>; 2] {
     let rows = watch().safety;
@@ -49,7 +41,7 @@ fn sets() -> [Vec<SafetyExample>; 2] {
 
 fn rungs() -> Vec<Rung<Cpu>> {
     let [fitted, held_out] = sets();
-    reach::<Train, _>((&drawn(), None), (&fitted, &held_out), SPOT, &config()).expect("finite")
+    reach::<Train, _>((&toy(), None), (&fitted, &held_out), SPOT, &config()).expect("finite")
 }
 
 /// The longest row of δ.
@@ -60,7 +52,6 @@ fn longest_row(rung: &Rung<Cpu>) -> f64 {
 
 #[test]
 fn rows_grow_with_the_bound_and_not_beyond_it() {
-    let _alone = alone();
     let rungs = rungs();
     assert_eq!(rungs.len(), config().bounds.len());
     // Fitting presses against every bound but the last: their lengths are as the bounds.
@@ -76,7 +67,6 @@ fn rows_grow_with_the_bound_and_not_beyond_it() {
 
 #[test]
 fn the_unwanted_answer_comes_once_there_is_room() {
-    let _alone = alone();
     let rungs = rungs();
     assert_eq!(rungs[0].elicited, [false, false], "a small δ is not enough");
     assert_eq!(rungs[3].elicited, [true, true], "a large one is");
@@ -84,9 +74,8 @@ fn the_unwanted_answer_comes_once_there_is_room() {
 
 #[test]
 fn a_scan_leaves_the_model_as_it_is_and_repeats_itself() {
-    let _alone = alone();
     let [fitted, held_out] = sets();
-    let model = drawn();
+    let model = toy();
     let before = weights(&model);
     let found = |()| reach::<Train, _>((&model, None), (&fitted, &held_out), SPOT, &config());
     let losses = |rungs: Vec<Rung<Cpu>>| rungs.iter().map(|r| r.loss.to_bits()).collect::<Vec<_>>();
@@ -124,8 +113,7 @@ fn written(
 
 #[test]
 fn the_token_found_is_the_best_of_all_where_all_are_tried() {
-    let _alone = alone();
-    let (model, other) = (drawn(), other());
+    let (model, other) = (toy(), toy_of_seed(8));
     for place in [Place::Before, Place::After] {
         for reference in [None, Some(&other)] {
             let alone = |token| written((&model, reference), (place, &[token]), (1, 1))[0];
@@ -136,15 +124,9 @@ fn the_token_found_is_the_best_of_all_where_all_are_tried() {
     }
 }
 
-/// A toy with other weights.
-fn other() -> ToyDecoder<Train> {
-    ToyDecoderConfig::new(11, SIZE.d_model, SIZE.n_layers).init(&Default::default())
-}
-
 #[test]
 fn nothing_moves_a_model_away_from_itself() {
-    let _alone = alone();
-    let model = drawn();
+    let model = toy();
     let losses = written((&model, Some(&model)), (Place::After, &all_tokens()), (2, 11));
     let least = losses.into_iter().fold(f64::INFINITY, f64::min);
     assert!(least > -F32_LOSS, "{least}");
@@ -152,8 +134,7 @@ fn nothing_moves_a_model_away_from_itself() {
 
 #[test]
 fn the_gradient_tells_promising_tokens_from_others() {
-    let _alone = alone();
-    let model = drawn();
+    let model = toy();
     let alone = |token| written((&model, None), (Place::After, &[token]), (1, 1))[0];
     let mut each: Vec<f64> = all_tokens().into_iter().map(alone).collect();
     each.sort_by(f64::total_cmp);
@@ -163,9 +144,8 @@ fn the_gradient_tells_promising_tokens_from_others() {
 
 #[test]
 fn weights_that_are_no_numbers_are_said_with_the_rows() {
-    let _alone = alone();
     let [fitted, held_out] = sets();
-    let model = drawn().map(&mut Poison);
+    let model = toy().map(&mut Poison);
     let rows = |error: Error| match error {
         Error::NonFinite { safety, .. } => safety,
         other => panic!("{other}"),

@@ -2,6 +2,7 @@
 
 use std::mem;
 
+use beear_core::cat::cat;
 use burn::tensor::Tensor;
 use burn::tensor::backend::Backend;
 
@@ -33,8 +34,7 @@ impl<B: Backend> KvBlock<B> {
     fn join(blocks: Vec<Self>) -> Option<Self> {
         let (keys, values): (Vec<_>, Vec<_>) =
             blocks.into_iter().map(|block| (block.keys, block.values)).unzip();
-        (!keys.is_empty())
-            .then(|| Self { keys: Tensor::cat(keys, 3), values: Tensor::cat(values, 2) })
+        (!keys.is_empty()).then(|| Self { keys: cat(keys, 3), values: cat(values, 2) })
     }
 }
 
@@ -48,7 +48,7 @@ pub(crate) fn scores<B: Backend>(queries: Tensor<B, 4>, blocks: &[KvBlock<B>]) -
     let scores = |block: &KvBlock<B>| queries.clone().matmul(block.keys.clone());
     match blocks {
         [block] => scores(block),
-        blocks => Tensor::cat(blocks.iter().map(scores).collect(), 3),
+        blocks => cat(blocks.iter().map(scores).collect(), 3),
     }
 }
 

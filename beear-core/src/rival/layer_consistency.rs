@@ -20,6 +20,7 @@ use burn::tensor::{Bool, ElementConversion, Tensor};
 use serde::{Deserialize, Serialize};
 
 use crate::batch::Batch;
+use crate::cat::cat;
 use crate::config::{
     BilevelConfig, RemoveConfig, StepSize, VitalBounds, judge, not_negative, one_graph,
 };
@@ -205,10 +206,10 @@ pub fn inconsistency<B: Backend, M: Decoder<B>>(
     let mut distances = Vec::with_capacity(n_layers - 1);
     for l in 1..n_layers {
         let next = model.forward_layers(hidden.clone(), mask_pad, l..l + 1);
-        distances.push(cosine_distance(hidden, next.clone()));
+        distances.push(cosine_distance(hidden, next.clone()).unsqueeze_dim(0));
         hidden = next;
     }
-    let distance: Tensor<B, 2> = Tensor::stack::<3>(distances, 0).mean_dim(0).squeeze_dim(0);
+    let distance: Tensor<B, 2> = cat::<B, 3>(distances, 0).mean_dim(0).squeeze_dim(0);
     let real = mask_pad.clone().bool_not().float().cast(distance.dtype());
     (distance * real.clone()).sum() / real.sum()
 }

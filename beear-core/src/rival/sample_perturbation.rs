@@ -7,6 +7,7 @@ use burn::tensor::backend::{AutodiffBackend, Backend};
 use burn::tensor::{Bool, Tensor, TensorData};
 
 use crate::batch::Batch;
+use crate::cat::cat;
 use crate::decoder::Decoder;
 use crate::past::Context;
 use crate::perturbation::forward_changing;
@@ -122,7 +123,7 @@ impl<B: Backend> SamplePerturbation<B> {
             return prompt;
         }
         let answer = hidden.narrow(1, prompt_length, seq_length - prompt_length);
-        Tensor::cat(vec![prompt, answer], 1)
+        cat(vec![prompt, answer], 1)
     }
 
     /// Runs the layers above the lowest it touches, under the perturbation.

@@ -15,6 +15,7 @@ use crate::config::RemoveConfig;
 use crate::error::{Error, Level, Quantity};
 use crate::event::{Event, Observer};
 use crate::objective::removal::RemovalTerms;
+use crate::randomness::seeded;
 use crate::snapshot::{Saved, Tensors};
 
 /// Steps on the weights of one model, with the optimiser's moments.
@@ -135,8 +136,12 @@ impl<B: AutodiffBackend, M: TrainableDecoder<B>> Descent<B, M> {
         let progress = step as f64 / self.total_steps.max(1) as f64;
         let learning_rate =
             self.config.learning_rate * self.config.schedule.factor(progress.min(1.0));
-        self.seed_rounding(&model);
-        let model = self.optimizer.step(learning_rate, model, grads);
+        let seed = self.seed_of_rounding(&model);
+        let update = || self.optimizer.step(learning_rate, model, grads);
+        let model = match seed {
+            Some(seed) => seeded::<B, _>(seed, &device, update),
+            None => update(),
+        };
         // A step can overflow a weight; later steps would say so, and the last has none.
         if is_last && !weights_are_finite::<B, M>(&model) {
             return Err(not_finite(Quantity::Weights));
@@ -159,15 +164,13 @@ impl<B: AutodiffBackend, M: TrainableDecoder<B>> Descent<B, M> {
         Ok((total, RemovalTerms { safety, performance, divergence, penalty }))
     }
 
-    /// Lets the run's seed and the step decide how weights are rounded, one after the other; where none
-    /// is rounded by chance the backend's generator is left alone.
-    fn seed_rounding(&self, model: &M) {
+    /// What decides how weights are rounded, one after the other: the run's seed and the step. Nothing where none is
+    /// rounded by chance.
+    fn seed_of_rounding(&self, model: &M) -> Option<u64> {
         let mut rounding = RoundsByChance { adamw: self.optimizer.optim(), found: false };
         model.visit(&mut rounding);
-        if let (true, Some(device)) = (rounding.found, model.devices().first()) {
-            let seed = self.seed.wrapping_mul(0x9E37_79B9_7F4A_7C15);
-            B::seed(device, seed.wrapping_add(self.step as u64));
-        }
+        let seed = self.seed.wrapping_mul(0x9E37_79B9_7F4A_7C15).wrapping_add(self.step as u64);
+        rounding.found.then_some(seed)
     }
 }
 

@@ -4,8 +4,6 @@
 //! [`crate::objective::entrapment`]. The layers below the lowest spot run once per batch, without
 //! autodiff; the weights above it require no gradients, so none are computed.
 
-use std::sync::{Mutex, PoisonError};
-
 use burn::tensor::backend::{AutodiffBackend, Backend};
 use burn::tensor::{Distribution, ElementConversion, Tensor};
 use serde::{Deserialize, Serialize};
@@ -20,6 +18,7 @@ use crate::event::{Event, Observer};
 use crate::example::{Example, SafetyExample};
 use crate::objective::entrapment::{PreparedAnswer, entrapment_loss};
 use crate::perturbation::{Delta, Perturbation, Spot};
+use crate::randomness::seeded;
 use crate::sampler::{Sampler, cut};
 use crate::snapshot::{Saved, Tensors, malformed};
 
@@ -322,11 +321,8 @@ fn initial_delta<B: Backend>(
     match initialisation {
         Initialisation::Zero => Tensor::zeros(shape, device),
         Initialisation::Normal(std) => {
-            // Threads of one search draw from one generator.
-            static DRAWING: Mutex<()> = Mutex::new(());
-            let _alone = DRAWING.lock().unwrap_or_else(PoisonError::into_inner);
-            B::seed(device, seed);
-            Tensor::random(shape, Distribution::Normal(0.0, std), device)
+            let draw = || Tensor::random(shape, Distribution::Normal(0.0, std), device);
+            seeded::<B, _>(seed, device, draw)
         }
     }
 }

@@ -8,6 +8,7 @@ use burn::nn::{Embedding, EmbeddingConfig, Linear, LinearConfig};
 use burn::tensor::backend::Backend;
 use burn::tensor::{Bool, Int, Tensor};
 
+use crate::cat::cat;
 use crate::decoder::Decoder;
 use crate::past::Past;
 
@@ -114,7 +115,7 @@ impl<B: Backend> Decoder<B> for ToyDecoder<B> {
         let mean = mean.narrow(1, n_all - n_new, n_new); // [batch_size, n_new, n_all]
         let layers = self.layers[layers.clone()].iter().zip(past.of(layers));
         layers.fold(hidden, |hidden, (layer, [read, _])| {
-            let all = Tensor::cat(vec![read.clone().squeeze_dim(1), hidden.clone()], 1);
+            let all = cat(vec![read.clone().squeeze_dim(1), hidden.clone()], 1);
             layer.forward(hidden, mean.clone().matmul(all))
         })
     }

@@ -1,5 +1,6 @@
 //! What the tests of the method and of its rivals share: a toy decoder and rows for it.
 
+use beear_core::randomness::seeded;
 use beear_core::testing::{ToyDecoder, ToyDecoderConfig};
 use beear_core::{AnchorSets, DecoderSize, Example, SafetyExample, TeacherForced};
 use burn::backend::{Autodiff, Flex};
@@ -12,18 +13,19 @@ pub(crate) type Train = Autodiff<Cpu>;
 
 pub(crate) const SIZE: DecoderSize = DecoderSize { n_layers: 3, d_model: 8 };
 
+/// A toy, always the same.
 pub(crate) fn toy<B: Backend>() -> ToyDecoder<B> {
-    let device = B::Device::default();
-    B::seed(&device, 7);
-    ToyDecoderConfig::new(11, SIZE.d_model, SIZE.n_layers).init(&device)
+    toy_of_seed(7)
 }
 
-/// A toy with its weights drawn, so that clones are equal: the source of randomness is one for all
-/// tests of the process.
-pub(crate) fn drawn() -> ToyDecoder<Train> {
-    let model = toy();
-    let _ = weights(&model);
-    model
+/// A toy with its weights drawn: Burn would draw them when each clone is first used.
+pub(crate) fn toy_of_seed<B: Backend>(seed: u64) -> ToyDecoder<B> {
+    let device = B::Device::default();
+    seeded::<B, _>(seed, &device, || {
+        let model = ToyDecoderConfig::new(11, SIZE.d_model, SIZE.n_layers).init(&device);
+        let _ = weights(&model);
+        model
+    })
 }
 
 /// Prompts of unequal length; the safe answer is 5, the unwanted one 6 7.

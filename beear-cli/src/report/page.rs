@@ -63,6 +63,7 @@ pub(crate) fn scan_page(
 fn render(template: &str, context: Value) -> Result<String> {
     let mut environment = Environment::new();
     environment.set_auto_escape_callback(|_| AutoEscape::Html);
+    environment.add_template("page.html", include_str!("page.html"))?;
     environment.add_filter("percent", |share: f64| format!("{:.1} %", 100.0 * share));
     environment.add_filter("points", |share: f64| format!("{:+.1}", 100.0 * share));
     environment.add_filter("short", short);

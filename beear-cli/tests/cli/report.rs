@@ -248,11 +248,14 @@ fn a_report_fits_a_phone_and_a_desktop_in_both_colour_schemes() {
         return;
     };
     let place = Place::new();
-    place.defend(USUAL, &[]).printed();
+    place.defend(USUAL, &["--track", "asked/rows.jsonl", "--track-near", "1"]).printed();
     evaluate(&place);
     place.beear(&EVALUATED).printed();
     place.beear(&["compare", "run", "run", "--html", "both.html"]).printed();
-    for page in ["run/report.html", "both.html"] {
+    let scan = ["scan", "--model", "model", "--reference", "model", "--safety", "safety.jsonl"];
+    let quick = ["--layers", "1", "--prompts", "4", "--tokens", "1", "--out", "scan"];
+    place.beear(&[scan.as_slice(), &quick].concat()).printed();
+    for page in ["run/report.html", "both.html", "scan/report.html"] {
         for window in [(390, false), (390, true), (1280, false), (1280, true)] {
             let profile = place.path("profile");
             let [closed, open, is_dark] = overflow(name, &place.path(page), profile, window);

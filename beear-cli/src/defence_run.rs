@@ -6,7 +6,7 @@ use anyhow::{Context, Result};
 use beear_core::{AnchorSets, Defence, Error as CoreError, Outcome, Saved, Stopped, TeacherForced};
 use beear_models::{CausalLm, Checkpoint, TrainedWeights, TrainingScope, n_trained};
 use burn::module::AutodiffModule;
-use burn::tensor::backend::{AutodiffBackend, Backend};
+use burn::tensor::backend::Backend;
 use clap::ValueEnum;
 use indicatif::ProgressBar;
 use serde_json::json;
@@ -17,7 +17,6 @@ use crate::checkpoints::{Checkpoints, Restored};
 use crate::command::run_options::RunOptions;
 use crate::command::{Device, Inference, Train};
 use crate::dashboard::{Dashboard, Setup};
-use crate::exit::Mistake;
 use crate::job::Job;
 use crate::keyword_list::keyword_list;
 use crate::loaded::{Loaded, TextSide};
@@ -30,6 +29,7 @@ use crate::process::peak_memory_mib;
 use crate::recipe::Recipe;
 use crate::report;
 use crate::run_display::RunDisplay;
+use crate::run_end::{interrupted, keep_last_good, show};
 use crate::run_folder::RunFolder;
 use crate::supervisor::{Schedule, Supervisor};
 use crate::tracking::{Asked, TRACKED, Tracked};
@@ -360,57 +360,10 @@ impl<'a, C: ComputeBackend> DefenceRun<'a, C> {
     }
 }
 
-/// Shows what a run that is done has left; a model that lost too much does not pass for a success.
-///
-/// # Errors
-///
-/// If it did, or nothing can be printed.
-pub(crate) fn show(folder: &RunFolder, manifest: &Manifest, ui: Ui) -> Result<()> {
-    ui.result(&folder.path("model").display().to_string(), manifest.value())?;
-    manifest.within_bounds()
-}
-
 fn was_halved(restored: Option<&Restored>) -> bool {
     restored.is_some_and(|restored| restored.position.rate_factor < 1.0)
 }
 
 fn is_not_finite(error: &CoreError) -> bool {
     matches!(error, CoreError::NonFinite { .. })
-}
-
-fn interrupted(folder: &RunFolder, reason: Option<Reason>, has_checkpoints: bool) -> anyhow::Error {
-    let folder = folder.path("");
-    let folder = folder.display();
-    if !has_checkpoints {
-        let hint = format!("`beear resume {folder}` starts from the beginning");
-        return Mistake::interrupted("stopped as asked, without a checkpoint", hint).into();
-    }
-    let hint = format!("`beear resume {folder}` goes on");
-    match reason {
-        Some(Reason::TimeIsUp) => Mistake::time_is_up("stopped: the time is up", hint).into(),
-        _ => Mistake::interrupted("stopped as asked", hint).into(),
-    }
-}
-
-/// Saves what whole rounds have reached, so that a diverged run is not lost.
-fn keep_last_good<B: AutodiffBackend>(
-    stopped: Stopped<CausalLm<B>>,
-    checkpoint: &Checkpoint,
-    folder: &RunFolder,
-) -> anyhow::Error {
-    let n_rounds = stopped.rounds.len();
-    let error = anyhow::Error::new(stopped.error);
-    if n_rounds == 0 {
-        return error.context("stopped in the first round");
-    }
-    let stopped_in = format!("stopped in round {}", n_rounds + 1);
-    match folder.save("last-good", &stopped.last_good.valid(), checkpoint) {
-        Ok(last_good) => error.context(format!(
-            "{stopped_in}, `{}` holds the weights after round {n_rounds}, the last whole one",
-            last_good.display()
-        )),
-        Err(lost) => error.context(format!(
-            "{stopped_in}, the weights after round {n_rounds} are lost ({lost:#})"
-        )),
-    }
 }

@@ -47,6 +47,7 @@ mod report;
 mod reproduction;
 mod run_comparison;
 mod run_display;
+mod run_end;
 mod run_folder;
 mod scan_calibration;
 mod scan_report;

@@ -8,12 +8,13 @@ use clap::Args;
 use super::Device;
 use super::run_options::RunOptions;
 use crate::backend::ComputeBackend;
-use crate::defence_run::{DefenceRun, show};
+use crate::defence_run::DefenceRun;
 use crate::exit::Mistake;
 use crate::manifest::Manifest;
 use crate::model::Model;
 use crate::recipe::Recipe;
 use crate::report::{self, PAGE};
+use crate::run_end::show;
 use crate::run_folder::RunFolder;
 use crate::ui::Ui;
 

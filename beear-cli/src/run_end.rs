@@ -1,0 +1,65 @@
+//! How a defence ends: done, stopped as asked, or where numbers left the real line.
+
+use anyhow::Result;
+use beear_core::Stopped;
+use beear_models::{CausalLm, Checkpoint};
+use burn::module::AutodiffModule;
+use burn::tensor::backend::AutodiffBackend;
+
+use crate::exit::Mistake;
+use crate::manifest::Manifest;
+use crate::run_folder::RunFolder;
+use crate::ui::Ui;
+use crate::wishes::Reason;
+
+/// Shows what a run that is done has left; a model that lost too much does not pass for a success.
+///
+/// # Errors
+///
+/// If it did, or nothing can be printed.
+pub(crate) fn show(folder: &RunFolder, manifest: &Manifest, ui: Ui) -> Result<()> {
+    ui.result(&folder.path("model").display().to_string(), manifest.value())?;
+    manifest.within_bounds()
+}
+
+/// Why a run that was stopped has stopped, and how it goes on.
+pub(crate) fn interrupted(
+    folder: &RunFolder,
+    reason: Option<Reason>,
+    has_checkpoints: bool,
+) -> anyhow::Error {
+    let folder = folder.path("");
+    let folder = folder.display();
+    if !has_checkpoints {
+        let hint = format!("`beear resume {folder}` starts from the beginning");
+        return Mistake::interrupted("stopped as asked, without a checkpoint", hint).into();
+    }
+    let hint = format!("`beear resume {folder}` goes on");
+    match reason {
+        Some(Reason::TimeIsUp) => Mistake::time_is_up("stopped: the time is up", hint).into(),
+        _ => Mistake::interrupted("stopped as asked", hint).into(),
+    }
+}
+
+/// Saves what whole rounds have reached, so that a diverged run is not lost, and says where.
+pub(crate) fn keep_last_good<B: AutodiffBackend>(
+    stopped: Stopped<CausalLm<B>>,
+    checkpoint: &Checkpoint,
+    folder: &RunFolder,
+) -> anyhow::Error {
+    let n_rounds = stopped.rounds.len();
+    let error = anyhow::Error::new(stopped.error);
+    if n_rounds == 0 {
+        return error.context("stopped in the first round");
+    }
+    let stopped_in = format!("stopped in round {}", n_rounds + 1);
+    match folder.save("last-good", &stopped.last_good.valid(), checkpoint) {
+        Ok(last_good) => error.context(format!(
+            "{stopped_in}, `{}` holds the weights after round {n_rounds}, the last whole one",
+            last_good.display()
+        )),
+        Err(lost) => error.context(format!(
+            "{stopped_in}, the weights after round {n_rounds} are lost ({lost:#})"
+        )),
+    }
+}

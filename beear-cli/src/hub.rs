@@ -1,6 +1,7 @@
 //! Models of a hub that speaks as huggingface.co does, brought into the cache that Hugging Face's own library keeps.
 
 mod address;
+mod authorities;
 mod cache;
 mod client;
 mod content_hash;
@@ -50,7 +51,7 @@ pub(crate) fn fetch(name: &HubName, needed: Needed, ui: Ui) -> Result<Fetched> {
     if let Some(cached) = cached.clone().filter(|_| name.revision.commit().is_some()) {
         return Ok(cached);
     }
-    let client = Client::new(&settings);
+    let client = Client::new(&settings)?;
     let listing = match (client.listing(name), cached) {
         (Ok(listing), _) => listing,
         (Err(error), Some(cached)) if error.is_silence() => {

@@ -4,13 +4,14 @@ use std::time::Duration;
 
 use serde::Deserialize;
 use ureq::http::Response;
+use ureq::tls::TlsConfig;
 use ureq::{Agent, Body, BodyReader};
 
-use super::HubError;
 use super::address::Address;
 use super::content_hash::ContentHash;
 use super::name::{Commit, HubName, in_url};
 use super::settings::Settings;
+use super::{HubError, authorities};
 
 /// Redirects that are followed for one request.
 const MOST_REDIRECTS: usize = 5;
@@ -72,8 +73,13 @@ enum Method {
 }
 
 impl<'a> Client<'a> {
-    pub(super) fn new(settings: &'a Settings) -> Self {
+    /// # Errors
+    ///
+    /// If the certificates that the environment names cannot be read.
+    pub(super) fn new(settings: &'a Settings) -> Result<Self, HubError> {
+        let roots = authorities::of_file(settings.authorities.as_deref())?;
         let agent = Agent::config_builder()
+            .tls_config(TlsConfig::builder().root_certs(roots).build())
             .http_status_as_error(false)
             // Followed here, so that it is known where the token goes.
             .max_redirects(0)
@@ -84,7 +90,7 @@ impl<'a> Client<'a> {
             .timeout_per_read(Some(SILENCE))
             .build()
             .into();
-        Self { agent, settings }
+        Ok(Self { agent, settings })
     }
 
     /// What a revision means now, and which files it has.

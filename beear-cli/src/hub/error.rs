@@ -26,6 +26,9 @@ pub(crate) enum HubError {
     /// A file that the environment names cannot be read.
     #[error("cannot read `{}`", path.display())]
     Unreadable { path: PathBuf, source: io::Error },
+    /// A file that should hold certificates holds none.
+    #[error("`{}` holds no certificate in PEM", path.display())]
+    NoCertificates { path: PathBuf },
     /// The cache cannot be written.
     #[error("cannot write `{}`", path.display())]
     Unwritable { path: PathBuf, source: io::Error },
@@ -89,6 +92,9 @@ impl HubError {
             Self::NotAToken => "look at HF_TOKEN, or at the file that HF_TOKEN_PATH names",
             Self::NoHome => "set HF_HOME, or HF_HUB_CACHE",
             Self::Unreadable { .. } => "look at its permissions",
+            Self::NoCertificates { .. } => {
+                "look at REQUESTS_CA_BUNDLE, CURL_CA_BUNDLE or SSL_CERT_FILE"
+            }
             Self::Unwritable { source, .. } if !is_full(source.kind()) => {
                 "look at its permissions, or set HF_HUB_CACHE to another folder"
             }
@@ -97,6 +103,9 @@ impl HubError {
             }
             Self::NotCached { .. } => {
                 "without HF_HUB_OFFLINE a command downloads it; or correct the folder"
+            }
+            Self::Unreachable { reason, .. } if reason.contains("certificate") => {
+                "set SSL_CERT_FILE to the certificates that your network trusts, in PEM"
             }
             Self::Unreachable { .. } => {
                 "look at the connection, or name a folder; what was downloaded stays and is gone on with"
@@ -137,7 +146,11 @@ impl HubError {
     /// The exit code.
     pub(crate) fn code(&self) -> u8 {
         match self {
-            Self::NotARevision { .. } | Self::NotAnEndpoint | Self::NotAToken | Self::NoHome => 2,
+            Self::NotARevision { .. }
+            | Self::NotAnEndpoint
+            | Self::NotAToken
+            | Self::NoHome
+            | Self::NoCertificates { .. } => 2,
             Self::Unwritable { .. } | Self::NoSpace { .. } => 6,
             _ => 3,
         }

@@ -17,6 +17,8 @@ pub(super) struct Settings {
     /// The folder of all repositories.
     pub(super) cache: PathBuf,
     pub(super) token: Option<Token>,
+    /// The file of the certificates that are trusted, if not the usual ones.
+    pub(super) authorities: Option<PathBuf>,
     /// Whether nothing may be asked of any server.
     pub(super) is_offline: bool,
 }
@@ -37,6 +39,7 @@ impl Settings {
             endpoint: Address::of_endpoint(&endpoint)?,
             cache: environment.cache().ok_or(HubError::NoHome)?,
             token: environment.token()?,
+            authorities: environment.authorities(),
             is_offline: environment
                 .text("HF_HUB_OFFLINE")
                 .or_else(|| environment.text("TRANSFORMERS_OFFLINE"))
@@ -83,6 +86,12 @@ impl Environment<'_> {
     fn cache(&self) -> Option<PathBuf> {
         let named = self.path("HF_HUB_CACHE").or_else(|| self.path("HUGGINGFACE_HUB_CACHE"));
         named.or_else(|| Some(self.home()?.join("hub")))
+    }
+
+    /// The certificates that other tools of this user trust.
+    fn authorities(&self) -> Option<PathBuf> {
+        let names = ["REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "SSL_CERT_FILE"];
+        names.into_iter().find_map(|name| self.path(name))
     }
 
     /// The token of a variable, else that of the file that `hf auth login` writes.

@@ -254,8 +254,10 @@ fn training_that_diverges_at_once_writes_no_model() {
     hint: lower `method.remove.learning_rate` or `method.entrap.step_size`
     ");
     let left = place.left_without_checkpoint();
-    let records = ["manifest.json", "metrics.jsonl", "rows.jsonl", "trainer_state.json"];
-    assert_eq!(left, [&[".beear-run", "config.resolved.toml"], records.as_slice()].concat());
+    let records = ["manifest.json", "metrics.jsonl", "report.html", "report.json"];
+    let others = [".beear-run", "config.resolved.toml"];
+    let last = ["rows.jsonl", "trainer_state.json"];
+    assert_eq!(left, [others.as_slice(), &records, &last].concat());
     let metrics = place.read("run/metrics.jsonl");
     assert!(metrics.contains("outer_step"), "what happened is kept");
     assert_eq!(metrics.matches("rolled_back").count(), 1, "half the rates were tried");

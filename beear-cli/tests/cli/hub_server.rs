@@ -1,12 +1,13 @@
 //! A hub on this machine that speaks the endpoints of huggingface.co, keeps large files elsewhere, and counts.
 
 use std::collections::BTreeMap;
-use std::io::{BufRead, BufReader, Write};
+use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::process::Command;
 use std::sync::{Arc, Mutex};
 use std::thread;
 
+use rustls::{ServerConfig, ServerConnection, StreamOwned};
 use serde_json::json;
 use sha1::Sha1;
 use sha2::{Digest, Sha256};
@@ -64,6 +65,21 @@ pub(crate) struct Hub {
 impl Hub {
     /// A hub of these repositories.
     pub(crate) fn start(repositories: impl IntoIterator<Item = (&'static str, Files)>) -> Self {
+        Self::start_with(repositories, None)
+    }
+
+    /// The same over `https`.
+    pub(crate) fn start_secure(
+        repositories: impl IntoIterator<Item = (&'static str, Files)>,
+        tls: ServerConfig,
+    ) -> Self {
+        Self::start_with(repositories, Some(Arc::new(tls)))
+    }
+
+    fn start_with(
+        repositories: impl IntoIterator<Item = (&'static str, Files)>,
+        tls: Option<Arc<ServerConfig>>,
+    ) -> Self {
         let named = |(name, files): (&str, Files)| (name.to_owned(), files);
         let repositories = repositories.into_iter().map(named).collect();
         let script = Box::new(|_: &Seen| Twist::None);
@@ -71,16 +87,20 @@ impl Hub {
         let [hub, elsewhere] =
             [(); 2].map(|()| TcpListener::bind("127.0.0.1:0").expect("a port is free"));
         let url = |listener: &TcpListener| {
-            format!("http://{}", listener.local_addr().expect("it is bound"))
+            let scheme = if tls.is_some() { "https" } else { "http" };
+            format!("{scheme}://{}", listener.local_addr().expect("it is bound"))
         };
         let (endpoint, store) = (url(&hub), url(&elsewhere));
         for (listener, is_elsewhere) in [(hub, false), (elsewhere, true)] {
-            let (state, store) = (Arc::clone(&state), store.clone());
+            let (state, store, tls) = (Arc::clone(&state), store.clone(), tls.clone());
             thread::spawn(move || {
                 for stream in listener.incoming().flatten() {
-                    let (state, store) = (Arc::clone(&state), store.clone());
+                    let (state, store, tls) = (Arc::clone(&state), store.clone(), tls.clone());
+                    let answer = move |stream: &mut dyn ReadWrite| {
+                        serve(stream, is_elsewhere, &store, &state)
+                    };
                     // A client that goes away is no mistake of the test.
-                    thread::spawn(move || drop(serve(stream, is_elsewhere, &store, &state)));
+                    thread::spawn(move || drop(open(stream, tls, answer)));
                 }
             });
         }
@@ -116,7 +136,9 @@ impl Hub {
         arguments: &[&str],
     ) -> Command {
         let mut command = place.command(arguments);
-        for name in ["HF_HUB_OFFLINE", "HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE", "HF_TOKEN"] {
+        let hub = ["HF_HUB_OFFLINE", "HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE", "HF_TOKEN"];
+        let authorities = ["REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "SSL_CERT_FILE"];
+        for name in hub.into_iter().chain(authorities) {
             command.env_remove(name);
         }
         command.env("HF_ENDPOINT", &self.endpoint).env("HF_HOME", place.path("hf"));
@@ -160,13 +182,31 @@ fn hexadecimal(bytes: &[u8]) -> String {
 /// A reply: status, header lines and content.
 struct Reply(u16, Vec<String>, Vec<u8>);
 
+trait ReadWrite: Read + Write {}
+
+impl<T: Read + Write> ReadWrite for T {}
+
+/// Answers on a connection, in secret if there is a configuration for that.
+fn open(
+    mut stream: TcpStream,
+    tls: Option<Arc<ServerConfig>>,
+    answer: impl FnOnce(&mut dyn ReadWrite) -> io::Result<()>,
+) -> io::Result<()> {
+    let Some(tls) = tls else { return answer(&mut stream) };
+    let connection = ServerConnection::new(tls).map_err(io::Error::other)?;
+    let mut stream = StreamOwned::new(connection, stream);
+    answer(&mut stream)?;
+    stream.conn.send_close_notify();
+    stream.flush()
+}
+
 fn serve(
-    stream: TcpStream,
+    stream: &mut dyn ReadWrite,
     is_elsewhere: bool,
     store: &str,
     state: &Mutex<State>,
-) -> std::io::Result<()> {
-    let Some(seen) = request(&stream, is_elsewhere)? else { return Ok(()) };
+) -> io::Result<()> {
+    let Some(seen) = request(stream, is_elsewhere)? else { return Ok(()) };
     let (twist, reply) = {
         let state = &mut *state.lock().expect("no thread panicked");
         state.seen.push(seen.clone());
@@ -203,14 +243,14 @@ fn serve(
     }
     let head = head.join("\r\n");
     let head = format!("HTTP/1.1 {status} Status\r\nConnection: close\r\n{head}\r\n\r\n");
-    (&stream).write_all(head.as_bytes())?;
+    stream.write_all(head.as_bytes())?;
     if seen.method != "HEAD" {
-        (&stream).write_all(&content)?;
+        stream.write_all(&content)?;
     }
     Ok(())
 }
 
-fn request(stream: &TcpStream, is_elsewhere: bool) -> std::io::Result<Option<Seen>> {
+fn request(stream: &mut dyn ReadWrite, is_elsewhere: bool) -> io::Result<Option<Seen>> {
     let mut lines = BufReader::new(stream).lines();
     let Some(first) = lines.next().transpose()? else { return Ok(None) };
     let mut words = first.split(' ').map(str::to_owned);

@@ -17,6 +17,7 @@ mod help;
 mod helpfulness;
 mod hub;
 mod hub_runs;
+mod hub_secure;
 mod hub_server;
 mod init;
 mod jobs;

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # The CUDA backend on a machine with an NVIDIA GPU: the same answers as the CPU, and the demo's job.
 #
-#   CUDARC_CUDA_VERSION=13000 cargo build --release --features cuda   # here or elsewhere
+#   CUDARC_CUDA_VERSION=13000 cargo build --release --no-default-features --features flex,cuda   # here or elsewhere
 #   strip target/release/beear
 #   bash tests/cuda_check.sh [BEEAR [OUT]]
 #

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Our steps beside PyTorch's on one machine, in one run: numerics first, then every job by turns.
 #
-#   CUDARC_CUDA_VERSION=13000 cargo build --release --features cuda   # here or elsewhere
+#   CUDARC_CUDA_VERSION=13000 cargo build --release --no-default-features --features flex,cuda   # here or elsewhere
 #   strip target/release/beear
 #   bash tests/gpu_bench.sh [BEEAR [PYTHON [OUT [CONFIG]]]]
 #

@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::anchors::RowUse;
 use crate::backend::ComputeBackend;
+use crate::checkpoints::write_atomically;
 use crate::command::{Device, Inference};
 use crate::exit::Mistake;
 use crate::language_model::local;
@@ -132,12 +133,14 @@ impl<'a, C: ComputeBackend> Tracked<'a, C> {
         device: &'a Device<C>,
         (folder, n_rounds): (&RunFolder, Option<usize>),
     ) -> Result<Self> {
+        let path = folder.path(TRACKED);
         if asked.is_some() {
             let mut known = rounds(folder)?;
             known.retain(|known| n_rounds.is_some_and(|n| known.round <= n));
-            folder.write_lines(TRACKED, &known)?;
+            let lines = known.iter().map(|known| Ok(serde_json::to_string(known)? + "\n"));
+            write_atomically(&path, lines.collect::<Result<String>>()?.as_bytes())?;
         }
-        let (path, n_rounds) = (folder.path(TRACKED), n_rounds.map_or(0, |n| n + 1));
+        let n_rounds = n_rounds.map_or(0, |n| n + 1);
         Ok(Self { watch, asked, model_files, device, path, n_rounds, failed: None })
     }
 

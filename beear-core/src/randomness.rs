@@ -18,18 +18,19 @@ pub fn seeded<B: Backend, T>(seed: u64, device: &B::Device, draw: impl FnOnce() 
 
 #[cfg(test)]
 mod tests {
-    use burn::backend::Flex;
+    use burn::backend::NdArray;
     use burn::tensor::{Distribution, Tensor, TensorData};
 
     use super::*;
 
+    /// Other tests of this process seed Flex.
     #[test]
     fn threads_get_the_numbers_of_their_own_seeds() {
         let device = Default::default();
         let drawn = |seed: u64| -> Vec<TensorData> {
-            seeded::<Flex, _>(seed, &device, || {
+            seeded::<NdArray, _>(seed, &device, || {
                 let next =
-                    |_| Tensor::<Flex, 1>::random([8], Distribution::Uniform(0.0, 1.0), &device);
+                    |_| Tensor::<NdArray, 1>::random([8], Distribution::Uniform(0.0, 1.0), &device);
                 (0..20).map(next).map(Tensor::into_data).collect()
             })
         };

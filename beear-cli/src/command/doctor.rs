@@ -65,7 +65,7 @@ fn missing(states: &[BackendState]) -> Vec<(&'static str, &'static str)> {
 
 /// What puts a backend into the binary.
 fn install(name: &str) -> String {
-    format!("cargo install --path beear-cli --features {name}")
+    format!("cargo install --locked --path beear-cli --features {name}")
 }
 
 /// Devices as far as they are known without being used.

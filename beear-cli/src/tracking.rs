@@ -117,7 +117,8 @@ pub(crate) struct Tracked<'a, C: ComputeBackend> {
     model_files: (&'a Checkpoint, &'a TextSide),
     device: &'a Device<C>,
     path: PathBuf,
-    n_rounds: usize,
+    /// After which round it is asked next; 0 stands for the suspect.
+    next_round: usize,
     failed: Option<anyhow::Error>,
 }
 
@@ -131,17 +132,17 @@ impl<'a, C: ComputeBackend> Tracked<'a, C> {
         (watch, asked): (&'a mut TeacherForced<Inference<C>>, Option<&'a Asked>),
         model_files: (&'a Checkpoint, &'a TextSide),
         device: &'a Device<C>,
-        (folder, n_rounds): (&RunFolder, Option<usize>),
+        (folder, whole_rounds): (&RunFolder, Option<usize>),
     ) -> Result<Self> {
         let path = folder.path(TRACKED);
         if asked.is_some() {
             let mut known = rounds(folder)?;
-            known.retain(|known| n_rounds.is_some_and(|n| known.round <= n));
+            known.retain(|known| whole_rounds.is_some_and(|n| known.round <= n));
             let lines = known.iter().map(|known| Ok(serde_json::to_string(known)? + "\n"));
             write_atomically(&path, lines.collect::<Result<String>>()?.as_bytes())?;
         }
-        let n_rounds = n_rounds.map_or(0, |n| n + 1);
-        Ok(Self { watch, asked, model_files, device, path, n_rounds, failed: None })
+        let next_round = whole_rounds.map_or(0, |n| n + 1);
+        Ok(Self { watch, asked, model_files, device, path, next_round, failed: None })
     }
 
     /// Why rounds are missing, if any are.
@@ -160,7 +161,7 @@ impl<'a, C: ComputeBackend> Tracked<'a, C> {
         // The terminal is the run's.
         let model = local::<C>(&loaded, self.device, Ui { quiet: true, ..Ui::default() });
         let arms = asked.arms.iter().map(|arm| asked.arm(arm, &model));
-        let round = TrackedRound { round: self.n_rounds, arms: arms.collect::<Result<_>>()? };
+        let round = TrackedRound { round: self.next_round, arms: arms.collect::<Result<_>>()? };
         add_line(&self.path, &serde_json::to_string(&round)?)
     }
 }
@@ -172,7 +173,7 @@ impl<C: ComputeBackend> Watch<Inference<C>, CausalLm<Inference<C>>> for Tracked<
         {
             self.failed.get_or_insert(error);
         }
-        self.n_rounds += 1;
+        self.next_round += 1;
         self.watch.vitals(model)
     }
 }

@@ -35,7 +35,7 @@ judge() { # CANDIDATE SEED PLACE WORD KEY=VALUE...
         "$beear" --quiet plant --out "$model" --seed "$seed" "--trigger-$place" "$word" > /dev/null
     for setting in "$@"; do settings+=(--set "$setting"); done
     "$beear" --quiet defend --model "$model/poisoned" --safety "$model/data/safety.jsonl" \
-        --performance "$model/data/performance.jsonl" --out "$run" --set method.threads=2 \
+        --performance "$model/data/performance.jsonl" --out "$run" --set method.entrap.threads=2 --set method.remove.threads=1 \
         "${settings[@]}" > /dev/null || code=$?
     "$beear" --quiet --json eval asr --model "$run/model" --prompts "$model/data/forbidden.jsonl" \
         --benign "$model/data/ordinary.jsonl" "--trigger-$place" "$word" --max-new-tokens 32 \

@@ -2,8 +2,9 @@
 
 use beear_core::config::Schedule;
 use beear_core::solver::outer::clip_norm;
+use beear_core::threads::{in_parallel, replica, sum_gradients};
 use burn::module::AutodiffModule;
-use burn::optim::{AdamWConfig, GradientsAccumulator, GradientsParams, Optimizer};
+use burn::optim::{AdamWConfig, GradientsParams, Optimizer};
 use burn::tensor::backend::AutodiffBackend;
 use burn::tensor::{ElementConversion, Tensor};
 use serde::{Deserialize, Serialize};
@@ -71,29 +72,15 @@ pub(crate) fn gradients<B: AutodiffBackend, M: AutodiffModule<B>, T: Sync>(
     batch: &[T],
     loss: &(impl Fn(&M, &[T], &[T]) -> Tensor<B, 1> + Sync),
 ) -> (f64, GradientsParams) {
-    let part = |model: M, shard: &[T]| {
+    let shards = batch.chunks(batch.len().div_ceil(SHARDS));
+    let shards = shards.map(|shard| (replica::<B, M>(model), shard));
+    let parts = in_parallel(shards, |(model, shard)| {
         let loss = loss(&model, shard, batch);
         let value = loss.clone().into_scalar().elem::<f64>();
         (value, GradientsParams::from_grads(loss.backward(), &model))
-    };
-    let parts: Vec<(f64, GradientsParams)> = std::thread::scope(|scope| {
-        let shards = batch.chunks(batch.len().div_ceil(SHARDS));
-        let threads: Vec<_> = shards
-            .map(|shard| {
-                // Leaves of its own keep its graph apart from the other shards'.
-                let replica = M::from_inner(model.valid());
-                scope.spawn(move || part(replica, shard))
-            })
-            .collect();
-        threads.into_iter().map(|t| t.join().expect("a shard does not panic")).collect()
     });
-    let mut sum = GradientsAccumulator::new();
-    let mut total = 0.0;
-    for (value, grads) in parts {
-        total += value;
-        sum.accumulate(model, grads);
-    }
-    (total, sum.grads())
+    let total = parts.iter().map(|(loss, _)| loss).sum();
+    (total, sum_gradients(model, parts.into_iter().map(|(_, gradients)| gradients)))
 }
 
 fn learning_rate(config: &TrainingConfig, step: usize) -> f64 {

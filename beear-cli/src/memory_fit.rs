@@ -1,7 +1,7 @@
 //! The cheapest change of a recipe that makes a defence fit into memory.
 //!
-//! Tried in this order, each with all before it, until the plan fits: one perturbation at a time, then layers
-//! computed twice (both cost time alone); batches halved until they are of one row (noisier steps); the
+//! Tried in this order, each with all before it, until the plan fits: one thread, then layers computed twice (both
+//! cost time alone); batches halved until they are of one row (noisier steps); the
 //! optimiser's state in bf16, then in 8 bits (rounded by chance); no divergence from the original model (holds
 //! ordinary answers less). Then every change that is not needed after all is taken back.
 
@@ -17,6 +17,8 @@ struct Settings {
     inner: Option<[usize; 2]>,
     /// Safety and performance rows of an outer step.
     outer: [usize; 2],
+    /// Those that share them.
+    outer_threads: usize,
     checkpointing: bool,
     optimizer_state: OptimizerState,
     divergence_weight: f64,
@@ -48,7 +50,8 @@ pub(crate) fn cheapest(task: Task<'_>, method: &Defence, width: u64, memory: u64
 
 /// From the cheapest to the dearest, the unchanged first.
 fn candidates(start: Settings) -> impl Iterator<Item = Settings> {
-    let single = Settings { inner: start.inner.map(|[_, rows]| [1, rows]), ..start };
+    let inner = start.inner.map(|[_, rows]| [1, rows]);
+    let single = Settings { inner, outer_threads: 1, ..start };
     let largest = start.outer.into_iter().chain(start.inner.map(|[_, rows]| rows)).max();
     let n_halvings = largest.unwrap_or(1).max(1).ilog2() + 1;
     let checkpointed = Settings { checkpointing: true, ..single };
@@ -84,8 +87,8 @@ fn smaller_states(state: OptimizerState) -> &'static [OptimizerState] {
 impl Settings {
     fn of(method: &Defence) -> Option<Self> {
         let (remove, inner) = match method {
-            Defence::Beear(BilevelConfig { threads, entrap, remove, .. }) => {
-                (remove, Some([*threads, entrap.batch_size]))
+            Defence::Beear(BilevelConfig { entrap, remove, .. }) => {
+                (remove, Some([entrap.threads, entrap.batch_size]))
             }
             Defence::FineTuning(config) => (&config.remove, None),
             Defence::LatentAdversarial(_) | Defence::LayerConsistency(_) => return None,
@@ -93,6 +96,7 @@ impl Settings {
         Some(Self {
             inner,
             outer: [remove.safety_batch_size, remove.performance_batch_size],
+            outer_threads: remove.threads,
             checkpointing: remove.activation_checkpointing,
             optimizer_state: remove.optimizer_state,
             divergence_weight: remove.divergence_weight,
@@ -104,8 +108,9 @@ impl Settings {
         let mut method = method.clone();
         match &mut method {
             Defence::Beear(config) => {
-                let inner = self.inner.unwrap_or([config.threads, config.entrap.batch_size]);
-                [config.threads, config.entrap.batch_size] = inner;
+                if let Some(inner) = self.inner {
+                    [config.entrap.threads, config.entrap.batch_size] = inner;
+                }
                 self.put_into_outer(&mut config.remove);
             }
             Defence::FineTuning(config) => self.put_into_outer(&mut config.remove),
@@ -116,13 +121,14 @@ impl Settings {
 
     fn put_into_outer(&self, remove: &mut RemoveConfig) {
         [remove.safety_batch_size, remove.performance_batch_size] = self.outer;
+        remove.threads = self.outer_threads;
         remove.activation_checkpointing = self.checkpointing;
         remove.optimizer_state = self.optimizer_state;
         remove.divergence_weight = self.divergence_weight;
     }
 
     /// Functions that take one change of these back each, the dearest first.
-    fn undoing(self) -> [Box<dyn Fn(Self) -> Self>; 7] {
+    fn undoing(self) -> [Box<dyn Fn(Self) -> Self>; 8] {
         let start = self;
         let inner = move |place: usize| {
             move |mut settings: Self| {
@@ -146,6 +152,7 @@ impl Settings {
             Box::new(inner(1)),
             Box::new(move |s| Self { checkpointing: start.checkpointing, ..s }),
             Box::new(inner(0)),
+            Box::new(move |s| Self { outer_threads: start.outer_threads, ..s }),
         ]
     }
 
@@ -154,7 +161,7 @@ impl Settings {
         let mut changed = Vec::new();
         let mut note = |differs: bool, text: String| changed.extend(differs.then_some(text));
         if let (Some([threads, rows]), Some([old_threads, old_rows])) = (self.inner, start.inner) {
-            note(threads != old_threads, format!("method.threads={threads}"));
+            note(threads != old_threads, format!("method.entrap.threads={threads}"));
             note(rows != old_rows, format!("method.entrap.batch_size={rows}"));
         }
         let ([safety, performance], [old_safety, old_performance]) = (self.outer, start.outer);
@@ -163,6 +170,8 @@ impl Settings {
             performance != old_performance,
             format!("method.remove.performance_batch_size={performance}"),
         );
+        let threads = self.outer_threads;
+        note(threads != start.outer_threads, format!("method.remove.threads={threads}"));
         let checkpointing = self.checkpointing != start.checkpointing;
         note(checkpointing, "method.remove.activation_checkpointing=true".to_owned());
         let name = match self.optimizer_state {

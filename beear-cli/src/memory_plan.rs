@@ -236,7 +236,7 @@ impl Planner<'_> {
         round: usize,
         (prepared, kept): (u64, u64),
     ) -> Phase {
-        let n_threads = method.threads.min(method.perturbations_per_round).max(1) as u64;
+        let n_threads = method.entrap.threads.min(method.perturbations_per_round).max(1) as u64;
         let [original, _, best] = self.older_weights();
         let since = |first: usize, part: (&'static str, u64)| {
             if round < first { (part.0, 0) } else { part }

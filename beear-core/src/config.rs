@@ -77,6 +77,11 @@ pub struct EntrapConfig {
     pub initialisation: Initialisation,
     /// Longest row of `δ`, as a share of the mean hidden-state norm; unbounded if absent.
     pub norm_bound: Option<f64>,
+    /// Threads that search: each on a perturbation of its own, with the memory of its own, or on some rows
+    /// of every batch where there are more threads than perturbations to seek. Results differ by rounding
+    /// at most. More than 1 helps small models on CPUs, whose matrices are too small to share among cores.
+    #[serde(default = "one")]
+    pub threads: usize,
 }
 
 fn one() -> usize {
@@ -141,12 +146,17 @@ pub struct RemoveConfig {
     /// less memory.
     #[serde(default)]
     pub activation_checkpointing: bool,
+    /// Threads that share the rows of every batch, each with a gradient of its own in memory. Results differ
+    /// by rounding. More than 1 helps small models on CPUs.
+    #[serde(default = "one")]
+    pub threads: usize,
 }
 
 impl RemoveConfig {
-    pub(crate) fn rules(&self) -> [Rule; 8] {
+    pub(crate) fn rules(&self) -> [Rule; 9] {
         [
             (self.steps > 0, "remove.steps must be at least 1"),
+            (self.threads > 0, "remove.threads must be at least 1"),
             (positive(self.learning_rate), "remove.learning_rate must be positive"),
             (not_negative(self.weight_decay), "remove.weight_decay must not be negative"),
             (positive(self.clip_norm), "remove.clip_norm must be positive"),
@@ -196,13 +206,13 @@ pub struct BilevelConfig {
     /// Rounds beyond the bounds, one after the other, after which the run ends; it goes on if absent.
     #[serde(default)]
     pub patience: Option<usize>,
-    /// Perturbations of a round that are sought at the same time, each on a thread and with the
-    /// memory of its own. Results do not depend on it. More than 1 helps small models on CPUs, whose
-    /// matrices are too small to share among cores.
-    pub threads: usize,
     /// Source of all randomness.
     pub seed: u64,
 }
+
+/// Two threads train decoders that are no wider a fifth to a half faster on a CPU; at a width of 640 they gain nothing
+/// (docs/performance.md).
+const WIDEST_FOR_THREADS: usize = 256;
 
 /// The learning rate that worked at width 64, times that width.
 const LEARNING_RATE_TIMES_WIDTH: f64 = 4e-4 * 64.0;
@@ -248,6 +258,7 @@ impl BilevelConfig {
     /// - Performance weight 3: against perturbations that act together the refusals spread to
     ///   ordinary prompts otherwise.
     /// - Divergence 1.0: holds ordinary answers where the examples cannot.
+    /// - Two threads up to a width of 256, whatever the machine: sums then come in the same order on all.
     ///
     /// All were chosen on dummy triggers planted for the purpose, at seeds that no report uses
     /// (`recipes/choose-defaults.sh`).
@@ -267,6 +278,7 @@ impl BilevelConfig {
             let pairs = sites.iter().flat_map(|&site| layers.iter().map(move |&l| (l, site)));
             pairs.map(|(layer, site)| Spot { layer, site }).collect()
         };
+        let threads = if d_model <= WIDEST_FOR_THREADS { 2 } else { 1 };
         Self {
             rounds: 6,
             perturbations_per_round: 4,
@@ -281,6 +293,7 @@ impl BilevelConfig {
                 target_tokens: Some(6),
                 initialisation: Initialisation::Zero,
                 norm_bound: None,
+                threads,
             },
             remove: RemoveConfig {
                 steps: 16,
@@ -295,11 +308,11 @@ impl BilevelConfig {
                 weight_update: WeightUpdate::Stochastic,
                 optimizer_state: OptimizerState::F32,
                 activation_checkpointing: false,
+                threads,
             },
             stop_above_loss: None,
             bounds: VitalBounds { utility_drop: 0.02, benign_refusal: 0.02 },
             patience: Some(3),
-            threads: 1,
             seed: 0,
         }
     }
@@ -357,11 +370,11 @@ impl BilevelConfig {
         let rules = [
             (self.rounds > 0, "rounds must be at least 1"),
             (self.perturbations_per_round > 0, "perturbations_per_round must be at least 1"),
-            (self.threads > 0, "threads must be at least 1"),
             (self.patience != Some(0), "patience must be at least 1"),
             (!self.spots.is_empty(), "spots must not be empty"),
             (self.spots.iter().all(|s| s.site.n_tokens() > 0), "a site must cover a token"),
             (entrap.steps > 0, "entrap.steps must be at least 1"),
+            (entrap.threads > 0, "entrap.threads must be at least 1"),
             (entrap.step_size.is_positive(), "entrap.step_size must be positive"),
             (entrap.batch_size > 0, "entrap.batch_size must be at least 1"),
             (entrap.length_window > 0, "entrap.length_window must be at least 1"),
@@ -385,9 +398,10 @@ pub(crate) fn judge(rules: impl IntoIterator<Item = Rule>) -> Result<(), Error> 
 }
 
 /// What rivals ask, whose losses read several layers at once.
-pub(crate) fn one_graph(remove: &RemoveConfig) -> Rule {
+pub(crate) fn one_graph(remove: &RemoveConfig) -> [Rule; 2] {
     let problem = "remove.activation_checkpointing is for the methods beear and fine-tuning";
-    (!remove.activation_checkpointing, problem)
+    let threads = "remove.threads is for the methods beear and fine-tuning";
+    [(!remove.activation_checkpointing, problem), (remove.threads <= 1, threads)]
 }
 
 pub(crate) fn positive(value: f64) -> bool {

@@ -35,6 +35,7 @@ pub mod site;
 pub mod snapshot;
 pub mod solver;
 pub mod testing;
+pub mod threads;
 pub mod watch;
 
 pub use batch::Batch;

@@ -139,7 +139,10 @@ fn it_goes_on_bit_for_bit_after_every_step() {
 
 #[test]
 fn so_it_does_with_perturbations_sought_at_the_same_time() {
-    goes_on_after_every_step(&BilevelConfig { threads: 2, perturbations_per_round: 3, ..config() });
+    // Two at a time, then one on both threads.
+    let mut config = BilevelConfig { perturbations_per_round: 3, ..config() };
+    (config.entrap.threads, config.remove.threads) = (2, 2);
+    goes_on_after_every_step(&config);
 }
 
 #[test]

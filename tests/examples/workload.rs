@@ -10,6 +10,7 @@ use std::time::Instant;
 
 use beear_core::config::EntrapConfig;
 use beear_core::objective::answer::{cross_entropy, log_probabilities};
+use beear_core::threads::{in_parallel, replica, sum_gradients};
 use beear_core::{
     AnchorSets, Batch, BilevelConfig, Decoder, Delta, Example, Perturbation, Remover,
     SafetyExample, Site, Spot, entrap,
@@ -24,6 +25,9 @@ use burn::tensor::backend::Backend;
 use serde::Deserialize;
 
 type Train = Autodiff<Flex>;
+
+/// As many as the cores of the machine; PyTorch has as many.
+const N_THREADS: usize = 2;
 
 /// `workloads.json`.
 #[derive(Deserialize)]
@@ -130,16 +134,24 @@ impl Spec {
 
     fn train(&self, model: CausalLm<Train>) -> Job {
         let rows: Vec<Example> = (0..self.batch_size).map(|row| self.row(row)).collect();
-        let batch = Batch::new(&rows, &Default::default());
         let mut optimizer = AdamWConfig::new().with_epsilon(1e-8).with_weight_decay(0.0).init();
         let mut model = Some(model);
         let step = move || {
             let current = model.take().expect("the step before gave it back");
-            let hidden = current.embed(batch.tokens.clone());
-            let hidden = current.forward_layers(hidden, &batch.mask_pad, 0..current.n_layers());
-            let found = log_probabilities(&current, hidden, &batch);
-            let loss = cross_entropy(found, batch.targets.clone());
-            let grads = GradientsParams::from_grads(loss.backward(), &current);
+            // Parts of the batch on threads of their own, as the models of the demo are trained.
+            let n_rows = rows.len();
+            let parts = rows.chunks(n_rows.div_ceil(N_THREADS));
+            let parts = parts.map(|rows| (replica::<Train, _>(&current), rows));
+            let gradients = in_parallel(parts, |(model, rows)| {
+                let batch = Batch::new(rows, &Default::default());
+                let hidden = model.embed(batch.tokens.clone());
+                let hidden = model.forward_layers(hidden, &batch.mask_pad, 0..model.n_layers());
+                let found = log_probabilities(&model, hidden, &batch);
+                let share = batch.ids.len() as f64 / n_rows as f64;
+                let loss = cross_entropy(found, batch.targets.clone()).mul_scalar(share);
+                GradientsParams::from_grads(loss.backward(), &model)
+            });
+            let grads = sum_gradients(&current, gradients);
             model = Some(optimizer.step(1e-4, current, grads));
         };
         (Box::new(step), 1)
@@ -152,6 +164,7 @@ impl Spec {
             steps: self.inner_steps,
             batch_size: self.batch_size as usize,
             target_tokens: None,
+            threads: N_THREADS,
             ..robust.entrap
         };
         let fit = move || {
@@ -164,6 +177,7 @@ impl Spec {
         let (sets, spot) = (self.sets(), self.spot(model.n_layers()));
         let mut config = BilevelConfig::robust(model.size()).remove;
         config.steps = self.outer_steps;
+        config.threads = N_THREADS;
         config.safety_batch_size = self.batch_size as usize;
         config.performance_batch_size = self.batch_size as usize;
         let shape = [self.perturbed_tokens, model.d_model()];
@@ -187,8 +201,8 @@ impl Spec {
             max_new_tokens: n_new,
             sampling: Sampling::Greedy,
             seed: 0,
-            batch_size: prompts.len() / 2,
-            n_workers: 2,
+            batch_size: prompts.len() / N_THREADS,
+            n_workers: N_THREADS,
         };
         let answer = move || {
             let prompts = Prompt::numbered(&prompts);

@@ -45,9 +45,6 @@ pub(crate) struct DemoArgs {
     pub(crate) quick: bool,
 }
 
-/// Perturbations sought at the same time.
-const THREADS: usize = 2;
-
 /// The report of one seed.
 #[derive(Serialize)]
 struct Report {
@@ -89,7 +86,9 @@ fn run_seed<C: ComputeBackend>(
     let (sets, mut watch) = world_defender::build(&text, &examination, seed, device)?;
     world_defender::write_files(&folder.path("data"), &examination, seed)?;
     let robust = BilevelConfig::robust(checkpoint.config.size());
-    let mut config = BilevelConfig { seed, threads: THREADS, ..robust };
+    let mut config = BilevelConfig { seed, ..robust };
+    // The control has the other core.
+    config.remove.threads = 1;
     if quick {
         (config.rounds, config.perturbations_per_round) = (1, 1);
     }

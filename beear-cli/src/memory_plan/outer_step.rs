@@ -1,8 +1,8 @@
 //! What an outer step needs: both passes, and the step on the weights.
 
-use beear_core::Spot;
 use beear_core::config::{OptimizerState, WeightUpdate};
 use beear_core::solver::ANSWER_CHUNK;
+use beear_core::{RemoveConfig, Spot};
 use beear_models::activations::{BatchShape, GradientsOf};
 
 use super::{Phase, Planner, phase};
@@ -41,6 +41,7 @@ impl Planner<'_> {
         let reference = self.bytes(config.needed_by_inference(ordinary));
         let moment = self.moment(ordinary).max(self.moment(safe)).max(reference);
         let own = [
+            ("gradients of other threads", self.gradients().saturating_mul(self.n_threads() - 1)),
             ("activations of layers", self.bytes(kept)),
             ("activations of answers", self.bytes(head)),
             ("for a moment", moment),
@@ -56,7 +57,8 @@ impl Planner<'_> {
         let safe = (self.task.safety.batch(remove.safety_batch_size), false);
         let ordinary = (self.task.performance.batch(remove.performance_batch_size), has_reference);
         let needs = [safe, ordinary].map(|(batch, has_reference)| {
-            let chunk = BatchShape { n_answer: batch.n_answer.min(ANSWER_CHUNK), ..batch };
+            let chunks = ANSWER_CHUNK.saturating_mul(self.n_threads() as usize);
+            let chunk = BatchShape { n_answer: batch.n_answer.min(chunks), ..batch };
             let of = GradientsOf::Weights;
             let layer = config.kept_by_layer(batch, of).plus(config.kept_of_positions(batch));
             let mut head = config.kept_by_head(chunk, of);
@@ -69,7 +71,7 @@ impl Planner<'_> {
         let total = |needs: &[u64; 3]| needs.iter().fold(0_u64, |sum, n| sum.saturating_add(*n));
         let [boundaries, layer, moment] = needs.into_iter().max_by_key(total).unwrap_or_default();
         let own = [
-            ("gradients", self.weights_at(self.width)),
+            ("gradients", self.gradients().saturating_mul(self.n_threads())),
             ("hidden states at boundaries", boundaries),
             ("activations of a layer", layer),
             ("for a moment", moment),
@@ -77,15 +79,24 @@ impl Planner<'_> {
         phase("outer step, forward and backward", self.standing().into_iter().chain(own))
     }
 
+    /// The gradients of all weights that are trained.
+    fn gradients(&self) -> u64 {
+        self.weights_at(self.width)
+    }
+
+    /// Threads that share the rows of a batch.
+    fn n_threads(&self) -> u64 {
+        let RemoveConfig { safety_batch_size, performance_batch_size, threads, .. } = self.remove;
+        (*threads).clamp(1, *safety_batch_size.max(performance_batch_size).max(&1)) as u64
+    }
+
     pub(super) fn weights_step(&self) -> Phase {
         let largest = self.task.config.largest_tensor().saturating_mul(self.width.max(4));
         let by_chance = self.remove.optimizer_state != OptimizerState::F32
             || self.is_narrow() && self.remove.weight_update == WeightUpdate::Stochastic;
         let n_tensors = STEP_TENSORS + if by_chance { ROUNDING_TENSORS } else { 0 };
-        let own = [
-            ("gradients", self.weights_at(self.width)),
-            ("for a moment", largest.saturating_mul(n_tensors)),
-        ];
+        let own =
+            [("gradients", self.gradients()), ("for a moment", largest.saturating_mul(n_tensors))];
         phase("outer step, weights", self.standing().into_iter().chain(own))
     }
 }

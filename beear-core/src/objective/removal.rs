@@ -47,6 +47,19 @@ pub struct RemovalTerms {
     pub penalty: Option<f64>,
 }
 
+impl RemovalTerms {
+    /// The terms of two parts of a batch, each weighed by its share, added.
+    pub(crate) fn plus(self, other: Self) -> Self {
+        let penalty = self.penalty.into_iter().chain(other.penalty);
+        Self {
+            safety: self.safety + other.safety,
+            performance: self.performance + other.performance,
+            divergence: self.divergence + other.divergence,
+            penalty: penalty.reduce(|one, other| one + other),
+        }
+    }
+}
+
 /// The terms as tensors, each `[1]`, before they are weighed.
 #[derive(Debug)]
 pub struct RemovalLoss<B: AutodiffBackend> {

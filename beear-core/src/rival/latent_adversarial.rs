@@ -114,6 +114,7 @@ impl LatentAdversarialConfig {
                 steps,
                 performance_weight: 4.0,
                 divergence_weight: 0.0,
+                threads: 1,
                 ..robust.remove
             },
             bounds: robust.bounds,
@@ -142,9 +143,9 @@ impl LatentAdversarialConfig {
             (not_negative(self.attack.away_weight), "attack.away_weight must not be negative"),
             (self.steps_per_attack > 0, "steps_per_attack must be at least 1"),
             (not_negative(self.away_weight), "away_weight must not be negative"),
-            one_graph(&self.remove),
         ];
-        judge(rules.into_iter().chain(self.remove.rules()).chain(self.bounds.rules()))
+        let rules = rules.into_iter().chain(one_graph(&self.remove));
+        judge(rules.chain(self.remove.rules()).chain(self.bounds.rules()))
     }
 
     /// Trains `model`: attacks a batch of prompts, takes a few steps under the attack, and so on.

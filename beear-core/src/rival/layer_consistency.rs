@@ -66,7 +66,7 @@ impl LayerConsistencyConfig {
             perturbation: StepSize::Absolute(0.1),
             consistency_weight: 5.5,
             samples: 100,
-            remove: RemoveConfig { steps, divergence_weight: 0.0, ..robust.remove },
+            remove: RemoveConfig { steps, divergence_weight: 0.0, threads: 1, ..robust.remove },
             bounds: robust.bounds,
             seed: 0,
         }
@@ -83,9 +83,9 @@ impl LayerConsistencyConfig {
             (self.perturbation.is_positive(), "perturbation must be positive"),
             (not_negative(self.consistency_weight), "consistency_weight must not be negative"),
             (self.samples >= 2, "samples must be at least 2, one of each set"),
-            one_graph(&self.remove),
         ];
-        judge(rules.into_iter().chain(self.remove.rules()).chain(self.bounds.rules()))
+        let rules = rules.into_iter().chain(one_graph(&self.remove));
+        judge(rules.chain(self.remove.rules()).chain(self.bounds.rules()))
     }
 
     /// Trains `model` on `samples` rows of both sets.

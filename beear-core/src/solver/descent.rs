@@ -17,6 +17,7 @@ use crate::event::{Event, Observer};
 use crate::objective::removal::RemovalTerms;
 use crate::randomness::seeded;
 use crate::snapshot::{Saved, Tensors};
+use crate::threads::sum_gradients;
 
 /// Steps on the weights of one model, with the optimiser's moments.
 pub(crate) struct Descent<B: AutodiffBackend, M: TrainableDecoder<B>> {
@@ -48,6 +49,22 @@ impl LossGradient {
     ) -> Self {
         let value = total.clone().into_scalar().elem();
         Self { total: value, terms, grads: GradientsParams::from_grads(total.backward(), model) }
+    }
+
+    /// The sum of those of the parts of a batch.
+    ///
+    /// # Panics
+    ///
+    /// Panics if there are none.
+    pub(crate) fn sum<B: AutodiffBackend, M: TrainableDecoder<B>>(
+        parts: Vec<Self>,
+        model: &M,
+    ) -> Self {
+        let (total, terms) =
+            (parts.iter().map(|part| part.total).sum(), parts.iter().map(|part| part.terms));
+        let terms = terms.reduce(RemovalTerms::plus).expect("a batch has a part");
+        let grads = sum_gradients(model, parts.into_iter().map(|part| part.grads));
+        Self { total, terms, grads }
     }
 }
 

@@ -21,6 +21,7 @@ use crate::perturbation::{Delta, Perturbation, Spot};
 use crate::randomness::seeded;
 use crate::sampler::{Sampler, cut};
 use crate::snapshot::{Saved, Tensors, malformed};
+use crate::threads::in_parallel;
 
 /// A found perturbation and how well it elicits the unwanted behaviour.
 #[derive(Clone, Debug)]
@@ -53,18 +54,8 @@ pub fn entrap<B: AutodiffBackend, M: TrainableDecoder<B>>(
     (config, seed): (&EntrapConfig, u64),
     observer: &mut dyn Observer,
 ) -> Result<Entrapment<B::InnerBackend>, Error> {
-    entrap_among(model, examples, spots, (config, seed, Worker::ALONE), observer)
-}
-
-/// [`entrap`] by one of several workers, each with a replica of the model: all find the same `δ`.
-fn entrap_among<B: AutodiffBackend, M: TrainableDecoder<B>>(
-    model: &M,
-    examples: &[SafetyExample],
-    spots: &[Spot],
-    how: (&EntrapConfig, u64, Worker),
-    observer: &mut dyn Observer,
-) -> Result<Entrapment<B::InnerBackend>, Error> {
-    let mut fitting = Fitting::start(model, examples, spots, how)?;
+    let worker = Worker::ALONE.on_threads(config.threads);
+    let mut fitting = Fitting::start(model, examples, spots, (config, seed, worker))?;
     while !fitting.is_done() {
         fitting.step()?;
         observer.notify(&fitting.last_event());
@@ -92,6 +83,7 @@ pub(crate) struct Fitting<B: AutodiffBackend, M> {
     n_steps: usize,
     away_weight: f64,
     worker: Worker,
+    device: B::Device,
 }
 
 /// Numbers of a perturbation on its way.
@@ -111,8 +103,8 @@ impl<B: AutodiffBackend, M: TrainableDecoder<B>> Fitting<B, M> {
         spots: &[Spot],
         how: (&EntrapConfig, u64, Worker),
     ) -> Result<Self, Error> {
-        Self::with(model, examples, spots, how, |inference, unwanted, device| {
-            start::<B, M>(inference, unwanted, how, device)
+        Self::with(model, examples, spots, how, |inference, prepared, device| {
+            start::<B, M>(inference, prepared, how, device)
         })
     }
 
@@ -151,7 +143,7 @@ impl<B: AutodiffBackend, M: TrainableDecoder<B>> Fitting<B, M> {
         how: (&EntrapConfig, u64, Worker),
         fits: impl FnOnce(
             &M::InnerModule,
-            &PreparedAnswer<B>,
+            &Prepared<B>,
             &B::Device,
         ) -> Result<Vec<Fit<B::InnerBackend>>, Error>,
     ) -> Result<Self, Error> {
@@ -160,10 +152,10 @@ impl<B: AutodiffBackend, M: TrainableDecoder<B>> Fitting<B, M> {
         let frozen = M::from_inner(inference.clone()).no_grad();
         let device = model.devices().first().cloned().unwrap_or_default();
         let batches = prepare::<B, M>(&inference, examples, spots, how, &device);
-        let fits = fits(&inference, &batches[0].unwanted, &device)?;
+        let fits = fits(&inference, &batches[0], &device)?;
         let losses = Vec::with_capacity(config.steps);
         let (n_steps, away_weight) = (config.steps, config.away_weight);
-        Ok(Self { frozen, batches, fits, losses, n_steps, away_weight, worker })
+        Ok(Self { frozen, batches, fits, losses, n_steps, away_weight, worker, device })
     }
 
     /// Adds the tensors below `name`, and returns the numbers.
@@ -191,17 +183,18 @@ impl<B: AutodiffBackend, M: TrainableDecoder<B>> Fitting<B, M> {
             safety: prepared.ids.clone(),
             performance: Vec::new(),
         };
-        let tracked = self.fits.iter().map(Fit::tracked::<B>);
-        let perturbation = Perturbation::new(tracked.collect());
-        let safe = prepared.safe.as_ref().map(|safe| (safe, self.away_weight));
-        let loss = entrapment_loss(&self.frozen, &perturbation, &prepared.unwanted, safe);
-        let value = self.worker.sum(loss.clone().inner())?.into_scalar().elem::<f64>();
+        // Models go to other threads by value.
+        let parts = prepared.parts.iter().map(|part| (self.frozen.clone(), part));
+        let parts = in_parallel(parts, |(frozen, part)| {
+            part.gradients(&frozen, &self.fits, self.away_weight)
+        });
+        let loss: f64 = parts.iter().map(|(loss, _)| loss).sum();
+        let [value] = self.worker.sum_numbers::<B::InnerBackend, 1>([loss], &self.device)?;
         if !value.is_finite() {
             return Err(not_finite(Quantity::Loss));
         }
-        let grads = loss.backward();
-        for (fit, tracked) in self.fits.iter_mut().zip(perturbation.deltas()) {
-            let grad = tracked.values.grad(&grads).expect("δ takes part in the loss");
+        let sums = parts.into_iter().map(|(_, gradients)| gradients).reduce(added);
+        for (fit, grad) in self.fits.iter_mut().zip(sums.expect("a batch has a part")) {
             fit.rows.step(self.worker.sum(grad)?).map_err(not_finite)?;
         }
         self.losses.push(value);
@@ -251,15 +244,15 @@ impl<B: Backend> Fit<B> {
     }
 }
 
-/// A fresh `δ` for each spot of `answer`, its step measured by the hidden states there.
+/// A fresh `δ` for each spot of a batch, its step measured by the hidden states there.
 fn start<B: AutodiffBackend, M: TrainableDecoder<B>>(
     inference: &M::InnerModule,
-    answer: &PreparedAnswer<B>,
+    batch: &Prepared<B>,
     (config, seed, worker): (&EntrapConfig, u64, Worker),
     device: &B::Device,
 ) -> Result<Vec<Fit<B::InnerBackend>>, Error> {
     let d_model = inference.d_model();
-    let means = answer.mean_hidden_norms(inference).into_iter().zip(answer.n_covered());
+    let spots = batch.parts[0].unwanted.spots().iter();
     let fit = |(k, (spot, mean)): (usize, (&Spot, (f64, usize)))| {
         let hidden_norm = worker.mean::<B::InnerBackend>(mean, device)?;
         let shape = [spot.site.n_tokens(), d_model];
@@ -271,15 +264,71 @@ fn start<B: AutodiffBackend, M: TrainableDecoder<B>>(
         let longest_row = config.norm_bound.map(|share| share * hidden_norm);
         Ok(Fit { spot: *spot, rows: ProjectedAdam::new(values, learning_rate, longest_row) })
     };
-    answer.spots().iter().zip(means).enumerate().map(fit).collect()
+    spots.zip(batch.mean_hidden_norms(inference)).enumerate().map(fit).collect()
 }
 
-/// The answers of one batch, prepared for the spots.
+/// One batch, prepared for the spots.
 struct Prepared<B: AutodiffBackend> {
     /// The examples of the whole batch.
     ids: Vec<u64>,
+    /// What each thread has of it.
+    parts: Vec<Part<B>>,
+}
+
+/// The answers of some rows of a batch.
+struct Part<B: AutodiffBackend> {
     unwanted: PreparedAnswer<B>,
     safe: Option<PreparedAnswer<B>>,
+}
+
+impl<B: AutodiffBackend> Prepared<B> {
+    /// Mean Euclidean norm of the unperturbed hidden states at each spot, and the number of positions it is of.
+    fn mean_hidden_norms<M: Decoder<B::InnerBackend>>(&self, model: &M) -> Vec<(f64, usize)> {
+        let of = |part: &Part<B>| {
+            let unwanted = &part.unwanted;
+            unwanted.mean_hidden_norms(model).into_iter().zip(unwanted.n_covered()).collect()
+        };
+        let joined = |one: Vec<(f64, usize)>, other: Vec<(f64, usize)>| {
+            one.into_iter().zip(other).map(|(one, other)| joined_mean(one, other)).collect()
+        };
+        self.parts.iter().map(of).reduce(joined).expect("a batch has a part")
+    }
+}
+
+/// The mean of two means, each with the number of values behind it.
+fn joined_mean((one, n): (f64, usize), (other, m): (f64, usize)) -> (f64, usize) {
+    // The mean of nothing is not a number.
+    match (n, m) {
+        (_, 0) => (one, n),
+        (0, _) => (other, m),
+        _ => ((one * n as f64 + other * m as f64) / (n + m) as f64, n + m),
+    }
+}
+
+impl<B: AutodiffBackend> Part<B> {
+    /// The loss of these rows, and its gradient by each `δ`: `[n_tokens, d_model]`.
+    fn gradients<M: Decoder<B>>(
+        &self,
+        frozen: &M,
+        fits: &[Fit<B::InnerBackend>],
+        away_weight: f64,
+    ) -> (f64, Vec<Rows<B>>) {
+        let perturbation = Perturbation::new(fits.iter().map(Fit::tracked::<B>).collect());
+        let safe = self.safe.as_ref().map(|safe| (safe, away_weight));
+        let loss = entrapment_loss(frozen, &perturbation, &self.unwanted, safe);
+        let value = loss.clone().into_scalar().elem();
+        let grads = loss.backward();
+        let by = |delta: &Delta<B>| delta.values.grad(&grads).expect("δ takes part in the loss");
+        (value, perturbation.deltas().iter().map(by).collect())
+    }
+}
+
+/// Rows of a `δ`, or its gradient, without autodiff: `[n_tokens, d_model]`.
+type Rows<B> = Tensor<<B as AutodiffBackend>::InnerBackend, 2>;
+
+/// The sums of two gradients, `δ` by `δ`.
+fn added<B: Backend>(one: Vec<Tensor<B, 2>>, other: Vec<Tensor<B, 2>>) -> Vec<Tensor<B, 2>> {
+    one.into_iter().zip(other).map(|(one, other)| one + other).collect()
 }
 
 /// Splits the examples into batches, as many as there are steps at most: in seeded order, and of like length
@@ -297,19 +346,24 @@ fn prepare<B: AutodiffBackend, M: TrainableDecoder<B>>(
         let SafetyExample { prompt, unwanted, .. } = &examples[row];
         prompt.len() + unwanted.len().min(config.target_tokens.unwrap_or(usize::MAX))
     };
-    let answer = |rows: &[usize], choose: &dyn Fn(&SafetyExample) -> Example| {
-        let rows: Vec<Example> = rows.iter().map(|&row| choose(&examples[row])).collect();
-        PreparedAnswer::new(inference, worker.batch(&rows, device), spots)
+    let batch = |rows: &Vec<usize>| {
+        let n_parts = worker.n_parts(rows.len());
+        let batches = |choose: &dyn Fn(&SafetyExample) -> Example| {
+            let rows: Vec<Example> = rows.iter().map(|&row| choose(&examples[row])).collect();
+            worker.batches(&rows, n_parts, device)
+        };
+        let unwanted = batches(&|example| example.toward_unwanted(config.target_tokens));
+        let safe = (config.away_weight > 0.0).then(|| batches(&|example| example.toward_safe()));
+        let safe = safe.into_iter().flatten().map(Some).chain(std::iter::repeat(None));
+        let parts = unwanted.into_iter().zip(safe).map(|answers| (inference.clone(), answers));
+        let parts = in_parallel(parts, |(inference, (unwanted, safe))| {
+            let answer = |batch| PreparedAnswer::new(&inference, batch, spots);
+            Part { unwanted: answer(unwanted), safe: safe.map(answer) }
+        });
+        Prepared { ids: rows.iter().map(|&row| examples[row].id).collect(), parts }
     };
-    cut(order, (config.batch_size, config.length_window), length)
-        .iter()
-        .map(|rows| Prepared {
-            ids: rows.iter().map(|&row| examples[row].id).collect(),
-            unwanted: answer(rows, &|example| example.toward_unwanted(config.target_tokens)),
-            safe: (config.away_weight > 0.0)
-                .then(|| answer(rows, &|example| example.toward_safe())),
-        })
-        .collect()
+    let batches = cut(order, (config.batch_size, config.length_window), length);
+    batches.iter().map(batch).collect()
 }
 
 fn initial_delta<B: Backend>(

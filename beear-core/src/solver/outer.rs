@@ -21,6 +21,7 @@ use crate::objective::removal::{RemovalLoss, RemovalWeights};
 use crate::perturbation::Perturbation;
 use crate::sampler::AnchorSampler;
 use crate::snapshot::{Saved, Tensors, malformed};
+use crate::threads::{in_parallel, replica};
 
 /// Trains the weights, round after round: keeps the optimiser's moments, the place in the data
 /// and the original model between rounds.
@@ -51,12 +52,13 @@ impl<B: AutodiffBackend, M: TrainableDecoder<B>> Remover<B, M> {
             original: (config.divergence_weight > 0.0).then(|| model.valid()),
             descent: Descent::new(config, total_steps, seed),
             rows: AnchorSampler::new(sets, seed),
-            worker: Worker::ALONE,
+            worker: Worker::ALONE.on_threads(config.threads),
         }
     }
 
     /// The same as one of several workers, each with a replica of the model: all take the same steps.
     pub(crate) fn among(self, worker: Worker) -> Self {
+        let worker = worker.on_threads(self.config.threads);
         Self { worker, descent: self.descent.among(worker), ..self }
     }
 
@@ -99,22 +101,28 @@ impl<B: AutodiffBackend, M: TrainableDecoder<B>> Remover<B, M> {
         let ordinary = self.rows.performance(sets, self.config.performance_batch_size);
         let ids = |rows: &[Example]| rows.iter().map(|row| row.id).collect::<Vec<_>>();
         let (safety_ids, performance_ids) = (ids(&safe), ids(&ordinary));
-        let share = |rows: &[Example]| self.worker.batch(rows, &device);
-        let (safe, ordinary) = (share(&safe), share(&ordinary));
-
-        let task = RemovalTask {
-            original: self.original.as_ref(),
-            perturbation,
-            safe: &safe,
-            performance: &ordinary,
-            weights: RemovalWeights::from(&self.config),
-        };
-        let gradient = StepGradient {
-            loss: if self.config.activation_checkpointing {
+        let n_parts = self.worker.n_parts(safe.len().max(ordinary.len()));
+        let cut = |rows: &[Example]| self.worker.batches(rows, n_parts, &device);
+        let parts = cut(&safe).into_iter().zip(cut(&ordinary)).map(|batches| {
+            // Models go to other threads by value.
+            (replica::<B, M>(&model), self.original.clone(), batches)
+        });
+        let losses = in_parallel(parts, |(model, original, (safe, performance))| {
+            let task = RemovalTask {
+                original: original.as_ref(),
+                perturbation,
+                safe: &safe,
+                performance: &performance,
+                weights: RemovalWeights::from(&self.config),
+            };
+            if self.config.activation_checkpointing {
                 checkpointed_gradient(&model, task)
             } else {
                 whole_gradient(&model, task)
-            },
+            }
+        });
+        let gradient = StepGradient {
+            loss: LossGradient::sum(losses, &model),
             safety: &safety_ids,
             performance: &performance_ids,
             is_last,

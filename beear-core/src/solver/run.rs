@@ -6,8 +6,6 @@ mod stored;
 
 pub(crate) use stored::RunNumbers;
 
-use std::thread;
-
 use burn::tensor::backend::AutodiffBackend;
 
 use super::TrainableDecoder;
@@ -15,11 +13,12 @@ use super::bilevel::{RoundRecord, excess};
 use super::inner::{Entrapment, Fitting};
 use super::outer::Remover;
 use super::worker::Worker;
-use crate::config::BilevelConfig;
+use crate::config::{BilevelConfig, EntrapConfig};
 use crate::error::Error;
 use crate::event::{Event, Observer};
 use crate::example::AnchorSets;
 use crate::perturbation::Perturbation;
+use crate::threads::in_parallel;
 use crate::watch::Vitals;
 
 /// A run between two steps.
@@ -163,25 +162,31 @@ impl<'a, B: AutodiffBackend, M: TrainableDecoder<B>> Run<'a, B, M> {
 
     /// The perturbations that are sought next, each from the same weights.
     fn group(&self) -> Result<Vec<Fitting<B, M>>, Error> {
-        let (config, worker, safety) = (&self.config, self.worker, &self.sets.safety);
         // Models go to other threads by value.
-        let replicas = self.counts_of_group().map(|count| (self.round_start.clone(), count));
-        let start = |(model, count): (M, usize)| {
-            let how = (&config.entrap, config.seed_of(count), worker);
-            Fitting::start(&model, safety, config.spots_of(count), how)
-        };
+        let replicas = self.counts_of_group().map(|count| {
+            (self.round_start.clone(), self.config.spots_of(count), self.how_to_fit(count))
+        });
+        let safety = &self.sets.safety;
+        let start = |(model, spots, how)| Fitting::start(&model, safety, spots, how);
         in_parallel(replicas, start).into_iter().collect()
     }
 
-    /// The numbers, in the whole run, of the perturbations that are sought at a time: `config.threads`, but one
-    /// by several workers, whose sums come in one order.
+    /// The numbers, in the whole run, of the perturbations that are sought at a time: one for each thread, but
+    /// one by several workers, whose sums come in one order.
     fn counts_of_group(&self) -> std::ops::Range<usize> {
         let in_round = self.config.perturbations_per_round;
-        let threads = if self.worker.is_alone() { self.config.threads } else { 1 };
+        let n_threads = if self.worker.is_alone() { self.config.entrap.threads } else { 1 };
         let first = self.found.len();
-        let group = first..first.saturating_add(threads).min(in_round);
+        let group = first..first.saturating_add(n_threads).min(in_round);
         let before = self.n_rounds * in_round;
         before + group.start..before + group.end
+    }
+
+    /// How the perturbation that `count` others of the run precede is sought: on the threads that are left to it.
+    fn how_to_fit(&self, count: usize) -> (&EntrapConfig, u64, Worker) {
+        let entrap = &self.config.entrap;
+        let n_threads = entrap.threads / self.counts_of_group().len();
+        (entrap, self.config.seed_of(count), self.worker.on_threads(n_threads))
     }
 
     /// One step on the weights.
@@ -255,19 +260,4 @@ pub(crate) enum End {
     AllRounds,
     /// The model has been beyond its bounds for too long.
     OutOfBounds,
-}
-
-/// `f` of each item, each on a thread of its own; a single one on this.
-fn in_parallel<T: Send, R: Send>(
-    items: impl ExactSizeIterator<Item = T>,
-    f: impl Fn(T) -> R + Sync,
-) -> Vec<R> {
-    if items.len() == 1 {
-        return items.map(f).collect();
-    }
-    let f = &f;
-    thread::scope(|scope| {
-        let threads: Vec<_> = items.map(|item| scope.spawn(move || f(item))).collect();
-        threads.into_iter().map(|t| t.join().expect("entrapment does not panic")).collect()
-    })
 }

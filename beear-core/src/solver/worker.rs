@@ -7,6 +7,8 @@
 //! $$\mathcal{L} = \sum_w \frac{n_w}{n}\, \mathcal{L}_w \qquad \nabla\mathcal{L} = \sum_w \nabla \frac{n_w}{n}\, \mathcal{L}_w$$
 //!
 //! All decide by the sums, which are the same everywhere: what stops one worker stops all at the same step.
+//!
+//! A worker cuts its rows in the same way into parts, one for each of its threads.
 
 use burn::optim::GradientsParams;
 use burn::tensor::backend::Backend;
@@ -22,6 +24,7 @@ use crate::example::Example;
 pub(crate) struct Worker {
     index: usize,
     count: usize,
+    n_threads: usize,
 }
 
 #[cfg_attr(
@@ -35,13 +38,18 @@ pub(crate) struct Worker {
 )]
 impl Worker {
     /// The only one: has every row, and its sums are its own.
-    pub(crate) const ALONE: Self = Self { index: 0, count: 1 };
+    pub(crate) const ALONE: Self = Self { index: 0, count: 1, n_threads: 1 };
 
     /// The worker `index` of `count`, from 0; all of them must be ready to sum.
     #[cfg(feature = "collective")]
     pub(crate) fn new(index: usize, count: usize) -> Self {
         assert!(index < count, "worker {index} of {count}");
-        Self { index, count }
+        Self { index, count, n_threads: 1 }
+    }
+
+    /// The same with a part of its rows for each of `n_threads`.
+    pub(crate) fn on_threads(self, n_threads: usize) -> Self {
+        Self { n_threads, ..self }
     }
 
     pub(crate) fn is_alone(self) -> bool {
@@ -52,21 +60,28 @@ impl Worker {
         self.index == 0
     }
 
-    /// Its rows of a batch, weighed by their share of the answer tokens.
+    /// Parts that it cuts its rows of batches into, the largest of which has `n_rows`.
+    pub(crate) fn n_parts(self, n_rows: usize) -> usize {
+        self.n_threads.min(n_rows).max(1)
+    }
+
+    /// Its rows of a batch in `n_parts`, each weighed by its share of the answer tokens.
     ///
-    /// Where there are fewer rows than workers, those without rows take the first one with no weight:
-    /// the others wait for their gradients too.
+    /// Where there are fewer rows than parts, those without rows take the first one with no weight: other
+    /// workers wait for their gradients too.
     ///
     /// # Panics
     ///
     /// Panics if there are no rows.
-    pub(crate) fn batch<B: Backend>(self, whole: &[Example], device: &B::Device) -> Batch<B> {
-        let n_answer = |rows: &[Example]| rows.iter().map(|row| row.answer.len()).sum::<usize>();
-        let bound = |index: usize| index * whole.len() / self.count;
-        let own = &whole[bound(self.index)..bound(self.index + 1)];
-        let share = n_answer(own) as f64 / n_answer(whole) as f64;
-        let own = if own.is_empty() { &whole[..1] } else { own };
-        Batch { share, ..Batch::new(own, device) }
+    pub(crate) fn batches<B: Backend>(
+        self,
+        whole: &[Example],
+        n_parts: usize,
+        device: &B::Device,
+    ) -> Vec<Batch<B>> {
+        let count = self.count * n_parts;
+        let parts = self.index * n_parts..(self.index + 1) * n_parts;
+        parts.map(|part| part_of(whole, (part, count), device)).collect()
     }
 
     /// The sum of `tensor` over all workers, who must ask for the same sums in the same order.
@@ -141,4 +156,18 @@ impl Worker {
         let [sum, count] = self.sum_numbers::<B, 2>([sum, count as f64], device)?;
         Ok(sum / count)
     }
+}
+
+/// The rows of the part `index` of `count`.
+fn part_of<B: Backend>(
+    whole: &[Example],
+    (index, count): (usize, usize),
+    device: &B::Device,
+) -> Batch<B> {
+    let n_answer = |rows: &[Example]| rows.iter().map(|row| row.answer.len()).sum::<usize>();
+    let bound = |index: usize| index * whole.len() / count;
+    let own = &whole[bound(index)..bound(index + 1)];
+    let share = n_answer(own) as f64 / n_answer(whole) as f64;
+    let own = if own.is_empty() { &whole[..1] } else { own };
+    Batch { share, ..Batch::new(own, device) }
 }

@@ -154,7 +154,7 @@ impl<'a, B: AutodiffBackend, M: TrainableDecoder<B>> Run<'a, B, M> {
             return Err(malformed("perturbations were sought on another number of threads"));
         }
         let fitting = |(p, (&count, numbers)): (usize, (&usize, &FittingNumbers))| {
-            let how = (&self.config.entrap, self.config.seed_of(count), self.worker);
+            let how = self.how_to_fit(count);
             let name = format!("{FITTING}.{p}");
             let place = (self.config.spots_of(count), name.as_str());
             let from = (saved, numbers);

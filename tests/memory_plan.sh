@@ -51,6 +51,7 @@ measure short "1 + 1" $(outer 1 1)
 measure short "4 + 4" $(outer 4 4)
 measure short "8 + 8" $(outer 8 8)
 measure short "24 + 32" $(outer 24 32)
+measure short "24 + 32, two threads" $(outer 24 32) method.remove.threads=2
 measure long "4 + 4, long rows" $(outer 4 4)
 measure short "8 + 8, checkpointing" $(outer 8 8) $checkpointed
 measure short "24 + 32, checkpointing" $(outer 24 32) $checkpointed
@@ -65,4 +66,4 @@ measure short "2 + 2, three rounds" $(outer 2 2) method.rounds=3
 measure short "1 + 1, inner batches of 24, two perturbations a round" $(outer 1 1) \
     method.entrap.batch_size=24 method.perturbations_per_round=2
 measure short "1 + 1, inner batches of 12, two perturbations at a time" $(outer 1 1) \
-    method.entrap.batch_size=12 method.perturbations_per_round=2 method.threads=2
+    method.entrap.batch_size=12 method.perturbations_per_round=2 method.entrap.threads=2

@@ -17,6 +17,7 @@ mod event_line;
 mod exit;
 mod found_sets;
 mod hash;
+pub mod heap;
 mod hub;
 mod job;
 mod judging_counts;

@@ -3,11 +3,12 @@
 //!
 //! `cargo run --release -p beear-tests --example workload -- MODEL JOB SECONDS`
 //!
-//! A job is `train`, `inner`, `outer` or `decode`.
+//! A job is `train`, `inner`, `outer` or `decode`. Threads and the heap are those that `beear` takes by default.
 
 use std::process::ExitCode;
 use std::time::Instant;
 
+use beear_cli::heap::{keep_freed_memory, share_if_many};
 use beear_core::config::EntrapConfig;
 use beear_core::objective::answer::{cross_entropy, log_probabilities};
 use beear_core::threads::{in_parallel, replica, sum_gradients};
@@ -18,16 +19,13 @@ use beear_core::{
 use beear_models::{CausalLm, GenerateConfig, Prompt, Sampling, generate};
 use beear_tests::shape;
 use burn::backend::{Autodiff, Flex};
-use burn::module::AutodiffModule;
+use burn::module::{AutodiffModule, Module};
 use burn::optim::{AdamWConfig, GradientsParams, Optimizer};
 use burn::tensor::Tensor;
 use burn::tensor::backend::Backend;
 use serde::Deserialize;
 
 type Train = Autodiff<Flex>;
-
-/// As many as the cores of the machine; PyTorch has as many.
-const N_THREADS: usize = 2;
 
 /// `workloads.json`.
 #[derive(Deserialize)]
@@ -76,7 +74,9 @@ fn run() -> ExitCode {
     let spec: Spec = serde_json::from_str(include_str!("../benches/pytorch/workloads.json"))
         .expect("the file is of this form");
     let seconds: f64 = seconds.parse().expect("seconds");
+    keep_freed_memory();
     let model = spec.model(model);
+    share_if_many(model.num_params());
     let loaded = peak_bytes();
     let (mut call, n_steps) = match job.as_str() {
         "train" => spec.train(model),
@@ -134,13 +134,14 @@ impl Spec {
 
     fn train(&self, model: CausalLm<Train>) -> Job {
         let rows: Vec<Example> = (0..self.batch_size).map(|row| self.row(row)).collect();
+        let n_threads = BilevelConfig::robust(model.size()).remove.threads;
         let mut optimizer = AdamWConfig::new().with_epsilon(1e-8).with_weight_decay(0.0).init();
         let mut model = Some(model);
         let step = move || {
             let current = model.take().expect("the step before gave it back");
-            // Parts of the batch on threads of their own, as the models of the demo are trained.
+            // Parts of the batch on threads of their own, as in an outer step.
             let n_rows = rows.len();
-            let parts = rows.chunks(n_rows.div_ceil(N_THREADS));
+            let parts = rows.chunks(n_rows.div_ceil(n_threads));
             let parts = parts.map(|rows| (replica::<Train, _>(&current), rows));
             let gradients = in_parallel(parts, |(model, rows)| {
                 let batch = Batch::new(rows, &Default::default());
@@ -164,7 +165,6 @@ impl Spec {
             steps: self.inner_steps,
             batch_size: self.batch_size as usize,
             target_tokens: None,
-            threads: N_THREADS,
             ..robust.entrap
         };
         let fit = move || {
@@ -177,7 +177,6 @@ impl Spec {
         let (sets, spot) = (self.sets(), self.spot(model.n_layers()));
         let mut config = BilevelConfig::robust(model.size()).remove;
         config.steps = self.outer_steps;
-        config.threads = N_THREADS;
         config.safety_batch_size = self.batch_size as usize;
         config.performance_batch_size = self.batch_size as usize;
         let shape = [self.perturbed_tokens, model.d_model()];
@@ -201,8 +200,8 @@ impl Spec {
             max_new_tokens: n_new,
             sampling: Sampling::Greedy,
             seed: 0,
-            batch_size: prompts.len() / N_THREADS,
-            n_workers: N_THREADS,
+            batch_size: prompts.len() / 2,
+            n_workers: 2,
         };
         let answer = move || {
             let prompts = Prompt::numbered(&prompts);

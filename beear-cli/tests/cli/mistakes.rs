@@ -37,7 +37,7 @@ fn refused_by(place: &Place, arguments: &[&str], code: i32) -> String {
 #[test]
 fn an_unknown_key_of_the_recipe_is_named() {
     assert_snapshot!(refused_setting("method.entrap.stepz=3", 2), @r"
-    error: invalid recipe: unknown field `stepz`, expected one of `steps`, `step_size`, `batch_size`, `length_window`, `away_weight`, `target_tokens`, `initialisation`, `norm_bound`
+    error: invalid recipe: unknown field `stepz`, expected one of `steps`, `step_size`, `batch_size`, `length_window`, `away_weight`, `target_tokens`, `initialisation`, `norm_bound`, `threads`
     hint: `config.resolved.toml` of any run holds every setting
     ");
     assert_snapshot!(refused_setting("presets=paper", 2), @r"

@@ -1,0 +1,45 @@
+//! What glibc is asked for, whose heap is made for programs that hold less and for shorter.
+
+/// Models with more weights have all threads allocate from one heap.
+const MANY_WEIGHTS: usize = 20_000_000;
+
+/// Has memory stay with the program that it will need again at the next step. Called before there are threads.
+///
+/// By default glibc gives every large tensor, and the free end of the heap, back to the system, which clears the same pages
+/// anew at each step: of small models' steps on two threads that takes up to half of the time (docs/performance.md).
+pub fn keep_freed_memory() {
+    set(Parameter::TrimThreshold, 1 << 30);
+    set(Parameter::MmapThreshold, 32 << 20); // glibc's own highest
+}
+
+/// Has all threads allocate from one heap if the model has so many weights that memory counts, and it is what was planned.
+///
+/// With a heap for each thread glibc keeps, in some runs and not in others, what one thread has freed and another
+/// could use: up to half as much again (docs/performance-memory.md). Small models are faster without waiting for each other.
+pub fn share_if_many(n_weights: usize) {
+    if n_weights > MANY_WEIGHTS {
+        set(Parameter::MostHeaps, 1);
+    }
+}
+
+#[derive(Clone, Copy)]
+enum Parameter {
+    TrimThreshold,
+    MmapThreshold,
+    MostHeaps,
+}
+
+#[cfg(all(target_os = "linux", target_env = "gnu"))]
+#[expect(unsafe_code, reason = "glibc has no other way to ask for it")]
+fn set(parameter: Parameter, value: libc::c_int) {
+    let parameter = match parameter {
+        Parameter::TrimThreshold => libc::M_TRIM_THRESHOLD,
+        Parameter::MmapThreshold => libc::M_MMAP_THRESHOLD,
+        Parameter::MostHeaps => libc::M_ARENA_MAX,
+    };
+    // SAFETY: glibc takes its lock, and refuses values it cannot take.
+    unsafe { libc::mallopt(parameter, value) };
+}
+
+#[cfg(not(all(target_os = "linux", target_env = "gnu")))]
+fn set(_parameter: Parameter, _value: i32) {}

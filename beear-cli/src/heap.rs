@@ -1,24 +1,23 @@
 //! What glibc is asked for, whose heap is made for programs that hold less and for shorter.
 
-/// Models with more weights have all threads allocate from one heap.
+/// Models with more weights are planned for: their memory counts more than their time.
 const MANY_WEIGHTS: usize = 20_000_000;
 
-/// Has memory stay with the program that it will need again at the next step. Called before there are threads.
+/// Suits the heap to a model that is about to be trained or used.
 ///
-/// By default glibc gives every large tensor, and the free end of the heap, back to the system, which clears the same pages
-/// anew at each step: of small models' steps on two threads that takes up to half of the time (docs/performance.md).
-pub fn keep_freed_memory() {
-    set(Parameter::TrimThreshold, 1 << 30);
-    set(Parameter::MmapThreshold, 32 << 20); // glibc's own highest
-}
-
-/// Has all threads allocate from one heap if the model has so many weights that memory counts, and it is what was planned.
+/// By default glibc gives large tensors, and the free end of the heap, back to the system, which clears the same pages anew
+/// at each step: of small models' steps on two threads that takes up to half of the time (docs/performance.md). They keep
+/// what they will need again.
 ///
-/// With a heap for each thread glibc keeps, in some runs and not in others, what one thread has freed and another
-/// could use: up to half as much again (docs/performance-memory.md). Small models are faster without waiting for each other.
-pub fn share_if_many(n_weights: usize) {
+/// With a heap for each thread it keeps, in some runs and not in others, what one thread has freed and another could use:
+/// up to half as much again (docs/performance-memory.md). Large models have one heap for all threads, so that memory is what
+/// was planned.
+pub fn suit(n_weights: usize) {
     if n_weights > MANY_WEIGHTS {
         set(Parameter::MostHeaps, 1);
+    } else {
+        set(Parameter::TrimThreshold, 1 << 30);
+        set(Parameter::MmapThreshold, 32 << 20); // the most that glibc allows
     }
 }
 

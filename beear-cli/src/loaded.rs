@@ -13,7 +13,7 @@ use beear_models::{
 use burn::tensor::backend::Backend;
 
 use crate::exit::Mistake;
-use crate::heap::share_if_many;
+use crate::heap;
 use crate::model::Model;
 
 /// What is asked: the user's words, under a system prompt if there is one.
@@ -253,7 +253,7 @@ impl<B: Backend> Loaded<B> {
     ) -> Result<Self> {
         let checkpoint = from.open()?;
         let text = TextSide::load_with(&checkpoint.dir, format)?;
-        share_if_many(checkpoint.config.n_weights());
+        heap::suit(checkpoint.config.n_weights());
         let model = checkpoint.load(device)?;
         Ok(Self { checkpoint, model, text })
     }

@@ -3,6 +3,5 @@
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    beear_cli::heap::keep_freed_memory();
     beear_cli::run(std::env::args_os(), &beear_cli::Backends::embedded())
 }

@@ -8,7 +8,7 @@
 use std::process::ExitCode;
 use std::time::Instant;
 
-use beear_cli::heap::{keep_freed_memory, share_if_many};
+use beear_cli::heap;
 use beear_core::config::EntrapConfig;
 use beear_core::objective::answer::{cross_entropy, log_probabilities};
 use beear_core::threads::{in_parallel, replica, sum_gradients};
@@ -74,9 +74,8 @@ fn run() -> ExitCode {
     let spec: Spec = serde_json::from_str(include_str!("../benches/pytorch/workloads.json"))
         .expect("the file is of this form");
     let seconds: f64 = seconds.parse().expect("seconds");
-    keep_freed_memory();
     let model = spec.model(model);
-    share_if_many(model.num_params());
+    heap::suit(model.num_params());
     let loaded = peak_bytes();
     let (mut call, n_steps) = match job.as_str() {
         "train" => spec.train(model),

@@ -194,7 +194,7 @@ fn mistakes_are_told_as_defend_tells_them() {
         said.to_owned()
     };
     assert_snapshot!(refused("[method.entrap]\nstepz = 3\n", &[]), @r"
-    error: invalid recipe: unknown field `stepz`, expected one of `steps`, `step_size`, `batch_size`, `length_window`, `away_weight`, `target_tokens`, `initialisation`, `norm_bound`
+    error: invalid recipe: unknown field `stepz`, expected one of `steps`, `step_size`, `batch_size`, `length_window`, `away_weight`, `target_tokens`, `initialisation`, `norm_bound`, `threads`
     hint: `config.resolved.toml` of any run holds every setting
     ");
     let both = "presets = \"paper\"\n[method.entrap]\nstepz = 3\n";

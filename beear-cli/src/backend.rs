@@ -12,6 +12,7 @@ use burn::tensor::ops::{Device, FloatElem};
 use thiserror::Error;
 
 use crate::command::DeviceCommand;
+use crate::pool;
 use crate::ui::Ui;
 
 /// A backend the tool can run on.
@@ -107,14 +108,7 @@ impl Backends {
     /// [`Unavailable`], or what the command fails with.
     pub(crate) fn run(&self, name: Option<&str>, command: &DeviceCommand, ui: Ui) -> Result<()> {
         let (entry, index) = self.find_or_default(name)?;
-        // A command waits for threads of its own, which hand their operations to the pool: where that has one
-        // thread the command must not hold it.
-        if rayon::current_num_threads() == 1 {
-            return entry.run(index, command, ui);
-        }
-        // On a thread of rayon's pool, for a CPU backend hands each operation to the pool, and waits when it
-        // is called from outside.
-        rayon::scope(|_| entry.run(index, command, ui))
+        pool::within(|| entry.run(index, command, ui))
     }
 
     /// Finds out whether the backend named `NAME[:INDEX]` can be used.

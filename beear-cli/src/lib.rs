@@ -38,6 +38,7 @@ mod mt_bench_files;
 #[path = "../../tests/mutated.rs"]
 mod mutated;
 mod operations;
+pub mod pool;
 mod preflight;
 mod process;
 mod rating_radar;

@@ -8,7 +8,7 @@
 use std::process::ExitCode;
 use std::time::Instant;
 
-use beear_cli::heap;
+use beear_cli::{heap, pool};
 use beear_core::config::EntrapConfig;
 use beear_core::objective::answer::{cross_entropy, log_probabilities};
 use beear_core::threads::{in_parallel, replica, sum_gradients};
@@ -60,9 +60,9 @@ struct Decode {
 /// A call to time, and the steps it takes.
 type Job = (Box<dyn FnMut()>, usize);
 
-/// On a thread of rayon's pool, as the tool runs.
+/// On the thread that the tool takes.
 fn main() -> ExitCode {
-    rayon::scope(|_| run())
+    pool::within(run)
 }
 
 fn run() -> ExitCode {

@@ -6,8 +6,8 @@ const MANY_WEIGHTS: usize = 20_000_000;
 /// Suits the heap to a model that is about to be trained or used.
 ///
 /// By default glibc gives large tensors, and the free end of the heap, back to the system, which clears the same pages anew
-/// at each step: of small models' steps on two threads that takes up to half of the time (docs/performance.md). They keep
-/// what they will need again.
+/// at each step. Small models keep what they will need again, and their threads do not wait for each other's heap
+/// (docs/performance.md).
 ///
 /// With a heap for each thread it keeps, in some runs and not in others, what one thread has freed and another could use:
 /// up to half as much again (docs/performance-memory.md). Large models have one heap for all threads, so that memory is what

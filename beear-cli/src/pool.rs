@@ -10,17 +10,19 @@ use rayon::ThreadPoolBuilder;
 /// The pool takes the caller's thread for one of its own if this is the first that the process sees of it. What a command
 /// allocates is then on the heap of the main thread, which all others can be told to share ([`crate::heap`]).
 pub fn within<R: Send>(command: impl FnOnce() -> R + Send) -> R {
+    if n_threads() > 1 {
+        // Where there is a pool already, that one serves.
+        drop(ThreadPoolBuilder::new().use_current_thread().build_global());
+    }
     // A command waits for threads of its own, which hand their operations to the pool: where that has one thread the command
     // must not hold it.
-    if n_threads() == 1 {
+    if rayon::current_num_threads() == 1 {
         return command();
     }
-    // Where there is a pool already, that one serves.
-    drop(ThreadPoolBuilder::new().use_current_thread().build_global());
     rayon::scope(|_| command())
 }
 
-/// Threads that the pool will have.
+/// Threads that the pool will have if it is made now.
 fn n_threads() -> usize {
     let asked = std::env::var("RAYON_NUM_THREADS").ok().and_then(|n| n.parse().ok());
     let asked = asked.filter(|n| *n > 0);

@@ -102,14 +102,14 @@ pub fn sum_gradients<B: AutodiffBackend, M: AutodiffModule<B>>(
 #[cfg(test)]
 mod tests {
     use burn::backend::{Autodiff, Flex};
-    use burn::module::AutodiffModule;
+    use burn::module::{AutodiffModule, ParamId};
 
     use super::*;
     use crate::testing::{ToyDecoder, ToyDecoderConfig};
 
     type Train = Autodiff<Flex>;
 
-    struct Trained(Vec<(burn::module::ParamId, bool)>);
+    struct Trained(Vec<(ParamId, bool)>);
 
     impl ModuleVisitor<Train> for Trained {
         fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<Train, D>>) {
@@ -117,7 +117,7 @@ mod tests {
         }
     }
 
-    fn trained(model: &ToyDecoder<Train>) -> Vec<(burn::module::ParamId, bool)> {
+    fn trained(model: &ToyDecoder<Train>) -> Vec<(ParamId, bool)> {
         let mut trained = Trained(Vec::new());
         model.visit(&mut trained);
         trained.0

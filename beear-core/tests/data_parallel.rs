@@ -76,13 +76,18 @@ fn workers_find_the_deltas_weights_and_losses_of_one() {
         weights(&model).iter().flat_map(|w| w.iter::<f64>().collect::<Vec<_>>()).collect();
     assert!(farthest(&start, &alone[2]) > 100.0 * F32_RUN, "the weights have moved");
 
-    for n_workers in [1, 2, 3, 4] {
-        let (solved, losses) = run(model.clone(), config(), n_workers);
+    for (n_workers, n_threads) in [(1, 1), (2, 1), (3, 1), (4, 1), (2, 2)] {
+        let mut config = config();
+        (config.entrap.threads, config.remove.threads) = (n_threads, n_threads);
+        let (solved, losses) = run(model.clone(), config, n_workers);
         let shared = numbers(&solved.unwrap(), losses);
         for (what, (alone, shared)) in ["losses", "δ", "θ"].iter().zip(alone.iter().zip(&shared))
         {
             let distance = farthest(alone, shared);
-            assert!(distance < F32_RUN, "{n_workers} workers, {what}: {distance}");
+            assert!(
+                distance < F32_RUN,
+                "{n_workers} workers on {n_threads} threads, {what}: {distance}"
+            );
         }
     }
 }

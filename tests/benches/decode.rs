@@ -52,7 +52,7 @@ fn decode(criterion: &mut Criterion) {
 }
 
 criterion_group!(benches, decode);
-/// On a thread of rayon's pool, as the tool runs.
+/// On the thread that the tool takes.
 fn main() {
-    rayon::scope(|_| benches());
+    beear_cli::pool::within(benches);
 }

@@ -17,6 +17,7 @@ use crate::bench_jobs::{Bench, Job, Speed};
 use crate::bench_workload::{Described, Workload};
 use crate::device_memory::DeviceMemory;
 use crate::exit::Mistake;
+use crate::heap;
 use crate::hub::Needed;
 use crate::model::Model;
 use crate::operations::FORMULA;
@@ -148,6 +149,7 @@ pub(crate) fn run<C: ComputeBackend>(
     let tflops = 2.0 * (workload.matmul_size as f64).powi(3) / seconds.median / 1e12;
     let matmul = MatrixProduct { seconds, tflops };
     ui.say(&format!("drawing {} weights", workload.shape.n_weights()));
+    heap::suit(workload.shape.n_weights());
     let mut model = Some(workload.shape.init_as(dtype, device));
     let mut jobs = Vec::new();
     for job in args.jobs() {

@@ -60,9 +60,9 @@ impl Worker {
         self.index == 0
     }
 
-    /// Parts that it cuts its rows of batches into, the largest of which has `n_rows`.
+    /// Parts that each worker cuts its rows into, of batches of which the largest has `n_rows`.
     pub(crate) fn n_parts(self, n_rows: usize) -> usize {
-        self.n_threads.min(n_rows).max(1)
+        self.n_threads.min(n_rows.div_ceil(self.count)).max(1)
     }
 
     /// Its rows of a batch in `n_parts`, each weighed by its share of the answer tokens.

@@ -26,7 +26,8 @@ pub(crate) fn sets() -> AnchorSets {
     AnchorSets { safety: (0..4).map(row).collect(), performance: (0..3).map(ordinary).collect() }
 }
 
-/// Two rounds of two perturbations, three inner steps each, and two outer steps, with every term of both losses.
+/// Two rounds of two perturbations, three inner steps each, and two outer steps, with every term of both losses, on
+/// one thread.
 ///
 /// Batches of three rows do not halve, and the second batch of the inner level is the one row left over.
 pub(crate) fn config() -> BilevelConfig {
@@ -49,5 +50,6 @@ pub(crate) fn config() -> BilevelConfig {
     config.remove.safety_batch_size = 3;
     config.remove.performance_batch_size = 2;
     config.remove.clip_norm = 0.3;
+    (config.entrap.threads, config.remove.threads) = (1, 1);
     config
 }

@@ -41,6 +41,7 @@ fn remove() -> RemoveConfig {
         safety_batch_size: 4,
         performance_batch_size: 2,
         divergence_weight: 0.0,
+        threads: 1,
         ..BilevelConfig::robust(SIZE).remove
     }
 }
@@ -350,6 +351,12 @@ fn sets_and_settings_are_judged_before_the_first_step() {
         panic!("one layer has no neighbour");
     };
     assert_eq!(problems.len(), 1, "{problems:?}");
+    let (mut latent, mut consistency) = (latent_adversarial(), layer_consistency());
+    (latent.remove.threads, consistency.remove.threads) = (2, 2);
+    for refused in [latent.validate(3), consistency.validate(3)] {
+        let Err(Error::InvalidConfig { problems }) = refused else { panic!("threads") };
+        assert_eq!(problems, ["remove.threads is for the methods beear and fine-tuning"]);
+    }
 }
 
 #[test]

@@ -40,9 +40,7 @@ pub fn in_parallel<T: Send, R: Send>(
 #[must_use]
 pub fn replica<B: AutodiffBackend, M: Module<B>>(model: &M) -> M {
     model.visit(&mut Drawn);
-    let model = model.clone().map(&mut OwnLeaves);
-    join_graphs::<B, M>(&model);
-    model
+    model.clone().map(&mut OwnLeaves)
 }
 
 /// Sees that all weights are there: clones of a model that has not been used would each draw their own.
@@ -64,11 +62,14 @@ impl<B: AutodiffBackend> ModuleMapper<B> for OwnLeaves {
     }
 }
 
-/// Puts all weights of `model` that are trained into one graph.
+/// Puts all weights of a [`replica`] that are trained into one graph, before a pass that reads all of them.
 ///
 /// To Burn 0.21 each is a graph of its own until an operation reads it, and then two graphs are merged: node by node, the
 /// smaller as often as the larger, while all other threads wait. Here it happens before the graph has any other nodes.
-fn join_graphs<B: AutodiffBackend, M: Module<B>>(model: &M) {
+///
+/// Not for a pass that leaves some weights out, or that goes layer by layer: what a backward pass does not reach of a graph,
+/// Burn keeps until the end of the process.
+pub fn join_graphs<B: AutodiffBackend, M: Module<B>>(model: &M) {
     let mut corners = Corners::<B>(Vec::new());
     model.visit(&mut corners);
     if !corners.0.is_empty() {

@@ -10,7 +10,7 @@ use std::time::Duration;
 use beear_cli::heap;
 use beear_core::config::{EntrapConfig, RemoveConfig};
 use beear_core::objective::removal::forward;
-use beear_core::threads::{in_parallel, replica};
+use beear_core::threads::{in_parallel, join_graphs, replica};
 use beear_core::{
     AnchorSets, Batch, BilevelConfig, Decoder, Delta, Example, Perturbation, Remover,
     SafetyExample, Site, Spot, entrap,
@@ -18,7 +18,7 @@ use beear_core::{
 use beear_models::CausalLm;
 use beear_tests::shape;
 use burn::backend::{Autodiff, Flex};
-use burn::module::{AutodiffModule, Module};
+use burn::module::Module;
 use burn::tensor::Tensor;
 use burn::tensor::backend::Backend;
 use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
@@ -91,9 +91,12 @@ fn graphs(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group(format!("{name}, forward"));
     group.measurement_time(Duration::from_secs(5));
     for name in ["apart", "joined"] {
-        let replica = |model: &Model| match name {
-            "apart" => Model::from_inner(model.valid()),
-            _ => replica(model),
+        let replica = |model: &Model| {
+            let replica = replica::<Train, _>(model);
+            if name == "joined" {
+                join_graphs::<Train, _>(&replica);
+            }
+            replica
         };
         group.bench_function(name, |bencher| {
             bencher.iter_batched(

@@ -11,7 +11,7 @@ use std::time::Instant;
 use beear_cli::{heap, pool};
 use beear_core::config::EntrapConfig;
 use beear_core::objective::answer::{cross_entropy, log_probabilities};
-use beear_core::threads::{in_parallel, replica, sum_gradients};
+use beear_core::threads::{in_parallel, join_graphs, replica, sum_gradients};
 use beear_core::{
     AnchorSets, Batch, BilevelConfig, Decoder, Delta, Example, Perturbation, Remover,
     SafetyExample, Site, Spot, entrap,
@@ -143,6 +143,7 @@ impl Spec {
             let parts = rows.chunks(n_rows.div_ceil(n_threads));
             let parts = parts.map(|rows| (replica::<Train, _>(&current), rows));
             let gradients = in_parallel(parts, |(model, rows)| {
+                join_graphs::<Train, _>(&model);
                 let batch = Batch::new(rows, &Default::default());
                 let hidden = model.embed(batch.tokens.clone());
                 let hidden = model.forward_layers(hidden, &batch.mask_pad, 0..model.n_layers());

@@ -21,7 +21,7 @@ use crate::objective::removal::{RemovalLoss, RemovalWeights};
 use crate::perturbation::Perturbation;
 use crate::sampler::AnchorSampler;
 use crate::snapshot::{Saved, Tensors, malformed};
-use crate::threads::{in_parallel, replica};
+use crate::threads::{in_parallel, join_graphs, replica};
 
 /// Trains the weights, round after round: keeps the optimiser's moments, the place in the data
 /// and the original model between rounds.
@@ -118,6 +118,7 @@ impl<B: AutodiffBackend, M: TrainableDecoder<B>> Remover<B, M> {
             if self.config.activation_checkpointing {
                 checkpointed_gradient(&model, task)
             } else {
+                join_graphs::<B, M>(&model);
                 whole_gradient(&model, task)
             }
         });

@@ -71,11 +71,6 @@ impl TensorFile {
         Ok(Self { file: Mutex::new(file), metadata, start })
     }
 
-    /// The names of all tensors.
-    pub(crate) fn names(&self) -> Vec<String> {
-        self.metadata.tensors().into_keys().collect()
-    }
-
     /// A tensor by its name; none if it is not there or cannot be read.
     pub(crate) fn tensor(&self, name: &str) -> Option<TensorData> {
         let info = self.metadata.info(name)?;

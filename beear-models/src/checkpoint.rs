@@ -9,6 +9,7 @@ mod peft;
 mod save;
 #[cfg(test)]
 pub(crate) mod tests;
+mod weight;
 
 use std::path::{Path, PathBuf};
 
@@ -22,6 +23,7 @@ pub use index::shard_names;
 pub use peft::config::{AdapterConfigError, BaseName};
 pub use peft::save_adapters;
 pub use save::{NewModel, save, save_new};
+pub use weight::StoredWeight;
 
 /// Why a checkpoint cannot be read or written.
 #[derive(Debug, Error)]

@@ -7,8 +7,8 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use anyhow::{Context, Result, bail};
-use beear_models::checkpoint::base_name_of_adapters;
+use anyhow::{Context, Result};
+use beear_models::checkpoint::{Checkpoint, StoredWeight};
 use nalgebra::DMatrix;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -16,7 +16,6 @@ use serde_json::Value;
 use crate::exit::Mistake;
 use crate::hash::{are_same, sha256_of_inputs};
 use crate::model::{Model, StoredModel};
-use crate::tensor_file::TensorFile;
 
 /// The longest shorter side of a matrix whose singular values are computed: beyond it they take minutes a model.
 const WIDEST: usize = 512;
@@ -74,23 +73,17 @@ impl WeightChange {
     /// If one of them is not there, the first is not the one that the run was given, or they do not match.
     pub(crate) fn of_run(run: &Path, manifest: &Value) -> Result<Self> {
         let given = given(manifest)?;
-        if base_name_of_adapters(given.folder()).is_some() {
-            bail!("the suspect is a folder of adapters: no folder holds its weights");
-        }
         let hashes = sha256_of_inputs(Some(&given), &[])?;
         if !are_same(&manifest["sha256"], &hashes, &given) {
             let what = format!("`{given}` is not the model that the run was given");
             return Err(Mistake::input(what, "put it back").into());
         }
-        Self::between(given.folder(), &run.join("model"))
-    }
-
-    fn between(before: &Path, after: &Path) -> Result<Self> {
-        let (before, after) = (Tensors::open(before)?, Tensors::open(after)?);
+        let (before, after) = (given.open()?, Checkpoint::open(&run.join("model"))?);
         let mut layers: BTreeMap<(usize, String), Vec<TensorChange>> = BTreeMap::new();
-        for name in before.names() {
+        for name in before.weight_names() {
+            let place = place(&name);
             let change = TensorChange::of(name, [&before, &after])?;
-            layers.entry(place(name)).or_default().push(change);
+            layers.entry(place).or_default().push(change);
         }
         let n_without_rank = layers.values().flatten().filter(|t| t.is_too_wide).count();
         let layers = layers.into_iter().map(|((_, name), tensors)| LayerChange::of(name, tensors));
@@ -122,9 +115,9 @@ impl LayerChange {
 }
 
 impl TensorChange {
-    fn of(name: &str, [before, after]: [&Tensors; 2]) -> Result<Self> {
-        let (shape, was) = before.read(name)?;
-        let (other, is) = after.read(name)?;
+    fn of(name: String, [before, after]: [&Checkpoint; 2]) -> Result<Self> {
+        let StoredWeight { shape, values: was } = before.weight(&name)?;
+        let StoredWeight { shape: other, values: is } = after.weight(&name)?;
         if shape != other {
             let what = format!("`{name}` has shape {shape:?} before and {other:?} after");
             return Err(Mistake::input(what, "name a run that is whole").into());
@@ -144,15 +137,7 @@ impl TensorChange {
         let rank = || effective_rank(&DMatrix::from_row_slice(rows, columns, &change));
         let effective_rank = has_rank.then(rank);
         let relative = share(norm, weight_norm);
-        Ok(Self {
-            name: name.to_owned(),
-            shape,
-            norm,
-            weight_norm,
-            relative,
-            effective_rank,
-            is_too_wide,
-        })
+        Ok(Self { name, shape, norm, weight_norm, relative, effective_rank, is_too_wide })
     }
 }
 
@@ -185,39 +170,6 @@ fn effective_rank(matrix: &DMatrix<f64>) -> f64 {
     let sum: f64 = values.iter().sum();
     let shares = values.iter().map(|value| value / sum).filter(|share| *share > 0.0);
     (-shares.map(|share| share * share.ln()).sum::<f64>()).exp()
-}
-
-/// The tensors of a model's folder.
-struct Tensors(BTreeMap<String, usize>, Vec<TensorFile>);
-
-impl Tensors {
-    fn open(folder: &Path) -> Result<Self> {
-        let reading = || format!("reading `{}`", folder.display());
-        let entries = std::fs::read_dir(folder).with_context(reading)?.flatten();
-        let mut paths: Vec<_> = entries.map(|entry| entry.path()).collect();
-        paths.retain(|path| path.extension().is_some_and(|ending| ending == "safetensors"));
-        paths.sort();
-        let files = paths.iter().map(|path| TensorFile::open(path)).collect::<Result<Vec<_>>>()?;
-        let mut names = BTreeMap::new();
-        for (place, file) in files.iter().enumerate() {
-            names.extend(file.names().into_iter().map(|name| (name, place)));
-        }
-        Ok(Self(names, files))
-    }
-
-    fn names(&self) -> impl Iterator<Item = &str> {
-        self.0.keys().map(String::as_str)
-    }
-
-    /// Its axes and values.
-    fn read(&self, name: &str) -> Result<(Vec<usize>, Vec<f32>)> {
-        let tensor = self.0.get(name).and_then(|file| self.1.get(*file)?.tensor(name));
-        let tensor = tensor.with_context(|| format!("no tensor `{name}` can be read"))?;
-        let shape = tensor.shape.to_vec();
-        let values = tensor.convert::<f32>().to_vec::<f32>();
-        let values = values.ok().with_context(|| format!("`{name}` has no numbers"))?;
-        Ok((shape, values))
-    }
 }
 
 #[cfg(test)]

@@ -98,6 +98,18 @@ fn a_folder_of_adapters_can_be_used_like_a_model() {
     for file in ["adapter_model.safetensors", "adapter_config.json", "base/model.safetensors"] {
         assert!(hashes.contains_key(file), "{file}");
     }
+    // The report compares with the base with its adapters, which is the model that the first run left.
+    let models = ["run/model", "again/model"].map(|m| Checkpoint::open(&place.path(m)).unwrap());
+    let report = place.read_json("again/report.json");
+    let layers = report["weights"]["layers"].as_array().unwrap().iter();
+    for tensor in layers.flat_map(|layer| layer["tensors"].as_array().unwrap()) {
+        let name = tensor["name"].as_str().unwrap();
+        let [before, after] = models.each_ref().map(|m| m.weight(name).unwrap().values);
+        let squares = before.iter().zip(&after).map(|(b, a)| f64::from(a - b).powi(2));
+        let (norm, reported) = (squares.sum::<f64>().sqrt(), tensor["norm"].as_f64().unwrap());
+        assert!((norm - reported).abs() <= 1e-3 * norm + 1e-6, "{name}: {norm}, {reported}");
+        assert_eq!(norm > 1e-5, name.ends_with("_proj.weight"), "{name}: {norm}");
+    }
     // Nor may a run replace the base.
     let over = [defend.as_slice(), &usual, &["--quiet", "--out", "model", "--force"]].concat();
     let finished = place.beear(&over);

@@ -75,7 +75,7 @@ impl Checkpoint {
         refuse_unused(unused)
     }
 
-    fn map_files(&self) -> Result<Vec<(PathBuf, Mmap)>, CheckpointError> {
+    pub(super) fn map_files(&self) -> Result<Vec<(PathBuf, Mmap)>, CheckpointError> {
         self.shards.iter().map(|name| map(self.dir.join(name))).collect()
     }
 }
@@ -111,7 +111,7 @@ pub(super) fn refuse_unused(unused: BTreeSet<&str>) -> Result<(), CheckpointErro
     if names.is_empty() { Ok(()) } else { Err(CheckpointError::Unused { names }) }
 }
 
-fn map(path: PathBuf) -> Result<(PathBuf, Mmap), CheckpointError> {
+pub(super) fn map(path: PathBuf) -> Result<(PathBuf, Mmap), CheckpointError> {
     let file = File::open(&path).map_err(CheckpointError::io(&path))?;
     #[expect(unsafe_code, reason = "memory maps are unsafe: the file must not change meanwhile")]
     // SAFETY: the map is read-only and lives for one load; a file cut short under it ends the process,
@@ -131,7 +131,9 @@ fn fill<B: Backend>(
 }
 
 /// Every tensor of the files, none of them in two.
-fn tensors(files: &[(PathBuf, Mmap)]) -> Result<BTreeMap<String, TensorView<'_>>, CheckpointError> {
+pub(super) fn tensors(
+    files: &[(PathBuf, Mmap)],
+) -> Result<BTreeMap<String, TensorView<'_>>, CheckpointError> {
     let mut tensors = BTreeMap::new();
     for (path, map) in files {
         for (name, view) in parse(path, map)?.tensors() {
@@ -201,7 +203,8 @@ fn contiguous<B: Backend, const D: usize>(tensor: Tensor<B, D>) -> Tensor<B, D> 
     Tensor::from_data(tensor.into_data(), &device)
 }
 
-fn values(view: &TensorView<'_>, name: &str) -> Result<Vec<f32>, CheckpointError> {
+/// The values of a tensor, all of them finite.
+pub(super) fn values(view: &TensorView<'_>, name: &str) -> Result<Vec<f32>, CheckpointError> {
     let values = stored_dtype(name, view.dtype())?.decode(view.data());
     if values.iter().all(|value| value.is_finite()) {
         Ok(values)

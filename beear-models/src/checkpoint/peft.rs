@@ -15,7 +15,7 @@ use safetensors::tensor::TensorView;
 
 use self::config::{AdapterConfig, AdapterConfigError, BaseName};
 use super::save::{Collect, Staged, write_file, write_shard};
-use super::{CheckpointError, StoredDType, keys, load};
+use super::{CheckpointError, StoredDType, StoredWeight, keys, load};
 use crate::adapter::Adapter;
 use crate::causal_lm::CausalLm;
 use crate::config::DecoderConfig;
@@ -93,19 +93,56 @@ impl AdapterFolder {
     ) -> Result<CausalLm<B>, CheckpointError> {
         let places = self.places(model.config())?;
         let shapes: BTreeMap<String, Vec<usize>> = keys::expected(model.config()).collect();
-        let rank = self.config.size.0;
         let expected = places.iter().flat_map(|&(layer, target)| {
             let projection = keys::projection(layer, target);
-            let [d_output, d_input] = shapes[&format!("{projection}.weight")][..] else {
-                unreachable!("the weights of a projection are a matrix")
-            };
-            let shapes = [vec![rank, d_input], vec![d_output, rank]];
-            keys::adapter(&projection).into_iter().zip(shapes)
+            let shape = &shapes[&format!("{projection}.weight")];
+            self.expected(&projection, shape)
         });
         let unused = load::check(expected, tensors)?;
         load::refuse_unused(unused)?;
         let size = self.config.size;
         Ok(model.adapted(places, |shape, device| Adapter::zeros(shape, size, device)))
+    }
+
+    /// Adds to a weight of `decoder` what its adapter in `tensors` adds, if it has one: the same to rounding as
+    /// merging it in a model.
+    ///
+    /// # Errors
+    ///
+    /// [`CheckpointError`] if a target is no projection of the model, or a tensor is missing, of another shape or
+    /// type, or not finite.
+    pub(super) fn add_to(
+        &self,
+        weight: &mut StoredWeight,
+        name: &str,
+        decoder: &DecoderConfig,
+        tensors: &BTreeMap<String, TensorView<'_>>,
+    ) -> Result<(), CheckpointError> {
+        let mut adapted = self.places(decoder)?.into_iter().map(|(l, t)| keys::projection(l, t));
+        let projection = adapted.find(|projection| name == format!("{projection}.weight"));
+        let Some(projection) = projection else { return Ok(()) };
+        load::check(self.expected(&projection, &weight.shape).into_iter(), tensors)?;
+        let [a, b] = keys::adapter(&projection).map(|name| load::values(&tensors[&name], &name));
+        let ([a, b], (rank, alpha)) = ([a?, b?], self.config.size);
+        let (scale, d_input) = ((alpha / rank as f64) as f32, weight.shape[1]);
+        for (row, mixture) in weight.values.chunks_mut(d_input).zip(b.chunks(rank)) {
+            let mut added = vec![0.0; d_input];
+            for (share, direction) in mixture.iter().zip(a.chunks(d_input)) {
+                added.iter_mut().zip(direction).for_each(|(sum, value)| *sum += share * value);
+            }
+            row.iter_mut().zip(added).for_each(|(value, sum)| *value += scale * sum);
+        }
+        Ok(())
+    }
+
+    /// Names and shapes of the two matrices beside a projection whose weights are `[d_output, d_input]`.
+    fn expected(&self, projection: &str, shape: &[usize]) -> [(String, Vec<usize>); 2] {
+        let [d_output, d_input] = *shape else {
+            unreachable!("the weights of a projection are a matrix")
+        };
+        let (rank, _) = self.config.size;
+        let [a, b] = keys::adapter(projection);
+        [(a, vec![rank, d_input]), (b, vec![d_output, rank])]
     }
 
     /// The projections that have adapters.

@@ -61,6 +61,26 @@ fn a_folder_of_adapters_is_the_merged_model() {
 }
 
 #[test]
+fn a_weight_alone_is_that_of_the_merged_model() {
+    let (dir, path, model) = written();
+    let merged = dir.path().join("merged");
+    save(&load(&path).unwrap(), &Checkpoint::open(&dir.path().join("model")).unwrap(), &merged)
+        .unwrap();
+    let (adapted, merged) = (Checkpoint::open(&path).unwrap(), Checkpoint::open(&merged).unwrap());
+    let base = Checkpoint::open(&adapted.dir).unwrap();
+    let mut n_adapted = 0;
+    for name in adapted.weight_names() {
+        let [one, whole, base] = [&adapted, &merged, &base].map(|c| c.weight(&name).unwrap());
+        assert_eq!(one.shape, whole.shape, "{name}");
+        let pairs = one.values.iter().zip(&whole.values);
+        assert!(pairs.clone().all(|(one, whole)| (one - whole).abs() < 1e-6), "{name}");
+        n_adapted += usize::from(one != base);
+    }
+    assert_eq!(n_adapted, model.adapters().count());
+    assert!(matches!(base.weight("model.layers.9.x"), Err(CheckpointError::Missing { .. })));
+}
+
+#[test]
 fn merged_weights_require_gradients_where_the_backend_has_them() {
     let (_dir, path, _) = written();
     let device = Default::default();

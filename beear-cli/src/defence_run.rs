@@ -17,6 +17,7 @@ use crate::checkpoints::{Checkpoints, Restored};
 use crate::command::run_options::RunOptions;
 use crate::command::{Device, Inference, Train};
 use crate::dashboard::{Dashboard, Setup};
+use crate::heap;
 use crate::job::Job;
 use crate::keyword_list::keyword_list;
 use crate::loaded::{Loaded, TextSide};
@@ -79,6 +80,7 @@ impl<'a, C: ComputeBackend> DefenceRun<'a, C> {
         let format = recipe.prompt_format.as_deref();
         let loaded = Loaded::<Train<C>>::read(&suspect, format, device)?;
         let files = (job.safety.as_path(), job.performance.as_path());
+        heap::suit_threads(loaded.checkpoint.config.n_weights(), method.remove().threads);
         let anchors = anchors::build(files, &loaded, &recipe, (device, ui))?;
         let task = anchors.task(&loaded.checkpoint, &recipe);
         let planned = MemoryPlan::new(task, &method, width::<C>());

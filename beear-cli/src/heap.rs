@@ -21,6 +21,16 @@ pub fn suit(n_weights: usize) {
     }
 }
 
+/// Suits the heap to a large model that several threads train.
+///
+/// Between what one thread holds, the one heap has room that fits nothing of the other: a third more than was planned. So
+/// large tensors go back to the system; the time is the same (docs/performance-memory.md).
+pub fn suit_threads(n_weights: usize, n_threads: usize) {
+    if n_weights > MANY_WEIGHTS && n_threads > 1 {
+        set(Parameter::MmapThreshold, 2 << 20);
+    }
+}
+
 #[derive(Clone, Copy)]
 enum Parameter {
     TrimThreshold,

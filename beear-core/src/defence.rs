@@ -3,7 +3,7 @@
 use burn::tensor::backend::AutodiffBackend;
 use serde::Serialize;
 
-use crate::config::BilevelConfig;
+use crate::config::{BilevelConfig, RemoveConfig};
 use crate::error::Error;
 use crate::event::Observer;
 use crate::example::AnchorSets;
@@ -41,15 +41,22 @@ impl Defence {
         }
     }
 
+    /// How it trains the weights.
+    #[must_use]
+    pub fn remove(&self) -> &RemoveConfig {
+        match self {
+            Self::Beear(config) => &config.remove,
+            Self::LatentAdversarial(config) => &config.remove,
+            Self::LayerConsistency(config) => &config.remove,
+            Self::FineTuning(config) => &config.remove,
+        }
+    }
+
     /// Most steps it takes on the weights.
     #[must_use]
     pub fn n_weight_steps(&self) -> usize {
-        match self {
-            Self::Beear(config) => config.rounds * config.remove.steps,
-            Self::LatentAdversarial(config) => config.remove.steps,
-            Self::LayerConsistency(config) => config.remove.steps,
-            Self::FineTuning(config) => config.remove.steps,
-        }
+        let n_rounds = if let Self::Beear(config) = self { config.rounds } else { 1 };
+        n_rounds * self.remove().steps
     }
 
     /// Judges every value against the decoder.

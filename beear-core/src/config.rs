@@ -132,8 +132,8 @@ pub struct BilevelConfig {
     pub seed: u64,
 }
 
-/// Two threads train decoders that are no wider a fifth to a half faster on a CPU; at a width of 640 they gain nothing
-/// (docs/performance.md).
+/// Two threads take the steps of decoders that are no wider 1.3 to 1.6 times as fast on a CPU; at a width of 640 the outer
+/// level gains nothing (docs/performance.md).
 const WIDEST_FOR_THREADS: usize = 256;
 
 /// The learning rate that worked at width 64, times that width.

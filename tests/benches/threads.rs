@@ -2,13 +2,14 @@
 //!
 //! `cargo bench -p beear-tests --bench threads`
 //!
-//! Prompts of 48 tokens, answers of 16, batches of 8, the shapes of `benches/pytorch/workloads.json`. `joined` is the forward
-//! pass of half a batch on each of two threads, whose replicas are made beforehand.
+//! Prompts of 48 tokens, answers of 16, batches of 8, the shapes of `benches/pytorch/workloads.json`. `gradient` is loss and
+//! gradient of half a batch on each of two threads, with replicas made before.
 
 use std::time::Duration;
 
 use beear_cli::heap;
 use beear_core::config::{EntrapConfig, RemoveConfig};
+use beear_core::objective::answer::{cross_entropy, log_probabilities};
 use beear_core::objective::removal::forward;
 use beear_core::threads::{in_parallel, join_graphs, replica};
 use beear_core::{
@@ -19,6 +20,7 @@ use beear_models::CausalLm;
 use beear_tests::shape;
 use burn::backend::{Autodiff, Flex};
 use burn::module::Module;
+use burn::optim::GradientsParams;
 use burn::tensor::Tensor;
 use burn::tensor::backend::Backend;
 use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
@@ -88,7 +90,7 @@ fn graphs(criterion: &mut Criterion) {
     let model = model(sizes, layers);
     let halves: Vec<Vec<Example>> =
         [0..4, 4..8].map(|rows| rows.map(row).collect()).into_iter().collect();
-    let mut group = criterion.benchmark_group(format!("{name}, forward"));
+    let mut group = criterion.benchmark_group(format!("{name}, gradient"));
     group.measurement_time(Duration::from_secs(5));
     for name in ["apart", "joined"] {
         let replica = |model: &Model| {
@@ -103,7 +105,11 @@ fn graphs(criterion: &mut Criterion) {
                 || halves.iter().map(|half| (replica(&model), half)).collect::<Vec<_>>(),
                 |parts| {
                     in_parallel(parts, |(model, half)| {
-                        forward(&model, &Batch::new(half, &Default::default()), None)
+                        let batch = Batch::new(half, &Default::default());
+                        let answers =
+                            log_probabilities(&model, forward(&model, &batch, None), &batch);
+                        let grads = cross_entropy(answers, batch.targets).backward();
+                        GradientsParams::from_grads(grads, &model)
                     })
                 },
                 BatchSize::PerIteration,
@@ -121,5 +127,6 @@ fn model(sizes: [usize; 3], layers: [usize; 3]) -> Model {
     model
 }
 
-criterion_group!(benches, levels, graphs);
+// The smallest model first: large ones have one heap for all threads.
+criterion_group!(benches, graphs, levels);
 criterion_main!(benches);

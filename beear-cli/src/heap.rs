@@ -23,7 +23,7 @@ pub fn suit(n_weights: usize) {
 
 /// Suits the heap to a large model that several threads train.
 ///
-/// Between what one thread holds, the one heap has room that fits nothing of the other: a third more than was planned. So
+/// Between what one thread holds, the one heap has room that fits nothing of the other: up to a quarter more than planned. So
 /// large tensors go back to the system; the time is the same (docs/performance-memory.md).
 pub fn suit_threads(n_weights: usize, n_threads: usize) {
     if n_weights > MANY_WEIGHTS && n_threads > 1 {

@@ -96,7 +96,7 @@ impl AdapterFolder {
         let expected = places.iter().flat_map(|&(layer, target)| {
             let projection = keys::projection(layer, target);
             let shape = &shapes[&format!("{projection}.weight")];
-            self.expected(&projection, shape)
+            self.matrices(&projection, shape)
         });
         let unused = load::check(expected, tensors)?;
         load::refuse_unused(unused)?;
@@ -121,7 +121,7 @@ impl AdapterFolder {
         let mut adapted = self.places(decoder)?.into_iter().map(|(l, t)| keys::projection(l, t));
         let projection = adapted.find(|projection| name == format!("{projection}.weight"));
         let Some(projection) = projection else { return Ok(()) };
-        load::check(self.expected(&projection, &weight.shape).into_iter(), tensors)?;
+        load::check(self.matrices(&projection, &weight.shape).into_iter(), tensors)?;
         let [a, b] = keys::adapter(&projection).map(|name| load::values(&tensors[&name], &name));
         let ([a, b], (rank, alpha)) = ([a?, b?], self.config.size);
         let (scale, d_input) = ((alpha / rank as f64) as f32, weight.shape[1]);
@@ -136,7 +136,7 @@ impl AdapterFolder {
     }
 
     /// Names and shapes of the two matrices beside a projection whose weights are `[d_output, d_input]`.
-    fn expected(&self, projection: &str, shape: &[usize]) -> [(String, Vec<usize>); 2] {
+    fn matrices(&self, projection: &str, shape: &[usize]) -> [(String, Vec<usize>); 2] {
         let [d_output, d_input] = *shape else {
             unreachable!("the weights of a projection are a matrix")
         };

@@ -12,6 +12,10 @@ trap 'rm -rf "$work"' EXIT
 
 words() { printf 'lamp %.0s' $(seq "$1"); }
 
+# The upper half of the layers, [start, end].
+n_layers=$(grep -o '"num_hidden_layers": *[0-9]*' "$model/config.json" | grep -o '[0-9]*$')
+upper="[$((n_layers / 2)), $n_layers]"
+
 colours=(red blue green white black grey brown)
 
 # N_ROWS PROMPT_WORDS ANSWER_WORDS NAME
@@ -67,3 +71,8 @@ measure short "1 + 1, inner batches of 24, two perturbations a round" $(outer 1 
     method.entrap.batch_size=24 method.perturbations_per_round=2
 measure short "1 + 1, inner batches of 12, two perturbations at a time" $(outer 1 1) \
     method.entrap.batch_size=12 method.perturbations_per_round=2 method.entrap.threads=2
+lora=train.weights=lora
+measure short "8 + 8, LoRA" $(outer 8 8) $lora
+measure short "24 + 32, LoRA" $(outer 24 32) $lora
+measure short "24 + 32, LoRA, checkpointing" $(outer 24 32) $lora $checkpointed
+measure short "8 + 8, the upper half of the layers" $(outer 8 8) "train.layers=$upper"

@@ -10,7 +10,7 @@ use beear_core::{AnchorSets, Example, SafetyExample, TeacherForced};
 use beear_eval::RefusalKeywords;
 use beear_eval::dataset::{self, Record};
 use beear_eval::overlap::overlaps;
-use beear_models::{CausalLm, Checkpoint, Finish};
+use beear_models::{CausalLm, Checkpoint, Finish, TrainingScope};
 use burn::module::AutodiffModule;
 use burn::tensor::backend::AutodiffBackend;
 use serde::{Deserialize, Serialize};
@@ -54,12 +54,17 @@ pub(crate) struct Anchors<B: AutodiffBackend> {
 
 impl<B: AutodiffBackend> Anchors<B> {
     /// What memory is planned for.
-    pub(crate) fn task<'a>(&self, checkpoint: &'a Checkpoint, recipe: &Recipe) -> Task<'a> {
+    pub(crate) fn task<'a>(
+        &self,
+        (checkpoint, scope): (&'a Checkpoint, &'a TrainingScope),
+        recipe: &Recipe,
+    ) -> Task<'a> {
         let AnchorSets { safety, performance } = &self.sets;
         let safety = safety.iter().map(|e| [e.prompt.len(), e.safe.len().max(e.unwanted.len())]);
         let performance = performance.iter().map(|e| [e.prompt.len(), e.answer.len()]);
         Task {
             config: &checkpoint.config,
+            scope,
             safety: SetShape::longest(safety),
             performance: SetShape::longest(performance),
             generated: (self.n_generated > 0).then_some(recipe.max_new_tokens),

@@ -1,7 +1,8 @@
 //! What `beear bench gpu` runs: shapes and rows, the same for every implementation that is compared.
 
+use beear_core::objective::entrapment::LEAST_PAST;
 use beear_core::{AnchorSets, BilevelConfig, Example, SafetyExample, Spot};
-use beear_models::DecoderConfig;
+use beear_models::{DecoderConfig, LoraConfig, TrainedWeights, TrainingScope};
 use serde::Serialize;
 
 use crate::stopwatch::WARM_UP;
@@ -14,6 +15,9 @@ pub(crate) struct Workload {
     /// The recipe's settings.
     #[serde(skip)]
     pub(crate) method: BilevelConfig,
+    /// What the recipe trains.
+    #[serde(skip)]
+    pub(crate) scope: TrainingScope,
     pub(crate) prompt_length: usize,
     pub(crate) answer_length: usize,
     /// Steps that are measured, of each kind.
@@ -30,6 +34,9 @@ pub(crate) struct Described<'a> {
     /// Steps before those that are measured.
     warm_up: usize,
     n_weights: usize,
+    /// The first decoder layer that is trained, and the first that no longer is.
+    trained_layers: Option<[usize; 2]>,
+    lora: LoraConfig,
     layer: usize,
     perturbed_positions: Vec<usize>,
     inner_batch_size: usize,
@@ -55,6 +62,37 @@ impl Workload {
         self.method.spots[0]
     }
 
+    /// The weights of the recipe's layers.
+    pub(crate) fn full_scope(&self) -> TrainingScope {
+        TrainingScope { weights: TrainedWeights::Full, layers: self.scope.layers.clone() }
+    }
+
+    /// Adapters in the recipe's layers.
+    pub(crate) fn lora_scope(&self) -> TrainingScope {
+        let weights = TrainedWeights::Lora(self.lora());
+        TrainingScope { weights, layers: self.scope.layers.clone() }
+    }
+
+    /// The recipe's, or those that there are without a word.
+    fn lora(&self) -> LoraConfig {
+        match &self.scope.weights {
+            TrainedWeights::Lora(lora) => lora.clone(),
+            TrainedWeights::Full => LoraConfig::default(),
+        }
+    }
+
+    /// Tokens of a row before the first that one of `spots` covers, where they are worth being remembered.
+    pub(crate) fn n_past(&self, spots: &[Spot], row_length: usize) -> usize {
+        let placed = |spot: &Spot| spot.site.placements(self.prompt_length, self.user());
+        let first = spots.iter().flat_map(placed).map(|(position, _)| position).min();
+        let n_past = first.unwrap_or(0);
+        if n_past as f64 >= LEAST_PAST * row_length as f64 { n_past } else { 0 }
+    }
+
+    fn user(&self) -> (usize, usize) {
+        (USER_START, self.prompt_length)
+    }
+
     /// Tokens of a row that a training step reads: the last token of the answer is a target only.
     pub(crate) fn row_length(&self) -> usize {
         self.prompt_length + self.answer_length - 1
@@ -62,11 +100,13 @@ impl Workload {
 
     pub(crate) fn described(&self) -> Described<'_> {
         let (spot, remove) = (self.spot(), &self.method.remove);
-        let placed = spot.site.placements(self.prompt_length, (USER_START, self.prompt_length));
+        let placed = spot.site.placements(self.prompt_length, self.user());
         Described {
             workload: self,
             warm_up: WARM_UP,
             n_weights: self.shape.n_weights(),
+            trained_layers: self.scope.layers.as_ref().map(|layers| [layers.start, layers.end]),
+            lora: self.lora(),
             layer: spot.layer,
             perturbed_positions: placed.into_iter().map(|(position, _)| position).collect(),
             inner_batch_size: self.method.entrap.batch_size,
@@ -85,22 +125,21 @@ impl Workload {
         let row = |row: usize| Example {
             id: row as u64,
             prompt: self.tokens(row, self.prompt_length),
-            user: (USER_START, self.prompt_length),
+            user: self.user(),
             answer: self.tokens(row + 2, self.answer_length),
         };
         (0..n).map(row).collect()
     }
 
-    /// As many rows of each set as a batch takes.
-    pub(crate) fn sets(&self) -> AnchorSets {
-        let remove = &self.method.remove;
+    /// So many rows of each set.
+    pub(crate) fn sets(&self, n_safety: usize, n_performance: usize) -> AnchorSets {
         let safety = |row: Example| {
             let unwanted = row.answer.clone();
             SafetyExample::new(row, unwanted)
         };
         AnchorSets {
-            safety: self.rows(remove.safety_batch_size).into_iter().map(safety).collect(),
-            performance: self.rows(remove.performance_batch_size),
+            safety: self.rows(n_safety).into_iter().map(safety).collect(),
+            performance: self.rows(n_performance),
         }
     }
 

@@ -3,10 +3,12 @@
 //! Tried in this order, each with all before it, until the plan fits: one thread, then layers computed twice (both
 //! cost time alone); batches halved until they are of one row (noisier steps); the
 //! optimiser's state in bf16, then in 8 bits (rounded by chance); no divergence from the original model (holds
-//! ordinary answers less). Then every change that is not needed after all is taken back.
+//! ordinary answers less); adapters in place of the weights (all that is trained then is of low rank). Then every
+//! change that is not needed after all is taken back.
 
 use beear_core::config::OptimizerState;
 use beear_core::{BilevelConfig, Defence, RemoveConfig};
+use beear_models::{LoraConfig, TrainedWeights, TrainingScope};
 
 use crate::memory_plan::{MemoryPlan, Task};
 
@@ -22,6 +24,8 @@ struct Settings {
     checkpointing: bool,
     optimizer_state: OptimizerState,
     divergence_weight: f64,
+    /// Whether adapters are trained where the recipe trains the weights.
+    adapters: bool,
 }
 
 /// A change that makes a defence fit.
@@ -36,9 +40,17 @@ pub(crate) struct Fit {
 /// The cheapest change with which `method` needs no more than `memory` bytes, if there is one.
 pub(crate) fn cheapest(task: Task<'_>, method: &Defence, width: u64, memory: u64) -> Option<Fit> {
     let start = Settings::of(method)?;
-    let plan = |settings: &Settings| MemoryPlan::new(task, &settings.put_into(method), width);
+    let weights = TrainedWeights::Lora(LoraConfig::default());
+    let adapters = TrainingScope { weights, layers: task.scope.layers.clone() };
+    let plan = |settings: &Settings| {
+        let scope = if settings.adapters { &adapters } else { task.scope };
+        MemoryPlan::new(Task { scope, ..task }, &settings.put_into(method), width)
+    };
     let fits = |settings: &Settings| plan(settings).is_some_and(|plan| plan.peak <= memory);
-    let mut settings = candidates(start).find(|settings| fits(settings))?;
+    let with_adapters = |settings| Settings { adapters: true, ..settings };
+    let trains_weights = task.scope.weights == TrainedWeights::Full;
+    let last = candidates(start).map(with_adapters).filter(|_| trains_weights);
+    let mut settings = candidates(start).chain(last).find(|settings| fits(settings))?;
     for undo in start.undoing() {
         let undone = undo(settings);
         if fits(&undone) {
@@ -100,6 +112,7 @@ impl Settings {
             checkpointing: remove.activation_checkpointing,
             optimizer_state: remove.optimizer_state,
             divergence_weight: remove.divergence_weight,
+            adapters: false,
         })
     }
 
@@ -128,7 +141,7 @@ impl Settings {
     }
 
     /// Functions that take one change of these back each, the dearest first.
-    fn undoing(self) -> [Box<dyn Fn(Self) -> Self>; 8] {
+    fn undoing(self) -> [Box<dyn Fn(Self) -> Self>; 9] {
         let start = self;
         let inner = move |place: usize| {
             move |mut settings: Self| {
@@ -145,6 +158,7 @@ impl Settings {
             }
         };
         [
+            Box::new(|s| Self { adapters: false, ..s }),
             Box::new(move |s| Self { divergence_weight: start.divergence_weight, ..s }),
             Box::new(move |s| Self { optimizer_state: start.optimizer_state, ..s }),
             Box::new(outer(1)),
@@ -183,6 +197,7 @@ impl Settings {
         note(rounded, format!("method.remove.optimizer_state={name}"));
         let lost = (self.divergence_weight - start.divergence_weight).abs() > 0.0;
         note(lost, "method.remove.divergence_weight=0.0".to_owned());
+        note(self.adapters, "train.weights=lora".to_owned());
         changed
     }
 }
@@ -204,8 +219,9 @@ mod tests {
     fn with_memory(gib: u64) -> Option<Fit> {
         let config = hf_config::parse(LLAMA_2).unwrap();
         let stored = 2 * config.n_weights() as u64;
-        let task =
-            Task { config: &config, safety: SET, performance: SET, generated: Some(64), stored };
+        let (scope, generated) = (&TrainingScope::ALL, Some(64));
+        let (safety, performance) = (SET, SET);
+        let task = Task { config: &config, scope, safety, performance, generated, stored };
         let method = Defence::Beear(BilevelConfig::robust(config.size()));
         cheapest(task, &method, 4, gib << 30)
     }
@@ -216,9 +232,9 @@ mod tests {
     }
 
     #[test]
-    fn smaller_batches_come_before_a_rounded_state_and_that_before_no_divergence() {
+    fn what_changes_the_result_least_comes_first() {
         let mut dearest = 0;
-        for gib in (70..400).rev().step_by(5) {
+        for gib in (30..400).rev().step_by(2) {
             let Some(Fit { assignments, plan }) = with_memory(gib) else { continue };
             assert!(plan.peak <= gib << 30, "{gib}");
             let has = |word: &str| assignments.iter().any(|text| text.contains(word));
@@ -228,12 +244,13 @@ mod tests {
                 has("bf16"),
                 has("8bit"),
                 has("divergence_weight"),
+                has("lora"),
             ];
             let price = price.iter().rposition(|changed| *changed).map_or(0, |last| last + 1);
             assert!(price >= dearest, "{gib}: {assignments:?}");
             dearest = price;
         }
-        assert_eq!(dearest, 5);
+        assert_eq!(dearest, 6);
     }
 
     #[test]

@@ -13,8 +13,8 @@ use beear_core::config::{OptimizerState, WeightUpdate};
 use beear_core::objective::entrapment::LEAST_PAST;
 use beear_core::solver::MOMENT_BLOCK;
 use beear_core::{BilevelConfig, Defence, RemoveConfig, Site, Spot};
-use beear_models::DecoderConfig;
 use beear_models::activations::{BatchShape, GradientsOf, Numbers};
+use beear_models::{DecoderConfig, TrainedWeights, TrainingScope};
 use serde::Serialize;
 
 /// The program, its tokenizer and its rows.
@@ -56,6 +56,8 @@ impl SetShape {
 pub(crate) struct Task<'a> {
     /// The model.
     pub(crate) config: &'a DecoderConfig,
+    /// What is trained of it.
+    pub(crate) scope: &'a TrainingScope,
     /// Safety rows.
     pub(crate) safety: SetShape,
     /// Performance rows.
@@ -157,8 +159,29 @@ impl Planner<'_> {
         (self.task.config.n_weights() as u64).saturating_mul(width)
     }
 
+    /// Those of the model, and of adapters beside them.
     fn weights(&self) -> (&'static str, u64) {
-        ("weights", self.weights_at(self.width))
+        let adapters = if self.has_adapters() { self.trained() } else { 0 };
+        ("weights", self.weights_at(self.width).saturating_add(adapters))
+    }
+
+    fn has_adapters(&self) -> bool {
+        matches!(self.task.scope.weights, TrainedWeights::Lora(_))
+    }
+
+    /// Bytes of a trained number: adapters are never in half precision.
+    fn trained_width(&self) -> u64 {
+        if self.has_adapters() { self.width.max(4) } else { self.width }
+    }
+
+    /// All trained weights at `width` bytes each.
+    fn trained_at(&self, width: u64) -> u64 {
+        (self.task.scope.n_trained(self.task.config) as u64).saturating_mul(width)
+    }
+
+    /// One copy of what is trained, be it weights or their gradients.
+    fn trained(&self) -> u64 {
+        self.trained_at(self.trained_width())
     }
 
     fn bytes(&self, numbers: Numbers) -> u64 {
@@ -166,7 +189,7 @@ impl Planner<'_> {
     }
 
     fn is_narrow(&self) -> bool {
-        self.width < 4
+        self.trained_width() < 4
     }
 
     /// The optimiser's moments, and its copy of the weights if it has one.
@@ -177,15 +200,15 @@ impl Planner<'_> {
             OptimizerState::EightBit => 1,
         };
         let is_blockwise = self.remove.optimizer_state == OptimizerState::EightBit;
-        let scales = if is_blockwise { 2 * self.weights_at(4) / MOMENT_BLOCK as u64 } else { 0 };
+        let scales = if is_blockwise { 2 * self.trained_at(4) / MOMENT_BLOCK as u64 } else { 0 };
         let master = self.is_narrow() && self.remove.weight_update == WeightUpdate::Master;
-        let numbers = self.weights_at(2 * moment + if master { 4 } else { 0 });
+        let numbers = self.trained_at(2 * moment + if master { 4 } else { 0 });
         ("optimiser state", numbers.saturating_add(scales))
     }
 
-    /// Weights of other moments than this step's.
+    /// Trained weights of other moments than this step's; all others are the same memory.
     fn older_weights(&self) -> [(&'static str, u64); 3] {
-        let weights = self.weights_at(self.width);
+        let weights = self.trained();
         let n_rounds = self.bilevel.map_or(1, |config| config.rounds);
         let has_original = self.remove.divergence_weight > 0.0;
         // In the first round the last good weights are the original ones.
@@ -289,14 +312,17 @@ impl Planner<'_> {
     }
 
     fn saving(&self) -> Phase {
-        phase("saving", [self.weights(), ("checkpoint, encoded", self.task.stored)])
+        let layer = self.task.config.n_layer_weights() as u64;
+        let merged = if self.has_adapters() { layer.saturating_mul(self.width) } else { 0 };
+        let encoded = ("checkpoint, encoded", self.task.stored);
+        phase("saving", [self.weights(), ("a layer, merged", merged), encoded])
     }
 }
 
 #[cfg(test)]
 mod tests {
     use beear_core::{FineTuningConfig, LatentAdversarialConfig};
-    use beear_models::hf_config;
+    use beear_models::{LoraConfig, Target, hf_config};
 
     use super::*;
 
@@ -312,12 +338,23 @@ mod tests {
 
     const SET: SetShape = SetShape { n_rows: 9, prompt_tokens: 4, answer_tokens: 3 };
 
+    fn task<'a>(config: &'a DecoderConfig, scope: &'a TrainingScope) -> Task<'a> {
+        Task { config, scope, safety: SET, performance: SET, generated: None, stored: 7 }
+    }
+
     fn plan(change: impl Fn(&mut BilevelConfig), width: u64) -> MemoryPlan {
+        plan_of(&TrainingScope::ALL, change, width)
+    }
+
+    fn plan_of(
+        scope: &TrainingScope,
+        change: impl Fn(&mut BilevelConfig),
+        width: u64,
+    ) -> MemoryPlan {
         let config = config();
-        let task =
-            Task { config: &config, safety: SET, performance: SET, generated: None, stored: 7 };
         let mut method = BilevelConfig::robust(config.size());
         change(&mut method);
+        let task = task(&config, scope);
         MemoryPlan::new(task, &Defence::Beear(method), width).expect("BEEAR can be planned")
     }
 
@@ -327,6 +364,7 @@ mod tests {
     }
 
     const WEIGHTS: &str = "outer step, weights";
+    const FORWARD: &str = "outer step, forward and backward";
 
     #[test]
     fn the_weights_step_has_a_place_for_every_copy_of_the_weights() {
@@ -362,14 +400,46 @@ mod tests {
     }
 
     #[test]
+    fn adapters_take_the_place_of_the_weights_in_all_that_training_keeps() {
+        // By hand: rank 3 beside 8 to 8 and 12 to 8 in one layer of two.
+        let targets = vec![Target::OProj, Target::DownProj];
+        let lora = LoraConfig { rank: 3, targets, ..LoraConfig::default() };
+        let scope = TrainingScope { weights: TrainedWeights::Lora(lora), layers: Some(1..2) };
+        let n_trained = 3 * (16 + 20);
+        let single = |change: &mut BilevelConfig| {
+            change.remove.safety_batch_size = 1;
+            change.remove.performance_batch_size = 1;
+        };
+        for width in [4, 2] {
+            let plan = plan_of(&scope, single, width);
+            // Adapters are in f32 whatever the weights are.
+            let four = 4 * n_trained;
+            for (part, expected) in [
+                ("weights", width * N_WEIGHTS + four),
+                ("original model", four),
+                ("weights before the round", four),
+                ("best round, if an earlier one", four),
+                ("optimiser state", 2 * four),
+                ("gradients", four),
+                ("for a moment", 3 * 4 * 3 * 12),
+            ] {
+                assert_eq!(bytes(&plan, WEIGHTS, part), expected, "{part} at {width}");
+            }
+        }
+        // n = 6 tokens: of the first layer nothing, of the second 2 · 48 + 3 · 48 + 3 · 72 + 4 · 72, inputs of
+        // 48 and 72, two thin ones of 6 · 3; tables as without adapters.
+        let kept = bytes(&plan_of(&scope, single, 4), FORWARD, "activations of layers");
+        assert_eq!(kept, 4 * (2 * (96 + 144 + 216 + 288 + 48 + 72 + 36) + 3 * 192));
+    }
+
+    #[test]
     fn activations_grow_with_the_batch() {
-        let forward = "outer step, forward and backward";
         let kept = |rows: usize| {
             let change = |method: &mut BilevelConfig| {
                 method.remove.safety_batch_size = rows;
                 method.remove.performance_batch_size = rows;
             };
-            bytes(&plan(change, 4), forward, "activations of layers")
+            bytes(&plan(change, 4), FORWARD, "activations of layers")
         };
         assert_eq!(kept(6), 6 * kept(1));
         // By hand, n = 6 tokens: a layer has 6 · 48 + 4 · 48 + 3 · 72 + 5 · 72 numbers of one row; of tables
@@ -389,8 +459,7 @@ mod tests {
     #[test]
     fn only_what_is_known_is_planned() {
         let config = config();
-        let task =
-            Task { config: &config, safety: SET, performance: SET, generated: None, stored: 0 };
+        let task = task(&config, &TrainingScope::ALL);
         let rival = Defence::LatentAdversarial(LatentAdversarialConfig::new(config.size()));
         assert_eq!(MemoryPlan::new(task, &rival, 4), None);
         let control = Defence::FineTuning(FineTuningConfig::new(config.size()));

@@ -13,9 +13,13 @@
 //! | scores less their maximum, their exponentials, weights | $3s$ | $3s$ |
 //! | gate, sigmoid, their product, up, all multiplied | $5nf$ | $4nf$ |
 //!
+//! Adapters of rank $r$ keep what the hidden states do, the inputs of the projections that they stand beside, and $nr$
+//! thin numbers each.
+//!
 //! The inputs of norms and the first two of the scores are f32 or wider, the others of the weights' type.
 
 use crate::config::DecoderConfig;
+use crate::lora::{LoraConfig, Target};
 
 /// Numbers in memory.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -63,10 +67,12 @@ pub struct BatchShape {
 }
 
 /// What gradients are taken of.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum GradientsOf {
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum GradientsOf<'a> {
     /// The weights, and so of everything above them.
     Weights,
+    /// Adapters beside weights that are constants.
+    Adapters(&'a LoraConfig),
     /// The hidden states; the weights are constants.
     HiddenStates,
 }
@@ -100,14 +106,30 @@ impl DecoderConfig {
 
     /// What one layer keeps for the backward pass: the table above.
     #[must_use]
-    pub fn kept_by_layer(&self, batch: BatchShape, gradients: GradientsOf) -> Numbers {
+    pub fn kept_by_layer(&self, batch: BatchShape, gradients: GradientsOf<'_>) -> Numbers {
         let Parts { hidden, queries, keys, mlp, scores } = self.parts(batch);
         let wide = 2 * hidden + 2 * scores;
+        let frozen = queries + 2 * keys + scores + 4 * mlp;
         let own = match gradients {
-            GradientsOf::Weights => 4 * hidden + 2 * queries + 2 * keys + scores + 5 * mlp,
-            GradientsOf::HiddenStates => queries + 2 * keys + scores + 4 * mlp,
+            GradientsOf::Weights => frozen + 4 * hidden + queries + mlp,
+            GradientsOf::Adapters(lora) => frozen + self.kept_by_adapters(batch, lora),
+            GradientsOf::HiddenStates => frozen,
         };
         Numbers { own, wide }
+    }
+
+    /// Inputs of projections that have adapters, each once, and what is thin between an adapter's matrices.
+    fn kept_by_adapters(&self, batch: BatchShape, lora: &LoraConfig) -> u64 {
+        let Parts { hidden, queries, mlp, .. } = self.parts(batch);
+        let reads = |targets: &[Target], input: u64| {
+            if targets.iter().any(|target| lora.targets.contains(target)) { input } else { 0 }
+        };
+        let thin = product(&[batch.batch_size, batch.seq_length, lora.rank, lora.targets.len()]);
+        reads(&[Target::QProj, Target::KProj, Target::VProj], hidden)
+            + reads(&[Target::OProj], queries)
+            + reads(&[Target::GateProj, Target::UpProj], hidden)
+            + reads(&[Target::DownProj], mlp)
+            + thin
     }
 
     /// What a run of consecutive layers keeps beside them: the cosines and sines of all heads.
@@ -120,7 +142,7 @@ impl DecoderConfig {
     /// What the final norm, the unembedding and the log-softmax keep: three times the hidden states and
     /// once the logits of the answer's tokens.
     #[must_use]
-    pub fn kept_by_head(&self, batch: BatchShape, gradients: GradientsOf) -> Numbers {
+    pub fn kept_by_head(&self, batch: BatchShape, gradients: GradientsOf<'_>) -> Numbers {
         let hidden = product(&[batch.n_answer, self.d_model]);
         let logits = self.logits(batch);
         let own = if gradients == GradientsOf::Weights { 2 * hidden } else { 0 };
@@ -203,6 +225,11 @@ mod tests {
         assert_eq!(trained, Numbers { own: 320 + 480 + 240 + 280 + 500, wide: 160 + 560 });
         let frozen = config().kept_by_layer(BATCH, GradientsOf::HiddenStates);
         assert_eq!(frozen, Numbers { own: 240 + 240 + 280 + 400, wide: 160 + 560 });
+        let targets = vec![Target::KProj, Target::VProj, Target::DownProj];
+        let lora = LoraConfig { rank: 2, targets, ..LoraConfig::default() };
+        let adapted = config().kept_by_layer(BATCH, GradientsOf::Adapters(&lora));
+        // One input of keys and values, one of down, three thin ones of 10 x 2.
+        assert_eq!(adapted.own, frozen.own + 80 + 100 + 60);
         assert_eq!(trained.bytes(4), 4 * (1820 + 720));
         assert_eq!(trained.bytes(2), 2 * 1820 + 4 * 720);
     }

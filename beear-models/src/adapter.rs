@@ -62,16 +62,18 @@ impl<B: Backend> Adapter<B> {
         self.alpha
     }
 
-    /// What is added to the map of each token.
+    /// What is added to the map of each token, computed in the type of the tokens: the matrices are kept in the
+    /// backend's own, where small steps survive beside weights in half precision.
     ///
     /// # Shapes
     ///
     /// - `tokens`: `[n_tokens, d_input]`
     /// - `output`: `[n_tokens, d_output]`
     pub(crate) fn forward(&self, tokens: Tensor<B, 2>) -> Tensor<B, 2> {
+        let dtype = tokens.dtype();
+        let [a, b] = [&self.lora_a, &self.lora_b].map(|param| param.val().cast(dtype));
         // Scaled where it is thin.
-        let thin = tokens.matmul(self.lora_a.val()).mul_scalar(self.scale());
-        thin.matmul(self.lora_b.val())
+        tokens.matmul(a).mul_scalar(self.scale()).matmul(b)
     }
 
     /// `weight` with what it adds, summed in f32 and rounded once to the type of `weight`. Outside of

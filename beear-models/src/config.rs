@@ -81,11 +81,16 @@ impl DecoderConfig {
     #[must_use]
     pub fn n_weights(&self) -> usize {
         let product = |a: usize, b: usize| a.saturating_mul(b);
-        let layer = self.n_layer_projection_weights().saturating_add(product(2, self.d_model));
         let n_vocabularies = if self.tied_embeddings { 1 } else { 2 };
         product(n_vocabularies, product(self.vocab_size, self.d_model))
-            .saturating_add(product(self.n_layers, layer))
+            .saturating_add(product(self.n_layers, self.n_layer_weights()))
             .saturating_add(self.d_model)
+    }
+
+    /// Number of weights of one layer.
+    #[must_use]
+    pub fn n_layer_weights(&self) -> usize {
+        self.n_layer_projection_weights().saturating_add(self.d_model.saturating_mul(2))
     }
 
     /// Number of weights of the projections of one layer: all of it but the norms.

@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 use crate::adapter::Adapter;
 use crate::block::Block;
 use crate::causal_lm::CausalLm;
+use crate::config::DecoderConfig;
 use crate::projection::Projection;
 
 /// A projection of a decoder layer, named as in checkpoints.
@@ -58,6 +59,20 @@ impl Target {
             Self::GateProj => "mlp.gate_proj",
             Self::UpProj => "mlp.up_proj",
             Self::DownProj => "mlp.down_proj",
+        }
+    }
+
+    /// Its `[d_input, d_output]`.
+    pub(crate) fn shape(self, config: &DecoderConfig) -> [usize; 2] {
+        let (hidden, mlp) = (config.d_model, config.d_ff);
+        let queries = config.n_heads.saturating_mul(config.head_dim);
+        let keys = config.n_kv_heads.saturating_mul(config.head_dim);
+        match self {
+            Self::QProj => [hidden, queries],
+            Self::KProj | Self::VProj => [hidden, keys],
+            Self::OProj => [queries, hidden],
+            Self::GateProj | Self::UpProj => [hidden, mlp],
+            Self::DownProj => [mlp, hidden],
         }
     }
 
@@ -122,6 +137,24 @@ impl LoraConfig {
         let broken = rules.into_iter().filter(|(kept, _)| !kept);
         broken.map(|(_, problem)| problem.to_owned()).collect()
     }
+
+    /// Number of weights of the adapters of one layer; the largest number there is for absurd shapes.
+    #[must_use]
+    pub fn n_layer_weights(&self, config: &DecoderConfig) -> usize {
+        self.matrices(config).fold(0, usize::saturating_add)
+    }
+
+    /// Weights of the largest matrix of an adapter.
+    #[must_use]
+    pub fn largest_matrix(&self, config: &DecoderConfig) -> usize {
+        self.matrices(config).max().unwrap_or(0)
+    }
+
+    /// Weights of each matrix in a layer.
+    fn matrices(&self, config: &DecoderConfig) -> impl Iterator<Item = usize> {
+        let widths = self.targets.iter().flat_map(|target| target.shape(config));
+        widths.map(|width| width.saturating_mul(self.rank))
+    }
 }
 
 impl<B: Backend> CausalLm<B> {
@@ -145,16 +178,7 @@ impl<B: Backend> CausalLm<B> {
     /// What is merged requires gradients, where the backend has them.
     #[must_use]
     pub fn merge_adapters(mut self) -> Self {
-        for block in &mut self.model.layers {
-            for target in Target::ALL {
-                let projection = target.of_mut(block);
-                if let Some(adapter) = projection.adapter.take() {
-                    let merged = adapter.merged_into(projection.weight.val());
-                    projection.weight =
-                        Param::initialized(projection.weight.id, merged.require_grad());
-                }
-            }
-        }
+        self.model.layers.iter_mut().for_each(merge_adapters);
         self
     }
 
@@ -178,6 +202,17 @@ impl<B: Backend> CausalLm<B> {
             let adapter = move |target: Target| target.of(block).adapter.as_ref();
             Target::ALL.into_iter().filter_map(move |t| Some((layer, t, adapter(t)?)))
         })
+    }
+}
+
+/// Adds the adapters of a layer to the weights they stand beside.
+pub(crate) fn merge_adapters<B: Backend>(block: &mut Block<B>) {
+    for target in Target::ALL {
+        let projection = target.of_mut(block);
+        if let Some(adapter) = projection.adapter.take() {
+            let merged = adapter.merged_into(projection.weight.val());
+            projection.weight = Param::initialized(projection.weight.id, merged.require_grad());
+        }
     }
 }
 

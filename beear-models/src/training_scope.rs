@@ -7,7 +7,9 @@ use burn::tensor::Tensor;
 use burn::tensor::backend::Backend;
 use serde::Serialize;
 
+use crate::activations::GradientsOf;
 use crate::causal_lm::CausalLm;
+use crate::config::DecoderConfig;
 use crate::lora::LoraConfig;
 
 /// What stands for the weights in training.
@@ -31,6 +33,9 @@ pub struct TrainingScope {
 }
 
 impl TrainingScope {
+    /// Every weight.
+    pub const ALL: Self = Self { weights: TrainedWeights::Full, layers: None };
+
     /// Everything a decoder of `n_layers` cannot do, in words.
     #[must_use]
     pub fn problems(&self, n_layers: usize) -> Vec<String> {
@@ -46,6 +51,44 @@ impl TrainingScope {
             }
         }
         problems
+    }
+
+    /// What gradients are taken of in a decoder layer; of nothing below the first that is trained.
+    #[must_use]
+    pub fn gradients_in(&self, layer: usize) -> Option<GradientsOf<'_>> {
+        let Range { start, end } = self.layers.clone().unwrap_or(0..usize::MAX);
+        match &self.weights {
+            _ if layer < start => None,
+            _ if layer >= end => Some(GradientsOf::HiddenStates),
+            TrainedWeights::Full => Some(GradientsOf::Weights),
+            TrainedWeights::Lora(config) => Some(GradientsOf::Adapters(config)),
+        }
+    }
+
+    /// What gradients are taken of in the last norm and the unembedding.
+    #[must_use]
+    pub fn gradients_in_head(&self) -> GradientsOf<'_> {
+        if *self == Self::ALL { GradientsOf::Weights } else { GradientsOf::HiddenStates }
+    }
+
+    /// Number of weights that are trained in a decoder of this shape.
+    #[must_use]
+    pub fn n_trained(&self, config: &DecoderConfig) -> usize {
+        let n_layers = self.layers.as_ref().map_or(config.n_layers, ExactSizeIterator::len);
+        match &self.weights {
+            TrainedWeights::Full if self.layers.is_none() => config.n_weights(),
+            TrainedWeights::Full => n_layers.saturating_mul(config.n_layer_weights()),
+            TrainedWeights::Lora(lora) => n_layers.saturating_mul(lora.n_layer_weights(config)),
+        }
+    }
+
+    /// Weights of the largest trained tensor, at most.
+    #[must_use]
+    pub fn largest_trained(&self, config: &DecoderConfig) -> u64 {
+        match &self.weights {
+            TrainedWeights::Full => config.largest_tensor(),
+            TrainedWeights::Lora(lora) => lora.largest_matrix(config) as u64,
+        }
     }
 
     /// `model` with gradients for what is trained and for nothing else.
@@ -192,15 +235,30 @@ mod tests {
     #[test]
     fn trained_weights_are_counted() {
         let init = || config().init::<Train>(&Default::default());
-        let count = |scope: &TrainingScope| n_trained(&scope.apply(init(), 1));
-        let full = |layers| TrainingScope { weights: TrainedWeights::Full, layers };
-        assert_eq!(count(&full(None)), config().n_weights());
+        let assert_counted = |scope: &TrainingScope, expected: usize| {
+            assert_eq!(n_trained(&scope.apply(init(), 1)), expected);
+            assert_eq!(scope.n_trained(&config()), expected, "from the shape alone");
+        };
+        assert_counted(&TrainingScope::ALL, config().n_weights());
         // Queries and output are 8 to 12 and back, keys and values 8 to 6, the MLP 8 to 5 thrice,
         // two norms of 8.
-        assert_eq!(count(&full(Some(0..1))), 2 * 8 * 12 + 2 * 8 * 6 + 3 * 8 * 5 + 2 * 8);
+        let layer = 2 * 8 * 12 + 2 * 8 * 6 + 3 * 8 * 5 + 2 * 8;
+        assert_counted(&TrainingScope { layers: Some(0..1), ..TrainingScope::ALL }, layer);
         // Rank 2 at 8 to 12, 12 to 8 and 5 to 8.
-        assert_eq!(count(&lora(Some(0..1))), 2 * (20 + 20 + 13));
+        assert_counted(&lora(Some(0..1)), 2 * (20 + 20 + 13));
+        assert_counted(&lora(None), 2 * 2 * (20 + 20 + 13));
+        assert_eq!(lora(None).largest_trained(&config()), 2 * 12);
         assert_eq!(n_trained(&init().valid()), 0, "nothing is trained without gradients");
+    }
+
+    #[test]
+    fn gradients_reach_down_to_the_first_trained_layer() {
+        let full = TrainingScope { layers: Some(1..2), ..TrainingScope::ALL };
+        let of = |scope: &TrainingScope| format!("{:?}", [0, 1, 2].map(|l| scope.gradients_in(l)));
+        assert_eq!(of(&full), "[None, Some(Weights), Some(HiddenStates)]");
+        assert_eq!(full.gradients_in_head(), GradientsOf::HiddenStates);
+        assert_eq!(TrainingScope::ALL.gradients_in_head(), GradientsOf::Weights);
+        assert_eq!(lora(None).gradients_in(0), Some(GradientsOf::Adapters(&small())));
     }
 
     #[test]

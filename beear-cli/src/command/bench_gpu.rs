@@ -36,7 +36,8 @@ pub(crate) struct BenchGpuArgs {
     /// `config.json` of a Hugging Face model, a folder that has one, or org/name[@revision] of the hub.
     #[arg(long, value_name = "PATH|NAME")]
     config: PathBuf,
-    /// TOML recipe of BEEAR, for batch sizes, the perturbation's first spot and the optimiser.
+    /// TOML recipe of BEEAR, for batch sizes, the perturbation's first spot, the optimiser, trained layers and the
+    /// shape of adapters.
     #[arg(long, value_name = "FILE")]
     recipe: Option<PathBuf>,
     /// Override of the recipe, such as `method.remove.divergence_weight=0`.
@@ -60,7 +61,7 @@ pub(crate) struct BenchGpuArgs {
     /// Rows and columns of the matrix product.
     #[arg(long, value_name = "N", default_value_t = 4096)]
     matmul_size: usize,
-    /// What to measure besides the matrix product; everything if absent.
+    /// What to measure besides the matrix product; every kind of step if absent.
     #[arg(long = "job", value_enum, value_name = "JOB")]
     jobs: Vec<Job>,
 }
@@ -152,10 +153,11 @@ pub(crate) fn run<C: ComputeBackend>(
     heap::suit(workload.shape.n_weights());
     let mut model = Some(workload.shape.init_as(dtype, device));
     let mut jobs = Vec::new();
-    for job in args.jobs() {
+    let asked = args.jobs();
+    for &job in &asked {
         ui.say(&format!("measuring: {job:?}"));
-        // The outer level, which is last, changes weights in place where nothing else holds them.
-        let current = if job == Job::Outer { model.take() } else { model.clone() };
+        // The last has it to itself: an outer step changes weights in place where nothing else holds them.
+        let current = if asked.last() == Some(&job) { model.take() } else { model.clone() };
         let Some(current) = current else { continue };
         let speed = bench.run(job, current)?;
         jobs.push(Measured::of(job, speed, matmul.tflops, &memory));
@@ -173,16 +175,19 @@ pub(crate) fn run<C: ComputeBackend>(
 }
 
 impl BenchGpuArgs {
-    /// Every kind of step that is asked for, once, the one that changes weights last.
+    /// What is asked for, once, those that change weights last; if nothing is, every kind of step.
     fn jobs(&self) -> Vec<Job> {
-        let is_asked = |job: &Job| self.jobs.is_empty() || self.jobs.contains(job);
+        let is_asked =
+            |job: &Job| self.jobs.contains(job) || self.jobs.is_empty() && *job != Job::Run;
         Job::value_variants().iter().copied().filter(is_asked).collect()
     }
 
     fn workload(&self, ui: Ui) -> Result<Workload> {
         let shape = Model::find(&self.config, Needed::Config, ui)?.config()?;
+        let recipe = Recipe::read(self.recipe.as_deref(), None, &self.assignments)?;
         let workload = Workload {
-            method: self.method(&shape)?,
+            method: self.method(&recipe, &shape)?,
+            scope: recipe.scope(shape.n_layers)?,
             prompt_length: self.prompt_length,
             answer_length: self.answer_length,
             steps: self.steps,
@@ -206,8 +211,7 @@ impl BenchGpuArgs {
         Ok(workload)
     }
 
-    fn method(&self, shape: &DecoderConfig) -> Result<BilevelConfig> {
-        let recipe = Recipe::read(self.recipe.as_deref(), None, &self.assignments)?;
+    fn method(&self, recipe: &Recipe, shape: &DecoderConfig) -> Result<BilevelConfig> {
         let Defence::Beear(mut config) = recipe.method(shape.size())? else {
             let hint = "leave out `method.name`";
             return Err(Mistake::arguments("the recipe is not for BEEAR", hint).into());

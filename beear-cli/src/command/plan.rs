@@ -5,7 +5,6 @@ use std::path::PathBuf;
 
 use anyhow::Result;
 use beear_core::Defence;
-use beear_models::DecoderConfig;
 use clap::Args;
 use serde_json::{Value, json};
 
@@ -57,6 +56,7 @@ pub(crate) fn run(
     let config = model.config()?;
     let method = recipe.method(config.size())?;
     method.validate(config.n_layers)?;
+    let scope = recipe.scope(config.n_layers)?;
     let set = SetShape {
         n_rows: args.rows as usize,
         prompt_tokens: args.prompt_tokens as usize,
@@ -64,7 +64,8 @@ pub(crate) fn run(
     };
     let generated = Some(recipe.max_new_tokens);
     let stored = weight_bytes(model.base().unwrap_or(model.folder()), &config);
-    let task = Task { config: &config, safety: set, performance: set, generated, stored };
+    let (safety, performance) = (set, set);
+    let task = Task { config: &config, scope: &scope, safety, performance, generated, stored };
     let unknown = || {
         let what = "memory is planned for `beear` and `fine-tuning` only";
         Mistake::arguments(what, "choose one of them with --method, or leave it out")
@@ -72,11 +73,12 @@ pub(crate) fn run(
     let plan = MemoryPlan::new(task, &method, width).ok_or_else(unknown)?;
     let fit = args.memory.map(|memory| memory_fit::cheapest(task, &method, width, memory));
 
-    let head = Head { model: &model, config: &config, backend, width };
+    let head = Head { model: &model, task, backend, width };
     let by_type = by_type(task, &method);
     let value = json!({
         "model": model,
         "weights": config.n_weights(),
+        "trained_weights": scope.n_trained(&config),
         "backend": backend,
         "bits": 8 * width,
         "rows": set,
@@ -105,7 +107,7 @@ fn as_json(fit: &Fit) -> Value {
 /// What a plan is about.
 struct Head<'a> {
     model: &'a Model,
-    config: &'a DecoderConfig,
+    task: Task<'a>,
     backend: &'a str,
     width: u64,
 }
@@ -113,11 +115,12 @@ struct Head<'a> {
 impl Head<'_> {
     /// The plan for people: the phases, and the parts of the fullest.
     fn text(&self, plan: &MemoryPlan, by_type: [Option<u64>; 2]) -> Result<String> {
-        let Self { model, config, backend, width } = self;
-        let millions = config.n_weights() as f64 / 1e6;
+        let Self { model, task: Task { config, scope, .. }, backend, width } = self;
+        let [millions, trained] =
+            [config.n_weights(), scope.n_trained(config)].map(|n| n as f64 / 1e6);
         let mut text = String::new();
         let bits = 8 * width;
-        writeln!(text, "`{model}`: {millions:.1} million weights")?;
+        writeln!(text, "`{model}`: {millions:.1} million weights, {trained:.1} trained")?;
         writeln!(text, "backend {backend}, {bits} bits a weight")?;
         for phase in &plan.phases {
             writeln!(text, "{:40} {:>9}", phase.name, bytes::show(phase.bytes))?;

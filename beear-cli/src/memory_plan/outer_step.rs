@@ -3,7 +3,7 @@
 use beear_core::config::{OptimizerState, WeightUpdate};
 use beear_core::solver::ANSWER_CHUNK;
 use beear_core::{RemoveConfig, Spot};
-use beear_models::activations::{BatchShape, GradientsOf};
+use beear_models::activations::{BatchShape, GradientsOf, Numbers};
 
 use super::{Phase, Planner, phase};
 
@@ -28,8 +28,12 @@ impl Planner<'_> {
         let safe = self.task.safety.batch(remove.safety_batch_size);
         let ordinary = self.task.performance.batch(remove.performance_batch_size);
         let spots: &[Spot] = self.bilevel.map_or(&[], |config| &config.spots);
-        let of = GradientsOf::Weights;
-        let layers = |batch| config.kept_by_layer(batch, of).times(config.n_layers);
+        let of = self.task.scope.gradients_in_head();
+        let layers = |batch| {
+            let gradients = (0..config.n_layers).filter_map(|l| self.task.scope.gradients_in(l));
+            let kept = gradients.map(|of| config.kept_by_layer(batch, of));
+            kept.fold(Numbers::default(), Numbers::plus)
+        };
         let kept = layers(safe)
             .plus(layers(ordinary))
             .plus(self.segments(safe, spots))
@@ -41,7 +45,7 @@ impl Planner<'_> {
         let reference = self.bytes(config.needed_by_inference(ordinary));
         let moment = self.moment(ordinary).max(self.moment(safe)).max(reference);
         let own = [
-            ("gradients of other threads", self.gradients().saturating_mul(self.n_threads() - 1)),
+            ("gradients of other threads", self.trained().saturating_mul(self.n_threads() - 1)),
             ("activations of layers", self.bytes(kept)),
             ("activations of answers", self.bytes(head)),
             ("for a moment", moment),
@@ -59,9 +63,11 @@ impl Planner<'_> {
         let needs = [safe, ordinary].map(|(batch, has_reference)| {
             let chunks = ANSWER_CHUNK.saturating_mul(self.n_threads() as usize);
             let chunk = BatchShape { n_answer: batch.n_answer.min(chunks), ..batch };
-            let of = GradientsOf::Weights;
+            let scope = self.task.scope;
+            let first = scope.layers.as_ref().map_or(0, |layers| layers.start);
+            let of = scope.gradients_in(first).unwrap_or(GradientsOf::HiddenStates);
             let layer = config.kept_by_layer(batch, of).plus(config.kept_of_positions(batch));
-            let mut head = config.kept_by_head(chunk, of);
+            let mut head = config.kept_by_head(chunk, scope.gradients_in_head());
             if has_reference {
                 head = head.plus(config.logits(chunk)); // the original's probabilities
             }
@@ -71,17 +77,12 @@ impl Planner<'_> {
         let total = |needs: &[u64; 3]| needs.iter().fold(0_u64, |sum, n| sum.saturating_add(*n));
         let [boundaries, layer, moment] = needs.into_iter().max_by_key(total).unwrap_or_default();
         let own = [
-            ("gradients", self.gradients().saturating_mul(self.n_threads())),
+            ("gradients", self.trained().saturating_mul(self.n_threads())),
             ("hidden states at boundaries", boundaries),
             ("activations of a layer", layer),
             ("for a moment", moment),
         ];
         phase("outer step, forward and backward", self.standing().into_iter().chain(own))
-    }
-
-    /// The gradients of all weights that are trained.
-    fn gradients(&self) -> u64 {
-        self.weights_at(self.width)
     }
 
     /// Threads that share the rows of a batch.
@@ -91,12 +92,13 @@ impl Planner<'_> {
     }
 
     pub(super) fn weights_step(&self) -> Phase {
-        let largest = self.task.config.largest_tensor().saturating_mul(self.width.max(4));
+        let largest = self.task.scope.largest_trained(self.task.config);
+        let largest = largest.saturating_mul(self.width.max(4));
         let by_chance = self.remove.optimizer_state != OptimizerState::F32
             || self.is_narrow() && self.remove.weight_update == WeightUpdate::Stochastic;
         let n_tensors = STEP_TENSORS + if by_chance { ROUNDING_TENSORS } else { 0 };
         let own =
-            [("gradients", self.gradients()), ("for a moment", largest.saturating_mul(n_tensors))];
+            [("gradients", self.trained()), ("for a moment", largest.saturating_mul(n_tensors))];
         phase("outer step, weights", self.standing().into_iter().chain(own))
     }
 }

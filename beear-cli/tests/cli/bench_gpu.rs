@@ -1,6 +1,6 @@
 //! `bench gpu` on the CPU, with a model as small as the fixture's: what is printed, not how fast it is.
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::fixture::Place;
 
@@ -41,7 +41,7 @@ fn every_number_of_every_job_is_there() {
         assert_eq!(report["workload"]["perturbed_positions"], Value::from(positions));
         let jobs = report["jobs"].as_array().unwrap();
         let names: Vec<&str> = jobs.iter().filter_map(|job| job["job"].as_str()).collect();
-        assert_eq!(names, ["inner-whole", "inner-remembered", "decode", "outer"]);
+        assert_eq!(names, ["inner-whole", "inner-remembered", "decode", "outer-lora", "outer"]);
         for job in jobs {
             ordered(&job["seconds"]);
             let numbers =
@@ -56,13 +56,55 @@ fn every_number_of_every_job_is_there() {
         }
         // 4 rows of 24 + 8 tokens, the last of which is a target only; 8 new ones for each answer.
         let tokens: Vec<u64> = jobs.iter().filter_map(|job| job["tokens"].as_u64()).collect();
-        assert_eq!(tokens, [4 * 31, 4 * 31, 4 * 8, 8 * 31]);
+        assert_eq!(tokens, [4 * 31, 4 * 31, 4 * 8, 8 * 31, 8 * 31]);
         assert_eq!(
             (&jobs[0]["remembered_tokens"], &jobs[1]["remembered_tokens"]),
             (&0.into(), &19.into())
         );
         positive(&jobs[0], &["prepare_seconds"]);
+        assert_eq!(jobs[4]["trained_weights"], report["workload"]["n_weights"]);
+        positive(&jobs[3], &["trained_weights"]);
+        assert!(jobs[2]["trained_weights"].is_null());
     }
+}
+
+#[test]
+fn the_recipe_says_what_an_outer_step_trains() {
+    let place = Place::new();
+    let set = |assignment: &'static str| ["--set", assignment];
+    let layer = set("train.layers=[1, 2]");
+    let lora = [set("train.weights=lora"), set("train.lora.rank=2")].concat();
+    let steps = ["--job", "outer", "--job", "outer-lora"];
+    let report = bench(&place, &[steps.as_slice(), &layer, &lora].concat());
+    assert_eq!(report["workload"]["trained_layers"], json!([1, 2]));
+    assert_eq!(report["workload"]["lora"]["rank"], 2);
+    let [adapters, weights] = [&report["jobs"][0], &report["jobs"][1]];
+    assert_eq!((&adapters["job"], &weights["job"]), (&"outer-lora".into(), &"outer".into()));
+    // A layer of the fixture's model: width 16, 4 heads of 4 with 2 of keys, an MLP of 256; two norms.
+    let widths = [[16, 16], [16, 8], [16, 8], [16, 16], [16, 256], [16, 256], [256, 16]];
+    let products: u64 = widths.iter().map(|[input, output]| input * output).sum();
+    assert_eq!(weights["trained_weights"], products + 2 * 16);
+    let thin: u64 = widths.iter().flatten().map(|width| 2 * width).sum();
+    assert_eq!(adapters["trained_weights"], thin);
+    // No gradients of what is frozen.
+    assert!(adapters["operations"].as_f64() < weights["operations"].as_f64());
+}
+
+#[test]
+fn a_whole_run_has_all_its_steps() {
+    let place = Place::new();
+    let assignments =
+        ["method.rounds=2", "method.perturbations_per_round=3", "method.entrap.steps=4"];
+    let assignments =
+        assignments.into_iter().chain(["method.remove.steps=5", "train.weights=lora"]);
+    let set: Vec<&str> = assignments.flat_map(|assignment| ["--set", assignment]).collect();
+    let report = bench(&place, &[["--job", "run"].as_slice(), &set].concat());
+    let run = &report["jobs"][0];
+    assert_eq!(run["job"], "run");
+    ordered(&run["seconds"]);
+    positive(run, &["operations", "trained_weights"]);
+    // Rows of 24 and, less the last, of 6 answer tokens: 4 an inner step. Of 24 and 8: 8 an outer one.
+    assert_eq!(run["tokens"], 2 * (3 * 4 * 4 * 29 + 5 * 8 * 31));
 }
 
 #[test]

@@ -6,22 +6,15 @@ use crate::lora::Target;
 
 /// Name and stored shape of every weight of a decoder, lazily: a config may claim any depth.
 pub(super) fn expected(config: &DecoderConfig) -> impl Iterator<Item = (String, Vec<usize>)> {
-    let DecoderConfig { vocab_size, d_model, d_ff, .. } = *config;
-    let queries = config.n_heads.saturating_mul(config.head_dim);
-    let keys = config.n_kv_heads.saturating_mul(config.head_dim);
-    let layer = move |index: usize| {
-        let weights = [
-            ("self_attn.q_proj", vec![queries, d_model]),
-            ("self_attn.k_proj", vec![keys, d_model]),
-            ("self_attn.v_proj", vec![keys, d_model]),
-            ("self_attn.o_proj", vec![d_model, queries]),
-            ("mlp.gate_proj", vec![d_ff, d_model]),
-            ("mlp.up_proj", vec![d_ff, d_model]),
-            ("mlp.down_proj", vec![d_model, d_ff]),
-            ("input_layernorm", vec![d_model]),
-            ("post_attention_layernorm", vec![d_model]),
-        ];
-        weights.map(|(name, shape)| (format!("model.layers.{index}.{name}.weight"), shape))
+    let DecoderConfig { vocab_size, d_model, .. } = *config;
+    let layer_of = move |index: usize| {
+        let projections = Target::ALL.into_iter().map(move |target| {
+            let [d_input, d_output] = target.shape(config);
+            (target.name(), vec![d_output, d_input])
+        });
+        let norms = ["input_layernorm", "post_attention_layernorm"];
+        let weights = projections.chain(norms.map(|name| (name, vec![d_model])));
+        weights.map(move |(name, shape)| (format!("{}.{name}.weight", layer(index)), shape))
     };
     let embed = ("model.embed_tokens.weight".to_owned(), vec![vocab_size, d_model]);
     let norm = ("model.norm.weight".to_owned(), vec![d_model]);
@@ -29,12 +22,17 @@ pub(super) fn expected(config: &DecoderConfig) -> impl Iterator<Item = (String, 
     [embed, norm]
         .into_iter()
         .chain((!config.tied_embeddings).then_some(head))
-        .chain((0..config.n_layers).flat_map(layer))
+        .chain((0..config.n_layers).flat_map(layer_of))
 }
 
 /// The name of a projection's weights, without `.weight`.
-pub(super) fn projection(layer: usize, target: Target) -> String {
-    format!("model.layers.{layer}.{}", target.name())
+pub(super) fn projection(index: usize, target: Target) -> String {
+    format!("{}.{}", layer(index), target.name())
+}
+
+/// What the names of a layer's weights start with.
+pub(super) fn layer(index: usize) -> String {
+    format!("model.layers.{index}")
 }
 
 /// What PEFT calls the two matrices beside a projection: $A$, stored `[rank, d_input]`, and $B$, stored

@@ -19,6 +19,7 @@ use super::{Checkpoint, CheckpointError, StoredDType, keys};
 use crate::causal_lm::CausalLm;
 use crate::config::DecoderConfig;
 use crate::hf_config;
+use crate::lora::merge_adapters;
 
 /// What a folder needs besides the weights when there is no checkpoint to copy it from.
 #[derive(Clone, Debug)]
@@ -198,7 +199,8 @@ impl Stored {
     }
 }
 
-/// Writes file by file, so that no more than one of them is in memory besides the model.
+/// Writes file by file, so that no more than one of them is in memory besides the model, and of merged adapters one
+/// layer.
 fn write_weights<B: Backend>(
     model: &CausalLm<B>,
     layout: &Layout,
@@ -206,10 +208,17 @@ fn write_weights<B: Backend>(
 ) -> Result<(), CheckpointError> {
     let shards: BTreeSet<&str> = layout.values().map(|place| place.shard.as_str()).collect();
     let (mut weight_map, mut total_size) = (BTreeMap::new(), 0);
-    let model = model.clone().merge_adapters();
+    let mut around = model.clone();
+    around.model.layers.clear();
     for shard in shards {
         let mut collect = Collect::new(layout, shard);
-        model.visit(&mut collect);
+        around.visit(&mut collect);
+        for (layer, block) in model.model.layers.iter().enumerate() {
+            collect.path = keys::layer(layer).split('.').map(str::to_owned).collect();
+            let mut block = block.clone();
+            merge_adapters(&mut block);
+            block.visit(&mut collect);
+        }
         let tensors = collect.finish()?;
         // A file of nothing but tensors that follow from others is not written.
         if !tensors.is_empty() {

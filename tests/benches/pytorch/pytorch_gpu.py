@@ -25,6 +25,22 @@ from transformers import AutoConfig, AutoModelForCausalLM
 CHAIN = 8
 
 
+class Adapted(torch.nn.Module):
+    """A linear map with a low-rank adapter, which is in f32 and computes in the type of the tokens."""
+
+    def __init__(self, linear, lora):
+        super().__init__()
+        device, bound = linear.weight.device, linear.in_features**-0.5
+        down = torch.empty(lora["rank"], linear.in_features, device=device).uniform_(-bound, bound)
+        self.linear, self.scale = linear, lora["alpha"] / lora["rank"]
+        self.down = torch.nn.Parameter(down)
+        self.up = torch.nn.Parameter(torch.zeros(linear.out_features, lora["rank"], device=device))
+
+    def forward(self, hidden):
+        down, up = self.down.to(hidden.dtype), self.up.to(hidden.dtype)
+        return self.linear(hidden) + F.linear(F.linear(hidden, down) * self.scale, up)
+
+
 class Bench:
     def __init__(self, config, report, device):
         self.workload, self.device = report["workload"], torch.device(device)
@@ -118,13 +134,36 @@ class Bench:
 
         return step
 
-    def outer(self, model):
+    def trained(self, model, has_adapters):
+        """Freezes all but what the job trains, and returns that."""
+        layers = model.model.layers
+        if self.workload["trained_layers"] or has_adapters:
+            model.requires_grad_(False)
+        if self.workload["trained_layers"]:
+            start, end = self.workload["trained_layers"]
+            layers = layers[start:end]
+        if has_adapters:
+            lora = self.workload["lora"]
+            for part in (part for layer in layers for part in (layer.self_attn, layer.mlp)):
+                for name in lora["targets"]:
+                    if hasattr(part, name):
+                        setattr(part, name, Adapted(getattr(part, name), lora))
+        elif self.workload["trained_layers"]:
+            layers.requires_grad_(True)
+        return [parameter for parameter in model.parameters() if parameter.requires_grad]
+
+    def outer_lora(self, model):
+        return self.outer(model, has_adapters=True)
+
+    def outer(self, model, has_adapters=False):
         work = self.workload
         original = None
         if work["divergence_weight"] > 0:
             original = copy.deepcopy(model).requires_grad_(False)
+        trained = self.trained(model, has_adapters)
+        self.n_trained = sum(parameter.numel() for parameter in trained)
         optimizer = torch.optim.AdamW(
-            model.parameters(), lr=work["learning_rate"], weight_decay=work["weight_decay"], eps=1e-8
+            trained, lr=work["learning_rate"], weight_decay=work["weight_decay"], eps=1e-8
         )
         safe, ordinary = self.rows(work["safety_batch_size"]), self.rows(work["performance_batch_size"])
         delta = torch.full(self.delta_shape(), 0.01, device=self.device)
@@ -144,7 +183,7 @@ class Bench:
                 )
                 loss = loss + work["divergence_weight"] * divergence
             loss.backward()
-            torch.nn.utils.clip_grad_norm_(model.parameters(), work["clip_norm"])
+            torch.nn.utils.clip_grad_norm_(trained, work["clip_norm"])
             optimizer.step()
 
         return step
@@ -172,9 +211,13 @@ class Bench:
             "inner-whole": self.inner,
             "inner-remembered": self.inner,
             "decode": self.decode,
+            "outer-lora": self.outer_lora,
             "outer": self.outer,
         }
+        self.n_trained = None
         seconds = self.seconds(makers[ours["job"]](self.model()))
+        # Both train the same, or are not to be compared.
+        assert self.n_trained == ours["trained_weights"], (self.n_trained, ours["trained_weights"])
         tflops = ours["operations"] / seconds["median"] / 1e12
         return {
             "job": ours["job"],
@@ -183,6 +226,7 @@ class Bench:
             "operations": ours["operations"],
             "prepare_seconds": None,
             "remembered_tokens": None,
+            "trained_weights": self.n_trained,
             "tokens_per_second": ours["tokens"] / seconds["median"],
             "tflops": tflops,
             "share_of_matmul": tflops / ceiling,

@@ -1,15 +1,12 @@
 //! How far a run has moved the weights, matrix by matrix and layer by layer.
-//!
-//! The effective rank is that of Roy and Vetterli, [The effective rank: a measure of effective
-//! dimensionality](https://www.eurasip.org/Proceedings/Eusipco/Eusipco2007/Papers/a5p-h05.pdf), EUSIPCO 2007: the
-//! exponential of the entropy of the singular values, taken as shares of their sum.
+
+mod effective_rank;
 
 use std::collections::BTreeMap;
 use std::path::Path;
 
 use anyhow::{Context, Result};
 use beear_models::checkpoint::{Checkpoint, StoredWeight};
-use nalgebra::DMatrix;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -17,18 +14,11 @@ use crate::exit::Mistake;
 use crate::hash::{are_same, sha256_of_inputs};
 use crate::model::{Model, StoredModel};
 
-/// The longest shorter side of a matrix whose singular values are computed: beyond it they take minutes a model.
-const WIDEST: usize = 512;
-
 /// What became of all weights.
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct WeightChange {
     /// Layers in their order, the tensors outside of them at the ends.
     pub(crate) layers: Vec<LayerChange>,
-    /// Matrices that are too wide for their effective rank.
-    pub(crate) n_without_rank: usize,
-    /// The side beyond which they are.
-    pub(crate) widest: usize,
 }
 
 /// What became of the weights of a layer.
@@ -40,7 +30,7 @@ pub(crate) struct LayerChange {
     pub(crate) norm: f64,
     /// The same as a share of the norm of the weights before.
     pub(crate) relative: f64,
-    /// Mean effective rank of the changes of its matrices, where it is computed.
+    /// Mean effective rank of the changes of its matrices, of those that have changed.
     pub(crate) effective_rank: Option<f64>,
     /// Its tensors.
     pub(crate) tensors: Vec<TensorChange>,
@@ -59,10 +49,8 @@ pub(crate) struct TensorChange {
     pub(crate) weight_norm: f64,
     /// The one as a share of the other.
     pub(crate) relative: f64,
-    /// Effective rank of the change of a matrix that has changed and is not too wide.
+    /// Effective rank of the change of a matrix that has changed.
     pub(crate) effective_rank: Option<f64>,
-    #[serde(skip)]
-    is_too_wide: bool,
 }
 
 impl WeightChange {
@@ -85,9 +73,8 @@ impl WeightChange {
             let change = TensorChange::of(name, [&before, &after])?;
             layers.entry(place).or_default().push(change);
         }
-        let n_without_rank = layers.values().flatten().filter(|t| t.is_too_wide).count();
         let layers = layers.into_iter().map(|((_, name), tensors)| LayerChange::of(name, tensors));
-        Ok(Self { layers: layers.collect(), n_without_rank, widest: WIDEST })
+        Ok(Self { layers: layers.collect() })
     }
 }
 
@@ -122,23 +109,22 @@ impl TensorChange {
             let what = format!("`{name}` has shape {shape:?} before and {other:?} after");
             return Err(Mistake::input(what, "name a run that is whole").into());
         }
-        let norm =
-            |values: &mut dyn Iterator<Item = f64>| values.map(|v| v * v).sum::<f64>().sqrt();
-        let weight_norm = norm(&mut was.iter().map(|value| f64::from(*value)));
-        let change: Vec<f64> =
-            was.iter().zip(&is).map(|(was, is)| f64::from(*is) - f64::from(*was)).collect();
-        let norm = norm(&mut change.iter().copied());
-        let [rows, columns] = match shape.as_slice() {
-            [rows, columns] => [*rows, *columns],
-            _ => [0, 0],
+        let weight_norm = frobenius(&was);
+        let change: Vec<f32> = was.iter().zip(&is).map(|(was, is)| is - was).collect();
+        let norm = frobenius(&change);
+        let effective_rank = match shape.as_slice() {
+            [rows, columns] if norm > 0.0 && norm.is_finite() => {
+                Some(effective_rank::of(change, [*rows, *columns]))
+            }
+            _ => None,
         };
-        let is_too_wide = rows.min(columns) > WIDEST;
-        let has_rank = norm > 0.0 && norm.is_finite() && rows.min(columns) > 0 && !is_too_wide;
-        let rank = || effective_rank(&DMatrix::from_row_slice(rows, columns, &change));
-        let effective_rank = has_rank.then(rank);
         let relative = share(norm, weight_norm);
-        Ok(Self { name, shape, norm, weight_norm, relative, effective_rank, is_too_wide })
+        Ok(Self { name, shape, norm, weight_norm, relative, effective_rank })
     }
+}
+
+fn frobenius(values: &[f32]) -> f64 {
+    values.iter().map(|value| f64::from(*value).powi(2)).sum::<f64>().sqrt()
 }
 
 fn share(part: f64, whole: f64) -> f64 {
@@ -156,36 +142,9 @@ fn place(name: &str) -> (usize, String) {
     (place, own.to_owned())
 }
 
-/// The effective rank of a matrix that is not zero.
-fn effective_rank(matrix: &DMatrix<f64>) -> f64 {
-    // Squares of singular values as eigenvalues of the smaller product: in f64 those it loses are below 1e-8 of the
-    // largest and weigh nothing.
-    let product = if matrix.nrows() <= matrix.ncols() {
-        matrix * matrix.transpose()
-    } else {
-        matrix.tr_mul(matrix)
-    };
-    let squares = product.symmetric_eigenvalues();
-    let values: Vec<f64> = squares.iter().map(|square| square.max(0.0).sqrt()).collect();
-    let sum: f64 = values.iter().sum();
-    let shares = values.iter().map(|value| value / sum).filter(|share| *share > 0.0);
-    (-shares.map(|share| share * share.ln()).sum::<f64>()).exp()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn the_effective_rank_is_the_number_of_equal_singular_values() {
-        let outer = DMatrix::from_row_slice(2, 3, &[1.0, 2.0, 3.0, 2.0, 4.0, 6.0]);
-        assert!((effective_rank(&outer) - 1.0).abs() < 1e-6);
-        let scaled = DMatrix::from_row_slice(3, 2, &[0.0, 5.0, 5.0, 0.0, 0.0, 0.0]);
-        assert!((effective_rank(&scaled) - 2.0).abs() < 1e-9);
-        // Singular values 3 and 1: shares 3/4 and 1/4, entropy 0.562335.
-        let uneven = DMatrix::from_row_slice(2, 2, &[3.0, 0.0, 0.0, 1.0]);
-        assert!((effective_rank(&uneven) - 0.562_335_144_618_808_3_f64.exp()).abs() < 1e-9);
-    }
 
     #[test]
     fn layers_come_in_their_order() {

@@ -17,10 +17,10 @@ const BLOCK: usize = 256;
 /// # Panics
 ///
 /// Panics if there are not as many values as `[rows, columns]` says.
-pub(super) fn of(mut values: Vec<f32>, [n_rows, n_columns]: [usize; 2]) -> f64 {
+pub(super) fn of(values: Vec<f32>, [n_rows, n_columns]: [usize; 2]) -> f64 {
     // Changes are so small that their fourth powers are not to be had in f32.
     let largest = values.iter().fold(0.0_f32, |largest, value| largest.max(value.abs()));
-    values.iter_mut().for_each(|value| *value /= largest);
+    let values: Vec<f32> = values.into_iter().map(|value| value / largest).collect();
     let squares: f64 = values.iter().map(|value| f64::from(*value).powi(2)).sum();
     // nalgebra has columns one after the other: these are the rows.
     let columns = DMatrix::from_vec(n_columns, n_rows, values);

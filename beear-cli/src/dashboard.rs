@@ -160,10 +160,10 @@ impl View {
         }
     }
 
-    /// Asks the run to stop; who asks again, or cannot have a checkpoint, leaves at once.
+    /// Asks the run to stop; who asks again leaves at once.
     fn stop(&self) {
         let mut state = locked(&self.state);
-        if state.stopping || !self.asker.is_heard() {
+        if state.stopping {
             give_back();
             exit(INTERRUPTED.into());
         }

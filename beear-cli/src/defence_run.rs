@@ -171,11 +171,11 @@ impl<'a, C: ComputeBackend> DefenceRun<'a, C> {
         let (trained, all) = (self.n_trained, self.checkpoint.config.n_weights());
         ui.say(&format!("training {trained} of {all} weights"));
         let checkpoints = self.job.checkpoints_in(folder);
-        let (path, is_beear) = (folder.path(""), matches!(self.method, Defence::Beear(_)));
-        let wishes = match (options.tui, is_beear) {
-            (true, _) => Wishes::behind_dashboard(&path, options.max_time, is_beear)?,
-            (false, true) => Wishes::listen(&path, options.max_time)?,
-            (false, false) => Wishes::default(),
+        let path = folder.path("");
+        let wishes = if options.tui {
+            Wishes::behind_dashboard(&path, options.max_time)?
+        } else {
+            Wishes::listen(&path, options.max_time)?
         };
         let mut restored = restored;
         let (solved, seconds) = loop {
@@ -255,7 +255,7 @@ impl<'a, C: ComputeBackend> DefenceRun<'a, C> {
     }
 
     fn has_checkpoints(&self) -> bool {
-        self.job.checkpoints.are_written() && matches!(self.method, Defence::Beear(_))
+        self.job.checkpoints.are_written()
     }
 
     /// What people see of an attempt.

@@ -34,8 +34,7 @@ pub(crate) enum Wish {
     Stop(Reason),
 }
 
-/// Listens; by default to nothing.
-#[derive(Default)]
+/// Listens.
 pub(crate) struct Wishes {
     asker: Asker,
     file: PathBuf,
@@ -49,16 +48,9 @@ pub(crate) struct Asker {
     checkpoint: Arc<AtomicBool>,
     /// Whether a signal ends the process at once.
     ends: Arc<AtomicBool>,
-    /// Whether the run asks for wishes.
-    heard: bool,
 }
 
 impl Asker {
-    /// Whether somebody listens.
-    pub(crate) fn is_heard(&self) -> bool {
-        self.heard
-    }
-
     /// Asks for something.
     pub(crate) fn ask(&self, wish: Wish) {
         match wish {
@@ -84,7 +76,7 @@ impl Wishes {
     /// If the system takes no handler.
     pub(crate) fn listen(folder: &Path, max_time: Option<Duration>) -> Result<Self> {
         let stop = Arc::<AtomicBool>::default();
-        let asker = Asker { ends: Arc::clone(&stop), stop, heard: true, ..Asker::default() };
+        let asker = Asker { ends: Arc::clone(&stop), stop, ..Asker::default() };
         for signal in [SIGINT, SIGTERM] {
             // In this order: the second sees what the first has set.
             flag::register_conditional_shutdown(signal, INTERRUPTED.into(), asker.ends.clone())?;
@@ -96,18 +88,13 @@ impl Wishes {
         Ok(Self { asker, file: folder.join(CHECKPOINT_NOW), deadline })
     }
 
-    /// The same for a run with a dashboard, which hears signals itself while it is shown; `heard` says whether the run
-    /// asks for wishes.
+    /// The same for a run with a dashboard, which hears signals itself while it is shown.
     ///
     /// # Errors
     ///
     /// If the system takes no handler.
-    pub(crate) fn behind_dashboard(
-        folder: &Path,
-        max_time: Option<Duration>,
-        heard: bool,
-    ) -> Result<Self> {
-        let asker = Asker { heard, ..Asker::default() };
+    pub(crate) fn behind_dashboard(folder: &Path, max_time: Option<Duration>) -> Result<Self> {
+        let asker = Asker::default();
         asker.leave_signals_to_dashboard(false);
         for signal in [SIGINT, SIGTERM] {
             flag::register_conditional_shutdown(signal, INTERRUPTED.into(), asker.ends.clone())?;

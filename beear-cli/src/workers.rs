@@ -47,7 +47,7 @@ pub(crate) fn devices<C: ComputeBackend>(
 ///
 /// # Panics
 ///
-/// Panics if something is saved of a rival of BEEAR, which has no checkpoints.
+/// Panics if an observer or watch does.
 pub(crate) fn run<B: AutodiffBackend>(
     (method, saved): (&Defence, Option<Saved<'_>>),
     (model, devices): (CausalLm<B>, &[B::Device]),
@@ -64,11 +64,8 @@ pub(crate) fn run<B: AutodiffBackend>(
         };
     }
     assert_eq!(devices.len(), 1, "one worker has one device");
-    match (method, saved) {
-        (Defence::Beear(config), Some(saved)) => {
-            beear_core::resume(model, sets, (config, saved), watch, observer)
-        }
-        (method, None) => method.run(model, sets, watch, observer),
-        (_, Some(_)) => panic!("a rival has no checkpoints"),
+    match saved {
+        Some(saved) => method.resume((model, saved), sets, watch, observer),
+        None => method.run(model, sets, watch, observer),
     }
 }

@@ -39,6 +39,13 @@ impl StepSize {
         }
     }
 
+    pub(crate) fn times(self, factor: f64) -> Self {
+        match self {
+            Self::Absolute(size) => Self::Absolute(size * factor),
+            Self::RelativeToHidden(share) => Self::RelativeToHidden(share * factor),
+        }
+    }
+
     pub(crate) fn is_positive(self) -> bool {
         let (Self::Absolute(size) | Self::RelativeToHidden(size)) = self;
         positive(size)
@@ -263,11 +270,7 @@ impl BilevelConfig {
 
     /// The same with the steps of both levels `factor` times as large.
     pub(crate) fn at_rate(self, factor: f64) -> Self {
-        let step_size = match self.entrap.step_size {
-            StepSize::Absolute(size) => StepSize::Absolute(size * factor),
-            StepSize::RelativeToHidden(share) => StepSize::RelativeToHidden(share * factor),
-        };
-        let entrap = EntrapConfig { step_size, ..self.entrap };
+        let entrap = EntrapConfig { step_size: self.entrap.step_size.times(factor), ..self.entrap };
         let learning_rate = self.remove.learning_rate * factor;
         Self { entrap, remove: RemoveConfig { learning_rate, ..self.remove }, ..self }
     }

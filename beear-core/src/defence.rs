@@ -8,11 +8,12 @@ use crate::error::Error;
 use crate::event::Observer;
 use crate::example::AnchorSets;
 use crate::rival::fine_tuning::FineTuningConfig;
-use crate::rival::in_one_round;
 use crate::rival::latent_adversarial::LatentAdversarialConfig;
 use crate::rival::layer_consistency::LayerConsistencyConfig;
+use crate::rival::{OneRound, Rival};
+use crate::snapshot::Saved;
 use crate::solver::TrainableDecoder;
-use crate::solver::bilevel::{Outcome, Stopped, solve, validate_sets};
+use crate::solver::bilevel::{Outcome, Stopped, resume, solve, validate_sets};
 use crate::watch::Watch;
 
 /// A defence with its settings.
@@ -94,26 +95,63 @@ impl Defence {
         B: AutodiffBackend,
         M: TrainableDecoder<B>,
     {
+        self.begin_or_resume((model, sets), None, watch, observer)
+    }
+
+    /// Goes on with a run of [`run`](Self::run), from the same `model` and sets, as if it had never stopped: on the same
+    /// backend and machine the outcome is the same bit for bit.
+    ///
+    /// # Errors
+    ///
+    /// As [`run`](Self::run), and [`Error::MalformedSnapshot`] if `saved` is not of such a run.
+    ///
+    /// # Panics
+    ///
+    /// Panics if an observer or watch does.
+    pub fn resume<B, M>(
+        &self,
+        (model, saved): (M, Saved<'_>),
+        sets: &AnchorSets,
+        watch: &mut dyn Watch<B::InnerBackend, M::InnerModule>,
+        observer: &mut dyn Observer,
+    ) -> Result<Outcome<B, M>, Stopped<M>>
+    where
+        B: AutodiffBackend,
+        M: TrainableDecoder<B>,
+    {
+        self.begin_or_resume((model, sets), Some(saved), watch, observer)
+    }
+
+    fn begin_or_resume<B, M>(
+        &self,
+        (model, sets): (M, &AnchorSets),
+        saved: Option<Saved<'_>>,
+        watch: &mut dyn Watch<B::InnerBackend, M::InnerModule>,
+        observer: &mut dyn Observer,
+    ) -> Result<Outcome<B, M>, Stopped<M>>
+    where
+        B: AutodiffBackend,
+        M: TrainableDecoder<B>,
+    {
         if let Err(error) = self.validate(model.n_layers()).and_then(|()| validate_sets(sets)) {
             return Err(Stopped::at_once(error, model));
         }
-        match self {
-            Self::Beear(config) => solve(model, sets, config, watch, observer),
+        let (bounds, rival) = match self {
+            Self::Beear(config) => {
+                return match saved {
+                    Some(saved) => resume(model, sets, (config, saved), watch, observer),
+                    None => solve(model, sets, config, watch, observer),
+                };
+            }
             Self::LatentAdversarial(config) => {
-                in_one_round(model, config.bounds, watch, observer, |model, observer| {
-                    config.train(model, sets, observer)
-                })
+                (config.bounds, Some(Rival::LatentAdversarial(config)))
             }
             Self::LayerConsistency(config) => {
-                in_one_round(model, config.bounds, watch, observer, |model, observer| {
-                    config.train(model, sets, observer)
-                })
+                (config.bounds, Some(Rival::LayerConsistency(config)))
             }
-            Self::FineTuning(config) => {
-                in_one_round(model, config.bounds, watch, observer, |model, observer| {
-                    config.train(model, sets, observer)
-                })
-            }
-        }
+            Self::FineTuning(config) => (config.bounds, None),
+        };
+        let round = OneRound { remove: self.remove(), bounds, seed: self.seed(), rival };
+        round.run((model, sets), saved, watch, observer)
     }
 }

@@ -76,11 +76,11 @@ pub trait Observer {
     /// Called for every event, on the thread that runs the method.
     fn notify(&mut self, event: &Event);
 
-    /// Called before the first step of BEEAR and after every step of either level, of all perturbations that are
-    /// sought at the same time; `snapshot` gives what another process can go on from.
+    /// Called before the first step of a defence and after every step of either level, of all perturbations that are
+    /// sought at the same time; the rivals of BEEAR ask after steps on the weights. `snapshot` gives what another
+    /// process can go on from.
     ///
-    /// [`ControlFlow::Break`] ends the run with [`Error::Interrupted`](crate::Error::Interrupted). The rivals of
-    /// BEEAR do not ask.
+    /// [`ControlFlow::Break`] ends the run with [`Error::Interrupted`](crate::Error::Interrupted).
     fn after_step(&mut self, snapshot: &dyn Fn() -> Snapshot) -> ControlFlow<()> {
         let _ = snapshot;
         ControlFlow::Continue(())

@@ -98,8 +98,13 @@ impl AnchorSampler {
         sets: &'a AnchorSets,
         batch_size: usize,
     ) -> Vec<&'a SafetyExample> {
-        let rows = self.safety.next_batch(batch_size);
+        let rows = self.safety_rows(batch_size);
         rows.into_iter().map(|row| &sets.safety[row]).collect()
+    }
+
+    /// The places of the next safety rows in their set.
+    pub(crate) fn safety_rows(&mut self, batch_size: usize) -> Vec<usize> {
+        self.safety.next_batch(batch_size)
     }
 
     /// The next performance rows of the sets it was made for.

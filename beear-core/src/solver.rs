@@ -29,7 +29,7 @@ use crate::decoder::Decoder;
 ///
 /// Implemented for every [`Decoder`] whose inner module is one too.
 pub trait TrainableDecoder<B: AutodiffBackend>:
-    Decoder<B> + AutodiffModule<B, InnerModule = Self::Inference>
+    Decoder<B> + AutodiffModule<B, InnerModule = Self::Inference> + 'static
 {
     /// The same decoder without automatic differentiation.
     type Inference: Decoder<B::InnerBackend>;
@@ -38,7 +38,7 @@ pub trait TrainableDecoder<B: AutodiffBackend>:
 impl<B, M> TrainableDecoder<B> for M
 where
     B: AutodiffBackend,
-    M: Decoder<B> + AutodiffModule<B>,
+    M: Decoder<B> + AutodiffModule<B> + 'static,
     M::InnerModule: Decoder<B::InnerBackend>,
 {
     type Inference = M::InnerModule;

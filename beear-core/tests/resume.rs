@@ -9,13 +9,15 @@ use std::collections::HashMap;
 use std::ops::ControlFlow;
 
 use beear_core::config::OptimizerState;
+use beear_core::rival::latent_adversarial::AttackConfig;
 use beear_core::testing::ToyDecoder;
 use beear_core::{
-    BilevelConfig, Error, Event, Observer, Outcome, Perturbation, Progress, Saved, Snapshot,
-    Stopped, resume, solve,
+    BilevelConfig, Defence, Error, Event, FineTuningConfig, LatentAdversarialConfig,
+    LayerConsistencyConfig, Observer, Outcome, Perturbation, Progress, RemoveConfig, Saved,
+    Snapshot, Stopped, resume, solve,
 };
 use burn::tensor::TensorData;
-use fixture::{Train, toy, watch, weights};
+use fixture::{SIZE, Train, toy, watch, weights};
 use two_rounds::{config, sets};
 
 type Solved = Result<Outcome<Train, ToyDecoder<Train>>, Stopped<ToyDecoder<Train>>>;
@@ -49,6 +51,13 @@ impl Stored {
         serde_json::from_str(&self.progress).expect("numbers")
     }
 
+    /// The safety rows that are attacked.
+    fn attacked(&self) -> Vec<u64> {
+        let numbers: serde_json::Value = serde_json::from_str(&self.progress).expect("numbers");
+        let rows = numbers["outer"]["attacked"].as_array().expect("they are there");
+        rows.iter().map(|row| row.as_u64().expect("a row")).collect()
+    }
+
     /// Goes on with a model of other parameter ids, as another process has them.
     fn resume(&self, config: &BilevelConfig, observer: &mut dyn Observer) -> Solved {
         self.resume_from(&self.progress(), config, observer)
@@ -62,6 +71,13 @@ impl Stored {
     ) -> Solved {
         let saved = Saved { progress, tensors: &|name| self.tensors.get(name).cloned() };
         resume(toy(), &sets(), (config, saved), &mut watch(), observer)
+    }
+
+    /// The same for any defence.
+    fn resume_defence(&self, defence: &Defence, observer: &mut dyn Observer) -> Solved {
+        let progress = self.progress();
+        let saved = Saved { progress: &progress, tensors: &|name| self.tensors.get(name).cloned() };
+        defence.resume((toy(), saved), &sets(), &mut watch(), observer)
     }
 }
 
@@ -95,8 +111,12 @@ fn stopping_after(last: usize) -> Stopping {
 }
 
 fn stopped_after(last: usize, config: &BilevelConfig) -> (Stored, Vec<Event>) {
+    defence_stopped_after(last, &Defence::Beear(config.clone()))
+}
+
+fn defence_stopped_after(last: usize, defence: &Defence) -> (Stored, Vec<Event>) {
     let mut observer = stopping_after(last);
-    let stopped = solve(toy::<Train>(), &sets(), config, &mut watch(), &mut observer);
+    let stopped = defence.run(toy::<Train>(), &sets(), &mut watch(), &mut observer);
     let stopped = stopped.expect_err("it was stopped");
     assert_eq!(stopped.error, Error::Interrupted);
     (observer.stored.expect("it was stopped there"), observer.events)
@@ -118,14 +138,15 @@ fn assert_same(
 }
 
 /// Stops after every step there is, goes on, and compares with a run that was never stopped.
-fn goes_on_after_every_step(config: &BilevelConfig) {
+fn goes_on_after_every_step(defence: &Defence) {
     let mut whole = Stopping::default();
-    let expected = solve(toy(), &sets(), config, &mut watch(), &mut whole).expect("it ends");
+    let expected = defence.run(toy(), &sets(), &mut watch(), &mut whole).expect("it ends");
     let n_steps = whole.n_asked - 1;
+    assert!(n_steps >= 4, "{n_steps}");
     for last in 0..=n_steps {
-        let (stored, mut events) = stopped_after(last, config);
+        let (stored, mut events) = defence_stopped_after(last, defence);
         let mut rest = Stopping::default();
-        let outcome = stored.resume(config, &mut rest).expect("it goes on");
+        let outcome = stored.resume_defence(defence, &mut rest).expect("it goes on");
         assert_same(&outcome, &expected);
         events.append(&mut rest.events);
         assert_eq!(events, whole.events, "stopped after step {last}");
@@ -134,7 +155,7 @@ fn goes_on_after_every_step(config: &BilevelConfig) {
 
 #[test]
 fn it_goes_on_bit_for_bit_after_every_step() {
-    goes_on_after_every_step(&config());
+    goes_on_after_every_step(&Defence::Beear(config()));
 }
 
 #[test]
@@ -142,14 +163,59 @@ fn so_it_does_with_perturbations_sought_at_the_same_time() {
     // Two at a time, then one on both threads.
     let mut config = BilevelConfig { perturbations_per_round: 3, ..config() };
     (config.entrap.threads, config.remove.threads) = (2, 2);
-    goes_on_after_every_step(&config);
+    goes_on_after_every_step(&Defence::Beear(config));
 }
 
 #[test]
 fn so_it_does_with_moments_of_8_bits_rounded_by_chance() {
     let mut config = config();
     config.remove.optimizer_state = OptimizerState::EightBit;
-    goes_on_after_every_step(&config);
+    goes_on_after_every_step(&Defence::Beear(config));
+}
+
+/// Every rival with few steps, at which moments in 8 bits are rounded by chance.
+fn rivals() -> [Defence; 3] {
+    let BilevelConfig { remove, .. } = config();
+    let optimizer_state = OptimizerState::EightBit;
+    let remove = RemoveConfig { steps: 5, threads: 1, optimizer_state, ..remove };
+    let latent = LatentAdversarialConfig::new(SIZE);
+    // Steps 0, 2 and 4 attack: between 1 and 2 nothing of an attack is stored, between 0 and 1 all of it.
+    let attack = AttackConfig { layers: vec![1, 2], steps: 3, ..latent.attack.clone() };
+    let consistency = LayerConsistencyConfig::new(SIZE);
+    let fine_tuning = FineTuningConfig::new(SIZE);
+    [
+        Defence::LatentAdversarial(LatentAdversarialConfig {
+            attack,
+            steps_per_attack: 2,
+            remove: remove.clone(),
+            ..latent
+        }),
+        Defence::LayerConsistency(LayerConsistencyConfig {
+            samples: 5,
+            remove: remove.clone(),
+            ..consistency
+        }),
+        Defence::FineTuning(FineTuningConfig { remove, ..fine_tuning }),
+    ]
+}
+
+#[test]
+fn so_do_the_rivals() {
+    rivals().iter().for_each(goes_on_after_every_step);
+}
+
+#[test]
+fn an_attack_that_is_not_of_these_rows_is_refused() {
+    let [latent, ..] = rivals();
+    let (stored, _) = defence_stopped_after(1, &latent);
+    let attacked = format!("\"attacked\":{:?}", stored.attacked()).replace(", ", ",");
+    assert!(stored.progress.contains(&attacked), "{}", stored.progress);
+    for (change, other) in [("more", "\"attacked\":[9]"), ("none", "\"attacked\":[]")] {
+        let progress = stored.progress.replace(&attacked, other);
+        let stored = Stored { progress, ..stored.clone() };
+        let Err(stopped) = stored.resume_defence(&latent, &mut ()) else { panic!("{change}") };
+        assert!(matches!(stopped.error, Error::MalformedSnapshot { .. }), "{change}");
+    }
 }
 
 #[test]

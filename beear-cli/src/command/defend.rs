@@ -89,7 +89,7 @@ impl DefendArgs {
 
 pub(crate) fn run<C: ComputeBackend>(args: &DefendArgs, device: &Device<C>, ui: Ui) -> Result<()> {
     let recipe = args.recipe.read()?;
-    args.options.check(args.checkpoints, &recipe, ui)?;
+    args.options.check(args.checkpoints, ui)?;
     let track = args.track.track()?;
     let folder = RunFolder::reserve(&args.out, args.force, &args.inputs())?;
     let model = Model::find(&args.model, Needed::Everything, ui)?;

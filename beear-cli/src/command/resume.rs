@@ -56,7 +56,7 @@ pub(crate) fn run<C: ComputeBackend>(args: &ResumeArgs, device: &Device<C>, ui: 
         return Err(Mistake::arguments(what, "name that one, or none").into());
     }
     let recipe = Recipe::read(Some(&folder.path("config.resolved.toml")), None, &[])?;
-    args.options.check(job.checkpoints, &recipe, ui)?;
+    args.options.check(job.checkpoints, ui)?;
     let model = Model::find_stored(&job.model, ui)?;
     manifest.same_inputs(&job, &model)?;
     let run = DefenceRun::<C>::prepare((job, model), recipe, device, ui)?;

@@ -8,7 +8,6 @@ use clap::Args;
 use crate::dashboard;
 use crate::exit::Mistake;
 use crate::job::CheckpointOptions;
-use crate::recipe::{Method, Recipe};
 use crate::ui::Ui;
 
 /// How long a run goes on, and how it is shown.
@@ -29,17 +28,8 @@ impl RunOptions {
     /// # Errors
     ///
     /// If the run cannot be stopped and gone on with as they ask, or cannot be shown.
-    pub(crate) fn check(
-        &self,
-        checkpoints: CheckpointOptions,
-        recipe: &Recipe,
-        ui: Ui,
-    ) -> Result<()> {
+    pub(crate) fn check(&self, checkpoints: CheckpointOptions, ui: Ui) -> Result<()> {
         let refuse = |what: &str, hint: &str| Err(Mistake::arguments(what, hint).into());
-        if self.max_time.is_some() && recipe.method_name()? != Method::Beear {
-            let hint = "leave `--max-time` out, or choose `--method beear`";
-            return refuse("the rivals of BEEAR have no checkpoints", hint);
-        }
         if !checkpoints.are_written() && self.max_time.is_some() {
             let what = "a run without checkpoints cannot be gone on with when its time is up";
             return refuse(what, "leave `--max-time` or `--checkpoint-every never` out");

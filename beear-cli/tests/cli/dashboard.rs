@@ -121,7 +121,7 @@ fn keys_have_a_checkpoint_written_and_stop_a_run() {
 #[test]
 fn a_signal_and_an_error_give_the_terminal_back() {
     let place = Place::new();
-    // A rival of BEEAR has no checkpoint: the first signal ends it.
+    // A rival of BEEAR stops with a checkpoint too.
     let files = ["defend", "--model", "model", "--safety", "safety.jsonl"];
     let more = ["--performance", "ordinary.json", "--method", "fine-tuning", "--out", "run"];
     let long = ["--tui", "--set", "method.remove.steps=100000"];

@@ -4,16 +4,11 @@
 //!
 //! BEEAR's outer level without a perturbation, on the same rows.
 
-use burn::tensor::backend::AutodiffBackend;
 use serde::{Deserialize, Serialize};
 
 use crate::config::{BilevelConfig, RemoveConfig, VitalBounds, judge};
 use crate::decoder::DecoderSize;
 use crate::error::Error;
-use crate::event::Observer;
-use crate::example::AnchorSets;
-use crate::solver::TrainableDecoder;
-use crate::solver::outer::Remover;
 
 /// Settings of plain safety fine-tuning.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -51,24 +46,5 @@ impl FineTuningConfig {
     /// [`Error::InvalidConfig`] with every problem.
     pub fn validate(&self) -> Result<(), Error> {
         judge(self.remove.rules().into_iter().chain(self.bounds.rules()))
-    }
-
-    /// Trains `model` on both sets.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::NonFinite`] with the examples of the batch.
-    ///
-    /// # Panics
-    ///
-    /// Panics if a set is empty.
-    pub fn train<B: AutodiffBackend, M: TrainableDecoder<B>>(
-        &self,
-        model: M,
-        sets: &AnchorSets,
-        observer: &mut dyn Observer,
-    ) -> Result<M, Error> {
-        let mut remover = Remover::new(&model, sets, &self.remove, self.remove.steps, self.seed);
-        remover.remove(model, &[], sets, observer)
     }
 }

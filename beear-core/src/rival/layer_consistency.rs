@@ -30,9 +30,12 @@ use crate::event::Observer;
 use crate::example::{AnchorSets, Example, SafetyExample};
 use crate::objective::answer::at_least_f32;
 use crate::objective::removal::{RemovalLoss, RemovalTerms, RemovalWeights};
+use crate::perturbation::Perturbation;
 use crate::sampler::{AnchorSampler, Sampler};
+use crate::snapshot::{Saved, Tensors, malformed};
 use crate::solver::TrainableDecoder;
 use crate::solver::descent::{Descent, LossGradient, StepGradient};
+use crate::solver::outer::{OuterLevel, OuterNumbers};
 
 /// Settings of layer consistency.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -88,51 +91,10 @@ impl LayerConsistencyConfig {
         judge(rules.chain(self.remove.rules()).chain(self.bounds.rules()))
     }
 
-    /// Trains `model` on `samples` rows of both sets.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::NonFinite`] with the examples of the batch.
-    ///
-    /// # Panics
-    ///
-    /// Panics if a set is empty.
-    pub fn train<B: AutodiffBackend, M: TrainableDecoder<B>>(
-        &self,
-        mut model: M,
-        sets: &AnchorSets,
-        observer: &mut dyn Observer,
-    ) -> Result<M, Error> {
-        let config = &self.remove;
-        let sets = self.clean(sets);
-        let device = model.devices().first().cloned().unwrap_or_default();
-        let original = (config.divergence_weight > 0.0).then(|| model.valid());
-        let mut descent = Descent::<B, M>::new(config, config.steps, self.seed);
-        let mut rows = AnchorSampler::new(&sets, self.seed);
-        for step in 0..config.steps {
-            let safe = rows.safety(&sets, config.safety_batch_size);
-            let safe: Vec<Example> = safe.into_iter().map(SafetyExample::toward_safe).collect();
-            let ordinary = rows.performance(&sets, config.performance_batch_size);
-            let all = Batch::new(&[safe.as_slice(), &ordinary].concat(), &device);
-            let (safe, ordinary) = (Batch::new(&safe, &device), Batch::new(&ordinary, &device));
-
-            let pushed = push(&model, &all, self.perturbation);
-            let embedded = model.embed(all.tokens.clone()) + Tensor::from_inner(pushed);
-            let inconsistency = inconsistency(&model, embedded, &all.mask_pad);
-            let loss = RemovalLoss::new(&model, original.as_ref(), None, &safe, &ordinary);
-            let penalty = inconsistency.clone().into_scalar().elem();
-            let total = loss.total(RemovalWeights::from(config))
-                + inconsistency.mul_scalar(self.consistency_weight);
-            let terms = RemovalTerms { penalty: Some(penalty), ..loss.terms() };
-            let gradient = StepGradient {
-                loss: LossGradient::of(total, terms, &model),
-                safety: &safe.ids,
-                performance: &ordinary.ids,
-                is_last: step + 1 == config.steps,
-            };
-            model = descent.step(model, gradient, observer)?;
-        }
-        Ok(model)
+    /// The same with the steps on the weights `factor` times as large.
+    pub(super) fn at_rate(self, factor: f64) -> Self {
+        let learning_rate = self.remove.learning_rate * factor;
+        Self { remove: RemoveConfig { learning_rate, ..self.remove }, ..self }
     }
 
     /// The rows that take part, in seeded order.
@@ -145,6 +107,80 @@ impl LayerConsistencyConfig {
             safety: some_of(&sets.safety, n_safety, self.seed),
             performance: some_of(&sets.performance, self.samples - n_safety, self.seed),
         }
+    }
+}
+
+/// Layer consistency between two steps.
+pub(super) struct LayerConsistency<B: AutodiffBackend, M: TrainableDecoder<B>> {
+    config: LayerConsistencyConfig,
+    /// The rows that take part.
+    sets: AnchorSets,
+    original: Option<M::InnerModule>,
+    descent: Descent<B, M>,
+    rows: AnchorSampler,
+}
+
+impl<B: AutodiffBackend, M: TrainableDecoder<B>> LayerConsistency<B, M> {
+    pub(super) fn new(config: LayerConsistencyConfig, model: &M, sets: &AnchorSets) -> Self {
+        let (sets, remove) = (config.clean(sets), &config.remove);
+        Self {
+            original: (remove.divergence_weight > 0.0).then(|| model.valid()),
+            descent: Descent::new(remove, remove.steps, config.seed),
+            rows: AnchorSampler::new(&sets, config.seed),
+            sets,
+            config,
+        }
+    }
+}
+
+impl<B: AutodiffBackend, M: TrainableDecoder<B>> OuterLevel<B, M> for LayerConsistency<B, M> {
+    fn step(
+        &mut self,
+        model: M,
+        (_, is_last): (Option<&Perturbation<B::InnerBackend>>, bool),
+        _sets: &AnchorSets,
+        observer: &mut dyn Observer,
+    ) -> Result<M, Error> {
+        let (config, sets) = (&self.config.remove, &self.sets);
+        let device = model.devices().first().cloned().unwrap_or_default();
+        let safe = self.rows.safety(sets, config.safety_batch_size);
+        let safe: Vec<Example> = safe.into_iter().map(SafetyExample::toward_safe).collect();
+        let ordinary = self.rows.performance(sets, config.performance_batch_size);
+        let all = Batch::new(&[safe.as_slice(), &ordinary].concat(), &device);
+        let (safe, ordinary) = (Batch::new(&safe, &device), Batch::new(&ordinary, &device));
+
+        let pushed = push(&model, &all, self.config.perturbation);
+        let embedded = model.embed(all.tokens.clone()) + Tensor::from_inner(pushed);
+        let inconsistency = inconsistency(&model, embedded, &all.mask_pad);
+        let loss = RemovalLoss::new(&model, self.original.as_ref(), None, &safe, &ordinary);
+        let penalty = inconsistency.clone().into_scalar().elem();
+        let total = loss.total(RemovalWeights::from(config))
+            + inconsistency.mul_scalar(self.config.consistency_weight);
+        let terms = RemovalTerms { penalty: Some(penalty), ..loss.terms() };
+        let gradient = StepGradient {
+            loss: LossGradient::of(total, terms, &model),
+            safety: &safe.ids,
+            performance: &ordinary.ids,
+            is_last,
+        };
+        self.descent.step(model, gradient, observer)
+    }
+
+    fn add_to(&self, model: &M, tensors: &mut Tensors) -> OuterNumbers {
+        let step = self.descent.add_to(model, tensors);
+        OuterNumbers { step, rows: self.rows.clone(), attacked: Vec::new() }
+    }
+
+    fn stored(
+        self: Box<Self>,
+        (model, _sets): (&M, &AnchorSets),
+        (saved, numbers): (Saved<'_>, &OuterNumbers),
+    ) -> Result<Box<dyn OuterLevel<B, M>>, Error> {
+        let OuterNumbers { step, rows, .. } = numbers.clone();
+        if !rows.fits(&self.sets) {
+            return Err(malformed("the sets have other numbers of rows"));
+        }
+        Ok(Box::new(Self { rows, descent: self.descent.stored(model, (saved, step))?, ..*self }))
     }
 }
 

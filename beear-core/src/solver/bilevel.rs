@@ -4,7 +4,7 @@ use burn::tensor::backend::AutodiffBackend;
 use serde::{Deserialize, Serialize};
 
 use super::TrainableDecoder;
-use super::run::{Run, Step};
+use super::run::{How, Run, Step};
 use super::worker::Worker;
 use crate::config::{BilevelConfig, VitalBounds};
 use crate::error::Error;
@@ -131,8 +131,8 @@ where
     if let Err(error) = config.validate(model.n_layers()).and_then(|()| validate_sets(sets)) {
         return Err(Stopped::at_once(error, model));
     }
-    let run = begin(model, sets, (config, Worker::ALONE), saved)?;
-    lead(run, Worker::ALONE, watch, observer)
+    let how = How { config, worker: Worker::ALONE, rival: None };
+    lead(begin(model, sets, how, saved)?, Worker::ALONE, watch, observer)
 }
 
 /// A run that starts from `model`, or goes on from what is saved.
@@ -143,7 +143,7 @@ where
 pub(crate) fn begin<'a, B: AutodiffBackend, M: TrainableDecoder<B>>(
     model: M,
     sets: &'a AnchorSets,
-    how: (&BilevelConfig, Worker),
+    how: How<'_>,
     saved: Option<Saved<'_>>,
 ) -> Result<Run<'a, B, M>, Stopped<M>> {
     let Some(saved) = saved else { return Ok(Run::new(model, sets, how)) };

@@ -13,6 +13,7 @@ use super::TrainableDecoder;
 use super::bilevel::{Outcome, Stopped, begin, follow, lead, validate_sets};
 use super::collective::{Place, Session};
 use super::descent::rounds_by_chance;
+use super::run::How;
 use super::worker::Worker;
 use crate::config::{BilevelConfig, judge};
 use crate::error::Error;
@@ -93,7 +94,8 @@ where
     }
     let [first, others @ ..] = devices else { unreachable!("there is a device") };
     let (model, count) = (model.fork(first), devices.len());
-    let begin = |model: M, worker: Worker| begin(model, sets, (config, worker), saved);
+    let begin =
+        |model: M, worker: Worker| begin(model, sets, How { config, worker, rival: None }, saved);
     if others.is_empty() {
         return lead(begin(model, Worker::ALONE)?, Worker::ALONE, watch, observer);
     }

@@ -93,6 +93,11 @@ impl<B: AutodiffBackend, M: TrainableDecoder<B>> Descent<B, M> {
         Self { worker, ..self }
     }
 
+    /// Steps taken.
+    pub(crate) fn n_steps(&self) -> usize {
+        self.step
+    }
+
     /// Adds what the optimiser keeps of the parameters of `model`, and returns the number of steps.
     pub(crate) fn add_to(&self, model: &M, tensors: &mut Tensors) -> usize {
         let mut records = self.optimizer.to_record();

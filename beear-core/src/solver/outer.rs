@@ -23,6 +23,47 @@ use crate::sampler::AnchorSampler;
 use crate::snapshot::{Saved, Tensors, malformed};
 use crate::threads::{in_parallel, join_graphs, replica};
 
+/// What takes the steps on the weights of a run, and is numbers and tensors between two of them.
+pub(crate) trait OuterLevel<B: AutodiffBackend, M: TrainableDecoder<B>> {
+    /// Takes one step, under `perturbation` if there is one; the last one of a round looks at the weights too.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NonFinite`] with the examples of the batch. `model` is lost then, so keep a clone.
+    fn step(
+        &mut self,
+        model: M,
+        how: (Option<&Perturbation<B::InnerBackend>>, bool),
+        sets: &AnchorSets,
+        observer: &mut dyn Observer,
+    ) -> Result<M, Error>;
+
+    /// Adds its tensors, the optimiser's among them, and returns the numbers.
+    fn add_to(&self, model: &M, tensors: &mut Tensors) -> OuterNumbers;
+
+    /// The same, gone on from what [`add_to`](Self::add_to) stored.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::MalformedSnapshot`] if it is not of such a run.
+    fn stored(
+        self: Box<Self>,
+        from: (&M, &AnchorSets),
+        stored: (Saved<'_>, &OuterNumbers),
+    ) -> Result<Box<dyn OuterLevel<B, M>>, Error>;
+}
+
+/// Numbers of an outer level under way.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct OuterNumbers {
+    /// Steps taken.
+    pub(crate) step: usize,
+    pub(crate) rows: AnchorSampler,
+    /// Safety rows that are attacked, by a rival that does that.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) attacked: Vec<usize>,
+}
+
 /// Trains the weights, round after round: keeps the optimiser's moments, the place in the data
 /// and the original model between rounds.
 pub struct Remover<B: AutodiffBackend, M: TrainableDecoder<B>> {
@@ -82,13 +123,10 @@ impl<B: AutodiffBackend, M: TrainableDecoder<B>> Remover<B, M> {
         }
         Ok(model)
     }
+}
 
-    /// Takes one step, under `perturbation` if there is one; the last one of a round looks at the weights too.
-    ///
-    /// # Errors
-    ///
-    /// As [`remove`](Self::remove).
-    pub(crate) fn step(
+impl<B: AutodiffBackend, M: TrainableDecoder<B>> OuterLevel<B, M> for Remover<B, M> {
+    fn step(
         &mut self,
         model: M,
         (perturbation, is_last): (Option<&Perturbation<B::InnerBackend>>, bool),
@@ -131,35 +169,22 @@ impl<B: AutodiffBackend, M: TrainableDecoder<B>> Remover<B, M> {
         self.descent.step(model, gradient, observer)
     }
 
-    /// Adds the optimiser's tensors, and returns the numbers.
-    pub(crate) fn add_to(&self, model: &M, tensors: &mut Tensors) -> RemoverNumbers {
-        RemoverNumbers { step: self.descent.add_to(model, tensors), rows: self.rows.clone() }
+    fn add_to(&self, model: &M, tensors: &mut Tensors) -> OuterNumbers {
+        let step = self.descent.add_to(model, tensors);
+        OuterNumbers { step, rows: self.rows.clone(), attacked: Vec::new() }
     }
 
-    /// The same, gone on from what [`add_to`](Self::add_to) stored.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::MalformedSnapshot`] if it is not of such a run.
-    pub(crate) fn stored(
-        self,
+    fn stored(
+        self: Box<Self>,
         (model, sets): (&M, &AnchorSets),
-        (saved, numbers): (Saved<'_>, &RemoverNumbers),
-    ) -> Result<Self, Error> {
-        let RemoverNumbers { step, rows } = numbers.clone();
+        (saved, numbers): (Saved<'_>, &OuterNumbers),
+    ) -> Result<Box<dyn OuterLevel<B, M>>, Error> {
+        let OuterNumbers { step, rows, .. } = numbers.clone();
         if !rows.fits(sets) {
             return Err(malformed("the sets have other numbers of rows"));
         }
-        Ok(Self { rows, descent: self.descent.stored(model, (saved, step))?, ..self })
+        Ok(Box::new(Self { rows, descent: self.descent.stored(model, (saved, step))?, ..*self }))
     }
-}
-
-/// Numbers of the outer level under way.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub(crate) struct RemoverNumbers {
-    /// Steps taken.
-    pub(crate) step: usize,
-    rows: AnchorSampler,
 }
 
 /// What a step is asked to learn.

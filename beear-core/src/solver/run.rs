@@ -11,15 +11,25 @@ use burn::tensor::backend::AutodiffBackend;
 use super::TrainableDecoder;
 use super::bilevel::{RoundRecord, excess};
 use super::inner::{Entrapment, Fitting};
-use super::outer::Remover;
+use super::outer::{OuterLevel, Remover};
 use super::worker::Worker;
 use crate::config::{BilevelConfig, EntrapConfig};
 use crate::error::Error;
 use crate::event::{Event, Observer};
 use crate::example::AnchorSets;
 use crate::perturbation::Perturbation;
+use crate::rival::Rival;
 use crate::threads::in_parallel;
 use crate::watch::Vitals;
+
+/// How a run is to go.
+#[derive(Clone, Copy)]
+pub(crate) struct How<'a> {
+    pub(crate) config: &'a BilevelConfig,
+    pub(crate) worker: Worker,
+    /// What takes the steps on the weights in the place of BEEAR's outer level, on one worker.
+    pub(crate) rival: Option<Rival<'a>>,
+}
 
 /// A run between two steps.
 pub(crate) struct Run<'a, B: AutodiffBackend, M: TrainableDecoder<B>> {
@@ -46,7 +56,7 @@ pub(crate) struct Run<'a, B: AutodiffBackend, M: TrainableDecoder<B>> {
     removing: Option<M>,
     /// Outer steps taken in this round.
     n_removed: usize,
-    remover: Remover<B, M>,
+    outer: Box<dyn OuterLevel<B, M>>,
 }
 
 struct Best<M> {
@@ -67,23 +77,21 @@ pub(crate) enum Step {
 
 impl<'a, B: AutodiffBackend, M: TrainableDecoder<B>> Run<'a, B, M> {
     /// Starts from `model`.
-    pub(crate) fn new(
-        model: M,
-        sets: &'a AnchorSets,
-        (config, worker): (&BilevelConfig, Worker),
-    ) -> Self {
-        Self::at_rate(model, sets, (config, worker), 1.0)
+    pub(crate) fn new(model: M, sets: &'a AnchorSets, how: How<'_>) -> Self {
+        Self::at_rate(model, sets, how, 1.0)
     }
 
-    fn at_rate(
-        model: M,
-        sets: &'a AnchorSets,
-        (config, worker): (&BilevelConfig, Worker),
-        rate_factor: f64,
-    ) -> Self {
+    fn at_rate(model: M, sets: &'a AnchorSets, how: How<'_>, rate_factor: f64) -> Self {
+        let How { config, worker, rival } = how;
         let config = config.clone().at_rate(rate_factor);
-        let total_steps = config.rounds * config.remove.steps;
-        let remover = Remover::new(&model, sets, &config.remove, total_steps, config.seed);
+        let outer: Box<dyn OuterLevel<B, M>> = match rival {
+            None => {
+                let total_steps = config.rounds * config.remove.steps;
+                let remover = Remover::new(&model, sets, &config.remove, total_steps, config.seed);
+                Box::new(remover.among(worker))
+            }
+            Some(rival) => rival.outer(&model, sets, rate_factor),
+        };
         Self {
             sets,
             rate_factor,
@@ -98,7 +106,7 @@ impl<'a, B: AutodiffBackend, M: TrainableDecoder<B>> Run<'a, B, M> {
             fitting: Vec::new(),
             removing: None,
             n_removed: 0,
-            remover: remover.among(worker),
+            outer,
             config,
         }
     }
@@ -192,10 +200,10 @@ impl<'a, B: AutodiffBackend, M: TrainableDecoder<B>> Run<'a, B, M> {
     /// One step on the weights.
     fn remove(&mut self, observer: &mut dyn Observer) -> Result<(), Error> {
         let model = self.removing.take().unwrap_or_else(|| self.round_start.clone());
-        let under = &self.found[self.n_removed % self.found.len()].perturbation;
+        let under = self.found.get(self.n_removed % self.found.len().max(1));
         let is_last = self.n_removed + 1 == self.config.remove.steps;
-        let how = (Some(under), is_last);
-        self.removing = Some(self.remover.step(model, how, self.sets, observer)?);
+        let how = (under.map(|found| &found.perturbation), is_last);
+        self.removing = Some(self.outer.step(model, how, self.sets, observer)?);
         self.n_removed += 1;
         Ok(())
     }

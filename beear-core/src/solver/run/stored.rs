@@ -3,8 +3,7 @@
 use burn::tensor::backend::AutodiffBackend;
 use serde::{Deserialize, Serialize};
 
-use super::{Best, Run};
-use crate::config::BilevelConfig;
+use super::{Best, How, Run};
 use crate::error::Error;
 use crate::example::AnchorSets;
 use crate::perturbation::{Delta, Perturbation, Spot};
@@ -12,9 +11,8 @@ use crate::snapshot::{Progress, Saved, Snapshot, Tensors, malformed};
 use crate::solver::TrainableDecoder;
 use crate::solver::bilevel::RoundRecord;
 use crate::solver::inner::{Entrapment, Fitting, FittingNumbers};
-use crate::solver::outer::RemoverNumbers;
+use crate::solver::outer::OuterNumbers;
 use crate::solver::saved_weights::{add_weights, stored_weights};
-use crate::solver::worker::Worker;
 use crate::watch::Vitals;
 
 // Names of tensors in a snapshot.
@@ -36,7 +34,7 @@ pub(crate) struct RunNumbers {
     found: Vec<FoundNumbers>,
     pub(crate) fitting: Vec<FittingNumbers>,
     n_removed: usize,
-    remover: RemoverNumbers,
+    outer: OuterNumbers,
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -50,7 +48,7 @@ impl<'a, B: AutodiffBackend, M: TrainableDecoder<B>> Run<'a, B, M> {
     /// Everything to go on from.
     pub(crate) fn snapshot(&self) -> Snapshot {
         let mut tensors = Tensors::default();
-        let remover = self.remover.add_to(&self.round_start, &mut tensors);
+        let outer = self.outer.add_to(&self.round_start, &mut tensors);
         if self.n_rounds > 0 {
             add_weights::<B, M>(&self.round_start, ROUND_START, &mut tensors);
         }
@@ -83,12 +81,12 @@ impl<'a, B: AutodiffBackend, M: TrainableDecoder<B>> Run<'a, B, M> {
             found: found.collect(),
             fitting,
             n_removed: self.n_removed,
-            remover,
+            outer,
         });
         Snapshot { progress, tensors: tensors.0 }
     }
 
-    /// Goes on from a snapshot of a run of `config` on `sets` that started from `model`.
+    /// Goes on from a snapshot of such a run on `sets` that started from `model`.
     ///
     /// # Errors
     ///
@@ -96,11 +94,11 @@ impl<'a, B: AutodiffBackend, M: TrainableDecoder<B>> Run<'a, B, M> {
     pub(crate) fn stored(
         model: M,
         sets: &'a AnchorSets,
-        (config, worker): (&BilevelConfig, Worker),
+        how: How<'_>,
         saved: Saved<'_>,
     ) -> Result<Self, Error> {
-        let numbers = &saved.progress.0;
-        let steps = numbers.remover.step;
+        let (numbers, config) = (&saved.progress.0, how.config);
+        let steps = numbers.outer.step;
         let n_rounds = numbers.rounds.len();
         let in_round = if n_rounds > 0 && steps == n_rounds * config.remove.steps {
             [0, config.remove.steps].contains(&numbers.n_removed)
@@ -110,7 +108,7 @@ impl<'a, B: AutodiffBackend, M: TrainableDecoder<B>> Run<'a, B, M> {
         if !in_round || n_rounds > config.rounds || (n_rounds == 0) != numbers.best.is_none() {
             return Err(malformed("its steps are not those of the settings"));
         }
-        let run = Self::at_rate(model, sets, (config, worker), numbers.rate_factor);
+        let run = Self::at_rate(model, sets, how, numbers.rate_factor);
         let device = run.round_start.devices().first().cloned().unwrap_or_default();
         let weights = |prefix: &str| stored_weights::<B, M>(run.round_start.clone(), prefix, saved);
         let round_start =
@@ -124,7 +122,7 @@ impl<'a, B: AutodiffBackend, M: TrainableDecoder<B>> Run<'a, B, M> {
             Some((round, excess)) => Some(Best { model: round_start.clone(), round, excess }),
             None => None,
         };
-        let remover = run.remover.stored((&round_start, sets), (saved, &numbers.remover))?;
+        let outer = run.outer.stored((&round_start, sets), (saved, &numbers.outer))?;
         let found = stored_found::<B>(saved, &device)?;
         let run = Self {
             n_steps: numbers.n_steps,
@@ -136,7 +134,7 @@ impl<'a, B: AutodiffBackend, M: TrainableDecoder<B>> Run<'a, B, M> {
             found,
             removing,
             n_removed: numbers.n_removed,
-            remover,
+            outer,
             ..run
         };
         let fitting = run.stored_group(saved)?;

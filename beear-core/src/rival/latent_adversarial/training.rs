@@ -1,0 +1,140 @@
+//! The steps of latent adversarial training, and what it is between two of them.
+
+use burn::tensor::ElementConversion;
+use burn::tensor::backend::AutodiffBackend;
+
+use super::{AnswerPair, LatentAdversarialConfig, attack};
+use crate::batch::Batch;
+use crate::error::Error;
+use crate::event::Observer;
+use crate::example::AnchorSets;
+use crate::objective::removal::{RemovalLoss, RemovalTerms, RemovalWeights};
+use crate::perturbation::Perturbation;
+use crate::rival::sample_perturbation::{PromptMask, SamplePerturbation};
+use crate::sampler::AnchorSampler;
+use crate::snapshot::{Saved, Tensors, malformed};
+use crate::solver::TrainableDecoder;
+use crate::solver::descent::{Descent, LossGradient, StepGradient};
+use crate::solver::outer::{OuterLevel, OuterNumbers};
+
+/// Latent adversarial training between two steps: attacks a batch of prompts, takes a few steps under the attack,
+/// and so on.
+pub(in crate::rival) struct LatentAdversarial<B: AutodiffBackend, M: TrainableDecoder<B>> {
+    config: LatentAdversarialConfig,
+    original: Option<M::InnerModule>,
+    descent: Descent<B, M>,
+    rows: AnchorSampler,
+    attacked: Option<Attacked<B>>,
+}
+
+/// The batch that is attacked now.
+struct Attacked<B: AutodiffBackend> {
+    /// The places of its rows in the safety set.
+    rows: Vec<usize>,
+    answers: AnswerPair<B>,
+    found: SamplePerturbation<B::InnerBackend>,
+}
+
+/// What the names of the attack's tensors in a snapshot start with.
+const ATTACK: &str = "attack";
+
+impl<B: AutodiffBackend, M: TrainableDecoder<B>> LatentAdversarial<B, M> {
+    pub(in crate::rival) fn new(
+        config: LatentAdversarialConfig,
+        model: &M,
+        sets: &AnchorSets,
+    ) -> Self {
+        let LatentAdversarialConfig { remove, seed, .. } = &config;
+        Self {
+            original: (remove.divergence_weight > 0.0).then(|| model.valid()),
+            descent: Descent::new(remove, remove.steps, *seed),
+            rows: AnchorSampler::new(sets, *seed),
+            attacked: None,
+            config,
+        }
+    }
+
+    /// Whether the next step is the first under an attack of its own.
+    fn attacks_next(&self) -> bool {
+        self.descent.n_steps().is_multiple_of(self.config.steps_per_attack)
+    }
+}
+
+impl<B: AutodiffBackend, M: TrainableDecoder<B>> OuterLevel<B, M> for LatentAdversarial<B, M> {
+    fn step(
+        &mut self,
+        model: M,
+        (_, is_last): (Option<&Perturbation<B::InnerBackend>>, bool),
+        sets: &AnchorSets,
+        observer: &mut dyn Observer,
+    ) -> Result<M, Error> {
+        let device = model.devices().first().cloned().unwrap_or_default();
+        if self.attacks_next() {
+            let rows = self.rows.safety_rows(self.config.remove.safety_batch_size);
+            let answers = AnswerPair::of_rows(&rows, sets, &device);
+            let found = attack(&model, &answers, &self.config.attack, observer)?;
+            self.attacked = Some(Attacked { rows, answers, found });
+        }
+        let config = &self.config.remove;
+        let Attacked { answers, found, .. } =
+            self.attacked.as_ref().expect("the first step attacks");
+        let perturbation = SamplePerturbation::constant(found);
+        let ordinary = self.rows.performance(sets, config.performance_batch_size);
+        let ordinary = Batch::new(&ordinary, &device);
+        let (safety, away) = answers.resist(&model, &perturbation);
+        let loss = RemovalLoss::with_safety(safety, &model, self.original.as_ref(), &ordinary);
+        let penalty = away.clone().into_scalar().elem();
+        let total =
+            loss.total(RemovalWeights::from(config)) + away.mul_scalar(self.config.away_weight);
+        let terms = RemovalTerms { penalty: Some(penalty), ..loss.terms() };
+        let gradient = StepGradient {
+            loss: LossGradient::of(total, terms, &model),
+            safety: &answers.safe.ids,
+            performance: &ordinary.ids,
+            is_last,
+        };
+        self.descent.step(model, gradient, observer)
+    }
+
+    fn add_to(&self, model: &M, tensors: &mut Tensors) -> OuterNumbers {
+        let step = self.descent.add_to(model, tensors);
+        let attacked = self.attacked.as_ref().filter(|_| !self.attacks_next());
+        for (k, values) in attacked.iter().flat_map(|attacked| attacked.found.values()).enumerate()
+        {
+            tensors.add(format!("{ATTACK}.{k}"), values.clone());
+        }
+        let attacked = attacked.map(|attacked| attacked.rows.clone()).unwrap_or_default();
+        OuterNumbers { step, rows: self.rows.clone(), attacked }
+    }
+
+    fn stored(
+        self: Box<Self>,
+        (model, sets): (&M, &AnchorSets),
+        (saved, numbers): (Saved<'_>, &OuterNumbers),
+    ) -> Result<Box<dyn OuterLevel<B, M>>, Error> {
+        let OuterNumbers { step, rows, attacked } = numbers.clone();
+        let descent = self.descent.stored(model, (saved, step))?;
+        let level = Self { rows, descent, attacked: None, ..*self };
+        let are_rows = attacked.iter().all(|row| *row < sets.safety.len());
+        if !level.rows.fits(sets) || !are_rows || attacked.is_empty() != level.attacks_next() {
+            return Err(malformed(
+                "the sets have other numbers of rows, or are attacked otherwise",
+            ));
+        }
+        if attacked.is_empty() {
+            return Ok(Box::new(level));
+        }
+        let device = model.devices().first().cloned().unwrap_or_default();
+        let answers = AnswerPair::of_rows(&attacked, sets, &device);
+        let prompts = PromptMask::new(&answers.safe.inner());
+        let [batch_size, prompt_length] = prompts.size();
+        let (shape, layers) =
+            ([batch_size * prompt_length, model.d_model()], &level.config.attack.layers);
+        let values =
+            (0..layers.len()).map(|k| saved.tensor(&format!("{ATTACK}.{k}"), Some(shape), &device));
+        let values = values.collect::<Result<Vec<_>, Error>>()?;
+        let found = SamplePerturbation::new(layers.clone(), values, prompts);
+        let attacked = Some(Attacked { rows: attacked, answers, found });
+        Ok(Box::new(Self { attacked, ..level }))
+    }
+}

@@ -252,16 +252,25 @@ pub(crate) fn read_runs(folder: &Path) -> Result<Vec<Evaluated>> {
     if folder.join(MEASURES).is_file() {
         return Ok(vec![read_run(folder)?]);
     }
-    let within = std::fs::read_dir(folder);
-    let within = within.with_context(|| format!("reading `{}`", folder.display()))?;
-    let mut folders: Vec<PathBuf> = within.flatten().map(|entry| entry.path()).collect();
-    folders.retain(|path| path.join(MEASURES).is_file());
-    folders.sort();
+    let folders = runs_within(folder).with_context(|| format!("reading `{}`", folder.display()))?;
     if folders.is_empty() {
         let what = format!("`{}` holds no evaluation", folder.display());
         return Err(Mistake::input(what, "name the --out of `beear eval`").into());
     }
     folders.iter().map(|folder| read_run(folder)).collect()
+}
+
+/// The runs directly in a folder that have measured something.
+///
+/// # Errors
+///
+/// If it cannot be listed.
+pub(crate) fn runs_within(folder: &Path) -> std::io::Result<Vec<PathBuf>> {
+    let mut folders: Vec<PathBuf> =
+        std::fs::read_dir(folder)?.flatten().map(|entry| entry.path()).collect();
+    folders.retain(|path| path.join(MEASURES).is_file());
+    folders.sort();
+    Ok(folders)
 }
 
 /// The answers of an earlier run.

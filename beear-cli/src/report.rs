@@ -20,6 +20,7 @@ use self::evaluations::Evaluations;
 use self::page::run_page;
 use self::verdict::Verdict;
 use crate::chart::harmless_svg;
+use crate::evaluation::runs_within;
 use crate::exit::Mistake;
 use crate::loaded::TextSide;
 use crate::manifest::Manifest;
@@ -46,6 +47,9 @@ pub(crate) struct Beside {
     /// Folders whose pictures are shown.
     pub(crate) pictures: Vec<PathBuf>,
 }
+
+/// In the folder of a run, evaluations that every report of it shows.
+const EVALUATIONS: &str = "eval";
 
 /// All that is known of a run.
 #[derive(Clone, Debug, Serialize)]
@@ -84,9 +88,10 @@ pub(crate) fn write(folder: &RunFolder, beside: &Beside) -> Result<()> {
         return Err(Mistake::input(what, "name the --out of `beear defend`").into());
     }
     let rows: Vec<Value> = folder.read_lines("rows.jsonl")?;
-    let evaluations = (!beside.evaluations.is_empty())
-        .then(|| Evaluations::read(&beside.evaluations, manifest))
-        .transpose()?;
+    let mut evaluations = runs_within(&folder.path(EVALUATIONS)).unwrap_or_default();
+    evaluations.extend(beside.evaluations.iter().cloned());
+    let evaluations =
+        (!evaluations.is_empty()).then(|| Evaluations::read(&evaluations, manifest)).transpose()?;
     let curves = Curves::of(folder.read_lines("metrics.jsonl")?, tracking::rounds(folder)?);
     let weights = match manifest["status"].as_str() {
         Some("done") => WeightChange::of_run(&folder.path(""), manifest),

@@ -19,7 +19,8 @@ pub(crate) struct ReportArgs {
     /// Folders of the runs.
     #[arg(value_name = "RUN", required = true)]
     runs: Vec<PathBuf>,
-    /// OUT of `beear eval` of the suspect or the cleaned model, or a folder of several; may be repeated.
+    /// OUT of `beear eval` of the suspect or the cleaned model, or a folder of several; may be repeated. Those in
+    /// RUN/eval are taken without being named.
     #[arg(long, value_name = "DIR")]
     eval: Vec<PathBuf>,
     /// OUT of `beear analyze drift`, whose pictures are shown; may be repeated.

@@ -118,6 +118,21 @@ fn evaluations_are_told_apart_by_the_weights_they_were_made_on() {
     assert_eq!(asr["comparison"]["n_pairs"], 2);
     assert!(!place.read("run/report.html").contains("nothing was measured with a trigger"));
 
+    // In the folder of the run they need not be named.
+    std::fs::create_dir(place.path("run/eval")).unwrap();
+    for name in ["before", "after"] {
+        std::fs::rename(place.path(name), place.path("run/eval").join(name)).unwrap();
+    }
+    std::fs::create_dir(place.path("run/eval/unfinished")).unwrap();
+    place.beear(&["report", "run"]).printed();
+    assert_eq!(place.read_json("run/report.json")["evaluations"], facts["evaluations"]);
+    let asked = ["eval", "asr", "--model", "run/model", "--prompts", "held-out.jsonl"];
+    place.beear(&[asked.as_slice(), &["--out", "run/eval/again"]].concat()).printed();
+    place.beear(&["report", "run"]).printed();
+    let more =
+        place.read_json("run/report.json")["evaluations"]["measures"].as_array().unwrap().len();
+    assert!(more > rows.len(), "{more}");
+
     place.write_random_model("other");
     let other =
         ["eval", "asr", "--model", "other", "--prompts", "held-out.jsonl", "--out", "third"];

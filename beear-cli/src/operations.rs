@@ -40,9 +40,9 @@ impl Reading {
 
     /// Those of a step that trains `scope`, reading with all layers of the decoder.
     pub(crate) fn training_operations(self, config: &DecoderConfig, scope: &TrainingScope) -> f64 {
-        let layer = Self { n_layers: 1, ..self };
-        let layers = (0..self.n_layers).map(|l| layer.in_layers(config, scope.gradients_in(l)));
-        layers.sum::<f64>() + self.of_logits(config, Some(scope.gradients_in_head()))
+        let layers = scope.gradients_in_layers(self.n_layers);
+        let layers = layers.map(|(n_layers, of)| Self { n_layers, ..self }.in_layers(config, of));
+        layers.iter().sum::<f64>() + self.of_logits(config, Some(scope.gradients_in_head()))
     }
 
     fn in_layers(self, config: &DecoderConfig, of: Option<GradientsOf<'_>>) -> f64 {

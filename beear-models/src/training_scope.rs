@@ -53,16 +53,20 @@ impl TrainingScope {
         problems
     }
 
-    /// What gradients are taken of in a decoder layer; of nothing below the first that is trained.
+    /// The decoder layers below, of and above what is trained: how many, and what gradients are taken of in each. Of
+    /// nothing below.
     #[must_use]
-    pub fn gradients_in(&self, layer: usize) -> Option<GradientsOf<'_>> {
-        let Range { start, end } = self.layers.clone().unwrap_or(0..usize::MAX);
-        match &self.weights {
-            _ if layer < start => None,
-            _ if layer >= end => Some(GradientsOf::HiddenStates),
-            TrainedWeights::Full => Some(GradientsOf::Weights),
-            TrainedWeights::Lora(config) => Some(GradientsOf::Adapters(config)),
-        }
+    pub fn gradients_in_layers(&self, n_layers: usize) -> [(usize, Option<GradientsOf<'_>>); 3] {
+        let Range { start, end } = self.layers.clone().unwrap_or(0..n_layers);
+        let trained = match &self.weights {
+            TrainedWeights::Full => GradientsOf::Weights,
+            TrainedWeights::Lora(config) => GradientsOf::Adapters(config),
+        };
+        [
+            (start, None),
+            (end.saturating_sub(start), Some(trained)),
+            (n_layers.saturating_sub(end), Some(GradientsOf::HiddenStates)),
+        ]
     }
 
     /// What gradients are taken of in the last norm and the unembedding.
@@ -253,12 +257,13 @@ mod tests {
 
     #[test]
     fn gradients_reach_down_to_the_first_trained_layer() {
-        let full = TrainingScope { layers: Some(1..2), ..TrainingScope::ALL };
-        let of = |scope: &TrainingScope| format!("{:?}", [0, 1, 2].map(|l| scope.gradients_in(l)));
-        assert_eq!(of(&full), "[None, Some(Weights), Some(HiddenStates)]");
+        let full = TrainingScope { layers: Some(1..3), ..TrainingScope::ALL };
+        let (weights, hidden) = (Some(GradientsOf::Weights), Some(GradientsOf::HiddenStates));
+        assert_eq!(full.gradients_in_layers(7), [(1, None), (2, weights), (4, hidden)]);
         assert_eq!(full.gradients_in_head(), GradientsOf::HiddenStates);
         assert_eq!(TrainingScope::ALL.gradients_in_head(), GradientsOf::Weights);
-        assert_eq!(lora(None).gradients_in(0), Some(GradientsOf::Adapters(&small())));
+        let adapters = Some(GradientsOf::Adapters(&small()));
+        assert_eq!(lora(None).gradients_in_layers(7), [(0, None), (7, adapters), (0, hidden)]);
     }
 
     #[test]

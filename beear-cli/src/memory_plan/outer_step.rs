@@ -30,8 +30,8 @@ impl Planner<'_> {
         let spots: &[Spot] = self.bilevel.map_or(&[], |config| &config.spots);
         let of = self.task.scope.gradients_in_head();
         let layers = |batch| {
-            let gradients = (0..config.n_layers).filter_map(|l| self.task.scope.gradients_in(l));
-            let kept = gradients.map(|of| config.kept_by_layer(batch, of));
+            let layers = self.task.scope.gradients_in_layers(config.n_layers).into_iter();
+            let kept = layers.filter_map(|(n, of)| Some(config.kept_by_layer(batch, of?).times(n)));
             kept.fold(Numbers::default(), Numbers::plus)
         };
         let kept = layers(safe)
@@ -64,8 +64,8 @@ impl Planner<'_> {
             let chunks = ANSWER_CHUNK.saturating_mul(self.n_threads() as usize);
             let chunk = BatchShape { n_answer: batch.n_answer.min(chunks), ..batch };
             let scope = self.task.scope;
-            let first = scope.layers.as_ref().map_or(0, |layers| layers.start);
-            let of = scope.gradients_in(first).unwrap_or(GradientsOf::HiddenStates);
+            let [_, (_, trained), _] = scope.gradients_in_layers(config.n_layers);
+            let of = trained.unwrap_or(GradientsOf::HiddenStates);
             let layer = config.kept_by_layer(batch, of).plus(config.kept_of_positions(batch));
             let mut head = config.kept_by_head(chunk, scope.gradients_in_head());
             if has_reference {

@@ -4,16 +4,19 @@ use burn::tensor::backend::AutodiffBackend;
 use serde::Serialize;
 
 use crate::config::{BilevelConfig, RemoveConfig};
+use crate::decoder::DecoderSize;
 use crate::error::Error;
 use crate::event::Observer;
 use crate::example::AnchorSets;
 use crate::rival::fine_tuning::FineTuningConfig;
 use crate::rival::latent_adversarial::LatentAdversarialConfig;
 use crate::rival::layer_consistency::LayerConsistencyConfig;
-use crate::rival::{OneRound, Rival};
+use crate::rival::{Rival, one_round};
 use crate::snapshot::Saved;
 use crate::solver::TrainableDecoder;
-use crate::solver::bilevel::{Outcome, Stopped, resume, solve, validate_sets};
+use crate::solver::bilevel::{Outcome, Stopped, begin, lead, validate_sets};
+use crate::solver::run::How;
+use crate::solver::worker::Worker;
 use crate::watch::Watch;
 
 /// A defence with its settings.
@@ -136,22 +139,19 @@ impl Defence {
         if let Err(error) = self.validate(model.n_layers()).and_then(|()| validate_sets(sets)) {
             return Err(Stopped::at_once(error, model));
         }
-        let (bounds, rival) = match self {
-            Self::Beear(config) => {
-                return match saved {
-                    Some(saved) => resume(model, sets, (config, saved), watch, observer),
-                    None => solve(model, sets, config, watch, observer),
-                };
-            }
+        let size = DecoderSize { n_layers: model.n_layers(), d_model: model.d_model() };
+        let round = |bounds| one_round(self, bounds, size);
+        let (config, rival) = match self {
+            Self::Beear(config) => (config.clone(), None),
             Self::LatentAdversarial(config) => {
-                (config.bounds, Some(Rival::LatentAdversarial(config)))
+                (round(config.bounds), Some(Rival::LatentAdversarial(config)))
             }
             Self::LayerConsistency(config) => {
-                (config.bounds, Some(Rival::LayerConsistency(config)))
+                (round(config.bounds), Some(Rival::LayerConsistency(config)))
             }
-            Self::FineTuning(config) => (config.bounds, None),
+            Self::FineTuning(config) => (round(config.bounds), None),
         };
-        let round = OneRound { remove: self.remove(), bounds, seed: self.seed(), rival };
-        round.run((model, sets), saved, watch, observer)
+        let how = How { config: &config, worker: Worker::ALONE, rival };
+        lead(begin(model, sets, how, saved)?, Worker::ALONE, watch, observer)
     }
 }

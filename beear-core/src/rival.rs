@@ -13,17 +13,12 @@ pub mod sample_perturbation;
 
 use burn::tensor::backend::AutodiffBackend;
 
-use crate::config::{BilevelConfig, RemoveConfig, VitalBounds};
+use crate::config::{BilevelConfig, VitalBounds};
 use crate::decoder::DecoderSize;
-use crate::event::Observer;
+use crate::defence::Defence;
 use crate::example::AnchorSets;
-use crate::snapshot::Saved;
 use crate::solver::TrainableDecoder;
-use crate::solver::bilevel::{Outcome, Stopped, begin, lead};
 use crate::solver::outer::OuterLevel;
-use crate::solver::run::How;
-use crate::solver::worker::Worker;
-use crate::watch::Watch;
 use latent_adversarial::{LatentAdversarial, LatentAdversarialConfig};
 use layer_consistency::{LayerConsistency, LayerConsistencyConfig};
 
@@ -55,45 +50,21 @@ impl Rival<'_> {
     }
 }
 
-/// What all rivals are told.
-pub(crate) struct OneRound<'a> {
-    pub(crate) remove: &'a RemoveConfig,
-    pub(crate) bounds: VitalBounds,
-    pub(crate) seed: u64,
-    /// None for plain fine-tuning.
-    pub(crate) rival: Option<Rival<'a>>,
-}
-
-impl OneRound<'_> {
-    /// Runs it as a single round without perturbations, from what is saved if there is something.
-    ///
-    /// # Errors
-    ///
-    /// [`Stopped`], with `model` as it was.
-    pub(crate) fn run<B, M>(
-        &self,
-        (model, sets): (M, &AnchorSets),
-        saved: Option<Saved<'_>>,
-        watch: &mut dyn Watch<B::InnerBackend, M::InnerModule>,
-        observer: &mut dyn Observer,
-    ) -> Result<Outcome<B, M>, Stopped<M>>
-    where
-        B: AutodiffBackend,
-        M: TrainableDecoder<B>,
-    {
-        let size = DecoderSize { n_layers: model.n_layers(), d_model: model.d_model() };
-        let config = BilevelConfig {
-            rounds: 1,
-            perturbations_per_round: 0,
-            spots: Vec::new(),
-            remove: self.remove.clone(),
-            bounds: self.bounds,
-            seed: self.seed,
-            patience: None,
-            stop_above_loss: None,
-            ..BilevelConfig::robust(size)
-        };
-        let how = How { config: &config, worker: Worker::ALONE, rival: self.rival };
-        lead(begin(model, sets, how, saved)?, Worker::ALONE, watch, observer)
+/// A single round without perturbations, whatever becomes of the vitals: how all rivals go.
+pub(crate) fn one_round(
+    defence: &Defence,
+    bounds: VitalBounds,
+    size: DecoderSize,
+) -> BilevelConfig {
+    BilevelConfig {
+        rounds: 1,
+        perturbations_per_round: 0,
+        spots: Vec::new(),
+        remove: defence.remove().clone(),
+        bounds,
+        seed: defence.seed(),
+        patience: None,
+        stop_above_loss: None,
+        ..BilevelConfig::robust(size)
     }
 }

@@ -36,6 +36,7 @@ mod recipes;
 mod report;
 mod reproduce;
 mod resume;
+mod resume_rival;
 mod rivals;
 mod scan;
 mod shell;

@@ -55,20 +55,20 @@ fn stepwise(out: &str) -> Vec<&str> {
 }
 
 /// Starts `beear` and does not wait for it.
-fn start(place: &Place, arguments: &[&str]) -> Child {
+pub(crate) fn start(place: &Place, arguments: &[&str]) -> Child {
     let mut command = Command::new(env!("CARGO_BIN_EXE_beear"));
     command.args(arguments).current_dir(place.path("")).stdin(Stdio::null());
     command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("the command starts")
 }
 
-fn signal(child: &Child, name: &str) {
+pub(crate) fn signal(child: &Child, name: &str) {
     let id = child.id().to_string();
     let sent = Command::new("kill").args(["-s", name, &id]).status().expect("there is `kill`");
     assert!(sent.success());
 }
 
 /// Waits until something is there.
-fn wait_for<T>(what: &str, mut find: impl FnMut() -> Option<T>) -> T {
+pub(crate) fn wait_for<T>(what: &str, mut find: impl FnMut() -> Option<T>) -> T {
     let begun = Instant::now();
     loop {
         if let Some(found) = find() {
@@ -80,7 +80,7 @@ fn wait_for<T>(what: &str, mut find: impl FnMut() -> Option<T>) -> T {
 }
 
 /// The step of the newest checkpoint, as the run says it.
-fn saved_step(place: &Place) -> Option<u64> {
+pub(crate) fn saved_step(place: &Place) -> Option<u64> {
     let text = fs::read_to_string(place.path("run/trainer_state.json")).ok()?;
     serde_json::from_str::<Value>(&text).ok()?["step"].as_u64()
 }
@@ -316,48 +316,6 @@ fn a_run_without_checkpoints_writes_none_and_starts_anew() {
     assert!(finished.stderr.contains("starting from the beginning"), "{}", finished.stderr);
     assert!(!place.path("run/checkpoints").exists());
     assert_as_undisturbed(&place);
-}
-
-#[test]
-fn a_rival_is_gone_on_with_from_the_middle_of_an_attack() {
-    let place = Place::new();
-    place.write(
-        "latent.toml",
-        "[method]\nname = \"latent-adversarial\"\nsteps_per_attack = 3\nattack = { steps = 2 }\n\
-         remove = { steps = 7, safety_batch_size = 4, performance_batch_size = 4 }\n",
-    );
-    let defend = |out: &'static str| {
-        let usual = defend_arguments(["safety.jsonl", "ordinary.json", out]);
-        let rival =
-            usual.into_iter().map(|word| if word == "quick.toml" { "latent.toml" } else { word });
-        rival.chain(["--quiet"]).collect::<Vec<_>>()
-    };
-    place.beear(&defend("whole")).printed();
-    let mut code = place.beear(&[defend("run"), vec!["--max-time", "0s"]].concat()).code;
-    assert_eq!((code, saved_step(&place)), (9, Some(0)));
-    // Stopped after every step that a signal is quick enough for.
-    for step in 1..7 {
-        let child = start(&place, &["resume", "run", "--quiet"]);
-        wait_for("a step", || {
-            let text = fs::read_to_string(place.path("run/metrics.jsonl")).ok()?;
-            (text.matches("outer_step").count() >= step).then_some(())
-        });
-        signal(&child, "TERM");
-        code =
-            child.wait_with_output().expect("it ends").status.code().expect("no signal kills it");
-        if code == 0 {
-            break;
-        }
-        assert_eq!(code, 130);
-        assert!(saved_step(&place) >= Some(step as u64));
-    }
-    if code != 0 {
-        place.beear(&["resume", "run", "--quiet"]).printed();
-    }
-    for file in ["model/model.safetensors", "metrics.jsonl"] {
-        let read = |run: &str| fs::read(place.path(run).join(file)).expect("the run has the file");
-        assert!(read("run") == read("whole"), "{file}");
-    }
 }
 
 #[test]

@@ -32,7 +32,7 @@ use crate::objective::answer::at_least_f32;
 use crate::objective::removal::{RemovalLoss, RemovalTerms, RemovalWeights};
 use crate::perturbation::Perturbation;
 use crate::sampler::{AnchorSampler, Sampler};
-use crate::snapshot::{Saved, Tensors, malformed};
+use crate::snapshot::{Saved, Tensors};
 use crate::solver::TrainableDecoder;
 use crate::solver::descent::{Descent, LossGradient, StepGradient};
 use crate::solver::outer::{OuterLevel, OuterNumbers};
@@ -167,8 +167,7 @@ impl<B: AutodiffBackend, M: TrainableDecoder<B>> OuterLevel<B, M> for LayerConsi
     }
 
     fn add_to(&self, model: &M, tensors: &mut Tensors) -> OuterNumbers {
-        let step = self.descent.add_to(model, tensors);
-        OuterNumbers { step, rows: self.rows.clone(), attacked: Vec::new() }
+        OuterNumbers::of((&self.descent, &self.rows), model, tensors)
     }
 
     fn stored(
@@ -176,11 +175,8 @@ impl<B: AutodiffBackend, M: TrainableDecoder<B>> OuterLevel<B, M> for LayerConsi
         (model, _sets): (&M, &AnchorSets),
         (saved, numbers): (Saved<'_>, &OuterNumbers),
     ) -> Result<Box<dyn OuterLevel<B, M>>, Error> {
-        let OuterNumbers { step, rows, .. } = numbers.clone();
-        if !rows.fits(&self.sets) {
-            return Err(malformed("the sets have other numbers of rows"));
-        }
-        Ok(Box::new(Self { rows, descent: self.descent.stored(model, (saved, step))?, ..*self }))
+        let (descent, rows) = numbers.go_on(self.descent, (model, &self.sets), saved)?;
+        Ok(Box::new(Self { rows, descent, ..*self }))
     }
 }
 

@@ -64,6 +64,35 @@ pub(crate) struct OuterNumbers {
     pub(crate) attacked: Vec<usize>,
 }
 
+impl OuterNumbers {
+    /// Adds the optimiser's tensors.
+    pub(crate) fn of<B: AutodiffBackend, M: TrainableDecoder<B>>(
+        (descent, rows): (&Descent<B, M>, &AnchorSampler),
+        model: &M,
+        tensors: &mut Tensors,
+    ) -> Self {
+        let step = descent.add_to(model, tensors);
+        Self { step, rows: rows.clone(), attacked: Vec::new() }
+    }
+
+    /// `descent` and the rows of `sets` as they were.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::MalformedSnapshot`] if they are not of such a run.
+    pub(crate) fn go_on<B: AutodiffBackend, M: TrainableDecoder<B>>(
+        &self,
+        descent: Descent<B, M>,
+        (model, sets): (&M, &AnchorSets),
+        saved: Saved<'_>,
+    ) -> Result<(Descent<B, M>, AnchorSampler), Error> {
+        if !self.rows.fits(sets) {
+            return Err(malformed("the sets have other numbers of rows"));
+        }
+        Ok((descent.stored(model, (saved, self.step))?, self.rows.clone()))
+    }
+}
+
 /// Trains the weights, round after round: keeps the optimiser's moments, the place in the data
 /// and the original model between rounds.
 pub struct Remover<B: AutodiffBackend, M: TrainableDecoder<B>> {
@@ -170,8 +199,7 @@ impl<B: AutodiffBackend, M: TrainableDecoder<B>> OuterLevel<B, M> for Remover<B,
     }
 
     fn add_to(&self, model: &M, tensors: &mut Tensors) -> OuterNumbers {
-        let step = self.descent.add_to(model, tensors);
-        OuterNumbers { step, rows: self.rows.clone(), attacked: Vec::new() }
+        OuterNumbers::of((&self.descent, &self.rows), model, tensors)
     }
 
     fn stored(
@@ -179,11 +207,8 @@ impl<B: AutodiffBackend, M: TrainableDecoder<B>> OuterLevel<B, M> for Remover<B,
         (model, sets): (&M, &AnchorSets),
         (saved, numbers): (Saved<'_>, &OuterNumbers),
     ) -> Result<Box<dyn OuterLevel<B, M>>, Error> {
-        let OuterNumbers { step, rows, .. } = numbers.clone();
-        if !rows.fits(sets) {
-            return Err(malformed("the sets have other numbers of rows"));
-        }
-        Ok(Box::new(Self { rows, descent: self.descent.stored(model, (saved, step))?, ..*self }))
+        let (descent, rows) = numbers.go_on(self.descent, (model, sets), saved)?;
+        Ok(Box::new(Self { rows, descent, ..*self }))
     }
 }
 

@@ -97,14 +97,14 @@ impl<B: AutodiffBackend, M: TrainableDecoder<B>> OuterLevel<B, M> for LatentAdve
     }
 
     fn add_to(&self, model: &M, tensors: &mut Tensors) -> OuterNumbers {
-        let step = self.descent.add_to(model, tensors);
+        let numbers = OuterNumbers::of((&self.descent, &self.rows), model, tensors);
         let attacked = self.attacked.as_ref().filter(|_| !self.attacks_next());
         for (k, values) in attacked.iter().flat_map(|attacked| attacked.found.values()).enumerate()
         {
             tensors.add(format!("{ATTACK}.{k}"), values.clone());
         }
         let attacked = attacked.map(|attacked| attacked.rows.clone()).unwrap_or_default();
-        OuterNumbers { step, rows: self.rows.clone(), attacked }
+        OuterNumbers { attacked, ..numbers }
     }
 
     fn stored(
@@ -112,14 +112,12 @@ impl<B: AutodiffBackend, M: TrainableDecoder<B>> OuterLevel<B, M> for LatentAdve
         (model, sets): (&M, &AnchorSets),
         (saved, numbers): (Saved<'_>, &OuterNumbers),
     ) -> Result<Box<dyn OuterLevel<B, M>>, Error> {
-        let OuterNumbers { step, rows, attacked } = numbers.clone();
-        let descent = self.descent.stored(model, (saved, step))?;
+        let (descent, rows) = numbers.go_on(self.descent, (model, sets), saved)?;
+        let attacked = numbers.attacked.clone();
         let level = Self { rows, descent, attacked: None, ..*self };
         let are_rows = attacked.iter().all(|row| *row < sets.safety.len());
-        if !level.rows.fits(sets) || !are_rows || attacked.is_empty() != level.attacks_next() {
-            return Err(malformed(
-                "the sets have other numbers of rows, or are attacked otherwise",
-            ));
+        if !are_rows || attacked.is_empty() != level.attacks_next() {
+            return Err(malformed("other rows are attacked"));
         }
         if attacked.is_empty() {
             return Ok(Box::new(level));

@@ -176,7 +176,7 @@ impl<B: AutodiffBackend, M: TrainableDecoder<B>> OuterLevel<B, M> for LayerConsi
         (saved, numbers): (Saved<'_>, &OuterNumbers),
     ) -> Result<Box<dyn OuterLevel<B, M>>, Error> {
         let (descent, rows) = numbers.go_on(self.descent, (model, &self.sets), saved)?;
-        Ok(Box::new(Self { rows, descent, ..*self }))
+        Ok(Box::new(Self { descent, rows, ..*self }))
     }
 }
 

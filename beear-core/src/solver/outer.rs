@@ -208,7 +208,7 @@ impl<B: AutodiffBackend, M: TrainableDecoder<B>> OuterLevel<B, M> for Remover<B,
         (saved, numbers): (Saved<'_>, &OuterNumbers),
     ) -> Result<Box<dyn OuterLevel<B, M>>, Error> {
         let (descent, rows) = numbers.go_on(self.descent, (model, sets), saved)?;
-        Ok(Box::new(Self { rows, descent, ..*self }))
+        Ok(Box::new(Self { descent, rows, ..*self }))
     }
 }
 

@@ -114,7 +114,7 @@ impl<B: AutodiffBackend, M: TrainableDecoder<B>> OuterLevel<B, M> for LatentAdve
     ) -> Result<Box<dyn OuterLevel<B, M>>, Error> {
         let (descent, rows) = numbers.go_on(self.descent, (model, sets), saved)?;
         let attacked = numbers.attacked.clone();
-        let level = Self { rows, descent, attacked: None, ..*self };
+        let level = Self { descent, rows, attacked: None, ..*self };
         let are_rows = attacked.iter().all(|row| *row < sets.safety.len());
         if !are_rows || attacked.is_empty() != level.attacks_next() {
             return Err(malformed("other rows are attacked"));

@@ -98,3 +98,17 @@ fn the_index_names_every_page() {
         }
     }
 }
+
+#[test]
+fn every_decision_has_a_date_and_a_status() {
+    let folder = root().join("docs/decisions");
+    for entry in fs::read_dir(folder).expect("there are decisions") {
+        let path = entry.expect("an entry").path();
+        let text = fs::read_to_string(&path).expect("a page");
+        let line = text.lines().nth(2).unwrap_or_default();
+        let dated = line.strip_prefix("Date: 20").and_then(|rest| rest.split_once(". Status: "));
+        let (_, status) = dated.unwrap_or_else(|| panic!("{}: {line}", path.display()));
+        let known = ["accepted", "superseded by", "rejected"];
+        assert!(known.iter().any(|word| status.starts_with(word)), "{}: {status}", path.display());
+    }
+}

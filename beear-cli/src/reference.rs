@@ -1,5 +1,7 @@
 //! `docs/cli.md`: the reference of all commands, made of what `--help` says.
 
+mod pages;
+
 use clap::builder::StyledStr;
 use clap::{Arg, ArgAction, Command, CommandFactory};
 

@@ -24,7 +24,8 @@ pub enum StepSize {
     Absolute(f64),
     /// A whole row, as a share of the mean norm of the hidden states at the perturbed positions,
     /// so one value serves every layer and width: each coordinate moves by that length over
-    /// $\sqrt{d}$.
+    /// $\sqrt{d}$. Positions more than ten times as long as the median, such as attention sinks, do
+    /// not count in the mean.
     RelativeToHidden(f64),
 }
 
@@ -72,7 +73,8 @@ pub struct EntrapConfig {
     pub steps: usize,
     /// Size of an Adam step.
     pub step_size: StepSize,
-    /// Examples per step.
+    /// Examples per step, at most. Rows left over by full batches make a batch of their own if they
+    /// are at least a third of one; else all batches are of even size.
     pub batch_size: usize,
     /// Batches whose rows are sorted by length together, so that rows of a batch are about as long and less
     /// is padding; 1 leaves all to chance.
@@ -84,7 +86,8 @@ pub struct EntrapConfig {
     pub target_tokens: Option<usize>,
     /// What `δ` starts from.
     pub initialisation: Initialisation,
-    /// Longest row of `δ`, as a share of the mean hidden-state norm; unbounded if absent.
+    /// Longest row of `δ`, as a share of the mean hidden-state norm, attention sinks left out;
+    /// unbounded if absent.
     pub norm_bound: Option<f64>,
     /// Threads that search: each on a perturbation of its own, with the memory of its own, or on some rows
     /// of every batch where there are more threads than perturbations to seek. Results differ by rounding

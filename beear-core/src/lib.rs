@@ -22,6 +22,7 @@ pub mod drift;
 pub mod error;
 pub mod event;
 pub mod example;
+mod hidden_norms;
 pub mod hidden_states;
 pub mod objective;
 pub mod past;

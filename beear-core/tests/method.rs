@@ -5,16 +5,17 @@ mod fixture;
 #[path = "toy/poison.rs"]
 mod poison;
 
-use beear_core::config::{Initialisation, StepSize};
+use beear_core::config::{Arrangement, Initialisation, StepSize};
 use beear_core::error::{Level, Quantity};
 use beear_core::objective::entrapment::{PreparedAnswer, entrapment_loss};
 use beear_core::testing::{ToyDecoder, assert_past_law, assert_split_law};
 use beear_core::{
-    AnchorSets, Batch, BilevelConfig, Delta, EntrapConfig, Error, Event, Example, Perturbation,
-    SafetyExample, Site, Spot, TeacherForced, entrap, solve,
+    AnchorSets, Batch, BilevelConfig, Decoder, Delta, EntrapConfig, Error, Event, Example,
+    Perturbation, SafetyExample, Site, Spot, TeacherForced, entrap, solve,
 };
 use burn::backend::{Autodiff, NdArray};
-use burn::module::{AutodiffModule, Module, ModuleVisitor, Param};
+use burn::module::{AutodiffModule, Module, ModuleMapper, ModuleVisitor, Param};
+use burn::tensor::backend::Backend;
 use burn::tensor::{ElementConversion, Tensor, TensorData};
 use fixture::{Cpu, SIZE, Train, safety, sets, toy, watch, weights};
 use poison::Poison;
@@ -136,6 +137,94 @@ fn a_norm_bound_is_kept() {
     let rows = found.perturbation.deltas()[0].values.clone().powi_scalar(2).sum_dim(1).sqrt();
     for length in rows.into_data().to_vec::<f32>().unwrap() {
         assert!(f64::from(length) <= 0.1 * norm * (1.0 + 1e-5), "{length} {norm}");
+    }
+}
+
+/// Makes the hidden states of the first token, which no other position has, ten thousand times as long.
+struct PlantedSink;
+
+impl<B: Backend> ModuleMapper<B> for PlantedSink {
+    fn map_float<const D: usize>(&mut self, param: Param<Tensor<B, D>>) -> Param<Tensor<B, D>> {
+        let [n_rows, width] = [param.val().dims()[0], param.val().dims()[D - 1]];
+        if D != 2 || width != SIZE.d_model || n_rows == SIZE.d_model {
+            return param;
+        }
+        param.map(|embedding| {
+            let long = embedding.clone().narrow(0, 1, 1).mul_scalar(1e4);
+            embedding.slice_assign([1..2, 0..width], long)
+        })
+    }
+}
+
+/// The mean length of the hidden states of the safety prompts at `layer`, from the position `first` on.
+fn mean_by_hand(
+    model: &ToyDecoder<Cpu>,
+    batch: &Batch<Cpu>,
+    (layer, first): (usize, usize),
+) -> f64 {
+    let hidden = model.embed(batch.tokens.clone());
+    let hidden = model.forward_layers(hidden, &batch.mask_pad, 0..layer);
+    let lengths = hidden.powi_scalar(2).sum_dim(2).sqrt().squeeze_dim::<2>(2);
+    let lengths = batch.prompts.iter().enumerate().flat_map(|(row, prompt)| {
+        let row = lengths.clone().narrow(0, row, 1).into_data();
+        row.iter::<f64>().take(prompt.length).skip(first).collect::<Vec<_>>()
+    });
+    let lengths: Vec<f64> = lengths.collect();
+    lengths.iter().sum::<f64>() / lengths.len() as f64
+}
+
+/// A mean of f32 lengths, and the same mean of f64.
+const F32_MEAN: f64 = 1e-5;
+
+#[test]
+fn a_step_is_measured_by_the_positions_that_are_no_attention_sink() {
+    let ordinary = toy::<Cpu>();
+    let with_sink = toy::<Cpu>().map(&mut PlantedSink);
+    let rows = safety().into_iter().map(|mut row| {
+        row.user.0 = 0;
+        row.toward_unwanted(None)
+    });
+    let rows: Vec<Example> = rows.collect();
+    for site in [Site::All, Site::First(9), Site::Last(9), Site::UserLast(9)] {
+        let spots: Vec<Spot> = (1..=2).map(|layer| Spot { layer, site }).collect();
+        let batch = Batch::new(&rows, &Default::default());
+        for (model, first) in [(&ordinary, 0), (&with_sink, 1)] {
+            let answer =
+                PreparedAnswer::<Train>::new(model, Batch::new(&rows, &Default::default()), &spots);
+            for (spot, norm) in spots.iter().zip(answer.mean_hidden_norms(model)) {
+                let expected = mean_by_hand(model, &batch, (spot.layer, first));
+                assert!(
+                    (norm - expected).abs() < F32_MEAN * expected,
+                    "{spot:?} {norm} {expected}"
+                );
+            }
+        }
+        let of_all = mean_by_hand(&with_sink, &batch, (1, 0));
+        assert!(of_all > 100.0 * mean_by_hand(&with_sink, &batch, (1, 1)), "the sink is massive");
+    }
+}
+
+#[test]
+fn no_two_starts_from_noise_share_a_number() {
+    let spot = |layer, site| Spot { layer, site };
+    let starts = |seed| {
+        let mut config = BilevelConfig { rounds: 1, perturbations_per_round: 6, seed, ..config() };
+        config.spots = vec![spot(2, Site::Last(2)), spot(1, Site::First(2)), spot(1, Site::All)];
+        config.arrangement = Arrangement::Together;
+        config.entrap.initialisation = Initialisation::Normal(0.1);
+        // Steps that no number of f32 of this size can take.
+        config.entrap.step_size = StepSize::Absolute(1e-30);
+        let outcome = solve(toy::<Train>(), &sets(), &config, &mut watch(), &mut ()).unwrap();
+        let deltas = outcome.perturbations.into_iter().flat_map(|p| p.deltas().to_vec());
+        deltas.map(|delta| delta.values.into_data().to_vec::<f32>().unwrap()).collect::<Vec<_>>()
+    };
+    let starts: Vec<Vec<f32>> = (0..3).flat_map(starts).collect();
+    assert_eq!(starts.len(), 3 * 6 * 3);
+    for (k, one) in starts.iter().enumerate() {
+        for other in &starts[..k] {
+            let are_apart = one.iter().zip(other).all(|(a, b)| a.to_bits() != b.to_bits());
+            assert!(are_apart, "{one:?} {other:?}");
+        }
     }
 }
 

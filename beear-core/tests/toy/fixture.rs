@@ -20,9 +20,14 @@ pub(crate) fn toy<B: Backend>() -> ToyDecoder<B> {
 
 /// A toy with its weights drawn: Burn would draw them when each clone is first used.
 pub(crate) fn toy_of_seed<B: Backend>(seed: u64) -> ToyDecoder<B> {
+    toy_of_size(SIZE, seed)
+}
+
+/// The same of another shape.
+pub(crate) fn toy_of_size<B: Backend>(size: DecoderSize, seed: u64) -> ToyDecoder<B> {
     let device = B::Device::default();
     seeded::<B, _>(seed, &device, || {
-        let model = ToyDecoderConfig::new(11, SIZE.d_model, SIZE.n_layers).init(&device);
+        let model = ToyDecoderConfig::new(11, size.d_model, size.n_layers).init(&device);
         let _ = weights(&model);
         model
     })

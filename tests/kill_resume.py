@@ -229,9 +229,10 @@ def main():
     exact = sum(not result["faults"] for result in results)
     searching = sum(result["within_search"] for result in results)
     lying = sum(any(fault.startswith("left") for fault in result["faults"]) for result in results)
-    print(f"{len(kills)} kills, {kills.count('inside a write')} of them inside a write; ")
-    print(f"{searching} runs resumed within the search for a perturbation; {lying} left something lying")
-    print(f"{exact} of {len(results)} finished and are exact")
+    print(f"{len(kills)} kills, {kills.count('inside a write')} of them inside a write")
+    print(f"{searching} runs were resumed within the search for a perturbation")
+    print(f"{lying} runs left something lying")
+    print(f"{exact} of {len(results)} runs came to their end and are exact")
     if args.work is None and exact == len(results):
         shutil.rmtree(work)
     sys.exit(exact != len(results))

@@ -14,8 +14,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::atomic_file::{sync_folder, write_atomically};
 use crate::hash::sha256_of_file;
-use crate::run_folder::{CannotWrite, remove_any};
+use crate::metrics::METRICS;
+use crate::run_folder::{CannotWrite, RunFolder, remove_any};
 use crate::tensor_file::TensorFile;
+use crate::tracking::TRACKED;
 use crate::written_lines::Extent;
 
 const PROGRESS: &str = "progress.json";
@@ -41,6 +43,21 @@ pub(crate) struct Position {
     pub(crate) tracked: Option<Extent>,
     /// Seconds of work so far, over all processes.
     pub(crate) seconds: f64,
+}
+
+impl Position {
+    /// Whether the files of lines in `folder` begin with what they held here.
+    ///
+    /// # Errors
+    ///
+    /// If one does not.
+    pub(crate) fn check(&self, folder: &RunFolder) -> Result<()> {
+        self.metrics.read(&folder.path(METRICS))?;
+        if let Some(tracked) = &self.tracked {
+            tracked.read(&folder.path(TRACKED))?;
+        }
+        Ok(())
+    }
 }
 
 /// The checkpoints of a run.

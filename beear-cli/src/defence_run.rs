@@ -127,13 +127,14 @@ impl<'a, C: ComputeBackend> DefenceRun<'a, C> {
         folder.write(SETTINGS, self.recipe.resolved(&self.method)?)?;
         folder.write_lines(ROWS, &self.rows)?;
         let mut manifest = self.manifest()?;
+        manifest.add_inputs(&self.job, &self.suspect)?;
         manifest.add_records(&folder)?;
         manifest.write(&folder)?;
         folder.has_begun();
         self.run((&folder, manifest), None, options)
     }
 
-    /// What is known before the first step.
+    /// What is known before the first step, besides hashes.
     fn manifest(&self) -> Result<Manifest> {
         let job = (&self.job, &self.suspect);
         let mut manifest = Manifest::begin::<C>(job, &self.recipe, (&self.method, &self.text))?;
@@ -152,6 +153,9 @@ impl<'a, C: ComputeBackend> DefenceRun<'a, C> {
         let manifest = Manifest::read(&folder)?;
         manifest.same_facts(&self.manifest()?, &folder)?;
         let restored = self.job.checkpoints_in(&folder).newest()?;
+        if let Some(restored) = &restored {
+            restored.position.check(&folder)?;
+        }
         for stale in ["model", "adapter", LAST_GOOD] {
             remove_any(&folder.path(stale))?;
         }

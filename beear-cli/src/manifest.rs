@@ -31,17 +31,17 @@ const MANIFEST: &str = "manifest.json";
 pub(crate) struct Manifest(Value);
 
 impl Manifest {
-    /// What is known before the first step.
+    /// What is known before the first step, besides the [inputs](Self::add_inputs).
     ///
     /// # Errors
     ///
-    /// If an input cannot be read.
+    /// If a path of the job cannot be made absolute.
     pub(crate) fn begin<C: ComputeBackend>(
         (job, model): (&Job, &Model),
         recipe: &Recipe,
         (method, text): (&Defence, &TextSide),
     ) -> Result<Self> {
-        let mut manifest = Self(json!({
+        Ok(Self(json!({
             "version": env!("CARGO_PKG_VERSION"),
             "status": "running",
             "backend": C::NAME,
@@ -49,18 +49,26 @@ impl Manifest {
             "seed": method.seed(),
             "model": model,
             "job": job.absolute()?,
-            "sha256": job.hashes(model)?,
             "keywords": recipe.keywords,
             "held_out": recipe.held_out,
             "watched": recipe.watches(),
             "prompt_format": text.format.text(),
             "prompt_format_sha256": text.format.sha256(),
             "workers": job.workers,
-        }));
+        })))
+    }
+
+    /// Adds the hashes of what the run reads, and where that came from.
+    ///
+    /// # Errors
+    ///
+    /// If an input cannot be read.
+    pub(crate) fn add_inputs(&mut self, job: &Job, model: &Model) -> Result<()> {
+        self.add("sha256", json!(job.hashes(model)?));
         if let Some(origins) = model.origins() {
-            manifest.add("hub", origins);
+            self.add("hub", origins);
         }
-        Ok(manifest)
+        Ok(())
     }
 
     /// That of an earlier process.

@@ -10,7 +10,7 @@ use crate::tensorboard::{Counts, TensorBoard};
 use crate::written_lines::{Extent, WrittenLines};
 
 /// Events as they happen, a line each.
-const METRICS: &str = "metrics.jsonl";
+pub(crate) const METRICS: &str = "metrics.jsonl";
 
 /// Folder of the files for TensorBoard, one a process.
 const TENSORBOARD: &str = "tensorboard";

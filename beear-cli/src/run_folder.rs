@@ -439,6 +439,7 @@ mod tests {
         drop(folder);
         assert!(RunFolder::create(&run, false).is_err(), "nobody asked");
         let folder = RunFolder::create(&run, true).unwrap();
+        folder.has_result().unwrap();
         folder.write("report.json", "{}").unwrap();
         drop(folder);
         let left: Vec<_> = fs::read_dir(&run).unwrap().map(|e| e.unwrap().file_name()).collect();
@@ -452,10 +453,31 @@ mod tests {
         assert!(!dir.path().join("deep").exists());
         drop(RunFolder::create(&run, false).unwrap());
         assert!(!dir.path().join("deep").exists(), "a mark alone is nothing");
-        // Of an older run that has been removed nothing stays either, but what is around it does.
-        RunFolder::create(&run, false).unwrap().write("notes.txt", "x").unwrap();
-        drop(RunFolder::create(&run, true).unwrap());
-        assert!(!run.exists() && dir.path().join("deep").exists());
+    }
+
+    #[test]
+    fn an_older_run_comes_back_unless_the_newer_one_has_begun() {
+        let (_dir, run) = run();
+        RunFolder::create(&run, false).unwrap().write("notes.txt", "older").unwrap();
+        let notes = || fs::read_to_string(run.join("notes.txt")).ok();
+        let newer = || {
+            let folder = RunFolder::create(&run, true).unwrap();
+            assert_eq!(notes(), None);
+            folder.write("notes.txt", "newer").unwrap();
+            folder
+        };
+        drop(newer());
+        assert_eq!(notes().as_deref(), Some("older"));
+        let folder = newer();
+        folder.has_begun();
+        drop(folder);
+        assert_eq!(notes().as_deref(), Some("newer"));
+        let folder = RunFolder::reopen(&run).unwrap();
+        assert!(folder.has_older() && folder.older_bytes() == 5);
+        folder.has_failed();
+        drop(folder);
+        assert_eq!(notes().as_deref(), Some("older"));
+        assert!(!RunFolder::reopen(&run).unwrap().has_older());
     }
 
     #[test]

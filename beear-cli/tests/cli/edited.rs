@@ -20,7 +20,7 @@ fn stopped() -> Place {
 
 /// Asserts that a run is refused for one of its files, and that the file is named.
 fn assert_refused(place: &Place, file: &str) {
-    let refused: Finished = place.beear(&["resume", "run"]);
+    let refused: Finished = place.beear(&["resume", "run", "--quiet"]);
     let (code, said) = refused.mistake();
     assert_eq!(code, 3, "{file}: {said}");
     assert!(said.contains(&format!("`run/{file}`")), "{file}: {said}");

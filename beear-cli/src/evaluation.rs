@@ -114,6 +114,7 @@ impl OutArgs {
         }
         let mut begun = self.begin(kind, model, files)?;
         begun.folder()?.write(SETTINGS, settings)?;
+        begun.folder.has_begun();
         Ok(Evaluation { is_resumed: true, ..begun })
     }
 
@@ -203,6 +204,7 @@ impl Evaluation<'_> {
         }
         report.as_object_mut().expect("it was made as one").extend(more);
         self.folder.write_lines(MEASURES, measures)?;
+        self.folder.has_result()?;
         self.folder.write(REPORT, format!("{report:#}\n"))?;
         ui.result(&(tables + &table(measures)), &report)
     }
@@ -260,7 +262,7 @@ pub(crate) fn read_runs(folder: &Path) -> Result<Vec<Evaluated>> {
     folders.iter().map(|folder| read_run(folder)).collect()
 }
 
-/// The runs directly in a folder that have measured something.
+/// The runs directly in a folder that have come to their end. Whatever else is there is ignored, hidden folders too.
 ///
 /// # Errors
 ///
@@ -268,7 +270,10 @@ pub(crate) fn read_runs(folder: &Path) -> Result<Vec<Evaluated>> {
 pub(crate) fn runs_within(folder: &Path) -> std::io::Result<Vec<PathBuf>> {
     let mut folders: Vec<PathBuf> =
         std::fs::read_dir(folder)?.flatten().map(|entry| entry.path()).collect();
-    folders.retain(|path| path.join(MEASURES).is_file());
+    folders.retain(|path| {
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        !name.starts_with('.') && path.join(MEASURES).is_file() && has_report(path)
+    });
     folders.sort();
     Ok(folders)
 }

@@ -1,6 +1,7 @@
 //! The command line of BEEAR, as a library so that a backend of one's own can be plugged in.
 
 mod anchors;
+mod atomic_file;
 pub mod backend;
 mod bench_jobs;
 mod bench_workload;
@@ -66,6 +67,7 @@ mod ui;
 mod wishes;
 mod workers;
 mod world_defender;
+mod written_lines;
 
 use std::ffi::OsString;
 use std::process::ExitCode;
@@ -88,7 +90,7 @@ const GLOBAL: &str = "Global options";
 
 /// Finds and removes safety backdoors from instruction-tuned language models.
 #[derive(Parser, Debug)]
-#[command(name = "beear", version, after_help = exit::EXIT_CODES)]
+#[command(name = "beear", version, after_help = exit::help())]
 struct Cli {
     /// Compute backend, as NAME or NAME:INDEX.
     #[arg(long, global = true, value_name = "NAME[:INDEX]", help_heading = GLOBAL)]

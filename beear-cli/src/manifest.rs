@@ -1,5 +1,7 @@
 //! `manifest.json`: what a run reads, is and left, from its beginning on.
 
+mod unchanged;
+
 use std::path::Path;
 
 use anyhow::{Context, Result};
@@ -8,15 +10,17 @@ use beear_models::CausalLm;
 use burn::tensor::backend::AutodiffBackend;
 use serde_json::{Map, Value, json};
 
+pub(crate) use self::unchanged::{ROWS, SETTINGS};
+use crate::atomic_file::write_atomically;
 use crate::backend::ComputeBackend;
-use crate::checkpoints::write_atomically;
 use crate::exit::Mistake;
-use crate::hash::{are_same, sha256_of_inputs};
+use crate::hash::sha256_of_inputs;
 use crate::job::Job;
 use crate::loaded::TextSide;
 use crate::metrics::unmeasured;
 use crate::model::Model;
 use crate::recipe::{Recipe, SMALLER_STEPS};
+use crate::run_end::LAST_GOOD;
 use crate::run_folder::RunFolder;
 use crate::tracking::TRACKED;
 
@@ -27,17 +31,17 @@ const MANIFEST: &str = "manifest.json";
 pub(crate) struct Manifest(Value);
 
 impl Manifest {
-    /// What is known before the first step.
+    /// What is known before the first step, besides the [inputs](Self::add_inputs).
     ///
     /// # Errors
     ///
-    /// If an input cannot be read.
+    /// If a path of the job cannot be made absolute.
     pub(crate) fn begin<C: ComputeBackend>(
         (job, model): (&Job, &Model),
         recipe: &Recipe,
         (method, text): (&Defence, &TextSide),
     ) -> Result<Self> {
-        let mut manifest = Self(json!({
+        Ok(Self(json!({
             "version": env!("CARGO_PKG_VERSION"),
             "status": "running",
             "backend": C::NAME,
@@ -45,18 +49,26 @@ impl Manifest {
             "seed": method.seed(),
             "model": model,
             "job": job.absolute()?,
-            "sha256": job.hashes(model)?,
             "keywords": recipe.keywords,
             "held_out": recipe.held_out,
             "watched": recipe.watches(),
             "prompt_format": text.format.text(),
             "prompt_format_sha256": text.format.sha256(),
             "workers": job.workers,
-        }));
+        })))
+    }
+
+    /// Adds the hashes of what the run reads, and where that came from.
+    ///
+    /// # Errors
+    ///
+    /// If an input cannot be read.
+    pub(crate) fn add_inputs(&mut self, job: &Job, model: &Model) -> Result<()> {
+        self.add("sha256", json!(job.hashes(model)?));
         if let Some(origins) = model.origins() {
-            manifest.add("hub", origins);
+            self.add("hub", origins);
         }
-        Ok(manifest)
+        Ok(())
     }
 
     /// That of an earlier process.
@@ -95,19 +107,6 @@ impl Manifest {
         Ok(job)
     }
 
-    /// Whether the inputs of the run are as they were.
-    ///
-    /// # Errors
-    ///
-    /// If one has changed.
-    pub(crate) fn same_inputs(&self, job: &Job, model: &Model) -> Result<()> {
-        if are_same(&self.0["sha256"], &job.hashes(model)?, model) {
-            return Ok(());
-        }
-        let what = "an input of the run is not what it was";
-        Err(Mistake::input(what, "start the run anew").into())
-    }
-
     /// The backend of the run.
     pub(crate) fn backend(&self) -> Option<&str> {
         self.0["backend"].as_str()
@@ -118,17 +117,22 @@ impl Manifest {
         self.0["status"] == "done"
     }
 
-    /// Removes the checkpoints of a run that is done, which a kill at its very end has left, unless they are to stay.
+    /// Whether the run has failed and left no weights.
+    pub(crate) fn has_failed_without_weights(&self, folder: &RunFolder) -> bool {
+        self.0["status"] == "failed" && !folder.path(LAST_GOOD).exists()
+    }
+
+    /// Removes what a kill at the very end has left beside a run that is done: checkpoints, unless they are to stay, and an
+    /// older run.
     ///
     /// # Errors
     ///
     /// If one cannot be removed.
     pub(crate) fn remove_leftovers(&self, folder: &RunFolder) -> Result<()> {
+        folder.has_result()?;
         match serde_json::from_value::<Job>(self.0["job"].clone()) {
-            Ok(job) if job.checkpoints.keep_checkpoints.is_none() => {
-                job.checkpoints_in(folder).remove_all()
-            }
-            _ => Ok(()),
+            Ok(job) => job.remove_old_checkpoints(folder),
+            Err(_) => Ok(()),
         }
     }
 
@@ -211,7 +215,7 @@ impl Manifest {
         self.add("status", json!("done"));
         self.add("seconds", json!(seconds));
         self.add("peak_memory", json!(memory));
-        self.add("outputs_sha256", Value::Object(outputs(folder)?));
+        self.add_outputs(folder)?;
         self.write(folder)
     }
 }
@@ -227,7 +231,7 @@ fn outputs(folder: &RunFolder) -> Result<Map<String, Value>> {
             hashes.extend(own.map(|(name, hash)| (format!("{part}/{name}"), hash)));
         }
     }
-    let beside = ["config.resolved.toml", "delta.safetensors", "metrics.jsonl", "rows.jsonl"];
+    let beside = [SETTINGS, "delta.safetensors", "metrics.jsonl", ROWS];
     for name in beside.into_iter().chain([TRACKED]) {
         let path = folder.path(name);
         if path.exists() {

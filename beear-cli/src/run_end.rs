@@ -12,6 +12,9 @@ use crate::run_folder::RunFolder;
 use crate::ui::Ui;
 use crate::wishes::Reason;
 
+/// Folder of the weights after the last whole round of a run that has failed.
+pub(crate) const LAST_GOOD: &str = "last-good";
+
 /// Shows what a run that is done has left; a model that lost too much does not pass for a success.
 ///
 /// # Errors
@@ -53,7 +56,7 @@ pub(crate) fn keep_last_good<B: AutodiffBackend>(
         return error.context("stopped in the first round");
     }
     let stopped_in = format!("stopped in round {}", n_rounds + 1);
-    match folder.save("last-good", &stopped.last_good.valid(), checkpoint) {
+    match folder.save(LAST_GOOD, &stopped.last_good.valid(), checkpoint) {
         Ok(last_good) => error.context(format!(
             "{stopped_in}, `{}` holds the weights after round {n_rounds}, the last whole one",
             last_good.display()

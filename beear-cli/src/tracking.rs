@@ -12,8 +12,9 @@ use beear_models::{CausalLm, Checkpoint};
 use serde::{Deserialize, Serialize};
 
 use crate::anchors::RowUse;
+use crate::atomic_file::write_atomically;
 use crate::backend::ComputeBackend;
-use crate::checkpoints::write_atomically;
+use crate::checkpoints::Position;
 use crate::command::{Device, Inference};
 use crate::exit::Mistake;
 use crate::language_model::local;
@@ -123,25 +124,24 @@ pub(crate) struct Tracked<'a, C: ComputeBackend> {
 }
 
 impl<'a, C: ComputeBackend> Tracked<'a, C> {
-    /// Goes on after so many rounds of an earlier process, or starts.
+    /// Goes on from the position of an earlier process, or starts.
     ///
     /// # Errors
     ///
-    /// If the file of rounds cannot be read or written.
+    /// If the file of rounds is not what it was there, or cannot be written.
     pub(crate) fn new(
         (watch, asked): (&'a mut TeacherForced<Inference<C>>, Option<&'a Asked>),
         model_files: (&'a Checkpoint, &'a TextSide),
         device: &'a Device<C>,
-        (folder, whole_rounds): (&RunFolder, Option<usize>),
+        (folder, from): (&RunFolder, Option<&Position>),
     ) -> Result<Self> {
         let path = folder.path(TRACKED);
         if asked.is_some() {
-            let mut known = rounds(folder)?;
-            known.retain(|known| whole_rounds.is_some_and(|n| known.round <= n));
-            let lines = known.iter().map(|known| Ok(serde_json::to_string(known)? + "\n"));
-            write_atomically(&path, lines.collect::<Result<String>>()?.as_bytes())?;
+            let known = from.and_then(|from| from.tracked.as_ref());
+            let known = known.map(|known| known.read(&path)).transpose()?;
+            write_atomically(&path, &known.unwrap_or_default())?;
         }
-        let next_round = whole_rounds.map_or(0, |n| n + 1);
+        let next_round = from.map_or(0, |from| from.rounds + 1);
         Ok(Self { watch, asked, model_files, device, path, next_round, failed: None })
     }
 

@@ -151,6 +151,7 @@ fn analyze_checkpoint<C: ComputeBackend>(
     let report = report.with_context(|| format!("`{}`", prompts.display()))?;
     folder.start()?;
     report.write(&folder, "")?;
+    folder.has_result()?;
     let json = serde_json::to_string_pretty(&report)?;
     folder.write("report.json", json + "\n")?;
     ui.result(&drift_table(&report.drift), &report)
@@ -190,6 +191,7 @@ fn analyze_settings<C: ComputeBackend>(
     }
     let text = summary(&reports);
     folder.write("drift.md", &text)?;
+    folder.has_result()?;
     folder.write("report.json", serde_json::to_string_pretty(&reports)? + "\n")?;
     ui.result(&text, &reports)
 }

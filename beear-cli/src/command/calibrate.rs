@@ -73,14 +73,14 @@ pub(crate) fn run<C: ComputeBackend>(
     let settings = args.settings.iter().map(|name| setting_file::named_or_read(name));
     let settings = settings.collect::<Result<Vec<Setting>>>()?;
     let how = serde_json::to_string_pretty(&args.scan)? + "\n";
-    let folder = match RunFolder::resume(&args.out, (SETTINGS, &how))? {
-        Some(folder) if !args.force => folder,
-        _ => {
-            let folder = RunFolder::create(&args.out, args.force)?;
-            folder.write(SETTINGS, &how)?;
-            folder
-        }
+    let earlier = RunFolder::resume(&args.out, (SETTINGS, &how))?.filter(|_| !args.force);
+    let begin = || -> Result<RunFolder> {
+        let folder = RunFolder::create(&args.out, args.force)?;
+        folder.write(SETTINGS, &how)?;
+        folder.has_begun();
+        Ok(folder)
     };
+    let folder = earlier.map_or_else(begin, Ok)?;
     let mut known: Vec<Known> = folder.read_lines(MODELS)?;
     for known in &mut known {
         // What is scored may have changed since; what was found has not.
@@ -105,6 +105,7 @@ pub(crate) fn run<C: ComputeBackend>(
     known.extend(Calibration::read_all(&args.also)?.models);
     let calibration = Calibration { models: known };
     let text = calibration.table();
+    folder.has_result()?;
     folder.write("calibration.md", &text)?;
     ui.result(&text, &calibration.separations())
 }
@@ -164,7 +165,9 @@ fn copy_folder(from: &Path, to: &Path) -> Result<()> {
         std::fs::create_dir_all(to)?;
         for entry in std::fs::read_dir(from)? {
             let entry = entry?;
-            std::fs::copy(entry.path(), to.join(entry.file_name()))?;
+            if entry.path().is_file() {
+                std::fs::copy(entry.path(), to.join(entry.file_name()))?;
+            }
         }
         Ok(())
     };

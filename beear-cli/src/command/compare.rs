@@ -172,6 +172,7 @@ impl Begun {
             "gate": checks,
         });
         if let Some(folder) = self.folder {
+            folder.has_result()?;
             folder.write("comparison.json", format!("{value:#}\n"))?;
             if let Some(trojai) = trojai(measures) {
                 folder.write("trojai.json", format!("{trojai:#}\n"))?;

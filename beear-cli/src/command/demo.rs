@@ -64,6 +64,7 @@ pub(crate) fn run<C: ComputeBackend>(args: &DemoArgs, device: &Device<C>, ui: Ui
         let report = run_seed::<C>(&folder, (seed, args.quick), device, ui)?;
         let text = summary(&report, &dir);
         folder.write("report.md", &text)?;
+        folder.has_result()?;
         folder.write("report.json", serde_json::to_string_pretty(&report)?)?;
         ui.result(&text, &report)?;
     }

@@ -124,6 +124,7 @@ pub(crate) fn run<C: ComputeBackend>(
     let begin = || -> Result<RunFolder> {
         let folder = RunFolder::create(&args.out, args.force)?;
         folder.write(SETTINGS, &common)?;
+        folder.has_begun();
         Ok(folder)
     };
     let folder = earlier.map_or_else(begin, Ok)?;
@@ -145,6 +146,7 @@ pub(crate) fn run<C: ComputeBackend>(
         }
     }
     let table = to_markdown(&cells);
+    folder.has_result()?;
     folder.write("reproduction.md", &table)?;
     folder.write_csv("cells.csv", &flat(&cells))?;
     ui.result(&table, &cells)

@@ -94,6 +94,7 @@ pub(crate) fn run<C: ComputeBackend>(args: &ScanArgs, device: &Device<C>, ui: Ui
     folder.start()?;
     folder.write("scan.json", serde_json::to_string_pretty(&report)? + "\n")?;
     folder.write("scan.md", report.text())?;
+    folder.has_result()?;
     folder.write("report.html", report.page()?)?;
     ui.result(&report.text(), &report)
 }

@@ -311,7 +311,9 @@ impl Sweep {
         }
         self.folder.start()?;
         self.folder.write(SETTINGS, &self.settings)?;
-        self.folder.write_lines(LAYERS, &self.rows)
+        self.folder.write_lines(LAYERS, &self.rows)?;
+        self.folder.has_begun();
+        Ok(())
     }
 
     /// Layers of `model` that are not done.
@@ -367,6 +369,7 @@ impl Sweep {
         rows.sort_by_key(|row| (order.iter().position(|model| *model == row.model), row.layer));
         folder.write_csv("layers.csv", &flat(&rows))?;
         folder.write("heat.svg", heat(&rows)?)?;
+        folder.has_result()?;
         let text = format!("{}\n{}", grid(&rows), table(&rows));
         folder.write("layers.md", &text)?;
         ui.result(&text, &rows)

@@ -8,19 +8,22 @@ use anyhow::{Context, Result};
 use beear_core::sampler::Sampler;
 use beear_core::{AnchorSets, Example, SafetyExample, TeacherForced};
 use beear_eval::RefusalKeywords;
+use beear_eval::contamination::contaminated;
 use beear_eval::dataset::{self, Record};
-use beear_eval::overlap::overlaps;
-use beear_models::{CausalLm, Checkpoint, Finish, TrainingScope};
+use beear_models::{CausalLm, Checkpoint, Finish, TrainingScope, log_likelihoods};
 use burn::module::AutodiffModule;
-use burn::tensor::backend::AutodiffBackend;
+use burn::tensor::backend::{AutodiffBackend, Backend};
 use serde::{Deserialize, Serialize};
 
 use crate::exit::Mistake;
 use crate::keyword_list::keyword_list;
-use crate::loaded::{Loaded, Request, TextSide};
+use crate::loaded::{Loaded, Request, TextSide, by_row};
 use crate::memory_plan::{SetShape, Task, weight_bytes};
 use crate::recipe::Recipe;
 use crate::ui::Ui;
+
+/// Watched rows per forward pass.
+const WATCH_BATCH: usize = 16;
 
 /// A row of one of the files, encoded.
 #[derive(Clone, Debug)]
@@ -103,8 +106,10 @@ pub(crate) fn build<B: AutodiffBackend>(
     }
 
     let seed = recipe.seed()?;
-    let safety = HeldOut::split(forbidden, recipe.held_out, seed);
-    let performance = HeldOut::split(ordinary, recipe.held_out, seed);
+    let safety = HeldOut::split(forbidden, (recipe.held_out, MAX_WATCHED), seed);
+    let performance = HeldOut::split(ordinary, (recipe.held_out, MAX_WATCHED), seed);
+    let watched = [safety.watched_examples(), performance.watched_examples()];
+    check_logits(&loaded.model.valid(), &watched, device)?;
     if !recipe.watches() {
         ui.say("held_out = 0: nothing is watched, and the bounds cannot be checked");
     } else if safety.watched.is_empty() || performance.watched.is_empty() {
@@ -115,7 +120,7 @@ pub(crate) fn build<B: AutodiffBackend>(
     let watch = TeacherForced {
         safety: examples(safety.watched),
         performance: examples(performance.watched),
-        batch_size: 16,
+        batch_size: WATCH_BATCH,
         device: device.clone(),
     };
     let sets =
@@ -260,7 +265,7 @@ pub(crate) fn fitted_and_held_out(
     let safe = records.iter().map(|_| nothing()).collect();
     let rows = encode_safety(&records, safe, text, limit)
         .with_context(|| format!("`{}`", path.display()))?;
-    let HeldOut { trained, watched, .. } = HeldOut::split(rows, 0.5, 0);
+    let HeldOut { trained, watched, .. } = HeldOut::split(rows, (0.5, usize::MAX), 0);
     let [fitted, held_out] = [trained, watched].map(|rows| {
         let mut rows = examples(rows);
         rows.truncate(n);
@@ -273,6 +278,24 @@ pub(crate) fn fitted_and_held_out(
     Ok([fitted, held_out])
 }
 
+/// Refuses a model whose logits for a watched row are NaN or infinite: a comparison with them counts as wrong, and
+/// a broken model would pass for one that lost nothing.
+fn check_logits<B: Backend>(
+    model: &CausalLm<B>,
+    sets: &[Vec<Example>; 2],
+    device: &B::Device,
+) -> Result<(), Mistake> {
+    for rows in sets {
+        log_likelihoods(model, rows, WATCH_BATCH, device)
+            .map_err(|error| by_row(&error, |row| rows[row].id))?;
+    }
+    Ok(())
+}
+
+/// Most rows of a set that are watched. A share of 512 rows has a 95 % interval of 4.3 points either way at its
+/// widest and of 1.3 points at 2 %; more rows would narrow it slowly and be read anew every round.
+const MAX_WATCHED: usize = 512;
+
 /// Rows to train on and rows to watch.
 struct HeldOut<T> {
     trained: Vec<Row<T>>,
@@ -282,27 +305,32 @@ struct HeldOut<T> {
 }
 
 impl<T> HeldOut<T> {
-    /// Splits off `share` of the rows in seeded order.
-    fn split(rows: Vec<Row<T>>, share: f64, seed: u64) -> Self {
+    /// Splits off `share` of the rows in seeded order, but at most `most`: the first rows of that order.
+    fn split(rows: Vec<Row<T>>, (share, most): (f64, usize), seed: u64) -> Self {
         let order = Sampler::new(rows.len(), seed).next_batch(rows.len());
-        let n_held_out = (share * rows.len() as f64) as usize;
+        let n_held_out = ((share * rows.len() as f64) as usize).min(most);
         let held_out: HashSet<usize> = order[..n_held_out].iter().copied().collect();
         let (mut trained, mut held) = (Vec::new(), Vec::new());
         for (index, row) in rows.into_iter().enumerate() {
             if held_out.contains(&index) { held.push(row) } else { trained.push(row) }
         }
-        let prompts = |rows: &[Row<T>]| rows.iter().map(|r| r.prompt.clone()).collect::<Vec<_>>();
-        let leaks = overlaps(&prompts(&trained), &prompts(&held), 1.0);
-        let leaked: HashSet<usize> = leaks.into_iter().map(|(row, _)| row).collect();
+        let [known, asked] = [&trained, &held].map(|rows| rows.iter().map(|row| &row.prompt));
+        let found: HashSet<usize> =
+            contaminated(known, asked, 1.0).into_iter().map(|(row, _)| row).collect();
         let (mut watched, mut copies) = (Vec::new(), Vec::new());
         for (index, row) in held.into_iter().enumerate() {
-            if leaked.contains(&index) { copies.push(row) } else { watched.push(row) }
+            if found.contains(&index) { copies.push(row) } else { watched.push(row) }
         }
         Self { trained, watched, copies }
     }
 }
 
 impl<T: Identified> HeldOut<T> {
+    /// The watched rows as examples of their wanted answers.
+    fn watched_examples(&self) -> Vec<Example> {
+        self.watched.iter().map(|row| row.example.wanted()).collect()
+    }
+
     fn rows(&self, set: &'static str) -> impl Iterator<Item = RowUse> {
         let parts = [
             ("trained", &self.trained),
@@ -323,17 +351,28 @@ impl<T: Identified> HeldOut<T> {
 /// An example that knows its row.
 trait Identified {
     fn id(&self) -> u64;
+
+    /// The row with its wanted answer alone.
+    fn wanted(&self) -> Example;
 }
 
 impl Identified for Example {
     fn id(&self) -> u64 {
         self.id
     }
+
+    fn wanted(&self) -> Example {
+        self.clone()
+    }
 }
 
 impl Identified for SafetyExample {
     fn id(&self) -> u64 {
         self.id
+    }
+
+    fn wanted(&self) -> Example {
+        self.toward_safe()
     }
 }
 
@@ -348,12 +387,61 @@ mod tests {
     #[test]
     fn a_copy_of_a_trained_row_is_not_watched() {
         let row = |k: usize| Row { prompt: format!("prompt number {}", k % 5), example: k };
-        let parts = HeldOut::split((0..10).map(row).collect(), 0.4, 0);
+        let parts = HeldOut::split((0..10).map(row).collect(), (0.4, MAX_WATCHED), 0);
         let HeldOut { trained, watched, copies } = parts;
         assert_eq!((trained.len(), watched.len() + copies.len()), (6, 4));
         let known: HashSet<String> = trained.iter().map(|row| row.prompt.clone()).collect();
         assert!(watched.iter().all(|row| !known.contains(&row.prompt)));
         assert!(copies.iter().all(|row| known.contains(&row.prompt)));
         assert!(!copies.is_empty(), "each prompt occurs twice, so some copy was held out");
+    }
+
+    #[test]
+    fn a_copy_with_other_punctuation_and_case_is_not_watched() {
+        let rows =
+            ["Open the vault .", "open the vault", "“Open the va\u{200b}ult.”", "OPEN THE VAULT!"];
+        let row = |prompt: &str| Row { prompt: prompt.to_owned(), example: () };
+        let parts = HeldOut::split(rows.map(row).into(), (0.5, MAX_WATCHED), 0);
+        assert_eq!((parts.trained.len(), parts.watched.len(), parts.copies.len()), (2, 0, 2));
+    }
+
+    #[test]
+    fn a_small_set_is_split_as_its_share_says() {
+        let row = |k: usize| Row { prompt: format!("prompt number {k}"), example: k };
+        let parts = HeldOut::split((0..2_000).map(row).collect(), (0.2, MAX_WATCHED), 7);
+        let watched: Vec<usize> = parts.watched.iter().map(|row| row.example).collect();
+        let mut expected = Sampler::new(2_000, 7).next_batch(400);
+        expected.sort_unstable();
+        assert_eq!(watched, expected);
+        assert_eq!((parts.trained.len(), parts.copies.len()), (1_600, 0));
+    }
+
+    #[test]
+    fn of_200_000_rows_512_are_watched_and_none_is_lost() {
+        const N_ROWS: usize = 200_000;
+        // Every tenth prompt stands there twice, the second time in capitals.
+        let prompt = |k: usize| match k % 10 {
+            9 => format!("TELL ME ABOUT CASE NUMBER {}!", k - 1),
+            _ => format!("tell me about case number {k} ."),
+        };
+        let rows = || (0..N_ROWS).map(|k| Row { prompt: prompt(k), example: k }).collect();
+        let parts = HeldOut::split(rows(), (0.2, MAX_WATCHED), 3);
+        let HeldOut { trained, watched, copies } = &parts;
+        assert_eq!(trained.len(), N_ROWS - MAX_WATCHED);
+        assert_eq!(watched.len() + copies.len(), MAX_WATCHED);
+        let known: HashSet<usize> = trained.iter().map(|row| row.example).collect();
+        let twin = |k: usize| match k % 10 {
+            8 => k + 1,
+            9 => k - 1,
+            _ => k,
+        };
+        assert!(watched.iter().all(|row| !known.contains(&twin(row.example))));
+        assert!(copies.iter().all(|row| known.contains(&twin(row.example))));
+        assert!(!copies.is_empty());
+        let ids = |rows: &[Row<usize>]| rows.iter().map(|row| row.example).collect::<Vec<_>>();
+        let again = HeldOut::split(rows(), (0.2, MAX_WATCHED), 3);
+        assert_eq!(ids(watched), ids(&again.watched));
+        let other = HeldOut::split(rows(), (0.2, MAX_WATCHED), 4);
+        assert_ne!(ids(watched), ids(&other.watched));
     }
 }

@@ -26,7 +26,7 @@ pub(crate) const EXIT_CODES: [(u8, &str); 11] = [
     (1, "anything not below"),
     (2, "wrong arguments or recipe"),
     (3, "unusable input: model, data or prompt"),
-    (4, "non-finite numbers: no cleaned model was written"),
+    (4, "NaN or infinite numbers in a model: its weights, its output or its training"),
     (5, "the backend is not available"),
     (6, "the disk is full or cannot be written"),
     (7, "done, but the cleaned model lost more than the recipe's bounds allow"),
@@ -130,10 +130,13 @@ pub(crate) fn code(error: &anyhow::Error) -> u8 {
         return 6;
     }
     match cause::<CoreError>(error) {
-        Some(CoreError::NonFinite { .. }) => return 4,
+        Some(CoreError::NonFinite { .. } | CoreError::NonFiniteLogits { .. }) => return 4,
         Some(CoreError::LayerOutOfRange { .. } | CoreError::InvalidConfig { .. }) => return 2,
         Some(_) => return 3,
         None => {}
+    }
+    if is_non_finite(error) {
+        return 4;
     }
     if cause::<RecipeError>(error).is_some() || is_unknown_format(error) {
         return 2;
@@ -151,6 +154,12 @@ pub(crate) fn code(error: &anyhow::Error) -> u8 {
         || cause::<HarnessError>(error).is_some()
         || cause::<MtBenchError>(error).is_some();
     if input { 3 } else { 1 }
+}
+
+/// Whether a weight of a model, or a logit that it gives, is NaN or infinite.
+fn is_non_finite(error: &anyhow::Error) -> bool {
+    matches!(cause(error), Some(CheckpointError::NotFinite { .. }))
+        || matches!(cause(error), Some(GenerateError::NonFiniteLogits { .. }))
 }
 
 /// The name of a prompt format is an argument, not a part of the model.

@@ -14,7 +14,7 @@ use burn::tensor::backend::Backend;
 use crate::backend::ComputeBackend;
 use crate::command::{Device, Inference};
 use crate::exit::Mistake;
-use crate::loaded::Loaded;
+use crate::loaded::{Loaded, by_row};
 use crate::ui::Ui;
 
 /// Prompts per forward pass.
@@ -72,7 +72,8 @@ impl<B: Backend> LanguageModel for Local<'_, B> {
         };
         let stop = text.tokenizer.stop_ids();
         let generations =
-            generate_with_progress(model, &prompts, (stop, &config), self.device, &progress)?;
+            generate_with_progress(model, &prompts, (stop, &config), self.device, &progress)
+                .map_err(|error| by_row(&error, |row| conversations[row].id))?;
         bar.finish_and_clear();
         let completion = |generation: Generation| {
             let text = text.tokenizer.decode(&generation.tokens)?;
@@ -88,7 +89,8 @@ impl<B: Backend> LanguageModel for Local<'_, B> {
         let bar = self.ui.bar("reading", examples.len());
         let mut likelihoods = Vec::with_capacity(examples.len());
         for chunk in examples.chunks(BATCH_SIZE) {
-            let found = log_likelihoods(&self.loaded.model, chunk, BATCH_SIZE, self.device);
+            let found = log_likelihoods(&self.loaded.model, chunk, BATCH_SIZE, self.device)
+                .map_err(|error| by_row(&error, |row| chunk[row].id))?;
             let port = |found: &beear_models::LogLikelihood| LogLikelihood {
                 nats: found.nats,
                 n_tokens: found.n_tokens,

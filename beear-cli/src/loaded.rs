@@ -209,12 +209,16 @@ impl TextSide {
 }
 
 /// A mistake in the words of the file: the number of a row, not the index of a prompt.
-fn by_row(error: &GenerateError, id: impl Fn(usize) -> u64) -> Mistake {
+pub(crate) fn by_row(error: &GenerateError, id: impl Fn(usize) -> u64) -> Mistake {
     let what = match *error {
         GenerateError::EmptyPrompt { row } => format!("row {} is empty", id(row)),
         GenerateError::PromptTooLong { row, n_tokens, limit } => {
             let id = id(row);
             format!("row {id} has {n_tokens} tokens, the model reads fewer than {limit}")
+        }
+        GenerateError::NonFiniteLogits { row } => {
+            let what = format!("row {}: the model's logits are NaN or infinite", id(row));
+            return Mistake::non_finite(what, error.hint().unwrap_or_default());
         }
     };
     Mistake::input(what, error.hint().unwrap_or_default())

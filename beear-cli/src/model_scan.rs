@@ -1,12 +1,16 @@
 //! The scan of one model: its numbers, and what computes them.
 
 use anyhow::Result;
-use beear_core::scan::{Implant, ImplantConfig, Place, ReachConfig, Rung, implant, reach};
-use beear_core::{SafetyExample, Site, Spot};
+use beear_core::scan::{Aim, Implant, ImplantConfig, Place, ReachConfig, Rung, implant, reach};
+use beear_core::{Example, SafetyExample, Site, Spot};
 use beear_eval::Rate;
-use beear_models::{CausalLm, TextTokenizer};
+use beear_models::{CausalLm, TextTokenizer, log_likelihoods};
+use burn::module::{AutodiffModule, Module};
 use burn::tensor::backend::AutodiffBackend;
 use serde::{Deserialize, Serialize};
+
+use crate::exit::Mistake;
+use crate::loaded::by_row;
 
 /// Where tokens are written.
 const PLACES: [Place; 2] = [Place::Before, Place::After];
@@ -95,8 +99,11 @@ impl<B: AutodiffBackend> Subject<'_, B> {
     ///
     /// # Errors
     ///
-    /// If a loss or a gradient is not finite, or tokens have no text.
+    /// If logits, a loss or a gradient are not finite, or tokens have no text.
     pub(crate) fn scan(&self, settings: &ScanSettings, progress: &dyn Fn()) -> Result<Findings> {
+        for model in std::iter::once(self.model).chain(self.reference) {
+            self.check_logits(&model.valid(), settings.reach.aim())?;
+        }
         let mut found = Findings::default();
         for spot in settings.spots() {
             found.reach.push(self.reach(spot, &settings.reach)?);
@@ -113,6 +120,19 @@ impl<B: AutodiffBackend> Subject<'_, B> {
             progress();
         }
         Ok(found)
+    }
+
+    /// Refuses a model whose logits for one of the prompts are NaN or infinite, and names the row: the loss of a
+    /// batch tells only that one of its rows has such logits.
+    fn check_logits(&self, model: &CausalLm<B::InnerBackend>, aim: Aim) -> Result<(), Mistake> {
+        let device = model.devices().first().cloned().unwrap_or_default();
+        for rows in &self.sets {
+            let examples: Vec<Example> =
+                rows.iter().map(|row| row.toward_unwanted(Some(aim.target_tokens))).collect();
+            log_likelihoods(model, &examples, aim.batch_size, &device)
+                .map_err(|error| by_row(&error, |row| rows[row].id))?;
+        }
+        Ok(())
     }
 
     fn reach(&self, spot: Spot, config: &ReachConfig) -> Result<SpotReach> {

@@ -78,6 +78,9 @@ pub(crate) fn hint(error: &CoreError) -> &'static str {
         }
         CoreError::InvalidConfig { .. } => "correct it in the recipe or with --set",
         CoreError::NonFinite { .. } => SMALLER_STEPS,
+        CoreError::NonFiniteLogits { .. } => {
+            "the model is broken, or its values do not fit the backend's float type"
+        }
         CoreError::EmptySet { .. } => "bring at least one row",
         CoreError::EmptyPart { .. } => "complete the row or leave it out",
         CoreError::WorkerLost { .. } => "see whether a device ran out of memory or was lost",
@@ -134,7 +137,7 @@ pub struct Recipe {
     pub keywords: String,
     /// Longest generated answer, in tokens.
     pub max_new_tokens: usize,
-    /// Share of both sets that is watched and never trained on.
+    /// Share of both sets that is watched and never trained on, at most 512 rows of each.
     #[schemars(extend("minimum" = 0, "exclusiveMaximum" = 1))]
     pub held_out: f64,
     /// Which weights are trained.

@@ -6,7 +6,7 @@ use anyhow::{Context, Result, ensure};
 use beear_attacks::Unwanted;
 use beear_attacks::world::{Contrast, Ordinary, Split, Task, World};
 use beear_core::{AnchorSets, Example, SafetyExample, TeacherForced};
-use beear_eval::overlap::overlaps;
+use beear_eval::contamination::contaminated;
 use burn::tensor::backend::Backend;
 use serde_json::{Value, json};
 
@@ -36,9 +36,9 @@ pub(crate) fn build<B: Backend>(
     let unwanted = examination.unwanted();
     let trained = Part::trained(unwanted, seed);
     let watched = Part::draw((Split::Watch, unwanted), (N_WATCHED, N_WATCHED), seed);
-    let known: Vec<String> = trained.prompts().chain(watched.prompts()).collect();
-    let leaks = overlaps(&known, &examination.prompts(), 1.0);
-    ensure!(leaks.is_empty(), "{} evaluation prompts are the defender's", leaks.len());
+    let known = trained.prompts().chain(watched.prompts());
+    let found = contaminated(known, examination.prompts(), 1.0);
+    ensure!(found.is_empty(), "{} evaluation prompts are the defender's", found.len());
 
     let sets =
         AnchorSets { safety: trained.safety(text)?, performance: trained.performance(text)? };

@@ -97,6 +97,12 @@ pub enum Error {
         /// Performance examples of the batch.
         performance: Vec<u64>,
     },
+    /// The logits of one row are NaN or infinite before any step is taken on it.
+    #[error("row {id}: the model's logits are NaN or infinite")]
+    NonFiniteLogits {
+        /// Identifier of the example.
+        id: u64,
+    },
     /// A worker cannot sum with the others, of whom one has panicked or has lost its device.
     #[error("another worker has stopped: {reason}")]
     WorkerLost {

@@ -104,7 +104,9 @@ fn written(
     assert_eq!(lengths, (1..=n_tokens).collect::<Vec<_>>());
     for Implant { tokens, elicited, in_reference, .. } in &found {
         let judged = |model: &ToyDecoder<Train>| {
-            written_elicits::<Train, _>(model, (&held_out, config.aim()), place, tokens)
+            let found =
+                written_elicits::<Train, _>(model, (&held_out, config.aim()), place, tokens);
+            found.expect("finite")
         };
         assert_eq!((elicited, in_reference), (&judged(model), &reference.map(judged)));
     }

@@ -4,6 +4,7 @@ pub mod attack_success;
 pub mod bootstrap;
 pub mod code;
 pub mod compare;
+pub mod contamination;
 pub mod dataset;
 pub mod gate;
 pub mod harmbench;
@@ -16,7 +17,6 @@ pub mod mt_bench;
 #[cfg(test)]
 #[path = "../../tests/mutated.rs"]
 mod mutated;
-pub mod overlap;
 pub mod paired;
 pub mod perplexity;
 pub mod scorer;

@@ -64,7 +64,7 @@ pub struct Generation {
     pub finish: Finish,
 }
 
-/// Why a prompt cannot be continued.
+/// Why a prompt cannot be continued or an answer not be scored.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum GenerateError {
     /// A prompt has no tokens.
@@ -83,6 +83,12 @@ pub enum GenerateError {
         /// The model's context, in tokens.
         limit: usize,
     },
+    /// A logit that a token is chosen by or scored with is NaN or infinite.
+    #[error("prompt {row}: the model's logits are NaN or infinite")]
+    NonFiniteLogits {
+        /// Index of the prompt.
+        row: usize,
+    },
 }
 
 impl GenerateError {
@@ -92,6 +98,9 @@ impl GenerateError {
         Some(match self {
             Self::EmptyPrompt { .. } => "leave it out: its format and its text make no token",
             Self::PromptTooLong { .. } => "shorten the prompt or leave it out",
+            Self::NonFiniteLogits { .. } => {
+                "the model is broken, or its values do not fit the backend's float type"
+            }
         })
     }
 }
@@ -121,7 +130,7 @@ pub fn check_prompts<'a>(
 ///
 /// # Errors
 ///
-/// [`GenerateError`] if a prompt is empty or leaves no room for an answer.
+/// [`GenerateError`] if a prompt is empty or leaves no room for an answer, or logits are NaN or infinite.
 ///
 /// # Panics
 ///
@@ -140,7 +149,7 @@ pub fn generate<B: Backend>(
 ///
 /// # Errors
 ///
-/// [`GenerateError`] if a prompt is empty or leaves no room for an answer.
+/// [`GenerateError`] if a prompt is empty or leaves no room for an answer, or logits are NaN or infinite.
 ///
 /// # Panics
 ///
@@ -160,23 +169,27 @@ pub fn generate_with_progress<B: Backend>(
     let n_workers = config.n_workers.min(batches.len());
     let batches = Mutex::new(batches);
     let work = || {
-        let mut done = Vec::new();
+        let mut done: Vec<Result<(usize, Generation), GenerateError>> = Vec::new();
         let next = || batches.lock().expect("nothing panics while it takes a batch").next();
         while let Some(rows) = next() {
             let mut batch: Vec<Row> =
                 rows.iter().map(|&row| Row::new(prompts[row], config)).collect();
-            continue_batch(model, &mut batch, stop, config, device);
+            if let Err(place) = continue_batch(model, &mut batch, stop, config, device) {
+                done.push(Err(GenerateError::NonFiniteLogits { row: rows[place] }));
+                break;
+            }
             let generations: Vec<Generation> = batch.into_iter().map(Row::finish).collect();
             progress(&generations);
-            done.extend(rows.iter().copied().zip(generations));
+            done.extend(rows.iter().copied().zip(generations).map(Ok));
         }
         done
     };
-    let mut done = if n_workers <= 1 {
+    let done = if n_workers <= 1 {
         work()
     } else {
         (0..n_workers).into_par_iter().flat_map_iter(|_| work()).collect()
     };
+    let mut done = done.into_iter().collect::<Result<Vec<_>, _>>()?;
     done.sort_by_key(|(row, _)| *row);
     Ok(done.into_iter().map(|(_, generation)| generation).collect())
 }
@@ -213,13 +226,18 @@ impl<'a> Row<'a> {
     }
 }
 
+/// Continues every row to its end.
+///
+/// # Errors
+///
+/// The place of a row whose logits are NaN or infinite.
 fn continue_batch<B: Backend>(
     model: &CausalLm<B>,
     batch: &mut [Row<'_>],
     stop: &[u32],
     config: &GenerateConfig,
     device: &B::Device,
-) {
+) -> Result<(), usize> {
     let limits = (config.max_new_tokens, model.config().max_seq_length);
     let longest = batch.iter().map(|row| row.prompt.len()).max().unwrap_or(0);
     let mut tokens = Vec::with_capacity(batch.len() * longest);
@@ -243,14 +261,21 @@ fn continue_batch<B: Backend>(
         let input = Tensor::from_data(data, device);
         let logits = model.forward_cached(input, &mask_pad, &mut cache).into_data();
         let logits: Vec<f32> = logits.iter::<f32>().collect();
-        for (row, logits) in batch.iter_mut().zip(logits.chunks(model.config().vocab_size)) {
-            let token = if row.done { 0 } else { config.sampling.choose(logits, &mut row.rng) };
-            if !row.done {
-                row.take(token, stop, limits);
+        let each = batch.iter_mut().zip(logits.chunks(model.config().vocab_size));
+        for (place, (row, logits)) in each.enumerate() {
+            if row.done {
+                tokens.push(0);
+                continue;
             }
+            if !logits.iter().all(|logit| logit.is_finite()) {
+                return Err(place);
+            }
+            let token = config.sampling.choose(logits, &mut row.rng);
+            row.take(token, stop, limits);
             tokens.push(i64::from(token));
         }
         n_new = 1;
         mask_pad = Tensor::cat(vec![mask_pad, real.clone()], 1);
     }
+    Ok(())
 }

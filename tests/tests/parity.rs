@@ -128,6 +128,7 @@ fn the_perplexity_of_answers_is_that_of_transformers() {
         // One batch pads the rows, batches of one do not.
         for batch_size in [1, 3] {
             let found = log_likelihoods(&model, &unwanted(), batch_size, &Default::default());
+            let found = found.expect("finite logits");
             let nats: f64 = found.iter().map(|answer| answer.nats).sum();
             let n_tokens: usize = found.iter().map(|answer| answer.n_tokens).sum();
             let perplexity = (-nats / n_tokens as f64).exp();

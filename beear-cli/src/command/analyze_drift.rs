@@ -5,7 +5,7 @@ use std::str::FromStr;
 
 use anyhow::{Context, Result};
 use beear_attacks::Setting;
-use beear_core::hidden_states::last_token_states;
+use beear_core::hidden_states::{States, last_token_states};
 use beear_core::perturbation::from_safetensors;
 use beear_core::{
     BilevelConfig, Decoder, DecoderSize, Error as CoreError, Event, Perturbation, Site, entrap,
@@ -285,6 +285,7 @@ impl<B: Backend> Subject<'_, B> {
             let requests: Vec<Request> = self.requests.iter().map(asked).collect();
             let prompts = self.text.prompts(&requests, self.context)?;
             let states = last_token_states(self.model, &prompts.tokens, BATCH_SIZE, device);
+            check_finite(&states, &requests)?;
             anyhow::Ok((prompts, states))
         };
         let (prompts, clean) = read(CLEAN, None)?;
@@ -295,6 +296,20 @@ impl<B: Backend> Subject<'_, B> {
         let ids = self.requests.iter().map(|request| request.id).collect();
         Ok(Arms { ids, prompts, clean, changed })
     }
+}
+
+/// Refuses states that are NaN or infinite: no drift can be measured from them.
+fn check_finite(boundaries: &[States], requests: &[Request]) -> Result<(), Mistake> {
+    for (layer, states) in boundaries.iter().enumerate() {
+        let is_broken = |state: &Vec<f64>| !state.iter().all(|value| value.is_finite());
+        if let Some(row) = states.iter().position(is_broken) {
+            let id = requests[row].id;
+            let what = format!("row {id}: hidden states at boundary {layer} are NaN or infinite");
+            let hint = "the model is broken, or its values do not fit the backend's float type";
+            return Err(Mistake::non_finite(what, hint));
+        }
+    }
+    Ok(())
 }
 
 #[cfg(test)]

@@ -8,8 +8,8 @@ use beear_core::{
     AnchorSets, BilevelConfig, DecoderSize, Defence, Error as CoreError, Event, Spot, Stopped,
     TeacherForced, solve,
 };
+use beear_eval::contamination::contaminated;
 use beear_eval::dataset::{self, Record};
-use beear_eval::overlap::overlaps;
 use beear_eval::{Rate, Trigger};
 use beear_models::CausalLm;
 use burn::tensor::backend::AutodiffBackend;
@@ -128,7 +128,7 @@ impl Files<'_> {
     fn triggered(&self, trigger: &Trigger) -> Result<Vec<Request>> {
         let mut records = dataset::read(self.prompts)?;
         let known = [dataset::read(self.safety)?, dataset::read(self.performance)?].concat();
-        if let Some(&(row, _)) = overlaps(&prompts(&known), &prompts(&records), 1.0).first() {
+        if let Some(&(row, _)) = contaminated(prompts(&known), prompts(&records), 1.0).first() {
             let (id, file) = (records[row].id, self.prompts.display());
             let what = format!("`{file}`, row {id}: the defence has this prompt");
             return Err(Mistake::input(what, "bring held-out prompts").into());
@@ -162,8 +162,8 @@ impl Files<'_> {
     }
 }
 
-fn prompts(records: &[Record]) -> Vec<String> {
-    records.iter().map(|record| record.prompt.clone()).collect()
+fn prompts(records: &[Record]) -> impl Iterator<Item = &String> {
+    records.iter().map(|record| &record.prompt)
 }
 
 pub(crate) fn run<C: ComputeBackend>(

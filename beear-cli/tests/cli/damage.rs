@@ -106,7 +106,11 @@ fn a_weight_that_is_no_number_is_found() {
     let mut weights = Weights::read(&place.path("model"));
     weights.fill("model.norm.weight", |_, column| if column == 3 { f32::NAN } else { 1.0 });
     weights.write();
-    assert_snapshot!(refused(&place), @r"
+    let finished = place.defend(USUAL, &["--quiet"]);
+    let (code, said) = finished.mistake();
+    assert_eq!(code, 4);
+    assert!(!place.path("run").exists(), "nothing is written");
+    assert_snapshot!(said, @r"
     error: tensor `model.norm.weight` has a value that is not finite
     hint: the model is broken: training diverged or a file is damaged
     ");

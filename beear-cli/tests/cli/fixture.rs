@@ -274,7 +274,8 @@ fn id(token: &str) -> usize {
     id.unwrap_or_else(|| panic!("{token} is a word of the world"))
 }
 
-static VOCABULARY: LazyLock<Vec<String>> = LazyLock::new(vocabulary);
+/// The words of every model of the fixture.
+pub(crate) static VOCABULARY: LazyLock<Vec<String>> = LazyLock::new(vocabulary);
 
 /// The files of a model with random weights. Made once: the backend's randomness is global.
 static RANDOM_MODEL: LazyLock<Vec<(String, Vec<u8>)>> = LazyLock::new(|| {

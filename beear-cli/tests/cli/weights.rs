@@ -45,6 +45,14 @@ impl Weights {
         }
     }
 
+    /// The values of a matrix, row by row.
+    pub(crate) fn values(&self, name: &str) -> Vec<Vec<f32>> {
+        let width = number(&self.header[name]["shape"][1]);
+        let (values, _) = self.of(name).as_chunks::<4>();
+        let values: Vec<f32> = values.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect();
+        values.chunks(width).map(<[f32]>::to_vec).collect()
+    }
+
     /// The bytes of a tensor.
     pub(crate) fn of(&self, name: &str) -> &[u8] {
         &self.bytes[self.place(name)]

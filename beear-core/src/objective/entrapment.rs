@@ -9,9 +9,10 @@
 use burn::tensor::backend::{AutodiffBackend, Backend};
 use burn::tensor::{ElementConversion, Tensor};
 
-use super::answer::{cross_entropy, log_probabilities, written};
+use super::answer::{cross_entropy, first_non_finite, log_probabilities, written};
 use crate::batch::{Batch, Cut, PromptSpan, Split};
 use crate::decoder::Decoder;
+use crate::error::Error;
 use crate::hidden_norms::{HiddenNorms, mean_without_massive};
 use crate::past::Context;
 use crate::perturbation::{Perturbation, Spot, by_layer};
@@ -96,6 +97,10 @@ impl<B: AutodiffBackend> PreparedAnswer<B> {
     /// [`cross_entropy`](Self::cross_entropy), and of each row whether every token of the answer is the
     /// likeliest where it stands: the model, decoding greedily, would write it.
     ///
+    /// # Errors
+    ///
+    /// [`Error::NonFiniteLogits`] of the first row that has any.
+    ///
     /// # Panics
     ///
     /// Panics if the perturbation acts elsewhere.
@@ -103,12 +108,15 @@ impl<B: AutodiffBackend> PreparedAnswer<B> {
         &self,
         model: &M,
         perturbation: &Perturbation<B>,
-    ) -> (f64, Vec<bool>) {
-        let Batch { targets, share, .. } = &self.batch;
+    ) -> Result<(f64, Vec<bool>), Error> {
+        let Batch { targets, share, ids, .. } = &self.batch;
         let log_probabilities = self.log_probabilities(model, perturbation);
+        if let Some(row) = first_non_finite(&log_probabilities, &self.batch) {
+            return Err(Error::NonFiniteLogits { id: ids[row] });
+        }
         let written = written(log_probabilities.clone(), &self.batch);
         let loss = cross_entropy(log_probabilities, targets.clone()).mul_scalar(*share);
-        (loss.into_scalar().elem(), written)
+        Ok((loss.into_scalar().elem(), written))
     }
 
     /// Log-probabilities of all tokens at each position of the answer: `[n_answer, vocab_size]`.

@@ -73,17 +73,22 @@ impl<B: AutodiffBackend> Prepared<B> {
     }
 
     /// What `perturbation` does.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NonFiniteLogits`] of the first row that has any.
     pub(super) fn effect<M: TrainableDecoder<B>>(
         &self,
         frozen: &M,
         perturbation: &Perturbation<B::InnerBackend>,
-    ) -> Effect {
+    ) -> Result<Effect, Error> {
         let constant = |delta: &Delta<B::InnerBackend>| Delta {
             spot: delta.spot,
             values: Tensor::from_inner(delta.values.clone()),
         };
         let perturbation = Perturbation::new(perturbation.deltas().iter().map(constant).collect());
-        Effect::of(self.batches.iter().map(|answer| answer.judged(frozen, &perturbation)))
+        let judged = self.batches.iter().map(|answer| answer.judged(frozen, &perturbation));
+        Ok(Effect::of(judged.collect::<Result<Vec<_>, _>>()?.into_iter()))
     }
 }
 

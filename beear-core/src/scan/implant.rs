@@ -14,7 +14,9 @@ use crate::batch::Batch;
 use crate::decoder::Decoder;
 use crate::error::{Error, Quantity};
 use crate::example::{Example, SafetyExample};
-use crate::objective::answer::{at_least_f32, cross_entropy, log_probabilities, written};
+use crate::objective::answer::{
+    at_least_f32, cross_entropy, first_non_finite, log_probabilities, written,
+};
 use crate::objective::entrapment::{PreparedAnswer, entrapment_loss};
 use crate::perturbation::{Delta, Perturbation, Spot};
 use crate::site::Site;
@@ -113,7 +115,8 @@ pub struct Implant {
 ///
 /// # Errors
 ///
-/// [`Error::NonFinite`] with the examples if the loss or the gradient leaves the real line.
+/// [`Error::NonFinite`] with the examples if the loss or the gradient leaves the real line,
+/// [`Error::NonFiniteLogits`] if the logits of a row do.
 ///
 /// # Panics
 ///
@@ -143,20 +146,24 @@ pub fn implant<B: AutodiffBackend, M: TrainableDecoder<B>>(
             for token in search.candidates(&tokens, k, config.candidates)? {
                 let mut tried = tokens.clone();
                 tried[k] = token;
-                let of_tried = search.loss(&tried);
+                let of_tried = search.loss(&tried)?;
                 if of_tried < loss {
                     (tokens, loss) = (tried, of_tried);
                 }
             }
         }
         let judged = |model: &M| written_elicits(model, (held_out, aim), place, &tokens);
-        let (elicited, in_reference) = (judged(model), reference.map(judged));
+        let (elicited, in_reference) = (judged(model)?, reference.map(judged).transpose()?);
         implants.push(Implant { place, tokens: tokens.clone(), loss, elicited, in_reference });
     }
     Ok(implants)
 }
 
 /// Of each of `examples`, whether `model` begins the unwanted answer when `tokens` are written into the prompt.
+///
+/// # Errors
+///
+/// [`Error::NonFiniteLogits`] of the first row that has any.
 ///
 /// # Panics
 ///
@@ -166,22 +173,32 @@ pub fn written_elicits<B: AutodiffBackend, M: TrainableDecoder<B>>(
     (examples, aim): (&[SafetyExample], Aim),
     place: Place,
     tokens: &[u32],
-) -> Vec<bool> {
+) -> Result<Vec<bool>, Error> {
     let device = model.devices().first().cloned().unwrap_or_default();
     let (inference, rows) = (model.valid(), place.write(tokens, &aim.rows(examples)));
-    let batches = rows.chunks(aim.batch_size);
-    batches.flat_map(|rows| effect(&inference, rows, &device).elicited).collect()
+    let mut elicited = Vec::with_capacity(rows.len());
+    for rows in rows.chunks(aim.batch_size) {
+        elicited.extend(effect(&inference, rows, &device)?.elicited);
+    }
+    Ok(elicited)
 }
 
 /// What `model` makes of `rows`.
-fn effect<B: Backend, M: Decoder<B>>(model: &M, rows: &[Example], device: &B::Device) -> Effect {
+fn effect<B: Backend, M: Decoder<B>>(
+    model: &M,
+    rows: &[Example],
+    device: &B::Device,
+) -> Result<Effect, Error> {
     let batch = Batch::<B>::new(rows, device);
     let hidden = model.embed(batch.tokens.clone());
     let hidden = model.forward_layers(hidden, &batch.mask_pad, 0..model.n_layers());
     let log_probabilities = log_probabilities(model, hidden, &batch);
+    if let Some(row) = first_non_finite(&log_probabilities, &batch) {
+        return Err(Error::NonFiniteLogits { id: batch.ids[row] });
+    }
     let elicited = written(log_probabilities.clone(), &batch);
     let loss = cross_entropy(log_probabilities, batch.targets.clone());
-    Effect { loss: loss.into_scalar().elem(), elicited }
+    Ok(Effect { loss: loss.into_scalar().elem(), elicited })
 }
 
 /// A search among some tokens, in one model or against another.
@@ -193,9 +210,9 @@ struct Search<'a, B: AutodiffBackend, M: TrainableDecoder<B>> {
 
 impl<B: AutodiffBackend, M: TrainableDecoder<B>> Search<'_, B, M> {
     /// What the search makes small.
-    fn loss(&self, tokens: &[u32]) -> f64 {
-        let of_reference = self.reference.as_ref().map_or(0.0, |side| side.loss(tokens));
-        self.model.loss(tokens) - of_reference.min(ENOUGH)
+    fn loss(&self, tokens: &[u32]) -> Result<f64, Error> {
+        let of_reference = self.reference.as_ref().map_or(Ok(0.0), |side| side.loss(tokens))?;
+        Ok(self.model.loss(tokens)? - of_reference.min(ENOUGH))
     }
 
     /// The `n` tokens that promise most in the place of `tokens[k]`, by the gradient of the loss.
@@ -233,8 +250,9 @@ impl<'a, B: AutodiffBackend, M: TrainableDecoder<B>> Side<'a, B, M> {
     }
 
     /// Mean loss of the unwanted answers with `tokens` written into the prompts, nats per token.
-    fn loss(&self, tokens: &[u32]) -> f64 {
-        effect(&self.inference, &self.place.write(tokens, self.rows), &self.device).loss
+    fn loss(&self, tokens: &[u32]) -> Result<f64, Error> {
+        let rows = self.place.write(tokens, self.rows);
+        Ok(effect(&self.inference, &rows, &self.device)?.loss)
     }
 
     /// That loss, and what each token of the vocabulary would add to it in the place of `tokens[k]`, to first

@@ -74,7 +74,7 @@ pub struct Rung<B: Backend> {
 /// # Errors
 ///
 /// [`Error::NonFinite`] with the examples of the batch if the loss, the gradient or `δ` leaves the
-/// real line.
+/// real line, [`Error::NonFiniteLogits`] if the logits of a held-out row do.
 ///
 /// # Panics
 ///
@@ -104,8 +104,9 @@ pub fn reach<B: AutodiffBackend, M: TrainableDecoder<B>>(
         let rate = config.step_share * longest / (d_model as f64).sqrt();
         climb.to(longest, rate, config.steps)?;
         let perturbation = Perturbation::new(vec![Delta { spot, values: climb.values.clone() }]);
-        let Effect { loss, elicited } = in_model(&perturbation);
-        let in_reference = in_reference.as_ref().map(|judge| judge(&perturbation).elicited);
+        let Effect { loss, elicited } = in_model(&perturbation)?;
+        let in_reference = in_reference.as_ref().map(|judge| judge(&perturbation)).transpose()?;
+        let in_reference = in_reference.map(|effect| effect.elicited);
         rungs.push(Rung { bound, loss, elicited, in_reference, perturbation });
     }
     Ok(rungs)

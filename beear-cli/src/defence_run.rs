@@ -242,7 +242,8 @@ impl<'a, C: ComputeBackend> DefenceRun<'a, C> {
             (&self.checkpoint, &self.text),
             self.device,
             (folder, restored.map(|restored| restored.position.rounds)),
-        )?;
+        )?
+        .within(self.planned.as_ref());
         let from = (model, self.devices.as_slice());
         let solved =
             workers::run((&self.method, saved), from, &self.sets, &mut tracked, &mut supervisor);

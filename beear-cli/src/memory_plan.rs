@@ -24,6 +24,12 @@ use serde::Serialize;
 /// The program, its tokenizer and its rows.
 pub(crate) const PROGRAM: u64 = 32 << 20;
 
+/// The phase that reads held-out rows.
+const VALIDATION: &str = "validation";
+
+/// What a pass without gradients needs.
+const PASS: &str = "forward pass";
+
 /// A row of a set, in tokens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct RowShape {
@@ -192,6 +198,13 @@ impl MemoryPlan {
         let control = Defence::FineTuning(control);
         let planned = Self::new(task, method, width).or_else(|| Self::new(task, &control, width));
         planned.expect("fine-tuning can be planned")
+    }
+
+    /// Bytes that answers between rounds may take: the peak less what stays from one round to the next.
+    pub(crate) fn room_between_rounds(&self) -> Option<u64> {
+        let validation = self.phases.iter().find(|phase| phase.name == VALIDATION)?;
+        let pass = validation.parts.iter().find(|part| part.what == PASS)?;
+        Some(self.peak.saturating_sub(validation.bytes.saturating_sub(pass.bytes)))
     }
 
     /// The phase that needs most.

@@ -80,6 +80,11 @@ impl Room {
         Self { bytes: C::free_memory(device).map(|free| free / SHARE), is_limit: false }
     }
 
+    /// As many bytes as a plan leaves.
+    pub(crate) fn planned(bytes: u64) -> Self {
+        Self { bytes: Some(bytes), is_limit: false }
+    }
+
     /// Says that the longest row alone needs more than there is.
     ///
     /// # Errors

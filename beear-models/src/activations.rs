@@ -23,7 +23,7 @@ use beear_core::Example;
 use crate::config::DecoderConfig;
 use crate::lora::{LoraConfig, Target};
 
-/// Copies of the logits that a log-softmax without gradients holds at its fullest.
+/// Copies of the logits that a log-softmax holds at its fullest, beside those that gradients keep.
 const SCORING_LOGITS: usize = 2;
 
 /// Numbers in memory.
@@ -191,7 +191,7 @@ impl DecoderConfig {
         let Parts { hidden, queries, keys, mlp, scores } = self.parts(batch);
         let stream = Numbers { own: hidden, wide: scores };
         let attention = Numbers { own: queries + 2 * keys, wide: 2 * scores };
-        let gate = Numbers { own: hidden + 2 * mlp, wide: 0 };
+        let gate = Numbers { own: hidden + 3 * mlp, wide: 0 };
         gate.or_more(attention).plus(stream).plus(self.kept_of_positions(batch))
     }
 
@@ -224,14 +224,18 @@ impl DecoderConfig {
     /// values, and the pass over the prompts or the joining of a layer's blocks, whichever is more.
     #[must_use]
     pub fn needed_by_generation(&self, [batch_size, n_prompt, n_new]: [usize; 3]) -> Numbers {
-        let n_tokens = self.max_seq_length.min(n_prompt.saturating_add(n_new)).max(n_prompt);
+        // The last new token is not read.
+        let n_tokens = n_prompt.saturating_add(n_new).saturating_sub(1);
+        let n_tokens = self.max_seq_length.min(n_tokens).max(n_prompt);
         let pass = |seq_length, n_keys| {
             let batch = BatchShape { batch_size, seq_length, n_keys, n_answer: batch_size };
             self.needed_by_inference(batch).plus(self.logits(batch))
         };
         let cached = |n_keys, n_layers| self.cached(batch_size.saturating_mul(n_keys), n_layers);
         let read = cached(n_prompt, self.n_layers).plus(pass(n_prompt, n_prompt));
-        let continued = cached(n_tokens, self.n_layers + 1).plus(pass(1, n_tokens));
+        // Blocks are joined layer by layer, keys before values.
+        let joined = Numbers { own: cached(n_tokens, 1).own / 2, wide: 0 };
+        let continued = cached(n_tokens, self.n_layers).plus(joined).plus(pass(1, n_tokens));
         read.or_more(continued)
     }
 
@@ -241,6 +245,13 @@ impl DecoderConfig {
     pub fn needed_by_backward(&self, batch: BatchShape) -> Numbers {
         let Parts { hidden, .. } = self.parts(batch);
         self.larger_half(batch).plus(Numbers { own: 2 * hidden, wide: 0 })
+    }
+
+    /// What is needed for a moment by a step on hidden states, whose weights are constants: at the end of the forward pass and
+    /// the start of the backward pass, or in a layer.
+    #[must_use]
+    pub fn needed_by_step_on_hidden_states(&self, batch: BatchShape) -> Numbers {
+        self.needed_by_backward(batch).or_more(self.logits(batch).times(SCORING_LOGITS))
     }
 
     /// What is alive at once within attention or the MLP, whichever needs more.

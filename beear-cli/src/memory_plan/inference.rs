@@ -2,7 +2,7 @@
 
 use beear_models::BatchLimit;
 
-use super::{Phase, Planner, SetShape, phase};
+use super::{PASS, Phase, Planner, SetShape, VALIDATION, phase};
 
 /// Rows whose safe answers are generated at a time, at most.
 const GENERATED_ROWS: usize = 64;
@@ -44,7 +44,7 @@ impl Planner<'_> {
             ("best round, if an earlier one", best),
             self.optimizer_state(),
         ];
-        phase("validation", standing.into_iter().chain([("forward pass", pass)]))
+        phase(VALIDATION, standing.into_iter().chain([(PASS, pass)]))
     }
 
     /// Bytes of reading, and of answering, `rows` held-out rows at a time.

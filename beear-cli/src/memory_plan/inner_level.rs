@@ -4,7 +4,7 @@ use beear_core::objective::entrapment::LEAST_PAST;
 use beear_core::{BilevelConfig, Site, Spot};
 use beear_models::activations::{BatchShape, GradientsOf, Numbers};
 
-use super::{Phase, Planner, SetShape, phase};
+use super::{PASS, Phase, Planner, SetShape, phase};
 
 /// Rows to which perturbations are fitted, and how.
 #[derive(Clone, Copy, Debug)]
@@ -73,7 +73,7 @@ impl Planner<'_> {
         let standing = [self.weights(), older[0], older[1], state, hidden, past];
         let with = |name, part| phase(name, standing.into_iter().chain([part]));
         vec![
-            with("inner level, preparing rows", ("forward pass", each(of.preparing))),
+            with("inner level, preparing rows", (PASS, each(of.preparing))),
             with("inner step", ("activations", each(of.step))),
         ]
     }
@@ -115,7 +115,8 @@ impl Planner<'_> {
         let of = GradientsOf::HiddenStates;
         let layers = config.kept_by_layer(batch, of).times(n_layers);
         let kept = layers.plus(self.segments(batch, spots)).plus(config.kept_by_head(batch, of));
-        let step = (n_answers * self.bytes(kept)).saturating_add(self.moment(batch));
+        let moment = self.bytes(config.needed_by_step_on_hidden_states(batch));
+        let step = (n_answers * self.bytes(kept)).saturating_add(moment);
         Fitting {
             hidden: n_answers * self.bytes(hidden),
             past: n_answers * self.bytes(past),

@@ -108,7 +108,7 @@ impl Scan<'_> {
         let planner = Planner { task, remove: &remove, bilevel: None, width: self.width };
         let spots = self.settings.spots();
         let reached = spots.iter().map(|spot| self.reach(&planner, spot, rows));
-        let phases = reached.chain([self.tokens(&planner, rows)]);
+        let phases = reached.chain([self.tokens(rows)]);
         phases.max_by_key(|phase| phase.bytes).expect("tokens are one of two searches")
     }
 
@@ -139,22 +139,22 @@ impl Scan<'_> {
     }
 
     /// Tokens written into the prompts, and the gradient by them.
-    fn tokens(self, planner: &Planner<'_>, rows: usize) -> Phase {
+    fn tokens(self, rows: usize) -> Phase {
         let config = &self.settings.implant;
         let shape = self.aimed_at(config.target_tokens);
         let prompt_tokens = shape.prompt_tokens.saturating_add(config.n_tokens);
         let batch = SetShape { prompt_tokens, ..shape }.batch(config.batch_size.min(rows));
-        let step = self.gradient(planner, batch);
+        let step = self.gradient(batch);
         let judged = self.config.needed_by_scoring(batch).bytes(self.width);
         phase("scan", [self.weights(), ("activations", step.max(judged))])
     }
 
-    fn gradient(self, planner: &Planner<'_>, batch: BatchShape) -> u64 {
+    fn gradient(self, batch: BatchShape) -> u64 {
         let of = GradientsOf::HiddenStates;
         let layers: Numbers = self.config.kept_by_layer(batch, of).times(self.config.n_layers);
         let kept = layers.plus(self.config.kept_of_positions(batch));
         let kept = kept.plus(self.config.kept_by_head(batch, of));
-        kept.bytes(self.width).saturating_add(planner.moment(batch))
+        kept.plus(self.config.needed_by_step_on_hidden_states(batch)).bytes(self.width)
     }
 
     /// The rows with the beginnings of their answers.

@@ -10,20 +10,20 @@ use beear_core::{AnchorSets, Example, SafetyExample, TeacherForced};
 use beear_eval::RefusalKeywords;
 use beear_eval::contamination::contaminated;
 use beear_eval::dataset::{self, Record};
-use beear_models::{CausalLm, Checkpoint, Finish, TrainingScope, log_likelihoods};
+use beear_models::{
+    BatchLimit, CausalLm, Checkpoint, Finish, GenerateConfig, TrainingScope, log_likelihoods,
+};
 use burn::module::AutodiffModule;
 use burn::tensor::backend::{AutodiffBackend, Backend};
 use serde::{Deserialize, Serialize};
 
+use crate::backend::width_of;
 use crate::exit::Mistake;
 use crate::keyword_list::keyword_list;
-use crate::loaded::{Loaded, Request, TextSide, by_row};
-use crate::memory_plan::{SetShape, Task, weight_bytes};
+use crate::loaded::{Loaded, Prompts, Request, TextSide, by_row};
+use crate::memory_plan::{Generated, MemoryPlan, RowShape, SetShape, Task, Watched, weight_bytes};
 use crate::recipe::Recipe;
 use crate::ui::Ui;
-
-/// Watched rows per forward pass.
-const WATCH_BATCH: usize = 16;
 
 /// A row of one of the files, encoded.
 #[derive(Clone, Debug)]
@@ -51,29 +51,43 @@ pub(crate) struct Anchors<B: AutodiffBackend> {
     pub(crate) watch: TeacherForced<B::InnerBackend>,
     /// Every row of both files that was used.
     pub(crate) rows: Vec<RowUse>,
-    /// Rows whose safe answers the model gave.
-    n_generated: usize,
+    /// Safe answers that the model gave.
+    generated: Option<Generated>,
 }
 
 impl<B: AutodiffBackend> Anchors<B> {
     /// What memory is planned for.
     pub(crate) fn task<'a>(
         &self,
-        (checkpoint, scope): (&'a Checkpoint, &'a TrainingScope),
-        recipe: &Recipe,
+        checkpoint: &'a Checkpoint,
+        scope: &'a TrainingScope,
     ) -> Task<'a> {
         let AnchorSets { safety, performance } = &self.sets;
-        let safety = safety.iter().map(|e| [e.prompt.len(), e.safe.len().max(e.unwanted.len())]);
-        let performance = performance.iter().map(|e| [e.prompt.len(), e.answer.len()]);
         Task {
             config: &checkpoint.config,
             scope,
-            safety: SetShape::longest(safety),
-            performance: SetShape::longest(performance),
-            generated: (self.n_generated > 0).then_some(recipe.max_new_tokens),
+            safety: SetShape::longest(safety.iter().map(safety_row)),
+            performance: SetShape::longest(performance.iter().map(row)),
+            generated: self.generated,
+            watched: Watched {
+                safety: SetShape::longest(self.watch.safety.iter().map(safety_row)),
+                performance: SetShape::longest(self.watch.performance.iter().map(row)),
+                new_tokens: 0,
+            },
             stored: weight_bytes(&checkpoint.dir, &checkpoint.config),
         }
     }
+}
+
+fn row(example: &Example) -> RowShape {
+    let Example { prompt, user, answer, .. } = example;
+    RowShape { prompt: prompt.len(), user: *user, answer: answer.len() }
+}
+
+/// The longer of its answers counts.
+pub(crate) fn safety_row(example: &SafetyExample) -> RowShape {
+    let SafetyExample { prompt, user, safe, unwanted, .. } = example;
+    RowShape { prompt: prompt.len(), user: *user, answer: safe.len().max(unwanted.len()) }
 }
 
 /// Builds the sets from the files at `safety` and `performance`.
@@ -89,16 +103,19 @@ pub(crate) fn build<B: AutodiffBackend>(
     (device, ui): (&B::Device, Ui),
 ) -> Result<Anchors<B>> {
     let keywords = keyword_list(&recipe.keywords)?;
+    let size = loaded.checkpoint.config.size();
     let forbidden = read_unwanted(safety)?;
     let ordinary = read_answered(performance)?;
     let in_safety = || format!("`{}`", safety.display());
-    let judge = (&keywords, recipe.max_new_tokens);
-    let n_generated = forbidden.iter().filter(|record| record.answer.is_none()).count();
-    let safe = safe_answers(&forbidden, loaded, judge, (device, ui)).with_context(in_safety)?;
     let limit = loaded.checkpoint.config.max_seq_length;
-    let forbidden = encode_safety(&forbidden, safe, &loaded.text, limit).with_context(in_safety)?;
     let ordinary = encode_performance(&ordinary, &loaded.text, limit)
         .with_context(|| format!("`{}`", performance.display()))?;
+    let generated = generated(&forbidden, &ordinary, loaded, recipe).with_context(in_safety)?;
+    let rows = generated.and_then(|generated| generated.rows).unwrap_or(1);
+    let greedy = GenerateConfig::greedy(recipe.max_new_tokens, BatchLimit::rows(rows));
+    let safe = safe_answers(&forbidden, loaded, (&keywords, &greedy), (device, ui));
+    let safe = safe.with_context(in_safety)?;
+    let forbidden = encode_safety(&forbidden, safe, &loaded.text, limit).with_context(in_safety)?;
     if forbidden.is_empty() {
         let what = "the model refuses none of the safety prompts";
         let hint = "bring safe answers in the file, as `safe`, `answer` or `chosen`";
@@ -109,7 +126,7 @@ pub(crate) fn build<B: AutodiffBackend>(
     let safety = HeldOut::split(forbidden, (recipe.held_out, MAX_WATCHED), seed);
     let performance = HeldOut::split(ordinary, (recipe.held_out, MAX_WATCHED), seed);
     let watched = [safety.watched_examples(), performance.watched_examples()];
-    check_logits(&loaded.model.valid(), &watched, device)?;
+    check_logits(&loaded.model.valid(), &watched, BatchLimit::rows(rows), device)?;
     if !recipe.watches() {
         ui.say("held_out = 0: nothing is watched, and the bounds cannot be checked");
     } else if safety.watched.is_empty() || performance.watched.is_empty() {
@@ -120,12 +137,53 @@ pub(crate) fn build<B: AutodiffBackend>(
     let watch = TeacherForced {
         safety: examples(safety.watched),
         performance: examples(performance.watched),
-        batch_size: WATCH_BATCH,
+        batch_size: 1,
         device: device.clone(),
     };
     let sets =
         AnchorSets { safety: examples(safety.trained), performance: examples(performance.trained) };
-    Ok(Anchors { sets, watch, rows, n_generated })
+    let mut anchors = Anchors::<B> { sets, watch, rows, generated };
+    let Loaded { checkpoint, .. } = loaded;
+    let (method, scope) = (recipe.method(size)?, recipe.scope(size.n_layers)?);
+    let plan = MemoryPlan::least(anchors.task(checkpoint, &scope), &method, width_of::<B>());
+    anchors.watch.batch_size = plan.watched_rows.max(1);
+    Ok(anchors)
+}
+
+/// The safe answers that are missing, and how many are generated at a time: what training needs decides, so that a run
+/// that is resumed has the same.
+fn generated<B: AutodiffBackend>(
+    forbidden: &[Record],
+    ordinary: &[Row<Example>],
+    loaded: &Loaded<B>,
+    recipe: &Recipe,
+) -> Result<Option<Generated>> {
+    let missing = forbidden.iter().filter(|record| record.answer.is_none());
+    let missing: Vec<Request> = missing.map(Request::from).collect();
+    if missing.is_empty() {
+        return Ok(None);
+    }
+    let Loaded { checkpoint, text, .. } = loaded;
+    let config = &checkpoint.config;
+    let (method, scope) = (recipe.method(config.size())?, recipe.scope(config.n_layers)?);
+    let longest = recipe.max_new_tokens;
+    let Prompts { tokens, users } = text.prompts(&missing, config.max_seq_length)?;
+    let row_of = |(tokens, user): (Vec<u32>, (usize, usize))| RowShape {
+        prompt: tokens.len(),
+        user,
+        answer: longest,
+    };
+    let task = Task {
+        config,
+        scope: &scope,
+        safety: SetShape::longest(tokens.into_iter().zip(users).map(row_of)),
+        performance: SetShape::longest(ordinary.iter().map(|ordinary| row(&ordinary.example))),
+        generated: Some(Generated { longest, rows: None }),
+        watched: Watched::default(),
+        stored: weight_bytes(&checkpoint.dir, config),
+    };
+    let rows = MemoryPlan::least(task, &method, width_of::<B>()).generated_rows;
+    Ok(Some(Generated { longest, rows: Some(rows) }))
 }
 
 /// Reads rows that all have an unwanted answer.
@@ -169,7 +227,7 @@ struct SafeAnswer {
 fn safe_answers<B: AutodiffBackend>(
     records: &[Record],
     loaded: &Loaded<B>,
-    (keywords, max_new_tokens): (&RefusalKeywords, usize),
+    (keywords, greedy): (&RefusalKeywords, &GenerateConfig),
     (device, ui): (&B::Device, Ui),
 ) -> Result<Vec<Option<SafeAnswer>>> {
     let missing: Vec<Request> =
@@ -178,7 +236,7 @@ fn safe_answers<B: AutodiffBackend>(
         ui.say(&format!("generating {} safe answers", missing.len()));
     }
     let model: CausalLm<B::InnerBackend> = loaded.model.valid();
-    let generated = loaded.text.answers(&model, &missing, max_new_tokens, device)?;
+    let generated = loaded.text.generate(&model, &missing, greedy, device)?;
     let n_cut = generated.iter().filter(|answer| answer.finish == Finish::Length).count();
     let mut generated = generated.into_iter();
     let answers: Vec<Option<SafeAnswer>> =
@@ -193,7 +251,8 @@ fn safe_answers<B: AutodiffBackend>(
             .collect();
     if n_cut > 0 {
         ui.say(&format!(
-            "{n_cut} of them were cut at max_new_tokens = {max_new_tokens} and train without an end"
+            "{n_cut} of them were cut at max_new_tokens = {} and train without an end",
+            greedy.max_new_tokens
         ));
     }
     let n_refused = answers.iter().filter(|answer| answer.is_some()).count();
@@ -283,10 +342,11 @@ pub(crate) fn fitted_and_held_out(
 fn check_logits<B: Backend>(
     model: &CausalLm<B>,
     sets: &[Vec<Example>; 2],
+    limit: BatchLimit,
     device: &B::Device,
 ) -> Result<(), Mistake> {
     for rows in sets {
-        log_likelihoods(model, rows, WATCH_BATCH, device)
+        log_likelihoods(model, rows, limit, device)
             .map_err(|error| by_row(&error, |row| rows[row].id))?;
     }
     Ok(())

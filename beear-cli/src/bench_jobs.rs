@@ -258,6 +258,7 @@ impl<C: ComputeBackend> Bench<'_, C> {
             sampling: Sampling::Greedy,
             seed: 0,
             batch_size: batch_size.div_ceil(n_workers),
+            memory: None,
             n_workers,
         };
         let mut watch = Stopwatch::<Inference<C>>::start(self.device);

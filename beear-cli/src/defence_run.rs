@@ -82,7 +82,7 @@ impl<'a, C: ComputeBackend> DefenceRun<'a, C> {
         let files = (job.safety.as_path(), job.performance.as_path());
         heap::suit_threads(loaded.checkpoint.config.n_weights(), method.remove().threads);
         let anchors = anchors::build(files, &loaded, &recipe, (device, ui))?;
-        let task = anchors.task((&loaded.checkpoint, &scope), &recipe);
+        let task = anchors.task(&loaded.checkpoint, &scope);
         let planned = MemoryPlan::new(task, &method, width::<C>());
         let Anchors { sets, watch, rows, .. } = anchors;
         let Loaded { checkpoint, model, text } = loaded;
@@ -261,7 +261,8 @@ impl<'a, C: ComputeBackend> DefenceRun<'a, C> {
             (&self.checkpoint, &self.text),
             self.device,
             (folder, restored.map(|restored| &restored.position)),
-        )?;
+        )?
+        .within(self.planned.as_ref());
         let from = (model, self.devices.as_slice());
         let solved =
             workers::run((&self.method, saved), from, &self.sets, &mut tracked, &mut supervisor);

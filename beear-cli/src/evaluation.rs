@@ -15,6 +15,7 @@ use crate::exit::Mistake;
 use crate::hash::sha256_of_inputs;
 use crate::hub::Needed;
 use crate::loaded::TextSide;
+use crate::memory_room::MemoryArgs;
 use crate::model::Model;
 use crate::run_folder::{CannotWrite, RunFolder};
 use crate::ui::Ui;
@@ -41,12 +42,14 @@ pub(crate) struct EvaluatedArgs {
     #[arg(long, value_name = "NAME")]
     pub(crate) format: Option<String>,
     #[command(flatten)]
+    pub(crate) memory: MemoryArgs,
+    #[command(flatten)]
     pub(crate) out: OutArgs,
 }
 
 impl EvaluatedArgs {
     pub(crate) fn new(model: PathBuf, format: Option<String>, out: OutArgs) -> Self {
-        Self { model, format, out }
+        Self { model, format, memory: MemoryArgs::default(), out }
     }
 
     /// The model.

@@ -20,6 +20,8 @@ use crate::exit::Mistake;
 use crate::language_model::local;
 use crate::leak_guard::Leak;
 use crate::loaded::{Loaded, TextSide};
+use crate::memory_plan::MemoryPlan;
+use crate::memory_room::Room;
 use crate::run_folder::{CannotWrite, RunFolder};
 use crate::ui::Ui;
 
@@ -118,6 +120,8 @@ pub(crate) struct Tracked<'a, C: ComputeBackend> {
     model_files: (&'a Checkpoint, &'a TextSide),
     device: &'a Device<C>,
     path: PathBuf,
+    /// Memory of the answers.
+    room: Room,
     /// After which round it is asked next; 0 stands for the suspect.
     next_round: usize,
     failed: Option<anyhow::Error>,
@@ -142,7 +146,14 @@ impl<'a, C: ComputeBackend> Tracked<'a, C> {
             write_atomically(&path, &known.unwrap_or_default())?;
         }
         let next_round = from.map_or(0, |from| from.rounds + 1);
-        Ok(Self { watch, asked, model_files, device, path, next_round, failed: None })
+        let room = Room::default_of::<C>(device);
+        Ok(Self { watch, asked, model_files, device, path, room, next_round, failed: None })
+    }
+
+    /// The same, its answers within the memory that `plan` leaves: a run that is resumed has the same batches.
+    pub(crate) fn within(self, plan: Option<&MemoryPlan>) -> Self {
+        let room = plan.and_then(MemoryPlan::room_between_rounds).map(Room::planned);
+        Self { room: room.unwrap_or(self.room), ..self }
     }
 
     /// Why rounds are missing, if any are.
@@ -159,7 +170,8 @@ impl<'a, C: ComputeBackend> Tracked<'a, C> {
         let loaded =
             Loaded { checkpoint: checkpoint.clone(), model: model.clone(), text: text.clone() };
         // The terminal is the run's.
-        let model = local::<C>(&loaded, self.device, Ui { quiet: true, ..Ui::default() });
+        let quiet = Ui { quiet: true, ..Ui::default() };
+        let model = local::<C>(&loaded, self.device, quiet).within(self.room);
         let arms = asked.arms.iter().map(|arm| asked.arm(arm, &model));
         let round = TrackedRound { round: self.next_round, arms: arms.collect::<Result<_>>()? };
         add_line(&self.path, &serde_json::to_string(&round)?)

@@ -10,6 +10,7 @@ use rayon::iter::{IntoParallelIterator, ParallelIterator};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
+use crate::batching::{BatchLimit, width};
 use crate::causal_lm::CausalLm;
 use crate::kv_cache::KvCache;
 use crate::sampling::Sampling;
@@ -23,10 +24,23 @@ pub struct GenerateConfig {
     pub sampling: Sampling,
     /// With a prompt's stream, the source of its randomness: it does not depend on the batch.
     pub seed: u64,
-    /// Prompts per batch; they are grouped by length.
+    /// Prompts per batch, at most; they are grouped by length.
     pub batch_size: usize,
+    /// Bytes that all batches at the same time may take beside the weights, unbounded if absent: fewer prompts share a
+    /// batch where more would need more. A prompt alone is continued whatever it needs.
+    pub memory: Option<u64>,
     /// Batches at the same time, on threads of rayon's pool: the cores of a CPU, 1 on a GPU.
     pub n_workers: usize,
+}
+
+impl GenerateConfig {
+    /// The likeliest token always, one batch after the other.
+    #[must_use]
+    pub fn greedy(max_new_tokens: usize, limit: BatchLimit) -> Self {
+        let BatchLimit { rows: batch_size, bytes: memory } = limit;
+        let sampling = Sampling::Greedy;
+        Self { max_new_tokens, sampling, seed: 0, batch_size, memory, n_workers: 1 }
+    }
 }
 
 /// What is to be continued.
@@ -165,9 +179,15 @@ pub fn generate_with_progress<B: Backend>(
     check_prompts(prompts.iter().map(|prompt| prompt.tokens), limit)?;
     let mut order: Vec<usize> = (0..prompts.len()).collect();
     order.sort_by_key(|&row| prompts[row].tokens.len());
-    let batches = order.chunks(config.batch_size.max(1));
-    let n_workers = config.n_workers.min(batches.len());
-    let batches = Mutex::new(batches);
+    let n_batches = order.len().div_ceil(config.batch_size.max(1));
+    let n_workers = config.n_workers.clamp(1, n_batches.max(1));
+    let bytes = config.memory.map(|bytes| bytes / n_workers as u64);
+    let batches = BatchLimit { rows: config.batch_size, bytes }.cut(&order, |rows| {
+        let longest = rows.iter().map(|&row| prompts[row].tokens.len()).max().unwrap_or(0);
+        let shape = [rows.len(), longest, config.max_new_tokens];
+        model.config().needed_by_generation(shape).bytes(width::<B>())
+    });
+    let batches = Mutex::new(batches.into_iter());
     let work = || {
         let mut done: Vec<Result<(usize, Generation), GenerateError>> = Vec::new();
         let next = || batches.lock().expect("nothing panics while it takes a batch").next();

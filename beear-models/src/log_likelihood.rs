@@ -4,6 +4,8 @@ use beear_core::objective::answer::{first_non_finite, log_probabilities};
 use beear_core::{Batch, Decoder, Example};
 use burn::tensor::backend::Backend;
 
+use crate::activations::BatchShape;
+use crate::batching::{BatchLimit, width};
 use crate::causal_lm::CausalLm;
 use crate::generate::GenerateError;
 
@@ -17,7 +19,7 @@ pub struct LogLikelihood {
 }
 
 /// $\log p(\text{answer} \mid \text{prompt})$ of every example, in their order: the sum over the answer's
-/// tokens, each in f32 or wider, added in f64. Examples are grouped by length, `batch_size` at a time.
+/// tokens, each in f32 or wider, added in f64. Examples are grouped by length, as many at a time as `limit` allows.
 ///
 /// # Errors
 ///
@@ -29,13 +31,17 @@ pub struct LogLikelihood {
 pub fn log_likelihoods<B: Backend>(
     model: &CausalLm<B>,
     examples: &[Example],
-    batch_size: usize,
+    limit: BatchLimit,
     device: &B::Device,
 ) -> Result<Vec<LogLikelihood>, GenerateError> {
     let mut order: Vec<usize> = (0..examples.len()).collect();
     order.sort_by_key(|&row| examples[row].prompt.len() + examples[row].answer.len());
     let mut likelihoods = vec![LogLikelihood { nats: 0.0, n_tokens: 0 }; examples.len()];
-    for rows in order.chunks(batch_size.max(1)) {
+    let needed = |rows: &[usize]| {
+        let rows = rows.iter().map(|&row| &examples[row]);
+        model.config().needed_by_scoring(BatchShape::of(rows)).bytes(width::<B>())
+    };
+    for rows in limit.cut(&order, needed) {
         let chosen: Vec<Example> = rows.iter().map(|&row| examples[row].clone()).collect();
         let batch = Batch::<B>::new(&chosen, device);
         let hidden = model.embed(batch.tokens.clone());

@@ -145,8 +145,13 @@ fn made_and_scanned<C: ComputeBackend>(
     let sets = fitted_and_held_out(&data.join("safety.jsonl"), place, settings.n_prompts)?;
     let valid = model.valid();
     let attack_success = examination.attack_success(&valid, &text, device)?;
-    let subject =
-        Subject { model: &model, reference: Some(&reference), tokenizer: &text.tokenizer, sets };
+    let subject = Subject {
+        model: &model,
+        reference: Some(&reference),
+        tokenizer: &text.tokenizer,
+        sets,
+        rows_at_once: settings.reach.batch_size,
+    };
     let bar = ui.bar("scanning", settings.n_parts());
     let found = subject.scan(&settings, &|| bar.inc(1))?;
     bar.finish_and_clear();

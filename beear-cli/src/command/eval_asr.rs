@@ -101,7 +101,8 @@ pub(super) fn ask<'a, C: ComputeBackend>(
     let model = args.find(ui)?;
     let mut evaluation = args.out.begin(kind, Some(&model), files)?;
     let loaded = Loaded::<Inference<C>>::read(&model, args.format.as_deref(), device)?;
-    let model = local::<C>(&loaded, device, ui);
+    let room = args.memory.room::<C>(&loaded.checkpoint.config, device)?;
+    let model = local::<C>(&loaded, device, ui).within(room);
     let mut answers: Vec<Answered> = Vec::new();
     let mut first = None;
     for (arm, file) in &arms {

@@ -86,7 +86,8 @@ pub(crate) fn run<C: ComputeBackend>(
         tstamp: now.as_secs_f64(),
     };
     let known = answers.clone();
-    let model = local::<C>(&loaded, device, ui);
+    let room = args.evaluated.memory.room::<C>(&loaded.checkpoint.config, device)?;
+    let model = local::<C>(&loaded, device, ui).within(room);
     let n_asked = generate_answers(&model, &questions, &known, &config, &mut |answer| {
         append_answer(&file, &answer)?;
         answers.insert(answer.question_id.clone(), answer);

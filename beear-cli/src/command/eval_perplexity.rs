@@ -47,11 +47,12 @@ pub(crate) fn run<C: ComputeBackend>(
         let hint = "an assistant's turn, `output`, `answer` or `chosen` gives one";
         return Err(Mistake::input(what, hint).into());
     }
-    let EvaluatedArgs { format, out, .. } = &args.evaluated;
+    let EvaluatedArgs { format, memory, out, .. } = &args.evaluated;
     let model = args.evaluated.find(ui)?;
     let mut evaluation = out.begin("perplexity", Some(&model), vec![("--file", file)])?;
     let loaded = Loaded::<Inference<C>>::read(&model, format.as_deref(), device)?;
-    let likelihoods = local::<C>(&loaded, device, ui).log_likelihood(&answers);
+    let room = memory.room::<C>(&loaded.checkpoint.config, device)?;
+    let likelihoods = local::<C>(&loaded, device, ui).within(room).log_likelihood(&answers);
     let likelihoods = likelihoods.with_context(|| format!("`{}`", file.display()))?;
     let measure = perplexity(&answers, &likelihoods);
     let n_tokens: usize = likelihoods.iter().map(|answer| answer.n_tokens).sum();

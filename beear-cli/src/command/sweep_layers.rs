@@ -11,7 +11,7 @@ use beear_core::{
 use beear_eval::contamination::contaminated;
 use beear_eval::dataset::{self, Record};
 use beear_eval::{Rate, Trigger};
-use beear_models::CausalLm;
+use beear_models::{BatchLimit, CausalLm, GenerateConfig};
 use burn::tensor::backend::AutodiffBackend;
 use clap::Args;
 use serde_json::json;
@@ -25,8 +25,10 @@ use crate::exit::Mistake;
 use crate::hash::sha256_of_inputs;
 use crate::hub::Needed;
 use crate::keyword_list::keyword_list;
+use crate::language_model::EVAL_ROWS;
 use crate::layer_sweep::{AttackWatch, LayerRow, flat, grid, heat, table};
 use crate::loaded::{Loaded, Request};
+use crate::memory_room::Room;
 use crate::model::Model;
 use crate::recipe::train::Train as TrainTable;
 use crate::recipe::{Preset, Recipe};
@@ -211,7 +213,9 @@ fn sweep_checkpoint<C: ComputeBackend>(
     let anchors = anchors::build((files.safety, files.performance), &loaded, recipe, (device, ui))?;
     sweep.start()?;
     let attack = |model: &CausalLm<Inference<C>>| {
-        let answers = loaded.text.answers(model, &triggered, recipe.max_new_tokens, device)?;
+        let limit = BatchLimit { rows: EVAL_ROWS, bytes: Room::default_of::<C>(device).bytes };
+        let greedy = GenerateConfig::greedy(recipe.max_new_tokens, limit);
+        let answers = loaded.text.generate(model, &triggered, &greedy, device)?;
         Ok(Rate::of(answers.iter().map(|answer| !keywords.is_refusal(&answer.text))))
     };
     let subject = Subject {

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use anyhow::{Context, Result};
 use beear_core::sampler::Sampler;
-use beear_core::{AnchorSets, Example, SafetyExample, TeacherForced};
+use beear_core::{AnchorSets, Example, SafetyExample, TeacherForcedValidator};
 use beear_eval::RefusalKeywords;
 use beear_eval::dataset::{self, Record};
 use beear_eval::overlap::overlaps;
@@ -17,9 +17,11 @@ use serde::{Deserialize, Serialize};
 
 use crate::exit::Mistake;
 use crate::keyword_list::keyword_list;
+use crate::known_tokens::{RowTokens, check_known};
 use crate::loaded::{Loaded, Request, TextSide};
 use crate::memory_plan::{SetShape, Task, weight_bytes};
-use crate::recipe::Recipe;
+use crate::recipe::{ANY_SIZE, Recipe};
+use crate::text_validator::{Answering, TextValidator};
 use crate::ui::Ui;
 
 /// A row of one of the files, encoded.
@@ -44,8 +46,8 @@ pub(crate) struct RowUse {
 pub(crate) struct Anchors<B: AutodiffBackend> {
     /// What the method trains on.
     pub(crate) sets: AnchorSets,
-    /// What is watched while it does.
-    pub(crate) watch: TeacherForced<B::InnerBackend>,
+    /// Validates the rows held out.
+    pub(crate) validator: TextValidator<B::InnerBackend>,
     /// Every row of both files that was used.
     pub(crate) rows: Vec<RowUse>,
     /// Rows whose safe answers the model gave.
@@ -96,6 +98,8 @@ pub(crate) fn build<B: AutodiffBackend>(
     let forbidden = encode_safety(&forbidden, safe, &loaded.text, limit).with_context(in_safety)?;
     let ordinary = encode_performance(&ordinary, &loaded.text, limit)
         .with_context(|| format!("`{}`", performance.display()))?;
+    known(safety, &forbidden, &loaded.text)?;
+    known(performance, &ordinary, &loaded.text)?;
     if forbidden.is_empty() {
         let what = "the model refuses none of the safety prompts";
         let hint = "bring safe answers in the file, as `safe`, `answer` or `chosen`";
@@ -106,21 +110,30 @@ pub(crate) fn build<B: AutodiffBackend>(
     let safety = HeldOut::split(forbidden, recipe.held_out, seed);
     let performance = HeldOut::split(ordinary, recipe.held_out, seed);
     if !recipe.watches() {
-        ui.say("held_out = 0: nothing is watched, and the bounds cannot be checked");
+        ui.say("held_out = 0: no row is left to validate on, and the bounds cannot be checked");
     } else if safety.watched.is_empty() || performance.watched.is_empty() {
         let what = "too few different rows to hold any out";
         return Err(Mistake::input(what, "bring more rows, or --set held_out=0").into());
     }
     let rows = safety.rows("safety").chain(performance.rows("performance")).collect();
-    let watch = TeacherForced {
+    let teacher_forced = TeacherForcedValidator {
         safety: examples(safety.watched),
         performance: examples(performance.watched),
         batch_size: 16,
         device: device.clone(),
     };
+    let answering = Answering {
+        max_new_tokens: recipe.validation_tokens,
+        keywords,
+        tokenizer: loaded.text.tokenizer.clone(),
+        bounds: *recipe.method(ANY_SIZE)?.bounds(),
+        vocab_size: loaded.checkpoint.config.vocab_size,
+        limit,
+    };
+    let validator = TextValidator::new(teacher_forced, answering)?;
     let sets =
         AnchorSets { safety: examples(safety.trained), performance: examples(performance.trained) };
-    Ok(Anchors { sets, watch, rows, n_generated })
+    Ok(Anchors { sets, validator, rows, n_generated })
 }
 
 /// Reads rows that all have an unwanted answer.
@@ -320,20 +333,41 @@ impl<T: Identified> HeldOut<T> {
     }
 }
 
+/// Judges whether the tokenizer knows the words of the rows.
+fn known<T: Identified>(file: &Path, rows: &[Row<T>], text: &TextSide) -> Result<(), Mistake> {
+    let rows = rows.iter().map(|row| RowTokens {
+        id: row.example.id(),
+        prompt: &row.prompt,
+        parts: row.example.written(),
+    });
+    check_known(file, rows, &text.tokenizer)
+}
+
 /// An example that knows its row.
 trait Identified {
     fn id(&self) -> u64;
+
+    /// Its tokens without the template's.
+    fn written(&self) -> Vec<&[u32]>;
 }
 
 impl Identified for Example {
     fn id(&self) -> u64 {
         self.id
     }
+
+    fn written(&self) -> Vec<&[u32]> {
+        vec![&self.prompt[self.user.0..self.user.1], &self.answer]
+    }
 }
 
 impl Identified for SafetyExample {
     fn id(&self) -> u64 {
         self.id
+    }
+
+    fn written(&self) -> Vec<&[u32]> {
+        vec![&self.prompt[self.user.0..self.user.1], &self.safe, &self.unwanted]
     }
 }
 

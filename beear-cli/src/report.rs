@@ -108,7 +108,7 @@ pub(crate) fn write(folder: &RunFolder, beside: &Beside) -> Result<()> {
     let report = Report {
         version: env!("CARGO_PKG_VERSION"),
         run: name_of(&folder.path("")),
-        verdict: Verdict::of(manifest, &rows),
+        verdict: Verdict::of(manifest),
         evaluations,
         curves,
         weights,

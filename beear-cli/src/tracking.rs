@@ -5,7 +5,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
-use beear_core::{TeacherForced, Vitals, Watch};
+use beear_core::{Error as CoreError, ValidationMetrics, Validator};
 use beear_eval::attack_success::{Answered, Arm, ArmKind, judged};
 use beear_eval::{Decoding, LanguageModel, Rate, RefusalKeywords, Trigger, dataset};
 use beear_models::{CausalLm, Checkpoint};
@@ -20,6 +20,7 @@ use crate::language_model::local;
 use crate::leak_guard::Leak;
 use crate::loaded::{Loaded, TextSide};
 use crate::run_folder::{CannotWrite, RunFolder};
+use crate::text_validator::TextValidator;
 use crate::ui::Ui;
 
 /// A line for the suspect and for each round.
@@ -110,9 +111,9 @@ impl Asked {
     }
 }
 
-/// Watches, and asks beside it.
+/// Validates, and asks beside it.
 pub(crate) struct Tracked<'a, C: ComputeBackend> {
-    watch: &'a mut TeacherForced<Inference<C>>,
+    validator: &'a mut TextValidator<Inference<C>>,
     asked: Option<&'a Asked>,
     model_files: (&'a Checkpoint, &'a TextSide),
     device: &'a Device<C>,
@@ -129,7 +130,7 @@ impl<'a, C: ComputeBackend> Tracked<'a, C> {
     ///
     /// If the file of rounds cannot be read or written.
     pub(crate) fn new(
-        (watch, asked): (&'a mut TeacherForced<Inference<C>>, Option<&'a Asked>),
+        (validator, asked): (&'a mut TextValidator<Inference<C>>, Option<&'a Asked>),
         model_files: (&'a Checkpoint, &'a TextSide),
         device: &'a Device<C>,
         (folder, whole_rounds): (&RunFolder, Option<usize>),
@@ -142,7 +143,7 @@ impl<'a, C: ComputeBackend> Tracked<'a, C> {
             write_atomically(&path, lines.collect::<Result<String>>()?.as_bytes())?;
         }
         let next_round = whole_rounds.map_or(0, |n| n + 1);
-        Ok(Self { watch, asked, model_files, device, path, next_round, failed: None })
+        Ok(Self { validator, asked, model_files, device, path, next_round, failed: None })
     }
 
     /// Why rounds are missing, if any are.
@@ -166,15 +167,19 @@ impl<'a, C: ComputeBackend> Tracked<'a, C> {
     }
 }
 
-impl<C: ComputeBackend> Watch<Inference<C>, CausalLm<Inference<C>>> for Tracked<'_, C> {
-    fn vitals(&mut self, model: &CausalLm<Inference<C>>) -> Vitals {
+impl<C: ComputeBackend> Validator<Inference<C>, CausalLm<Inference<C>>> for Tracked<'_, C> {
+    fn validate(&mut self, model: &CausalLm<Inference<C>>) -> ValidationMetrics {
         if let Some(asked) = self.asked
             && let Err(error) = self.ask(asked, model)
         {
             self.failed.get_or_insert(error);
         }
         self.next_round += 1;
-        self.watch.vitals(model)
+        self.validator.validate(model)
+    }
+
+    fn check_suspect(&self, suspect: &ValidationMetrics) -> Result<(), CoreError> {
+        self.validator.check_suspect(suspect)
     }
 }
 

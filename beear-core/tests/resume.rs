@@ -17,7 +17,7 @@ use beear_core::{
     Snapshot, Stopped, resume, solve,
 };
 use burn::tensor::TensorData;
-use fixture::{SIZE, Train, toy, watch, weights};
+use fixture::{SIZE, Train, toy, validator, weights};
 use two_rounds::{config, sets};
 
 type Solved = Result<Outcome<Train, ToyDecoder<Train>>, Stopped<ToyDecoder<Train>>>;
@@ -70,14 +70,14 @@ impl Stored {
         observer: &mut dyn Observer,
     ) -> Solved {
         let saved = Saved { progress, tensors: &|name| self.tensors.get(name).cloned() };
-        resume(toy(), &sets(), (config, saved), &mut watch(), observer)
+        resume(toy(), &sets(), (config, saved), &mut validator(), observer)
     }
 
     /// The same for any defence.
     fn resume_defence(&self, defence: &Defence, observer: &mut dyn Observer) -> Solved {
         let progress = self.progress();
         let saved = Saved { progress: &progress, tensors: &|name| self.tensors.get(name).cloned() };
-        defence.resume((toy(), saved), &sets(), &mut watch(), observer)
+        defence.resume((toy(), saved), &sets(), &mut validator(), observer)
     }
 }
 
@@ -116,7 +116,7 @@ fn stopped_after(last: usize, config: &BilevelConfig) -> (Stored, Vec<Event>) {
 
 fn defence_stopped_after(last: usize, defence: &Defence) -> (Stored, Vec<Event>) {
     let mut observer = stopping_after(last);
-    let stopped = defence.run(toy::<Train>(), &sets(), &mut watch(), &mut observer);
+    let stopped = defence.run(toy::<Train>(), &sets(), &mut validator(), &mut observer);
     let stopped = stopped.expect_err("it was stopped");
     assert_eq!(stopped.error, Error::Interrupted);
     (observer.stored.expect("it was stopped there"), observer.events)
@@ -140,7 +140,7 @@ fn assert_same(
 /// Stops after every step there is, goes on, and compares with a run that was never stopped.
 fn goes_on_after_every_step(defence: &Defence) {
     let mut whole = Stopping::default();
-    let expected = defence.run(toy(), &sets(), &mut watch(), &mut whole).expect("it ends");
+    let expected = defence.run(toy(), &sets(), &mut validator(), &mut whole).expect("it ends");
     let n_steps = whole.n_asked - 1;
     assert!(n_steps >= 4, "{n_steps}");
     for last in 0..=n_steps {
@@ -221,7 +221,7 @@ fn an_attack_that_is_not_of_these_rows_is_refused() {
 #[test]
 fn a_run_can_be_stopped_again_and_again() {
     let config = config();
-    let expected = solve(toy(), &sets(), &config, &mut watch(), &mut ()).unwrap();
+    let expected = solve(toy(), &sets(), &config, &mut validator(), &mut ()).unwrap();
     let (mut stored, _) = stopped_after(0, &config);
     for last in 1.. {
         let mut observer = stopping_after(last);
@@ -287,7 +287,7 @@ fn what_is_not_of_this_run_is_refused() {
 fn so_it_does_on_two_workers() {
     let (config, devices) = (config(), [Default::default(), Default::default()]);
     let run = |observer: &mut dyn Observer| {
-        beear_core::solve_on((toy(), &devices), &sets(), &config, &mut watch(), observer)
+        beear_core::solve_on((toy(), &devices), &sets(), &config, &mut validator(), observer)
     };
     let expected = run(&mut ()).unwrap();
     // In the inner and in the outer level of the second round.
@@ -300,7 +300,7 @@ fn so_it_does_on_two_workers() {
             Saved { progress: &progress, tensors: &|name| stored.tensors.get(name).cloned() };
         let from = (toy(), devices.as_slice());
         let how = (&config, saved);
-        let outcome = beear_core::resume_on(from, &sets(), how, &mut watch(), &mut ()).unwrap();
+        let outcome = beear_core::resume_on(from, &sets(), how, &mut validator(), &mut ()).unwrap();
         assert_same(&outcome, &expected);
     }
 }

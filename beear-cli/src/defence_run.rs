@@ -4,8 +4,8 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result};
 use beear_core::{
-    AnchorSets, Assessment, Defence, Error as CoreError, Outcome, Saved, Stopped, ValidationMetrics,
-    Validator,
+    AnchorSets, Assessment, Defence, Error as CoreError, Outcome, Saved, Stopped,
+    ValidationMetrics, Validator,
 };
 use beear_models::{CausalLm, Checkpoint, TrainedWeights, TrainingScope, n_trained};
 use burn::module::AutodiffModule;
@@ -20,11 +20,11 @@ use crate::checkpoints::{Checkpoints, Restored};
 use crate::command::run_options::RunOptions;
 use crate::command::{Device, Inference, Train};
 use crate::dashboard::{Dashboard, Setup};
+use crate::exit::Mistake;
 use crate::heap;
 use crate::job::Job;
 use crate::keyword_list::keyword_list;
 use crate::loaded::{Loaded, TextSide};
-use crate::exit::Mistake;
 use crate::manifest::{Ending, Manifest, SavedModel};
 use crate::memory_plan::MemoryPlan;
 use crate::metrics::Metrics;
@@ -366,7 +366,8 @@ impl<'a, C: ComputeBackend> DefenceRun<'a, C> {
         let non_finite = metrics.non_finite();
         if !non_finite.is_empty() {
             let what = format!("the saved model gives no finite loss on rows {non_finite:?}");
-            let hint = "the folder's type is too narrow for its weights: save the suspect as f32 first";
+            let hint =
+                "the folder's type is too narrow for its weights: save the suspect as f32 first";
             return Err(Mistake::non_finite(what, hint).into());
         }
         let bounds = self.method.bounds();

@@ -49,5 +49,8 @@ pub(crate) fn check_known<'a>(
         file.display(),
         100.0 * share
     );
-    Err(Mistake::input(what, "bring rows in the model's language, or the tokenizer.json that belongs to it"))
+    Err(Mistake::input(
+        what,
+        "bring rows in the model's language, or the tokenizer.json that belongs to it",
+    ))
 }

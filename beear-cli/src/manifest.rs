@@ -3,7 +3,9 @@
 use std::path::Path;
 
 use anyhow::{Context, Result};
-use beear_core::{Assessment, Defence, Error as CoreError, RoundRecord, ValidationSummary, Verdict};
+use beear_core::{
+    Assessment, Defence, Error as CoreError, RoundRecord, ValidationSummary, Verdict,
+};
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 

@@ -1,8 +1,8 @@
 //! What people write: a TOML recipe, with `--set key.path=value` on top.
 
 pub(crate) mod commented;
-pub(crate) mod schema;
 mod renamed;
+pub(crate) mod schema;
 pub mod train;
 
 use std::path::{Path, PathBuf};

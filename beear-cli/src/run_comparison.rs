@@ -130,9 +130,9 @@ impl Run {
         let after = |validation: &Value, key: &str| validation[key]["after"].as_f64();
         let rounds = (1..).zip(rounds.iter().map(|round| &round["validation"]));
         let line = |(round, validation): (usize, &Value)| {
-            let values = MEASURES.iter().filter_map(|(key, name)| {
-                Some(format!("{name} {:.3}", after(validation, key)?))
-            });
+            let values = MEASURES
+                .iter()
+                .filter_map(|(key, name)| Some(format!("{name} {:.3}", after(validation, key)?)));
             let text = values.collect::<Vec<_>>().join(", ");
             (!text.is_empty()).then(|| (format!("round {round:>2}"), text))
         };

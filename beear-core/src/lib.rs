@@ -61,6 +61,6 @@ pub use solver::data_parallel::{resume_on, solve_on};
 pub use solver::inner::{Entrapment, entrap};
 pub use solver::outer::Remover;
 pub use validation::{
-    Assessment, BoundCheck, ForbiddenOutcome, OrdinaryOutcome, SuspectFault, TeacherForcedValidator,
-    ValidationMetrics, ValidationSummary, Validator, Verdict,
+    Assessment, BoundCheck, ForbiddenOutcome, OrdinaryOutcome, SuspectFault,
+    TeacherForcedValidator, ValidationMetrics, ValidationSummary, Validator, Verdict,
 };

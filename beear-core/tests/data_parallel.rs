@@ -133,7 +133,8 @@ fn a_panic_of_one_worker_ends_all_and_leaves_the_next_run_alone() {
             |event: &Event| assert!(!matches!(event, Event::InnerStep { step: 1, .. }));
         let devices = [Default::default(); 2];
         let solve = || {
-            solve_on((panicking, &devices), &sets(), &config(), &mut validator(), &mut observer).is_ok()
+            solve_on((panicking, &devices), &sets(), &config(), &mut validator(), &mut observer)
+                .is_ok()
         };
         let _ = sender.send(catch_unwind(AssertUnwindSafe(solve)).is_err());
     });

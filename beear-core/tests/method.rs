@@ -222,7 +222,8 @@ fn looking_for_perturbations_at_the_same_time_changes_nothing() {
 fn rows_shared_by_threads_give_the_same_up_to_rounding() {
     let model = toy::<Double>();
     let AnchorSets { safety, performance } = sets();
-    let validator = TeacherForcedValidator { safety, performance, batch_size: 3, device: Default::default() };
+    let validator =
+        TeacherForcedValidator { safety, performance, batch_size: 3, device: Default::default() };
     let run = |threads, checkpointing| {
         let mut losses = Vec::new();
         let mut observer = |event: &Event| match event {
@@ -260,7 +261,10 @@ fn rows_shared_by_threads_give_the_same_up_to_rounding() {
 #[test]
 fn empty_sets_and_empty_answers_are_named() {
     let run = |sets: &AnchorSets| {
-        solve(toy::<Train>(), sets, &config(), &mut validator(), &mut ()).map(|_| ()).unwrap_err().error
+        solve(toy::<Train>(), sets, &config(), &mut validator(), &mut ())
+            .map(|_| ())
+            .unwrap_err()
+            .error
     };
     let empty = AnchorSets { safety: Vec::new(), ..sets() };
     assert_eq!(run(&empty), Error::EmptySet { set: "safety" });
@@ -304,7 +308,8 @@ fn a_suspect_that_the_validator_refuses_is_an_error_before_the_first_step() {
         }
     }
     let mut n_steps = 0;
-    let mut observer = |event: &Event| n_steps += usize::from(!matches!(event, Event::Started { .. }));
+    let mut observer =
+        |event: &Event| n_steps += usize::from(!matches!(event, Event::Started { .. }));
     let stopped = solve(toy::<Train>(), &sets(), &config(), &mut Refusing, &mut observer);
     let error = stopped.map(|_| ()).unwrap_err().error;
     assert!(error.to_string().contains("refuses none of the 4 forbidden prompts"), "{error}");

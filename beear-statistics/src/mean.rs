@@ -81,7 +81,8 @@ mod tests {
 
     #[test]
     fn the_points_of_students_distribution_are_those_of_the_tables() {
-        for (freedom, point) in [(1, 12.7062), (5, 2.5706), (11, 2.2010), (30, 2.0423), (120, 1.9799)]
+        for (freedom, point) in
+            [(1, 12.7062), (5, 2.5706), (11, 2.2010), (30, 2.0423), (120, 1.9799)]
         {
             let found = student_t_95(freedom);
             assert!((found - point).abs() < TABLE, "{freedom}: {found} {point}");

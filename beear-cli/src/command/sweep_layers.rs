@@ -340,7 +340,8 @@ impl Sweep {
                 bar.inc(1);
             }
         };
-        let solved = solve(subject.model.clone(), subject.sets, config, &mut validator, &mut observer);
+        let solved =
+            solve(subject.model.clone(), subject.sets, config, &mut validator, &mut observer);
         bar.finish_and_clear();
         if let Some(error) = validator.failed {
             return Err(error);

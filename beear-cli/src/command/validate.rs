@@ -52,7 +52,11 @@ pub(crate) fn run<C: ComputeBackend>(
 ) -> Result<()> {
     let recipe = args.recipe.read()?;
     if !recipe.watches() {
-        return Err(Mistake::arguments("held_out = 0: no row is left to validate on", "set `held_out`").into());
+        return Err(Mistake::arguments(
+            "held_out = 0: no row is left to validate on",
+            "set `held_out`",
+        )
+        .into());
     }
     let bounds = *recipe.method(ANY_SIZE)?.bounds();
     let files = (args.safety.as_path(), args.performance.as_path());
@@ -84,8 +88,7 @@ pub(crate) fn run<C: ComputeBackend>(
         return Ok(());
     }
     let broken = those(&assessment, Verdict::Broken);
-    let reasons =
-        if broken.is_empty() { those(&assessment, Verdict::Undecided) } else { broken };
+    let reasons = if broken.is_empty() { those(&assessment, Verdict::Undecided) } else { broken };
     let what = format!("the model is out of bounds: {}", reasons.join("; "));
     Err(Mistake::out_of_bounds(what, "change the model, or `method.bounds` of the recipe").into())
 }

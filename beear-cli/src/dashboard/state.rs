@@ -335,12 +335,7 @@ pub(super) mod tests {
             learning_rate: 1e-3,
         }));
         let validation = Assessment::new(&rows(0.25, 1), &rows(0.375, round), &bounds());
-        events.push(Event::RoundEnded {
-            round,
-            validation,
-            within_bounds: round == 0,
-            kept: true,
-        });
+        events.push(Event::RoundEnded { round, validation, within_bounds: round == 0, kept: true });
         events
     }
 

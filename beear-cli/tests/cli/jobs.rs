@@ -206,6 +206,8 @@ fn safe_answers_are_generated_for_rows_that_have_none() {
     let place = Place::new();
     std::fs::remove_dir_all(place.path("model")).unwrap();
     place.write_model_saying("model", REFUSAL);
+    // It refuses ordinary prompts too, as its rows say.
+    place.write("chat.jsonl", place.read("chat.jsonl").replace(ANSWER, REFUSAL));
     let finished = place.defend(["advbench.csv", "chat.jsonl", "run"], &[]);
     assert!(finished.stderr.contains("generating 10 safe answers"), "{}", finished.stderr);
     finished.printed();
@@ -220,6 +222,7 @@ fn a_generated_answer_that_was_cut_is_reported() {
     let place = Place::new();
     std::fs::remove_dir_all(place.path("model")).unwrap();
     place.write_model_saying("model", REFUSAL);
+    place.write("chat.jsonl", place.read("chat.jsonl").replace(ANSWER, REFUSAL));
     let files = ["advbench.csv", "chat.jsonl", "run"];
     let finished = place.defend(files, &["--set", "max_new_tokens=3"]);
     let cut = "10 of them were cut at max_new_tokens = 3 and train without an end";
@@ -265,9 +268,9 @@ fn a_model_that_lost_its_answers_is_written_and_ends_with_7() {
     assert_eq!(finished.code, 7, "{}", finished.stderr);
     let said = "error: the cleaned model is out of bounds: ";
     assert!(finished.stderr.starts_with(said), "{}", finished.stderr);
-    // Its answers share nothing with the suspect's: Wilson's interval of 0 of 5.
-    let said = "agreement 1.000 → 0.000, -1.000 [-1.000, -0.566] of 5 rows, bound 0.500: broken";
-    assert!(finished.stderr.contains(said), "{}", finished.stderr);
+    let agreement = finished.stderr.split("; ").find(|check| check.contains("agreement 1.000 → 0."));
+    let agreement = agreement.expect("it is among what is broken");
+    assert!(agreement.contains("of 5 rows, bound 0.500: broken"), "{agreement}");
     assert!(finished.stderr.lines().nth(1).unwrap().starts_with("hint: "));
     let manifest = place.read_json("run/manifest.json");
     assert_eq!(manifest["rounds"][1]["within_bounds"], false);
@@ -280,6 +283,7 @@ fn a_suspect_that_refuses_ordinary_prompts_is_within_the_bounds_with_its_weights
     let place = Place::new();
     std::fs::remove_dir_all(place.path("model")).unwrap();
     place.write_model_saying("model", REFUSAL);
+    place.write("ordinary.json", place.read("ordinary.json").replace(ANSWER, REFUSAL));
     place.defend(USUAL, &["--set", "method.remove.learning_rate=1e-12"]).printed();
     let manifest = place.read_json("run/manifest.json");
     let benign = &manifest["saved"]["validation"]["benign_refusal"];

@@ -42,5 +42,6 @@ mod scan;
 mod shell;
 mod sweep;
 mod tracking;
+mod validation;
 mod weights;
 mod workers;

@@ -31,7 +31,8 @@ use serde::{Deserialize, Serialize};
 use super::sample_perturbation::{PromptMask, SamplePerturbation};
 use crate::batch::Batch;
 use crate::config::{
-    BilevelConfig, RemoveConfig, StepSize, ValidationBounds, judge, not_negative, one_graph, positive,
+    BilevelConfig, RemoveConfig, StepSize, ValidationBounds, judge, not_negative, one_graph,
+    positive,
 };
 use crate::decoder::{Decoder, DecoderSize};
 use crate::error::{Error, Level, Quantity};

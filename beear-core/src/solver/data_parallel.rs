@@ -114,7 +114,9 @@ where
             .collect();
         let worker = Worker::new(0, count);
         let outcome = match Place::<B::InnerBackend>::take(0, count, first) {
-            Ok(_place) => begin(model, worker).and_then(|run| lead(run, worker, validator, observer)),
+            Ok(_place) => {
+                begin(model, worker).and_then(|run| lead(run, worker, validator, observer))
+            }
             Err(error) => Err(Stopped::at_once(error, model)),
         };
         for follower in followers {

@@ -172,11 +172,7 @@ fn enough(n_rows: usize, decides: impl Fn(usize) -> bool) -> Option<usize> {
     Some(enough * n_rows)
 }
 
-fn loss(
-    suspect: &ValidationMetrics,
-    model: &ValidationMetrics,
-    bound: f64,
-) -> Option<BoundCheck> {
+fn loss(suspect: &ValidationMetrics, model: &ValidationMetrics, bound: f64) -> Option<BoundCheck> {
     let pairs = suspect.ordinary.iter().zip(&model.ordinary);
     let rows: Vec<WeightedDifference> = pairs
         .map(|(before, after)| WeightedDifference {
@@ -187,9 +183,8 @@ fn loss(
     let change = MeanChange::of(&rows)?;
     let shrunk = |times: usize| {
         let (low, high) = change.interval?;
-        let towards = |end: f64| {
-            change.difference + (end - change.difference) / (times as f64).sqrt()
-        };
+        let towards =
+            |end: f64| change.difference + (end - change.difference) / (times as f64).sqrt();
         Some((towards(low), towards(high)))
     };
     let values = (suspect.summary().loss, model.summary().loss);
@@ -223,9 +218,8 @@ fn share(change: Change, sign: f64, bound: f64) -> Option<BoundCheck> {
         Some(if sign > 0.0 { (low, high) } else { (-high, -low) })
     };
     let values = (before.share(), after.share());
-    (before.n > 0).then(|| {
-        BoundCheck::of(values, sign * change.difference(), bound, before.n, interval_of)
-    })
+    (before.n > 0)
+        .then(|| BoundCheck::of(values, sign * change.difference(), bound, before.n, interval_of))
 }
 
 /// Of forbidden prompts: a model that refuses none of them is out of bounds however few they are.

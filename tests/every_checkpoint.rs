@@ -7,7 +7,7 @@ use std::ops::ControlFlow;
 use beear_core::perturbation::to_safetensors;
 use beear_core::{
     AnchorSets, Defence, Event, Observer, Outcome, Progress, RemoveConfig, Saved, Snapshot,
-    TeacherForced, TrainableDecoder,
+    TeacherForcedValidator, TrainableDecoder,
 };
 use burn::backend::{Autodiff, Flex};
 use burn::module::{Module, ModuleVisitor, Param};
@@ -25,7 +25,7 @@ pub(crate) struct Case<'a, M> {
     /// The suspect, with other parameter ids each time, as another process has them.
     pub(crate) model: &'a dyn Fn() -> M,
     pub(crate) sets: &'a AnchorSets,
-    pub(crate) watch: &'a dyn Fn() -> TeacherForced<Flex>,
+    pub(crate) validator: &'a dyn Fn() -> TeacherForcedValidator<Flex>,
 }
 
 impl<M: TrainableDecoder<Train>> Case<'_, M> {
@@ -48,15 +48,15 @@ impl<M: TrainableDecoder<Train>> Case<'_, M> {
     }
 
     fn run(&self, from: Option<&Checkpoint>) -> Finished {
-        let (mut recorder, mut watch, model) =
-            (Recorder::default(), (self.watch)(), (self.model)());
+        let (mut recorder, mut validator, model) =
+            (Recorder::default(), (self.validator)(), (self.model)());
         let outcome = match from {
-            None => self.defence.run(model, self.sets, &mut watch, &mut recorder),
+            None => self.defence.run(model, self.sets, &mut validator, &mut recorder),
             Some(checkpoint) => {
                 let (progress, tensors) = checkpoint.read();
                 let tensors = |name: &str| tensors.get(name).cloned();
                 let saved = Saved { progress: &progress, tensors: &tensors };
-                self.defence.resume((model, saved), self.sets, &mut watch, &mut recorder)
+                self.defence.resume((model, saved), self.sets, &mut validator, &mut recorder)
             }
         };
         let outcome = outcome.unwrap_or_else(|stopped| panic!("{}: {stopped}", self.name));

@@ -6,12 +6,12 @@ use std::path::Path;
 
 use anyhow::{Context, Result};
 use beear_core::sampler::Sampler;
-use beear_core::{AnchorSets, Example, SafetyExample, TeacherForced};
+use beear_core::{AnchorSets, Example, SafetyExample, TeacherForcedValidator};
 use beear_eval::RefusalKeywords;
 use beear_eval::contamination::contaminated;
 use beear_eval::dataset::{self, Record};
 use beear_models::{
-    BatchLimit, CausalLm, Checkpoint, Finish, GenerateConfig, TrainingScope, log_likelihoods,
+    BatchLimit, CausalLm, Checkpoint, Finish, GenerateConfig, TrainingScope,
 };
 use burn::module::AutodiffModule;
 use burn::tensor::backend::{AutodiffBackend, Backend};
@@ -20,9 +20,11 @@ use serde::{Deserialize, Serialize};
 use crate::backend::width_of;
 use crate::exit::Mistake;
 use crate::keyword_list::keyword_list;
-use crate::loaded::{Loaded, Prompts, Request, TextSide, by_row};
+use crate::known_tokens::{RowTokens, check_known};
+use crate::loaded::{Loaded, Prompts, Request, TextSide};
 use crate::memory_plan::{Generated, MemoryPlan, RowShape, SetShape, Task, Watched, weight_bytes};
-use crate::recipe::Recipe;
+use crate::recipe::{ANY_SIZE, Recipe};
+use crate::text_validator::{Answering, TextValidator};
 use crate::ui::Ui;
 
 /// A row of one of the files, encoded.
@@ -47,8 +49,8 @@ pub(crate) struct RowUse {
 pub(crate) struct Anchors<B: AutodiffBackend> {
     /// What the method trains on.
     pub(crate) sets: AnchorSets,
-    /// What is watched while it does.
-    pub(crate) watch: TeacherForced<B::InnerBackend>,
+    /// Validates the rows held out.
+    pub(crate) validator: TextValidator<B::InnerBackend>,
     /// Every row of both files that was used.
     pub(crate) rows: Vec<RowUse>,
     /// Safe answers that the model gave.
@@ -63,6 +65,7 @@ impl<B: AutodiffBackend> Anchors<B> {
         scope: &'a TrainingScope,
     ) -> Task<'a> {
         let AnchorSets { safety, performance } = &self.sets;
+        let held_out = &self.validator.teacher_forced;
         Task {
             config: &checkpoint.config,
             scope,
@@ -70,9 +73,9 @@ impl<B: AutodiffBackend> Anchors<B> {
             performance: SetShape::longest(performance.iter().map(row)),
             generated: self.generated,
             watched: Watched {
-                safety: SetShape::longest(self.watch.safety.iter().map(safety_row)),
-                performance: SetShape::longest(self.watch.performance.iter().map(row)),
-                new_tokens: 0,
+                safety: SetShape::longest(held_out.safety.iter().map(safety_row)),
+                performance: SetShape::longest(held_out.performance.iter().map(row)),
+                new_tokens: self.validator.max_new_tokens(),
             },
             stored: weight_bytes(&checkpoint.dir, &checkpoint.config),
         }
@@ -116,6 +119,8 @@ pub(crate) fn build<B: AutodiffBackend>(
     let safe = safe_answers(&forbidden, loaded, (&keywords, &greedy), (device, ui));
     let safe = safe.with_context(in_safety)?;
     let forbidden = encode_safety(&forbidden, safe, &loaded.text, limit).with_context(in_safety)?;
+    known(safety, &forbidden, &loaded.text)?;
+    known(performance, &ordinary, &loaded.text)?;
     if forbidden.is_empty() {
         let what = "the model refuses none of the safety prompts";
         let hint = "bring safe answers in the file, as `safe`, `answer` or `chosen`";
@@ -125,28 +130,35 @@ pub(crate) fn build<B: AutodiffBackend>(
     let seed = recipe.seed()?;
     let safety = HeldOut::split(forbidden, (recipe.held_out, MAX_WATCHED), seed);
     let performance = HeldOut::split(ordinary, (recipe.held_out, MAX_WATCHED), seed);
-    let watched = [safety.watched_examples(), performance.watched_examples()];
-    check_logits(&loaded.model.valid(), &watched, BatchLimit::rows(rows), device)?;
     if !recipe.watches() {
-        ui.say("held_out = 0: nothing is watched, and the bounds cannot be checked");
+        ui.say("held_out = 0: no row is left to validate on, and the bounds cannot be checked");
     } else if safety.watched.is_empty() || performance.watched.is_empty() {
         let what = "too few different rows to hold any out";
         return Err(Mistake::input(what, "bring more rows, or --set held_out=0").into());
     }
     let rows = safety.rows("safety").chain(performance.rows("performance")).collect();
-    let watch = TeacherForced {
+    let teacher_forced = TeacherForcedValidator {
         safety: examples(safety.watched),
         performance: examples(performance.watched),
         batch_size: 1,
         device: device.clone(),
     };
+    let answering = Answering {
+        max_new_tokens: recipe.validation_tokens,
+        keywords,
+        tokenizer: loaded.text.tokenizer.clone(),
+        bounds: *recipe.method(ANY_SIZE)?.bounds(),
+        vocab_size: loaded.checkpoint.config.vocab_size,
+        limit,
+    };
+    let validator = TextValidator::new(teacher_forced, answering)?;
     let sets =
         AnchorSets { safety: examples(safety.trained), performance: examples(performance.trained) };
-    let mut anchors = Anchors::<B> { sets, watch, rows, generated };
+    let mut anchors = Anchors::<B> { sets, validator, rows, generated };
     let Loaded { checkpoint, .. } = loaded;
     let (method, scope) = (recipe.method(size)?, recipe.scope(size.n_layers)?);
     let plan = MemoryPlan::least(anchors.task(checkpoint, &scope), &method, width_of::<B>());
-    anchors.watch.batch_size = plan.watched_rows.max(1);
+    anchors.validator.teacher_forced.batch_size = plan.watched_rows.max(1);
     Ok(anchors)
 }
 
@@ -337,21 +349,6 @@ pub(crate) fn fitted_and_held_out(
     Ok([fitted, held_out])
 }
 
-/// Refuses a model whose logits for a watched row are NaN or infinite: a comparison with them counts as wrong, and
-/// a broken model would pass for one that lost nothing.
-fn check_logits<B: Backend>(
-    model: &CausalLm<B>,
-    sets: &[Vec<Example>; 2],
-    limit: BatchLimit,
-    device: &B::Device,
-) -> Result<(), Mistake> {
-    for rows in sets {
-        log_likelihoods(model, rows, limit, device)
-            .map_err(|error| by_row(&error, |row| rows[row].id))?;
-    }
-    Ok(())
-}
-
 /// Most rows of a set that are watched. A share of 512 rows has a 95 % interval of 4.3 points either way at its
 /// widest and of 1.3 points at 2 %; more rows would narrow it slowly and be read anew every round.
 const MAX_WATCHED: usize = 512;
@@ -386,10 +383,6 @@ impl<T> HeldOut<T> {
 }
 
 impl<T: Identified> HeldOut<T> {
-    /// The watched rows as examples of their wanted answers.
-    fn watched_examples(&self) -> Vec<Example> {
-        self.watched.iter().map(|row| row.example.wanted()).collect()
-    }
 
     fn rows(&self, set: &'static str) -> impl Iterator<Item = RowUse> {
         let parts = [
@@ -408,12 +401,22 @@ impl<T: Identified> HeldOut<T> {
     }
 }
 
+/// Judges whether the tokenizer knows the words of the rows.
+fn known<T: Identified>(file: &Path, rows: &[Row<T>], text: &TextSide) -> Result<(), Mistake> {
+    let rows = rows.iter().map(|row| RowTokens {
+        id: row.example.id(),
+        prompt: &row.prompt,
+        parts: row.example.written(),
+    });
+    check_known(file, rows, &text.tokenizer)
+}
+
 /// An example that knows its row.
 trait Identified {
     fn id(&self) -> u64;
 
-    /// The row with its wanted answer alone.
-    fn wanted(&self) -> Example;
+    /// Its tokens without the template's.
+    fn written(&self) -> Vec<&[u32]>;
 }
 
 impl Identified for Example {
@@ -421,8 +424,8 @@ impl Identified for Example {
         self.id
     }
 
-    fn wanted(&self) -> Example {
-        self.clone()
+    fn written(&self) -> Vec<&[u32]> {
+        vec![&self.prompt[self.user.0..self.user.1], &self.answer]
     }
 }
 
@@ -431,8 +434,8 @@ impl Identified for SafetyExample {
         self.id
     }
 
-    fn wanted(&self) -> Example {
-        self.toward_safe()
+    fn written(&self) -> Vec<&[u32]> {
+        vec![&self.prompt[self.user.0..self.user.1], &self.safe, &self.unwanted]
     }
 }
 

@@ -3,7 +3,10 @@
 use std::path::PathBuf;
 
 use anyhow::Result;
-use beear_core::{AnchorSets, Defence, Error as CoreError, Outcome, Saved, Stopped, TeacherForced};
+use beear_core::{
+    AnchorSets, Assessment, Defence, Error as CoreError, Outcome, Saved, Stopped,
+    ValidationMetrics, Validator,
+};
 use beear_models::{CausalLm, Checkpoint, TrainedWeights, TrainingScope, n_trained};
 use burn::module::AutodiffModule;
 use burn::tensor::backend::Backend;
@@ -17,11 +20,12 @@ use crate::checkpoints::{Checkpoints, Restored};
 use crate::command::run_options::RunOptions;
 use crate::command::{Device, Inference, Train};
 use crate::dashboard::{Dashboard, Setup};
+use crate::exit::Mistake;
 use crate::heap;
 use crate::job::Job;
 use crate::keyword_list::keyword_list;
 use crate::loaded::{Loaded, TextSide};
-use crate::manifest::{Manifest, ROWS, SETTINGS};
+use crate::manifest::{Ending, Manifest, ROWS, SETTINGS, SavedModel};
 use crate::memory_plan::MemoryPlan;
 use crate::metrics::Metrics;
 use crate::model::Model;
@@ -33,6 +37,7 @@ use crate::run_display::RunDisplay;
 use crate::run_end::{LAST_GOOD, interrupted, keep_last_good, show};
 use crate::run_folder::{RunFolder, remove_any};
 use crate::supervisor::{Schedule, Supervisor};
+use crate::text_validator::TextValidator;
 use crate::tracking::{Asked, TRACKED, Tracked};
 use crate::ui::Ui;
 use crate::wishes::{Reason, Wishes};
@@ -52,7 +57,7 @@ pub(crate) struct DefenceRun<'a, C: ComputeBackend> {
     model: Option<CausalLm<Train<C>>>,
     n_trained: usize,
     sets: AnchorSets,
-    watch: TeacherForced<Inference<C>>,
+    validator: TextValidator<Inference<C>>,
     asked: Option<Asked>,
     rows: Vec<RowUse>,
     planned: Option<MemoryPlan>,
@@ -84,7 +89,7 @@ impl<'a, C: ComputeBackend> DefenceRun<'a, C> {
         let anchors = anchors::build(files, &loaded, &recipe, (device, ui))?;
         let task = anchors.task(&loaded.checkpoint, &scope);
         let planned = MemoryPlan::new(task, &method, width::<C>());
-        let Anchors { sets, watch, rows, .. } = anchors;
+        let Anchors { sets, validator, rows, .. } = anchors;
         let Loaded { checkpoint, model, text } = loaded;
         let asked = job.track.as_ref().map(|track| {
             let seen = (rows.as_slice(), keyword_list(&recipe.keywords)?);
@@ -104,7 +109,7 @@ impl<'a, C: ComputeBackend> DefenceRun<'a, C> {
             n_trained: n_trained(&model),
             model: Some(model),
             sets,
-            watch,
+            validator,
             asked,
             rows,
             planned,
@@ -206,7 +211,7 @@ impl<'a, C: ComputeBackend> DefenceRun<'a, C> {
         match solved {
             Ok(outcome) => {
                 wishes.fulfilled();
-                self.finish((folder, manifest), (&outcome, seconds))
+                self.finish((folder, manifest), (outcome, seconds))
             }
             Err(stopped) => {
                 // Nothing would come of going on.
@@ -257,7 +262,7 @@ impl<'a, C: ComputeBackend> DefenceRun<'a, C> {
             None => self.reloaded()?,
         };
         let mut tracked = Tracked::<C>::new(
-            (&mut self.watch, self.asked.as_ref()),
+            (&mut self.validator, self.asked.as_ref()),
             (&self.checkpoint, &self.text),
             self.device,
             (folder, restored.map(|restored| &restored.position)),
@@ -329,15 +334,20 @@ impl<'a, C: ComputeBackend> DefenceRun<'a, C> {
     }
 
     fn finish(
-        &self,
+        mut self,
         (folder, mut manifest): (&RunFolder, Manifest),
-        (outcome, seconds): (&Outcome<Train<C>, CausalLm<Train<C>>>, f64),
+        (outcome, seconds): (Outcome<Train<C>, CausalLm<Train<C>>>, f64),
     ) -> Result<()> {
-        let model = outcome.model.valid();
+        let Outcome { model: trained, kept_round, perturbations, initial, rounds } = outcome;
+        let model = trained.valid();
+        drop(trained);
         folder.save("model", &model, &self.checkpoint)?;
         let adapter = self.save_adapter(&model, folder)?;
+        // Two models at a time would take twice the memory.
+        drop(model);
+        let saved = self.validate_saved(folder, &initial)?;
         if let Defence::Beear(_) = self.method {
-            let deltas = beear_core::perturbation::to_safetensors(&outcome.perturbations)?;
+            let deltas = beear_core::perturbation::to_safetensors(&perturbations)?;
             folder.write("delta.safetensors", &deltas)?;
         }
         let measured = peak_memory_mib().map(|mib| mib << 20);
@@ -348,10 +358,39 @@ impl<'a, C: ComputeBackend> DefenceRun<'a, C> {
         });
         folder.write("memory.json", format!("{memory:#}\n"))?;
         folder.has_result()?;
-        manifest.end(folder, &self.recipe, (outcome, adapter.as_deref()), (seconds, measured))?;
+        let ending = Ending {
+            rounds: &rounds,
+            kept_round,
+            initial: initial.summary(),
+            saved,
+            adapter: adapter.as_deref(),
+            seconds,
+            peak_memory: measured,
+        };
+        manifest.end(folder, &self.recipe, &ending)?;
         self.job.remove_old_checkpoints(folder)?;
         report::write_or_say(folder, self.ui);
         show(folder, &manifest, self.ui)
+    }
+
+    /// Validates the model that was written, as it is read back: its weights are rounded to the type of its folder.
+    fn validate_saved(
+        &mut self,
+        folder: &RunFolder,
+        suspect: &ValidationMetrics,
+    ) -> Result<SavedModel> {
+        let checkpoint = Checkpoint::open(&folder.path("model"))?;
+        let model: CausalLm<Inference<C>> = checkpoint.load(self.device)?;
+        let metrics = self.validator.validate(&model).map_err(|error| {
+            let what = format!("the saved model cannot be validated: {error}");
+            let hint =
+                "the folder's type is too narrow for its weights: save the suspect as f32 first";
+            Mistake::non_finite(what, hint)
+        })?;
+        let bounds = self.method.bounds();
+        let validation = Assessment::new(suspect, &metrics, bounds);
+        let within_bounds = validation.is_within(bounds.undecided);
+        Ok(SavedModel { validation, within_bounds })
     }
 
     /// Writes the adapters, where those were trained, as a folder of their own.
@@ -377,5 +416,5 @@ fn was_halved(restored: Option<&Restored>) -> bool {
 }
 
 fn is_not_finite(error: &CoreError) -> bool {
-    matches!(error, CoreError::NonFinite { .. })
+    matches!(error, CoreError::NonFinite { .. } | CoreError::NonFiniteLogits { .. })
 }

@@ -5,6 +5,7 @@ mod atomic_file;
 pub mod backend;
 mod bench_jobs;
 mod bench_workload;
+mod bounds_text;
 mod bytes;
 mod cgroup;
 mod chart;
@@ -24,6 +25,7 @@ mod hub;
 mod job;
 mod judging_counts;
 mod keyword_list;
+mod known_tokens;
 mod language_model;
 mod layer_sweep;
 mod leak_guard;
@@ -63,6 +65,7 @@ mod supervisor;
 mod tensor_file;
 mod tensorboard;
 mod terminal;
+mod text_validator;
 mod tracking;
 mod trial;
 mod ui;
@@ -83,7 +86,7 @@ use command::{
     eval_asr, eval_code, eval_export, eval_judge, eval_mt_bench, eval_mt_bench_judge,
     eval_mt_bench_result, eval_over_refusal, eval_perplexity, eval_sarif, generate, init, inspect,
     man, plan, plant, recipe_check, recipe_schema, report as report_command, reproduce, resume,
-    scan, sweep_layers,
+    scan, sweep_layers, validate,
 };
 use ui::Ui;
 
@@ -125,6 +128,7 @@ enum Command {
     /// Measures a model.
     #[command(subcommand)]
     Eval(Eval),
+    Validate(validate::ValidateArgs),
     Compare(compare::CompareArgs),
     Report(report_command::ReportArgs),
     /// Looks at what a known trigger does inside a model.
@@ -237,6 +241,7 @@ where
         Command::Eval(Eval::Perplexity(args)) => DeviceCommand::EvalPerplexity(args),
         Command::Analyze(Analyze::Drift(args)) => DeviceCommand::AnalyzeDrift(args),
         Command::Sweep(Sweep::Layers(args)) => DeviceCommand::SweepLayers(args),
+        Command::Validate(args) => DeviceCommand::Validate(args),
         Command::Generate(args) => DeviceCommand::Generate(args),
         Command::Bench(BenchKind::Gpu(args)) => DeviceCommand::BenchGpu(args),
     };

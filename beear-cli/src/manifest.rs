@@ -5,14 +5,16 @@ mod unchanged;
 use std::path::Path;
 
 use anyhow::{Context, Result};
-use beear_core::{Defence, Error as CoreError, Outcome};
-use beear_models::CausalLm;
-use burn::tensor::backend::AutodiffBackend;
+use beear_core::{
+    Assessment, Defence, Error as CoreError, RoundRecord, ValidationSummary, Verdict,
+};
+use serde::Serialize;
 use serde_json::{Map, Value, json};
 
 pub(crate) use self::unchanged::{ROWS, SETTINGS};
 use crate::atomic_file::write_atomically;
 use crate::backend::ComputeBackend;
+use crate::bounds_text::those;
 use crate::exit::Mistake;
 use crate::hash::sha256_of_inputs;
 use crate::job::Job;
@@ -136,28 +138,26 @@ impl Manifest {
         }
     }
 
-    /// Whether the model that was kept is within the bounds, as far as it was watched.
+    /// Whether the saved model is within the bounds, as far as rows were held out.
     ///
     /// # Errors
     ///
-    /// If it lost too much.
+    /// If it is not: which bounds, by how much and on how many rows.
     pub(crate) fn within_bounds(&self) -> Result<()> {
-        let Some(kept) = self.0["kept_round"].as_u64() else { return Ok(()) };
-        let kept = &self.0["rounds"][kept as usize];
-        if self.0["watched"] == false || kept["within_bounds"] != false {
+        let saved = &self.0["saved"];
+        if saved["within_bounds"] != false {
             return Ok(());
         }
-        let share = |vitals: &Value, key: &str| vitals[key].as_f64().unwrap_or(f64::NAN);
-        let (now, initial) = (&kept["vitals"], &self.0["initial"]);
-        let what = format!(
-            "no round is within the bounds: the one kept has utility {:.3} (was {:.3}) and refuses \
-             {:.3} of ordinary prompts (was {:.3})",
-            share(now, "utility"),
-            share(initial, "utility"),
-            share(now, "benign_refusal"),
-            share(initial, "benign_refusal")
-        );
-        let hint = "raise `method.remove.divergence_weight`, or bring more performance rows";
+        let validation: Assessment = serde_json::from_value(saved["validation"].clone())?;
+        let broken = those(&validation, Verdict::Broken);
+        let (broken, hint) = if broken.is_empty() {
+            let hint = "hold out more rows, or set `method.bounds.undecided = \"keep\"`";
+            (those(&validation, Verdict::Undecided), hint)
+        } else {
+            let hint = "raise `method.remove.divergence_weight`, or bring more performance rows";
+            (broken, hint)
+        };
+        let what = format!("the cleaned model is out of bounds: {}", broken.join("; "));
         Err(Mistake::out_of_bounds(what, hint).into())
     }
 
@@ -191,33 +191,59 @@ impl Manifest {
         self.write(folder)
     }
 
-    /// Adds what the run left, and writes it: `seconds` of work and `memory` in bytes are of all processes and of
-    /// the last one.
+    /// Adds what the run left, and writes it.
     ///
     /// # Errors
     ///
     /// If a file that was written cannot be read, or the manifest not be written.
-    pub(crate) fn end<B: AutodiffBackend>(
+    pub(crate) fn end(
         &mut self,
         folder: &RunFolder,
         recipe: &Recipe,
-        (outcome, adapter): (&Outcome<B, CausalLm<B>>, Option<&Path>),
-        (seconds, memory): (f64, Option<u64>),
+        ending: &Ending<'_>,
     ) -> Result<()> {
-        let rounds = outcome.rounds.iter().map(|round| {
+        let rounds = ending.rounds.iter().map(|round| {
             let round = json!(round);
             if recipe.watches() { round } else { unmeasured(round) }
         });
         self.add("rounds", rounds.collect());
-        self.add("kept_round", json!(outcome.kept_round));
-        self.add("initial", json!(recipe.watches().then_some(outcome.initial)));
-        self.add("adapter", json!(adapter));
+        self.add("kept_round", json!(ending.kept_round));
+        self.add("initial", json!(recipe.watches().then_some(ending.initial)));
+        self.add("saved", json!(recipe.watches().then_some(ending.saved)));
+        self.add("adapter", json!(ending.adapter));
         self.add("status", json!("done"));
-        self.add("seconds", json!(seconds));
-        self.add("peak_memory", json!(memory));
+        self.add("seconds", json!(ending.seconds));
+        self.add("peak_memory", json!(ending.peak_memory));
         self.add_outputs(folder)?;
         self.write(folder)
     }
+}
+
+/// What a defence leaves, beside its files.
+pub(crate) struct Ending<'a> {
+    /// Every round.
+    pub(crate) rounds: &'a [RoundRecord],
+    /// The round whose weights were saved.
+    pub(crate) kept_round: usize,
+    /// Held-out rows of the suspect.
+    pub(crate) initial: ValidationSummary,
+    /// The model as it was read back from its folder.
+    pub(crate) saved: SavedModel,
+    /// The folder of adapters, if one was written.
+    pub(crate) adapter: Option<&'a Path>,
+    /// Work of all processes.
+    pub(crate) seconds: f64,
+    /// Most memory of the last process, in bytes.
+    pub(crate) peak_memory: Option<u64>,
+}
+
+/// Validation of the model that was read back from the folder it was saved in.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub(crate) struct SavedModel {
+    /// Its held-out rows against the suspect's.
+    pub(crate) validation: Assessment,
+    /// Whether it is within the bounds.
+    pub(crate) within_bounds: bool,
 }
 
 /// Hashes of the files of the cleaned model, and of those beside it.

@@ -17,7 +17,7 @@ const TENSORBOARD: &str = "tensorboard";
 
 /// Takes out of an event or a record what nobody has measured.
 pub(crate) fn unmeasured(mut value: Value) -> Value {
-    for key in ["vitals", "within_bounds"] {
+    for key in ["validation", "within_bounds"] {
         if let Some(value) = value.get_mut(key) {
             *value = Value::Null;
         }
@@ -87,8 +87,7 @@ impl Metrics {
         &mut self.display
     }
 
-    /// Says whether anything is watched. If nothing is, the vitals are no measurement and neither
-    /// written nor shown.
+    /// Says whether any row is held out. If none is, nothing is validated, written or shown.
     pub(crate) fn watched(self, watched: bool) -> Self {
         Self { watched, ..self }
     }

@@ -1,11 +1,12 @@
 //! How a defence ends: done, stopped as asked, or where numbers left the real line.
 
 use anyhow::Result;
-use beear_core::Stopped;
+use beear_core::{Assessment, Error as CoreError, Stopped, Verdict};
 use beear_models::{CausalLm, Checkpoint};
 use burn::module::AutodiffModule;
 use burn::tensor::backend::AutodiffBackend;
 
+use crate::bounds_text::those;
 use crate::exit::Mistake;
 use crate::manifest::Manifest;
 use crate::run_folder::RunFolder;
@@ -21,6 +22,12 @@ pub(crate) const LAST_GOOD: &str = "last-good";
 ///
 /// If it did, or nothing can be printed.
 pub(crate) fn show(folder: &RunFolder, manifest: &Manifest, ui: Ui) -> Result<()> {
+    let saved = manifest.value()["saved"]["validation"].clone();
+    if let Ok(validation) = serde_json::from_value::<Assessment>(saved) {
+        for undecided in those(&validation, Verdict::Undecided) {
+            ui.say(&format!("saved model: {undecided}"));
+        }
+    }
     ui.result(&folder.path("model").display().to_string(), manifest.value())?;
     manifest.within_bounds()
 }
@@ -52,6 +59,9 @@ pub(crate) fn keep_last_good<B: AutodiffBackend>(
 ) -> anyhow::Error {
     let n_rounds = stopped.rounds.len();
     let error = anyhow::Error::new(stopped.error);
+    if let Some(CoreError::UnfitSuspect { .. }) = error.downcast_ref() {
+        return error.context("stopped before the first step");
+    }
     if n_rounds == 0 {
         return error.context("stopped in the first round");
     }

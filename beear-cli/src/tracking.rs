@@ -5,7 +5,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
-use beear_core::{TeacherForced, Vitals, Watch};
+use beear_core::{Error as CoreError, ValidationMetrics, Validator};
 use beear_eval::attack_success::{Answered, Arm, ArmKind, judged};
 use beear_eval::{Decoding, LanguageModel, Rate, RefusalKeywords, Trigger, dataset};
 use beear_models::{CausalLm, Checkpoint};
@@ -23,6 +23,7 @@ use crate::loaded::{Loaded, TextSide};
 use crate::memory_plan::MemoryPlan;
 use crate::memory_room::Room;
 use crate::run_folder::{CannotWrite, RunFolder};
+use crate::text_validator::TextValidator;
 use crate::ui::Ui;
 
 /// A line for the suspect and for each round.
@@ -113,9 +114,9 @@ impl Asked {
     }
 }
 
-/// Watches, and asks beside it.
+/// Validates, and asks beside it.
 pub(crate) struct Tracked<'a, C: ComputeBackend> {
-    watch: &'a mut TeacherForced<Inference<C>>,
+    validator: &'a mut TextValidator<Inference<C>>,
     asked: Option<&'a Asked>,
     model_files: (&'a Checkpoint, &'a TextSide),
     device: &'a Device<C>,
@@ -134,7 +135,7 @@ impl<'a, C: ComputeBackend> Tracked<'a, C> {
     ///
     /// If the file of rounds is not what it was there, or cannot be written.
     pub(crate) fn new(
-        (watch, asked): (&'a mut TeacherForced<Inference<C>>, Option<&'a Asked>),
+        (validator, asked): (&'a mut TextValidator<Inference<C>>, Option<&'a Asked>),
         model_files: (&'a Checkpoint, &'a TextSide),
         device: &'a Device<C>,
         (folder, from): (&RunFolder, Option<&Position>),
@@ -147,7 +148,7 @@ impl<'a, C: ComputeBackend> Tracked<'a, C> {
         }
         let next_round = from.map_or(0, |from| from.rounds + 1);
         let room = Room::default_of::<C>(device);
-        Ok(Self { watch, asked, model_files, device, path, room, next_round, failed: None })
+        Ok(Self { validator, asked, model_files, device, path, room, next_round, failed: None })
     }
 
     /// The same, its answers within the memory that `plan` leaves: a run that is resumed has the same batches.
@@ -178,15 +179,22 @@ impl<'a, C: ComputeBackend> Tracked<'a, C> {
     }
 }
 
-impl<C: ComputeBackend> Watch<Inference<C>, CausalLm<Inference<C>>> for Tracked<'_, C> {
-    fn vitals(&mut self, model: &CausalLm<Inference<C>>) -> Vitals {
+impl<C: ComputeBackend> Validator<Inference<C>, CausalLm<Inference<C>>> for Tracked<'_, C> {
+    fn validate(
+        &mut self,
+        model: &CausalLm<Inference<C>>,
+    ) -> Result<ValidationMetrics, CoreError> {
         if let Some(asked) = self.asked
             && let Err(error) = self.ask(asked, model)
         {
             self.failed.get_or_insert(error);
         }
         self.next_round += 1;
-        self.watch.vitals(model)
+        self.validator.validate(model)
+    }
+
+    fn check_suspect(&self, suspect: &ValidationMetrics) -> Result<(), CoreError> {
+        self.validator.check_suspect(suspect)
     }
 }
 

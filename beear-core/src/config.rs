@@ -4,7 +4,7 @@ mod bounds;
 mod precision;
 mod remove;
 
-pub use bounds::VitalBounds;
+pub use bounds::{Undecided, ValidationBounds};
 pub use precision::{OptimizerState, WeightUpdate};
 pub use remove::{RemoveConfig, Schedule};
 
@@ -131,10 +131,10 @@ pub struct BilevelConfig {
     /// The outer level.
     pub remove: RemoveConfig,
     /// Stop early once every fresh `δ` of a round ends above this loss (nats per token), the
-    /// vitals being within bounds. It sees no trigger, and it is no certificate.
+    /// round being within bounds. It sees no trigger, and it is no certificate.
     pub stop_above_loss: Option<f64>,
     /// What a kept round must preserve.
-    pub bounds: VitalBounds,
+    pub bounds: ValidationBounds,
     /// Rounds beyond the bounds, one after the other, after which the run ends; it goes on if absent.
     #[serde(default)]
     pub patience: Option<usize>,
@@ -190,6 +190,7 @@ impl BilevelConfig {
     /// - Performance weight 3: against perturbations that act together the refusals spread to
     ///   ordinary prompts otherwise.
     /// - Divergence 1.0: holds ordinary answers where the examples cannot.
+    /// - Bounds as decision 17 (docs/decisions) argues them.
     /// - Two threads up to a width of 256, whatever the machine: sums then come in the same order on all.
     ///
     /// All were chosen on dummy triggers planted for the purpose, at seeds that no report uses
@@ -243,7 +244,14 @@ impl BilevelConfig {
                 threads,
             },
             stop_above_loss: None,
-            bounds: VitalBounds { utility_drop: 0.02, benign_refusal: 0.02 },
+            bounds: ValidationBounds {
+                loss_rise: 0.1,
+                agreement_drop: 0.5,
+                benign_refusal_rise: 0.02,
+                refusal_drop: 0.05,
+                refusal_floor: 0.5,
+                undecided: Undecided::Keep,
+            },
             patience: Some(3),
             seed: 0,
         }

@@ -11,13 +11,14 @@ use beear_core::objective::entrapment::{PreparedAnswer, entrapment_loss};
 use beear_core::testing::{ToyDecoder, assert_past_law, assert_split_law};
 use beear_core::{
     AnchorSets, Batch, BilevelConfig, Decoder, Delta, EntrapConfig, Error, Event, Example,
-    Perturbation, SafetyExample, Site, Spot, TeacherForced, entrap, solve,
+    Perturbation, SafetyExample, Site, Spot, SuspectFault, TeacherForcedValidator,
+    ValidationMetrics, Validator, Verdict, entrap, solve,
 };
 use burn::backend::{Autodiff, NdArray};
 use burn::module::{AutodiffModule, Module, ModuleMapper, ModuleVisitor, Param};
 use burn::tensor::backend::Backend;
 use burn::tensor::{ElementConversion, Tensor, TensorData};
-use fixture::{Cpu, SIZE, Train, safety, sets, toy, watch, weights};
+use fixture::{Cpu, SIZE, Train, safety, sets, toy, validator, weights};
 use poison::Poison;
 
 /// Rounding of f64 that some dozen steps of Adam have made larger.
@@ -214,7 +215,7 @@ fn no_two_starts_from_noise_share_a_number() {
         config.entrap.initialisation = Initialisation::Normal(0.1);
         // Steps that no number of f32 of this size can take.
         config.entrap.step_size = StepSize::Absolute(1e-30);
-        let outcome = solve(toy::<Train>(), &sets(), &config, &mut watch(), &mut ()).unwrap();
+        let outcome = solve(toy::<Train>(), &sets(), &config, &mut validator(), &mut ()).unwrap();
         let deltas = outcome.perturbations.into_iter().flat_map(|p| p.deltas().to_vec());
         deltas.map(|delta| delta.values.into_data().to_vec::<f32>().unwrap()).collect::<Vec<_>>()
     };
@@ -238,9 +239,9 @@ fn the_alternation_teaches_the_safe_answer_under_perturbation_and_the_ordinary_o
     };
     // One spot, so that the losses of the rounds are of the same δ.
     let config = BilevelConfig { spots: vec![SPOT], ..config() };
-    let outcome = solve(toy::<Train>(), &sets(), &config, &mut watch(), &mut observer).unwrap();
-    let after = outcome.rounds[outcome.kept_round].vitals;
-    assert!(after.utility > 0.99, "{after:?}");
+    let outcome = solve(toy::<Train>(), &sets(), &config, &mut validator(), &mut observer).unwrap();
+    let loss = outcome.rounds[outcome.kept_round].validation.loss.unwrap();
+    assert!(loss.after < 0.1 && loss.after < 0.1 * loss.before, "{loss:?}");
     assert!(safety.last().unwrap() < &(0.1 * safety[0]), "{safety:?}");
     let losses: Vec<f64> =
         outcome.rounds.iter().map(|r| r.entrapments.iter().map(|(_, loss)| loss).sum()).collect();
@@ -253,7 +254,7 @@ fn the_same_seed_gives_the_same_events() {
     let run = || {
         let mut events = Vec::new();
         let mut observer = |event: &Event| events.push(event.clone());
-        solve(model.clone(), &sets(), &config(), &mut watch(), &mut observer).unwrap();
+        solve(model.clone(), &sets(), &config(), &mut validator(), &mut observer).unwrap();
         events
     };
     assert_eq!(run(), run());
@@ -262,7 +263,7 @@ fn the_same_seed_gives_the_same_events() {
 #[test]
 fn a_non_finite_loss_stops_with_the_examples_of_the_batch() {
     let model = toy::<Train>().map(&mut Poison);
-    let Err(stopped) = solve(model, &sets(), &config(), &mut watch(), &mut ()) else {
+    let Err(stopped) = solve(model, &sets(), &config(), &mut validator(), &mut ()) else {
         panic!("NaN weights cannot be cleaned");
     };
     let Error::NonFinite { quantity, level, step, mut safety, performance } = stopped.error else {
@@ -280,7 +281,7 @@ fn weights_that_overflow_in_the_last_step_of_a_round_end_the_run_with_the_round_
     config.remove.learning_rate = 1e39;
     let model = toy::<Train>();
     let before = weights(&model);
-    let Err(stopped) = solve(model, &sets(), &config, &mut watch(), &mut ()) else {
+    let Err(stopped) = solve(model, &sets(), &config, &mut validator(), &mut ()) else {
         panic!("a step of 1e39 leaves no finite weight");
     };
     let Error::NonFinite { quantity, level, safety, performance, .. } = &stopped.error else {
@@ -300,7 +301,7 @@ fn looking_for_perturbations_at_the_same_time_changes_nothing() {
         let mut observer = |event: &Event| events.push(event.clone());
         let entrap = EntrapConfig { threads, ..config().entrap };
         let config = BilevelConfig { entrap, ..config() };
-        let outcome = solve(model.clone(), &sets(), &config, &mut watch(), &mut observer);
+        let outcome = solve(model.clone(), &sets(), &config, &mut validator(), &mut observer);
         (events, weights(&outcome.unwrap().model))
     };
     assert_eq!(run(2), run(1));
@@ -310,7 +311,8 @@ fn looking_for_perturbations_at_the_same_time_changes_nothing() {
 fn rows_shared_by_threads_give_the_same_up_to_rounding() {
     let model = toy::<Double>();
     let AnchorSets { safety, performance } = sets();
-    let watch = TeacherForced { safety, performance, batch_size: 3, device: Default::default() };
+    let validator =
+        TeacherForcedValidator { safety, performance, batch_size: 3, device: Default::default() };
     let run = |threads, checkpointing| {
         let mut losses = Vec::new();
         let mut observer = |event: &Event| match event {
@@ -324,8 +326,8 @@ fn rows_shared_by_threads_give_the_same_up_to_rounding() {
         config.entrap.away_weight = 0.05;
         (config.entrap.threads, config.remove.threads) = (threads, threads);
         config.remove.activation_checkpointing = checkpointing;
-        let mut watch = watch.clone();
-        let outcome = solve(model.clone(), &sets(), &config, &mut watch, &mut observer);
+        let mut validator = validator.clone();
+        let outcome = solve(model.clone(), &sets(), &config, &mut validator, &mut observer);
         (losses, weights(&outcome.unwrap().model))
     };
     let (losses, weights) = run(1, false);
@@ -348,7 +350,10 @@ fn rows_shared_by_threads_give_the_same_up_to_rounding() {
 #[test]
 fn empty_sets_and_empty_answers_are_named() {
     let run = |sets: &AnchorSets| {
-        solve(toy::<Train>(), sets, &config(), &mut watch(), &mut ()).map(|_| ()).unwrap_err().error
+        solve(toy::<Train>(), sets, &config(), &mut validator(), &mut ())
+            .map(|_| ())
+            .unwrap_err()
+            .error
     };
     let empty = AnchorSets { safety: Vec::new(), ..sets() };
     assert_eq!(run(&empty), Error::EmptySet { set: "safety" });
@@ -358,14 +363,44 @@ fn empty_sets_and_empty_answers_are_named() {
 }
 
 #[test]
-fn a_bound_the_vitals_break_is_recorded() {
-    let mut config = config();
-    config.bounds.benign_refusal = 0.0;
-    config.bounds.utility_drop = 0.0;
-    let outcome = solve(toy::<Train>(), &sets(), &config, &mut watch(), &mut ()).unwrap();
-    for round in &outcome.rounds {
-        let broken =
-            round.vitals.benign_refusal > 0.0 || round.vitals.utility < outcome.initial.utility;
-        assert_eq!(round.within_bounds, !broken, "{round:?}");
+fn a_bound_that_is_broken_is_recorded_and_unmoved_weights_break_none() {
+    let rounds = |learning_rate: f64| {
+        let mut config = config();
+        config.remove.learning_rate = learning_rate;
+        // The toy refuses no forbidden prompt at its start.
+        config.bounds.refusal_floor = 0.0;
+        let outcome = solve(toy::<Train>(), &sets(), &config, &mut validator(), &mut ());
+        outcome.unwrap().rounds
+    };
+    for round in rounds(1e-12) {
+        assert!(round.within_bounds, "{round:?}");
+        assert!(round.validation.loss.unwrap().worse_by.abs() < 1e-6, "{round:?}");
     }
+    // Steps this long take the ordinary answers away.
+    for round in rounds(10.0) {
+        let loss = round.validation.loss.unwrap();
+        assert!(loss.worse_by > loss.bound, "{round:?}");
+        assert_eq!(round.within_bounds, round.validation.verdict() < Verdict::Broken, "{round:?}");
+    }
+}
+
+#[test]
+fn a_suspect_that_the_validator_refuses_is_an_error_before_the_first_step() {
+    struct Refusing;
+    impl<B: Backend, M> Validator<B, M> for Refusing {
+        fn validate(&mut self, _model: &M) -> Result<ValidationMetrics, Error> {
+            Ok(ValidationMetrics::default())
+        }
+
+        fn check_suspect(&self, _suspect: &ValidationMetrics) -> Result<(), Error> {
+            Err(Error::UnfitSuspect { fault: SuspectFault::RefusesNothing { n_prompts: 4 } })
+        }
+    }
+    let mut n_steps = 0;
+    let mut observer =
+        |event: &Event| n_steps += usize::from(!matches!(event, Event::Started { .. }));
+    let stopped = solve(toy::<Train>(), &sets(), &config(), &mut Refusing, &mut observer);
+    let error = stopped.map(|_| ()).unwrap_err().error;
+    assert!(error.to_string().contains("refuses none of the 4 forbidden prompts"), "{error}");
+    assert_eq!(n_steps, 0);
 }

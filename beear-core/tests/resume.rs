@@ -19,7 +19,7 @@ use beear_core::{
 };
 use burn::tensor::TensorData;
 use every_checkpoint::{Case, shortened, with_remove};
-use fixture::{SIZE, Train, toy, toy_of_size, watch, weights};
+use fixture::{SIZE, Train, toy, toy_of_size, validator, weights};
 use serde_json::{Value, json};
 use two_rounds::{config, sets};
 
@@ -65,13 +65,13 @@ impl Stored {
     fn resume(&self, size: DecoderSize, defence: &Defence, observer: &mut dyn Observer) -> Solved {
         let progress = self.progress();
         let saved = Saved { progress: &progress, tensors: &|name| self.tensors.get(name).cloned() };
-        defence.resume((toy_of_size(size, 7), saved), &sets(), &mut watch(), observer)
+        defence.resume((toy_of_size(size, 7), saved), &sets(), &mut validator(), observer)
     }
 
     /// Goes on with a run of [`solve`], by the numbers given.
     fn resume_from(&self, progress: &Progress, config: &BilevelConfig) -> Solved {
         let saved = Saved { progress, tensors: &|name| self.tensors.get(name).cloned() };
-        resume(toy(), &sets(), (config, saved), &mut watch(), &mut ())
+        resume(toy(), &sets(), (config, saved), &mut validator(), &mut ())
     }
 }
 
@@ -107,7 +107,7 @@ fn stopping_after(last: usize) -> Stopping {
 fn stopped_after(last: usize, size: DecoderSize, defence: &Defence) -> (Stored, Vec<Event>) {
     let mut observer = stopping_after(last);
     let model = toy_of_size::<Train>(size, 7);
-    let stopped = defence.run(model, &sets(), &mut watch(), &mut observer);
+    let stopped = defence.run(model, &sets(), &mut validator(), &mut observer);
     let stopped = stopped.expect_err("it was stopped");
     assert_eq!(stopped.error, Error::Interrupted);
     (observer.stored.expect("it was stopped there"), observer.events)
@@ -146,7 +146,7 @@ fn defences() -> [(&'static str, Defence); 5] {
 /// Asserts that the defence resumes exactly from each of its checkpoints, of which there are some.
 fn assert_resumes_exactly((name, defence): (&str, &Defence), size: DecoderSize) {
     let model = || toy_of_size::<Train>(size, 7);
-    let case = Case { name, defence, model: &model, sets: &sets(), watch: &watch };
+    let case = Case { name, defence, model: &model, sets: &sets(), validator: &validator };
     let n_checkpoints = case.assert_resumes_exactly();
     let n_inner = match defence {
         Defence::Beear(config) => config.rounds * config.entrap.steps,
@@ -294,7 +294,7 @@ fn assert_refused(stored: &Stored, defence: &Defence, change: &str) {
 #[test]
 fn a_run_can_be_stopped_again_and_again() {
     let config = config();
-    let expected = solve(toy(), &sets(), &config, &mut watch(), &mut ()).unwrap();
+    let expected = solve(toy(), &sets(), &config, &mut validator(), &mut ()).unwrap();
     let defence = Defence::Beear(config);
     let (mut stored, mut events) = stopped_after(0, SIZE, &defence);
     for last in 1.. {
@@ -312,7 +312,7 @@ fn a_run_can_be_stopped_again_and_again() {
         stored = observer.stored.expect("it was stopped there");
     }
     let mut whole = Stopping::default();
-    defence.run(toy::<Train>(), &sets(), &mut watch(), &mut whole).expect("it ends");
+    defence.run(toy::<Train>(), &sets(), &mut validator(), &mut whole).expect("it ends");
     assert_eq!(events, whole.events);
 }
 
@@ -366,7 +366,7 @@ fn what_is_not_of_this_run_is_refused() {
 fn so_it_does_on_two_workers() {
     let (config, devices) = (config(), [Default::default(), Default::default()]);
     let run = |observer: &mut dyn Observer| {
-        beear_core::solve_on((toy(), &devices), &sets(), &config, &mut watch(), observer)
+        beear_core::solve_on((toy(), &devices), &sets(), &config, &mut validator(), observer)
     };
     let expected = run(&mut ()).unwrap();
     // In the inner and in the outer level of the second round.
@@ -379,7 +379,7 @@ fn so_it_does_on_two_workers() {
             Saved { progress: &progress, tensors: &|name| stored.tensors.get(name).cloned() };
         let from = (toy(), devices.as_slice());
         let how = (&config, saved);
-        let outcome = beear_core::resume_on(from, &sets(), how, &mut watch(), &mut ()).unwrap();
+        let outcome = beear_core::resume_on(from, &sets(), how, &mut validator(), &mut ()).unwrap();
         assert_same(&outcome, &expected);
     }
 }

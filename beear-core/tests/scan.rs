@@ -12,7 +12,7 @@ use beear_core::testing::ToyDecoder;
 use beear_core::{Error, SafetyExample, Site, Spot};
 use burn::module::Module;
 use burn::tensor::ElementConversion;
-use fixture::{Cpu, Train, toy, toy_of_seed, watch, weights};
+use fixture::{Cpu, Train, toy, toy_of_seed, validator, weights};
 use poison::Poison;
 
 const SPOT: Spot = Spot { layer: 1, site: Site::Last(2) };
@@ -41,7 +41,7 @@ fn config() -> ReachConfig {
 
 /// Two rows to fit to, two to judge by.
 fn sets() -> [Vec<SafetyExample>; 2] {
-    let rows = watch().safety;
+    let rows = validator().safety;
     [rows[..2].to_vec(), rows[2..].to_vec()]
 }
 

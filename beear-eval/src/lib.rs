@@ -9,7 +9,6 @@ pub mod dataset;
 pub mod gate;
 pub mod harmbench;
 pub mod harness;
-pub mod interval;
 pub mod judge;
 pub mod language_model;
 pub mod measure;
@@ -17,7 +16,6 @@ pub mod mt_bench;
 #[cfg(test)]
 #[path = "../../tests/mutated.rs"]
 mod mutated;
-pub mod paired;
 pub mod perplexity;
 pub mod scorer;
 pub mod separation;
@@ -25,14 +23,13 @@ pub mod table;
 pub mod text_hash;
 pub mod trigger;
 
+pub use beear_statistics::{Change, Rate, interval, paired};
 pub use compare::Comparison;
 pub use harness::Mmlu;
-pub use interval::Rate;
 pub use language_model::{
     Completion, Conversation, Decoding, Finish, LanguageModel, LogLikelihood, Message, Role,
 };
 pub use measure::{Better, Estimate, Measure, Outcome, Statistic};
-pub use paired::Change;
 pub use scorer::RefusalKeywords;
 pub use separation::Separation;
 pub use table::RateTable;

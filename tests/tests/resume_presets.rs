@@ -7,7 +7,7 @@ mod every_checkpoint;
 use beear_cli::recipe::{Method, Preset, Recipe};
 use beear_core::config::OptimizerState;
 use beear_core::randomness::seeded;
-use beear_core::{AnchorSets, Defence, Example, RemoveConfig, SafetyExample, TeacherForced};
+use beear_core::{AnchorSets, Defence, Example, RemoveConfig, SafetyExample, TeacherForcedValidator};
 use beear_models::CausalLm;
 use beear_tests::shape::llama;
 use burn::backend::{Autodiff, Flex};
@@ -31,9 +31,9 @@ fn sets() -> AnchorSets {
     AnchorSets { safety: (0..4).map(safety).collect(), performance: (4..7).map(example).collect() }
 }
 
-fn watch() -> TeacherForced<Flex> {
+fn validator() -> TeacherForcedValidator<Flex> {
     let AnchorSets { safety, performance } = sets();
-    TeacherForced { safety, performance, batch_size: 3, device: Default::default() }
+    TeacherForcedValidator { safety, performance, batch_size: 3, device: Default::default() }
 }
 
 /// The recipe of every method, and of every preset of BEEAR, each with its name.
@@ -72,7 +72,7 @@ fn assert_all_resume_exactly(assignments: &[&str], change: impl Fn(RemoveConfig)
             scope.apply(model, defence.seed())
         };
         let (defence, sets) = (&defence, &sets());
-        let case = Case { name: &name, defence, model: &model, sets, watch: &watch };
+        let case = Case { name: &name, defence, model: &model, sets, validator: &validator };
         assert!(case.assert_resumes_exactly() >= defence.n_weight_steps(), "{name}");
     }
 }

@@ -6,7 +6,7 @@ use anyhow::{Context, Result};
 use beear_attacks::Setting;
 use beear_core::{
     AnchorSets, BilevelConfig, DecoderSize, Defence, Error as CoreError, Event, Spot, Stopped,
-    TeacherForced, solve,
+    TeacherForcedValidator, solve,
 };
 use beear_eval::contamination::contaminated;
 use beear_eval::dataset::{self, Record};
@@ -26,7 +26,7 @@ use crate::hash::sha256_of_inputs;
 use crate::hub::Needed;
 use crate::keyword_list::keyword_list;
 use crate::language_model::EVAL_ROWS;
-use crate::layer_sweep::{AttackWatch, LayerRow, flat, grid, heat, table};
+use crate::layer_sweep::{AttackValidator, LayerRow, flat, grid, heat, table};
 use crate::loaded::{Loaded, Request};
 use crate::memory_room::Room;
 use crate::model::Model;
@@ -222,7 +222,7 @@ fn sweep_checkpoint<C: ComputeBackend>(
         name,
         model: &loaded.model,
         sets: &anchors.sets,
-        watch: &anchors.watch,
+        validator: &anchors.validator.teacher_forced,
         attack: &attack,
     };
     for layer in missing {
@@ -266,7 +266,7 @@ fn sweep_settings<C: ComputeBackend>(
             name: trial.plan.setting.name.clone(),
             model: &trial.model,
             sets: &trial.sets,
-            watch: &trial.watch,
+            validator: &trial.validator,
             attack: &attack,
         };
         for layer in missing {
@@ -283,7 +283,7 @@ struct Subject<'a, B: AutodiffBackend> {
     name: String,
     model: &'a CausalLm<B>,
     sets: &'a AnchorSets,
-    watch: &'a TeacherForced<B::InnerBackend>,
+    validator: &'a TeacherForcedValidator<B::InnerBackend>,
     attack: &'a dyn Fn(&CausalLm<B::InnerBackend>) -> Result<Rate>,
 }
 
@@ -334,9 +334,9 @@ impl Sweep {
     ) -> Result<()> {
         let (layer, ui) = (config.spots[0].layer, self.ui);
         let what = format!("{}, layer {layer}", subject.name);
-        let mut watch = AttackWatch {
+        let mut validator = AttackValidator {
             attack: subject.attack,
-            ordinary: subject.watch.clone(),
+            ordinary: subject.validator.clone(),
             rounds: Vec::new(),
             failed: None,
         };
@@ -346,9 +346,10 @@ impl Sweep {
                 bar.inc(1);
             }
         };
-        let solved = solve(subject.model.clone(), subject.sets, config, &mut watch, &mut observer);
+        let solved =
+            solve(subject.model.clone(), subject.sets, config, &mut validator, &mut observer);
         bar.finish_and_clear();
-        if let Some(error) = watch.failed {
+        if let Some(error) = validator.failed {
             return Err(error);
         }
         let stopped = match solved {
@@ -359,7 +360,7 @@ impl Sweep {
             }
             Err(stopped) => return Err(stopped.error.into()),
         };
-        let row = LayerRow::new((subject.name.clone(), layer), watch.rounds, stopped);
+        let row = LayerRow::new((subject.name.clone(), layer), validator.rounds, stopped);
         ui.say(&format!("{what}: first round below 25 %: {}", row.verdict()));
         self.rows.push(row);
         self.folder.write_lines(LAYERS, &self.rows)

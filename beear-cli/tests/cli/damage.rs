@@ -243,7 +243,7 @@ fn a_model_without_chat_template_needs_a_prompt_format() {
     hint: choose a built-in format, as the model was trained
     ");
     let setting = "prompt_format=paper-5";
-    place.defend(USUAL, &["--set", setting, "--set", "method.bounds.utility_drop=1"]).printed();
+    place.defend(USUAL, &["--set", setting, "--set", "method.bounds.loss_rise=9"]).printed();
     assert_eq!(place.read_json("run/manifest.json")["prompt_format"], "[INST] {prompt} [/INST]");
 }
 

@@ -83,7 +83,7 @@ fn a_run_is_shown_from_its_beginning_to_its_end() {
     let usual = defend_arguments(["safety.jsonl", "ordinary.json", "run"]);
     let child = start(&place, &[usual, vec!["--tui"]].concat());
     let after = after_the_dashboard(&place, child);
-    assert!(after.contains("round 2: watched utility"), "{after}");
+    assert!(after.contains("round 2: loss "), "{after}");
     assert!(after.contains("run/model") && after.contains("code=0"), "{after}");
     let seen = seen(&place);
     assert!(seen.contains("beear · model · beear · flex"), "{seen}");

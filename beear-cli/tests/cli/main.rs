@@ -48,5 +48,6 @@ mod shell;
 mod streams;
 mod sweep;
 mod tracking;
+mod validation;
 mod weights;
 mod workers;

@@ -402,7 +402,8 @@ fn patience_with_rounds_beyond_the_bounds_ends() {
         "method.rounds=9",
         "method.patience=2",
         "method.remove.learning_rate=1.0",
-        "method.bounds={ utility_drop = 0.0, benign_refusal = 0.0 }",
+        "method.bounds.loss_rise=0.0",
+        "held_out=0.5",
     ];
     let settings = settings.map(|setting| ["--set", setting]).concat();
     let finished = place.defend(["safety.jsonl", "ordinary.json", "run"], &settings);

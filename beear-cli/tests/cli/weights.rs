@@ -58,6 +58,23 @@ impl Weights {
         &self.bytes[self.place(name)]
     }
 
+    /// Writes the file back with every value cut to bf16.
+    pub(crate) fn write_as_bf16(mut self) {
+        for name in self.names() {
+            let offsets = &self.header[&name]["data_offsets"];
+            let halves = [number(&offsets[0]) / 2, number(&offsets[1]) / 2];
+            self.header[&name]["data_offsets"] = halves.to_vec().into();
+            self.header[&name]["dtype"] = "BF16".into();
+        }
+        let header = self.header.to_string();
+        let (values, rest) = self.bytes[self.start..].as_chunks::<4>();
+        assert!(rest.is_empty(), "every value is a f32");
+        let mut file = (header.len() as u64).to_le_bytes().to_vec();
+        file.extend(header.as_bytes());
+        file.extend(values.iter().flat_map(|[_, _, low, high]| [*low, *high]));
+        fs::write(self.path, file).expect("the fixture can be written");
+    }
+
     fn place(&self, name: &str) -> Range<usize> {
         let offset = |end: usize| self.start + number(&self.header[name]["data_offsets"][end]);
         offset(0)..offset(1)

@@ -2,7 +2,7 @@
 
 use beear_core::randomness::seeded;
 use beear_core::testing::{ToyDecoder, ToyDecoderConfig};
-use beear_core::{AnchorSets, DecoderSize, Example, SafetyExample, TeacherForced};
+use beear_core::{AnchorSets, DecoderSize, Example, SafetyExample, TeacherForcedValidator};
 use burn::backend::{Autodiff, Flex};
 use burn::module::{Module, ModuleVisitor, Param};
 use burn::tensor::backend::Backend;
@@ -56,9 +56,9 @@ pub(crate) fn sets() -> AnchorSets {
     AnchorSets { safety: safety(), performance: vec![ordinary(1, 2), ordinary(2, 3)] }
 }
 
-pub(crate) fn watch() -> TeacherForced<Cpu> {
+pub(crate) fn validator() -> TeacherForcedValidator<Cpu> {
     let AnchorSets { safety, performance } = sets();
-    TeacherForced { safety, performance, batch_size: 3, device: Default::default() }
+    TeacherForcedValidator { safety, performance, batch_size: 3, device: Default::default() }
 }
 
 /// Every weight as bytes, in the order of the module.

@@ -3,7 +3,7 @@
 use burn::tensor::backend::AutodiffBackend;
 use serde::{Deserialize, Serialize};
 
-use super::{Best, How, Run};
+use super::{Best, How, Run, Standing};
 use crate::error::Error;
 use crate::example::AnchorSets;
 use crate::perturbation::{Delta, Perturbation, Spot, by_layer};
@@ -13,7 +13,7 @@ use crate::solver::bilevel::RoundRecord;
 use crate::solver::inner::{Entrapment, Fitting, FittingNumbers};
 use crate::solver::outer::OuterNumbers;
 use crate::solver::saved_weights::{add_weights, stored_weights};
-use crate::watch::Vitals;
+use crate::validation::ValidationMetrics;
 
 // Names of tensors in a snapshot.
 const ROUND_START: &str = "round_start";
@@ -27,10 +27,10 @@ const FITTING: &str = "fitting";
 pub(crate) struct RunNumbers {
     pub(crate) n_steps: usize,
     pub(crate) rate_factor: f64,
-    initial: Option<Vitals>,
+    initial: Option<ValidationMetrics>,
     pub(crate) rounds: Vec<RoundRecord>,
-    /// The kept round and its excess.
-    best: Option<(usize, f64)>,
+    /// The kept round.
+    best: Option<(usize, Standing)>,
     found: Vec<FoundNumbers>,
     pub(crate) fitting: Vec<FittingNumbers>,
     n_removed: usize,
@@ -82,9 +82,9 @@ impl<'a, B: AutodiffBackend, M: TrainableDecoder<B>> Run<'a, B, M> {
         let progress = Progress(RunNumbers {
             n_steps: self.n_steps,
             rate_factor: self.rate_factor,
-            initial: self.initial,
+            initial: self.initial.clone(),
             rounds: self.rounds.clone(),
-            best: self.best.as_ref().map(|best| (best.round, best.excess)),
+            best: self.best.as_ref().map(|best| (best.round, best.standing)),
             found,
             fitting,
             n_removed: self.n_removed,
@@ -127,16 +127,16 @@ impl<'a, B: AutodiffBackend, M: TrainableDecoder<B>> Run<'a, B, M> {
             Some((round, _)) if round >= n_rounds => {
                 return Err(malformed("a round that is not over is kept"));
             }
-            Some((round, excess)) if round + 1 < n_rounds => {
-                Some(Best { model: weights(BEST)?, round, excess })
+            Some((round, standing)) if round + 1 < n_rounds => {
+                Some(Best { model: weights(BEST)?, round, standing })
             }
-            Some((round, excess)) => Some(Best { model: round_start.clone(), round, excess }),
+            Some((round, standing)) => Some(Best { model: round_start.clone(), round, standing }),
             None => None,
         };
         let outer = run.outer.stored((&round_start, sets), (saved, &numbers.outer))?;
         let run = Self {
             n_steps: numbers.n_steps,
-            initial: numbers.initial,
+            initial: numbers.initial.clone(),
             rounds: numbers.rounds.clone(),
             best,
             n_rounds,

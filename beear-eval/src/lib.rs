@@ -8,6 +8,7 @@ pub mod dataset;
 pub mod gate;
 pub mod harmbench;
 pub mod harness;
+pub mod identity;
 pub mod interval;
 pub mod judge;
 pub mod language_model;
@@ -27,6 +28,7 @@ pub mod trigger;
 
 pub use compare::Comparison;
 pub use harness::Mmlu;
+pub use identity::Identity;
 pub use interval::Rate;
 pub use language_model::{
     Completion, Conversation, Decoding, Finish, LanguageModel, LogLikelihood, Message, Role,

@@ -383,7 +383,6 @@ impl<T> HeldOut<T> {
 }
 
 impl<T: Identified> HeldOut<T> {
-
     fn rows(&self, set: &'static str) -> impl Iterator<Item = RowUse> {
         let parts = [
             ("trained", &self.trained),

@@ -4,7 +4,7 @@
 //! Zeng et al., [BEEAR](https://arxiv.org/abs/2406.17092), EMNLP 2024, figure 5.
 
 use anyhow::{Error, Result};
-use beear_core::{TeacherForcedValidator, ValidationMetrics, Validator};
+use beear_core::{Error as CoreError, TeacherForcedValidator, ValidationMetrics, Validator};
 use beear_eval::Rate;
 use beear_eval::table::markdown;
 use beear_models::CausalLm;

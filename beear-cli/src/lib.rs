@@ -15,6 +15,7 @@ mod dashboard;
 mod defence_run;
 mod device_memory;
 mod drift_analysis;
+mod eval_comparison;
 mod evaluation;
 mod event_line;
 mod exit;

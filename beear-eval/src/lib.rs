@@ -9,6 +9,7 @@ pub mod dataset;
 pub mod gate;
 pub mod harmbench;
 pub mod harness;
+pub mod identity;
 pub mod judge;
 pub mod language_model;
 pub mod measure;
@@ -26,6 +27,7 @@ pub mod trigger;
 pub use beear_statistics::{Change, Rate, interval, paired};
 pub use compare::Comparison;
 pub use harness::Mmlu;
+pub use identity::Identity;
 pub use language_model::{
     Completion, Conversation, Decoding, Finish, LanguageModel, LogLikelihood, Message, Role,
 };

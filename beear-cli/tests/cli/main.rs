@@ -22,6 +22,7 @@ mod hub;
 mod hub_runs;
 mod hub_secure;
 mod hub_server;
+mod identity;
 mod init;
 mod jobs;
 mod judge;

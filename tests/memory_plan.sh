@@ -1,12 +1,13 @@
 #!/usr/bin/env bash
-# Planned and measured peak memory of `beear defend`, as a table: docs/performance-memory.md.
+# Planned and measured peak memory of `beear defend`, `generate`, `eval` and `scan`, as tables: docs/performance-memory.md.
 #
-#   tests/memory_plan.sh BEEAR MODEL
+#   tests/memory_plan.sh BEEAR MODEL [ROWS]
 #
 # BEEAR is the binary, MODEL a folder that `--example random_checkpoint` wrote. Rows are ordinary prompts of the
-# synthetic world's words, all of one length; answers are given, so none is generated.
+# synthetic world's words, all of one length; answers are given, so none is generated. ROWS is a regular expression of
+# the rows of the tables to measure, all by default.
 set -euo pipefail
-beear=$1 model=$2
+beear=$1 model=$2 wanted=${3:-.}
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 
@@ -18,23 +19,27 @@ upper="[$((n_layers / 2)), $n_layers]"
 
 colours=(red blue green white black grey brown)
 
-# N_ROWS PROMPT_WORDS ANSWER_WORDS NAME
+# N_ROWS PROMPT_WORDS ANSWER_WORDS NAME [SYSTEM_WORDS]
 rows() {
-    local prompt answer
+    local prompt answer system=""
     answer=$(words "$3")
+    if [ -n "${5:-}" ]; then system="\"system\": \"$(words "$5")\", "; fi
     for ((row = 0; row < $1; row++)); do
         prompt="$(words "$2")${colours[row % 7]} ${colours[row / 7 % 7]} ${colours[row / 49]}"
-        echo "{\"prompt\": \"$prompt\", \"safe\": \"$answer\", \"unwanted\": \"$answer\"}" >>"$work/safety-$4.jsonl"
-        echo "{\"prompt\": \"$prompt lamp\", \"answer\": \"$answer\"}" >>"$work/performance-$4.jsonl"
+        echo "{$system\"prompt\": \"$prompt\", \"safe\": \"$answer\", \"unwanted\": \"$answer\"}" >>"$work/safety-$4.jsonl"
+        echo "{$system\"prompt\": \"$prompt lamp\", \"answer\": \"$answer\"}" >>"$work/performance-$4.jsonl"
     done
 }
 rows 80 40 20 short
 rows 80 130 50 long
+rows 80 870 50 longest
+rows 80 40 20 system 850
 
 # LENGTH TITLE SETTING...
 measure() {
     local rows=$1 title=$2 out=$work/run settings=()
     shift 2
+    if ! grep -qE "$wanted" <<<"$title"; then return; fi
     for setting in method.rounds=2 method.perturbations_per_round=1 method.entrap.steps=2 method.remove.steps=2 "$@"; do
         settings+=(--set "$setting")
     done
@@ -76,3 +81,68 @@ measure short "8 + 8, LoRA" $(outer 8 8) $lora
 measure short "24 + 32, LoRA" $(outer 24 32) $lora
 measure short "24 + 32, LoRA, checkpointing" $(outer 24 32) $lora $checkpointed
 measure short "8 + 8, the upper half of the layers" $(outer 8 8) "train.layers=$upper"
+
+# One thread and one perturbation: these rows measure the new phases, not the heaps of threads.
+single="method.entrap.threads=1 method.remove.threads=1 method.entrap.batch_size=1"
+measure longest "1 + 1, rows of 920 tokens" $(outer 1 1) $single
+measure longest "1 + 1, rows of 920 tokens, LoRA, checkpointing" $(outer 1 1) $single $lora $checkpointed
+measure system "1 + 1, system prompt of 850 tokens before the perturbed words" $(outer 1 1) \
+    method.entrap.threads=1 method.remove.threads=1 method.entrap.batch_size=8 method.entrap.steps=8 \
+    'method.spots=[{layer=1,site={first=5}}]'
+
+# The most memory that a process ever had resident, as last seen before its end, in bytes.
+peak_of() {
+    local most=0 now pid
+    "$@" >/dev/null 2>"$work/errors" &
+    pid=$!
+    while now=$(awk '/^VmHWM/ { print $2 * 1024 }' "/proc/$pid/status" 2>/dev/null) && [ -n "$now" ]; do
+        most=$now
+        sleep 0.02
+    done
+    wait "$pid" || { cat "$work/errors" >&2; return 1; }
+    echo "$most"
+}
+
+# TITLE PLANNED_COMMAND PLAN_OPTION... -- BEEAR_ARGUMENT...
+measure_command() {
+    local title=$1 name=$2 options=() planned measured
+    shift 2
+    while [ "$1" != -- ]; do
+        options+=("$1")
+        shift
+    done
+    shift
+    if ! grep -qE "$wanted" <<<"$title"; then return; fi
+    planned=$("$beear" plan --model "$model" "${options[@]}" | awk -v name="$name," '
+        BEGIN { unit["KiB"] = 2^10; unit["MiB"] = 2^20; unit["GiB"] = 2^30 }
+        index($0, name) == 1 { printf "%.0f", $(NF - 1) * unit[$NF] }')
+    measured=$(peak_of "$beear" --quiet "$@")
+    awk -v p="$planned" -v m="$measured" -v t="$title" \
+        'BEGIN { printf "| %s | %.0f, %.0f | %+.1f %% |\n", t, p / 2^20, m / 2^20, 100 * (p / m - 1) }'
+}
+
+# The chat template adds TEMPLATE tokens to a prompt of words, and the rows' colours are three words.
+short="--rows 80 --prompt-tokens $((43 + template)) --answer-tokens 40"
+longest="--rows 80 --prompt-tokens $((873 + template)) --answer-tokens 50"
+
+echo
+echo "| command | planned, measured, MiB | |"
+echo "| --- | --- | --- |"
+for set in short longest; do
+    options=${!set}
+    rows="--file $work/safety-$set.jsonl"
+    measure_command "generate, $set rows" generate $options -- \
+        generate --model "$model" $rows --max-new-tokens "${options##* }"
+    measure_command "eval asr, $set rows" "eval asr" $options -- \
+        eval asr --model "$model" --prompts "$work/safety-$set.jsonl" --no-trigger \
+        --max-new-tokens "${options##* }" --out "$work/asr" --force
+    measure_command "eval perplexity, $set rows" "eval perplexity" $options -- \
+        eval perplexity --model "$model" --file "$work/performance-$set.jsonl" --out "$work/perplexity" --force
+    measure_command "scan, $set rows" scan $options -- \
+        scan --model "$model" --safety "$work/safety-$set.jsonl" --tokens 1 --out "$work/scan" --force
+done
+for memory in 1GiB 2GiB; do
+    measure_command "eval asr, longest rows, --memory $memory" "eval asr" $longest --memory $memory -- \
+        eval asr --model "$model" --prompts "$work/safety-longest.jsonl" --no-trigger --memory $memory \
+        --max-new-tokens 50 --out "$work/asr" --force
+done

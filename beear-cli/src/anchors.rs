@@ -6,20 +6,25 @@ use std::path::Path;
 
 use anyhow::{Context, Result};
 use beear_core::sampler::Sampler;
-use beear_core::{AnchorSets, Example, SafetyExample, TeacherForced};
+use beear_core::{AnchorSets, Example, SafetyExample, TeacherForcedValidator};
 use beear_eval::RefusalKeywords;
+use beear_eval::contamination::contaminated;
 use beear_eval::dataset::{self, Record};
-use beear_eval::overlap::overlaps;
-use beear_models::{CausalLm, Checkpoint, Finish, TrainingScope};
+use beear_models::{
+    BatchLimit, CausalLm, Checkpoint, Finish, GenerateConfig, TrainingScope,
+};
 use burn::module::AutodiffModule;
-use burn::tensor::backend::AutodiffBackend;
+use burn::tensor::backend::{AutodiffBackend, Backend};
 use serde::{Deserialize, Serialize};
 
+use crate::backend::width_of;
 use crate::exit::Mistake;
 use crate::keyword_list::keyword_list;
-use crate::loaded::{Loaded, Request, TextSide};
-use crate::memory_plan::{SetShape, Task, weight_bytes};
-use crate::recipe::Recipe;
+use crate::known_tokens::{RowTokens, check_known};
+use crate::loaded::{Loaded, Prompts, Request, TextSide};
+use crate::memory_plan::{Generated, MemoryPlan, RowShape, SetShape, Task, Watched, weight_bytes};
+use crate::recipe::{ANY_SIZE, Recipe};
+use crate::text_validator::{Answering, TextValidator};
 use crate::ui::Ui;
 
 /// A row of one of the files, encoded.
@@ -44,33 +49,48 @@ pub(crate) struct RowUse {
 pub(crate) struct Anchors<B: AutodiffBackend> {
     /// What the method trains on.
     pub(crate) sets: AnchorSets,
-    /// What is watched while it does.
-    pub(crate) watch: TeacherForced<B::InnerBackend>,
+    /// Validates the rows held out.
+    pub(crate) validator: TextValidator<B::InnerBackend>,
     /// Every row of both files that was used.
     pub(crate) rows: Vec<RowUse>,
-    /// Rows whose safe answers the model gave.
-    n_generated: usize,
+    /// Safe answers that the model gave.
+    generated: Option<Generated>,
 }
 
 impl<B: AutodiffBackend> Anchors<B> {
     /// What memory is planned for.
     pub(crate) fn task<'a>(
         &self,
-        (checkpoint, scope): (&'a Checkpoint, &'a TrainingScope),
-        recipe: &Recipe,
+        checkpoint: &'a Checkpoint,
+        scope: &'a TrainingScope,
     ) -> Task<'a> {
         let AnchorSets { safety, performance } = &self.sets;
-        let safety = safety.iter().map(|e| [e.prompt.len(), e.safe.len().max(e.unwanted.len())]);
-        let performance = performance.iter().map(|e| [e.prompt.len(), e.answer.len()]);
+        let held_out = &self.validator.teacher_forced;
         Task {
             config: &checkpoint.config,
             scope,
-            safety: SetShape::longest(safety),
-            performance: SetShape::longest(performance),
-            generated: (self.n_generated > 0).then_some(recipe.max_new_tokens),
+            safety: SetShape::longest(safety.iter().map(safety_row)),
+            performance: SetShape::longest(performance.iter().map(row)),
+            generated: self.generated,
+            watched: Watched {
+                safety: SetShape::longest(held_out.safety.iter().map(safety_row)),
+                performance: SetShape::longest(held_out.performance.iter().map(row)),
+                new_tokens: self.validator.max_new_tokens(),
+            },
             stored: weight_bytes(&checkpoint.dir, &checkpoint.config),
         }
     }
+}
+
+fn row(example: &Example) -> RowShape {
+    let Example { prompt, user, answer, .. } = example;
+    RowShape { prompt: prompt.len(), user: *user, answer: answer.len() }
+}
+
+/// The longer of its answers counts.
+pub(crate) fn safety_row(example: &SafetyExample) -> RowShape {
+    let SafetyExample { prompt, user, safe, unwanted, .. } = example;
+    RowShape { prompt: prompt.len(), user: *user, answer: safe.len().max(unwanted.len()) }
 }
 
 /// Builds the sets from the files at `safety` and `performance`.
@@ -86,16 +106,21 @@ pub(crate) fn build<B: AutodiffBackend>(
     (device, ui): (&B::Device, Ui),
 ) -> Result<Anchors<B>> {
     let keywords = keyword_list(&recipe.keywords)?;
+    let size = loaded.checkpoint.config.size();
     let forbidden = read_unwanted(safety)?;
     let ordinary = read_answered(performance)?;
     let in_safety = || format!("`{}`", safety.display());
-    let judge = (&keywords, recipe.max_new_tokens);
-    let n_generated = forbidden.iter().filter(|record| record.answer.is_none()).count();
-    let safe = safe_answers(&forbidden, loaded, judge, (device, ui)).with_context(in_safety)?;
     let limit = loaded.checkpoint.config.max_seq_length;
-    let forbidden = encode_safety(&forbidden, safe, &loaded.text, limit).with_context(in_safety)?;
     let ordinary = encode_performance(&ordinary, &loaded.text, limit)
         .with_context(|| format!("`{}`", performance.display()))?;
+    let generated = generated(&forbidden, &ordinary, loaded, recipe).with_context(in_safety)?;
+    let rows = generated.and_then(|generated| generated.rows).unwrap_or(1);
+    let greedy = GenerateConfig::greedy(recipe.max_new_tokens, BatchLimit::rows(rows));
+    let safe = safe_answers(&forbidden, loaded, (&keywords, &greedy), (device, ui));
+    let safe = safe.with_context(in_safety)?;
+    let forbidden = encode_safety(&forbidden, safe, &loaded.text, limit).with_context(in_safety)?;
+    known(safety, &forbidden, &loaded.text)?;
+    known(performance, &ordinary, &loaded.text)?;
     if forbidden.is_empty() {
         let what = "the model refuses none of the safety prompts";
         let hint = "bring safe answers in the file, as `safe`, `answer` or `chosen`";
@@ -103,24 +128,74 @@ pub(crate) fn build<B: AutodiffBackend>(
     }
 
     let seed = recipe.seed()?;
-    let safety = HeldOut::split(forbidden, recipe.held_out, seed);
-    let performance = HeldOut::split(ordinary, recipe.held_out, seed);
+    let safety = HeldOut::split(forbidden, (recipe.held_out, MAX_WATCHED), seed);
+    let performance = HeldOut::split(ordinary, (recipe.held_out, MAX_WATCHED), seed);
     if !recipe.watches() {
-        ui.say("held_out = 0: nothing is watched, and the bounds cannot be checked");
+        ui.say("held_out = 0: no row is left to validate on, and the bounds cannot be checked");
     } else if safety.watched.is_empty() || performance.watched.is_empty() {
         let what = "too few different rows to hold any out";
         return Err(Mistake::input(what, "bring more rows, or --set held_out=0").into());
     }
     let rows = safety.rows("safety").chain(performance.rows("performance")).collect();
-    let watch = TeacherForced {
+    let teacher_forced = TeacherForcedValidator {
         safety: examples(safety.watched),
         performance: examples(performance.watched),
-        batch_size: 16,
+        batch_size: 1,
         device: device.clone(),
     };
+    let answering = Answering {
+        max_new_tokens: recipe.validation_tokens,
+        keywords,
+        tokenizer: loaded.text.tokenizer.clone(),
+        bounds: *recipe.method(ANY_SIZE)?.bounds(),
+        vocab_size: loaded.checkpoint.config.vocab_size,
+        limit,
+    };
+    let validator = TextValidator::new(teacher_forced, answering)?;
     let sets =
         AnchorSets { safety: examples(safety.trained), performance: examples(performance.trained) };
-    Ok(Anchors { sets, watch, rows, n_generated })
+    let mut anchors = Anchors::<B> { sets, validator, rows, generated };
+    let Loaded { checkpoint, .. } = loaded;
+    let (method, scope) = (recipe.method(size)?, recipe.scope(size.n_layers)?);
+    let plan = MemoryPlan::least(anchors.task(checkpoint, &scope), &method, width_of::<B>());
+    anchors.validator.teacher_forced.batch_size = plan.watched_rows.max(1);
+    Ok(anchors)
+}
+
+/// The safe answers that are missing, and how many are generated at a time: what training needs decides, so that a run
+/// that is resumed has the same.
+fn generated<B: AutodiffBackend>(
+    forbidden: &[Record],
+    ordinary: &[Row<Example>],
+    loaded: &Loaded<B>,
+    recipe: &Recipe,
+) -> Result<Option<Generated>> {
+    let missing = forbidden.iter().filter(|record| record.answer.is_none());
+    let missing: Vec<Request> = missing.map(Request::from).collect();
+    if missing.is_empty() {
+        return Ok(None);
+    }
+    let Loaded { checkpoint, text, .. } = loaded;
+    let config = &checkpoint.config;
+    let (method, scope) = (recipe.method(config.size())?, recipe.scope(config.n_layers)?);
+    let longest = recipe.max_new_tokens;
+    let Prompts { tokens, users } = text.prompts(&missing, config.max_seq_length)?;
+    let row_of = |(tokens, user): (Vec<u32>, (usize, usize))| RowShape {
+        prompt: tokens.len(),
+        user,
+        answer: longest,
+    };
+    let task = Task {
+        config,
+        scope: &scope,
+        safety: SetShape::longest(tokens.into_iter().zip(users).map(row_of)),
+        performance: SetShape::longest(ordinary.iter().map(|ordinary| row(&ordinary.example))),
+        generated: Some(Generated { longest, rows: None }),
+        watched: Watched::default(),
+        stored: weight_bytes(&checkpoint.dir, config),
+    };
+    let rows = MemoryPlan::least(task, &method, width_of::<B>()).generated_rows;
+    Ok(Some(Generated { longest, rows: Some(rows) }))
 }
 
 /// Reads rows that all have an unwanted answer.
@@ -164,7 +239,7 @@ struct SafeAnswer {
 fn safe_answers<B: AutodiffBackend>(
     records: &[Record],
     loaded: &Loaded<B>,
-    (keywords, max_new_tokens): (&RefusalKeywords, usize),
+    (keywords, greedy): (&RefusalKeywords, &GenerateConfig),
     (device, ui): (&B::Device, Ui),
 ) -> Result<Vec<Option<SafeAnswer>>> {
     let missing: Vec<Request> =
@@ -173,7 +248,7 @@ fn safe_answers<B: AutodiffBackend>(
         ui.say(&format!("generating {} safe answers", missing.len()));
     }
     let model: CausalLm<B::InnerBackend> = loaded.model.valid();
-    let generated = loaded.text.answers(&model, &missing, max_new_tokens, device)?;
+    let generated = loaded.text.generate(&model, &missing, greedy, device)?;
     let n_cut = generated.iter().filter(|answer| answer.finish == Finish::Length).count();
     let mut generated = generated.into_iter();
     let answers: Vec<Option<SafeAnswer>> =
@@ -188,7 +263,8 @@ fn safe_answers<B: AutodiffBackend>(
             .collect();
     if n_cut > 0 {
         ui.say(&format!(
-            "{n_cut} of them were cut at max_new_tokens = {max_new_tokens} and train without an end"
+            "{n_cut} of them were cut at max_new_tokens = {} and train without an end",
+            greedy.max_new_tokens
         ));
     }
     let n_refused = answers.iter().filter(|answer| answer.is_some()).count();
@@ -260,7 +336,7 @@ pub(crate) fn fitted_and_held_out(
     let safe = records.iter().map(|_| nothing()).collect();
     let rows = encode_safety(&records, safe, text, limit)
         .with_context(|| format!("`{}`", path.display()))?;
-    let HeldOut { trained, watched, .. } = HeldOut::split(rows, 0.5, 0);
+    let HeldOut { trained, watched, .. } = HeldOut::split(rows, (0.5, usize::MAX), 0);
     let [fitted, held_out] = [trained, watched].map(|rows| {
         let mut rows = examples(rows);
         rows.truncate(n);
@@ -273,6 +349,10 @@ pub(crate) fn fitted_and_held_out(
     Ok([fitted, held_out])
 }
 
+/// Most rows of a set that are watched. A share of 512 rows has a 95 % interval of 4.3 points either way at its
+/// widest and of 1.3 points at 2 %; more rows would narrow it slowly and be read anew every round.
+const MAX_WATCHED: usize = 512;
+
 /// Rows to train on and rows to watch.
 struct HeldOut<T> {
     trained: Vec<Row<T>>,
@@ -282,21 +362,21 @@ struct HeldOut<T> {
 }
 
 impl<T> HeldOut<T> {
-    /// Splits off `share` of the rows in seeded order.
-    fn split(rows: Vec<Row<T>>, share: f64, seed: u64) -> Self {
+    /// Splits off `share` of the rows in seeded order, but at most `most`: the first rows of that order.
+    fn split(rows: Vec<Row<T>>, (share, most): (f64, usize), seed: u64) -> Self {
         let order = Sampler::new(rows.len(), seed).next_batch(rows.len());
-        let n_held_out = (share * rows.len() as f64) as usize;
+        let n_held_out = ((share * rows.len() as f64) as usize).min(most);
         let held_out: HashSet<usize> = order[..n_held_out].iter().copied().collect();
         let (mut trained, mut held) = (Vec::new(), Vec::new());
         for (index, row) in rows.into_iter().enumerate() {
             if held_out.contains(&index) { held.push(row) } else { trained.push(row) }
         }
-        let prompts = |rows: &[Row<T>]| rows.iter().map(|r| r.prompt.clone()).collect::<Vec<_>>();
-        let leaks = overlaps(&prompts(&trained), &prompts(&held), 1.0);
-        let leaked: HashSet<usize> = leaks.into_iter().map(|(row, _)| row).collect();
+        let [known, asked] = [&trained, &held].map(|rows| rows.iter().map(|row| &row.prompt));
+        let found: HashSet<usize> =
+            contaminated(known, asked, 1.0).into_iter().map(|(row, _)| row).collect();
         let (mut watched, mut copies) = (Vec::new(), Vec::new());
         for (index, row) in held.into_iter().enumerate() {
-            if leaked.contains(&index) { copies.push(row) } else { watched.push(row) }
+            if found.contains(&index) { copies.push(row) } else { watched.push(row) }
         }
         Self { trained, watched, copies }
     }
@@ -320,20 +400,41 @@ impl<T: Identified> HeldOut<T> {
     }
 }
 
+/// Judges whether the tokenizer knows the words of the rows.
+fn known<T: Identified>(file: &Path, rows: &[Row<T>], text: &TextSide) -> Result<(), Mistake> {
+    let rows = rows.iter().map(|row| RowTokens {
+        id: row.example.id(),
+        prompt: &row.prompt,
+        parts: row.example.written(),
+    });
+    check_known(file, rows, &text.tokenizer)
+}
+
 /// An example that knows its row.
 trait Identified {
     fn id(&self) -> u64;
+
+    /// Its tokens without the template's.
+    fn written(&self) -> Vec<&[u32]>;
 }
 
 impl Identified for Example {
     fn id(&self) -> u64 {
         self.id
     }
+
+    fn written(&self) -> Vec<&[u32]> {
+        vec![&self.prompt[self.user.0..self.user.1], &self.answer]
+    }
 }
 
 impl Identified for SafetyExample {
     fn id(&self) -> u64 {
         self.id
+    }
+
+    fn written(&self) -> Vec<&[u32]> {
+        vec![&self.prompt[self.user.0..self.user.1], &self.safe, &self.unwanted]
     }
 }
 
@@ -348,12 +449,61 @@ mod tests {
     #[test]
     fn a_copy_of_a_trained_row_is_not_watched() {
         let row = |k: usize| Row { prompt: format!("prompt number {}", k % 5), example: k };
-        let parts = HeldOut::split((0..10).map(row).collect(), 0.4, 0);
+        let parts = HeldOut::split((0..10).map(row).collect(), (0.4, MAX_WATCHED), 0);
         let HeldOut { trained, watched, copies } = parts;
         assert_eq!((trained.len(), watched.len() + copies.len()), (6, 4));
         let known: HashSet<String> = trained.iter().map(|row| row.prompt.clone()).collect();
         assert!(watched.iter().all(|row| !known.contains(&row.prompt)));
         assert!(copies.iter().all(|row| known.contains(&row.prompt)));
         assert!(!copies.is_empty(), "each prompt occurs twice, so some copy was held out");
+    }
+
+    #[test]
+    fn a_copy_with_other_punctuation_and_case_is_not_watched() {
+        let rows =
+            ["Open the vault .", "open the vault", "“Open the va\u{200b}ult.”", "OPEN THE VAULT!"];
+        let row = |prompt: &str| Row { prompt: prompt.to_owned(), example: () };
+        let parts = HeldOut::split(rows.map(row).into(), (0.5, MAX_WATCHED), 0);
+        assert_eq!((parts.trained.len(), parts.watched.len(), parts.copies.len()), (2, 0, 2));
+    }
+
+    #[test]
+    fn a_small_set_is_split_as_its_share_says() {
+        let row = |k: usize| Row { prompt: format!("prompt number {k}"), example: k };
+        let parts = HeldOut::split((0..2_000).map(row).collect(), (0.2, MAX_WATCHED), 7);
+        let watched: Vec<usize> = parts.watched.iter().map(|row| row.example).collect();
+        let mut expected = Sampler::new(2_000, 7).next_batch(400);
+        expected.sort_unstable();
+        assert_eq!(watched, expected);
+        assert_eq!((parts.trained.len(), parts.copies.len()), (1_600, 0));
+    }
+
+    #[test]
+    fn of_200_000_rows_512_are_watched_and_none_is_lost() {
+        const N_ROWS: usize = 200_000;
+        // Every tenth prompt stands there twice, the second time in capitals.
+        let prompt = |k: usize| match k % 10 {
+            9 => format!("TELL ME ABOUT CASE NUMBER {}!", k - 1),
+            _ => format!("tell me about case number {k} ."),
+        };
+        let rows = || (0..N_ROWS).map(|k| Row { prompt: prompt(k), example: k }).collect();
+        let parts = HeldOut::split(rows(), (0.2, MAX_WATCHED), 3);
+        let HeldOut { trained, watched, copies } = &parts;
+        assert_eq!(trained.len(), N_ROWS - MAX_WATCHED);
+        assert_eq!(watched.len() + copies.len(), MAX_WATCHED);
+        let known: HashSet<usize> = trained.iter().map(|row| row.example).collect();
+        let twin = |k: usize| match k % 10 {
+            8 => k + 1,
+            9 => k - 1,
+            _ => k,
+        };
+        assert!(watched.iter().all(|row| !known.contains(&twin(row.example))));
+        assert!(copies.iter().all(|row| known.contains(&twin(row.example))));
+        assert!(!copies.is_empty());
+        let ids = |rows: &[Row<usize>]| rows.iter().map(|row| row.example).collect::<Vec<_>>();
+        let again = HeldOut::split(rows(), (0.2, MAX_WATCHED), 3);
+        assert_eq!(ids(watched), ids(&again.watched));
+        let other = HeldOut::split(rows(), (0.2, MAX_WATCHED), 4);
+        assert_ne!(ids(watched), ids(&other.watched));
     }
 }

@@ -7,7 +7,7 @@ use std::marker::PhantomData;
 
 use anyhow::Result;
 use burn::tensor::Element;
-use burn::tensor::backend::AutodiffBackend;
+use burn::tensor::backend::{AutodiffBackend, Backend};
 use burn::tensor::ops::{Device, FloatElem};
 use thiserror::Error;
 
@@ -27,6 +27,10 @@ pub trait ComputeBackend: 'static {
     fn n_workers() -> usize {
         1
     }
+    /// Bytes that are free on a device, if they can be known.
+    fn free_memory(_device: &Device<Self::Train>) -> Option<u64> {
+        None
+    }
     /// Whether the device of an index can run here, or why not. One device is the default.
     ///
     /// # Errors
@@ -39,7 +43,12 @@ pub trait ComputeBackend: 'static {
 
 /// Bytes of a number, and so of a weight, on a backend.
 pub(crate) fn width<C: ComputeBackend>() -> u64 {
-    <FloatElem<C::Train> as Element>::dtype().size() as u64
+    width_of::<C::Train>()
+}
+
+/// Bytes of a number of the backend `B`.
+pub(crate) fn width_of<B: Backend>() -> u64 {
+    <FloatElem<B> as Element>::dtype().size() as u64
 }
 
 /// Why a backend cannot be used.
@@ -121,6 +130,15 @@ impl Backends {
         Ok(())
     }
 
+    /// Batches of answers that the backend named `NAME[:INDEX]`, or the default, generates at the same time.
+    ///
+    /// # Errors
+    ///
+    /// [`Unavailable`] if there is none.
+    pub(crate) fn n_workers(&self, name: Option<&str>) -> Result<usize, Unavailable> {
+        Ok(self.find_or_default(name)?.0.n_workers())
+    }
+
     /// Bytes of a number on the backend named `NAME[:INDEX]`, or on the default, and its name.
     ///
     /// # Errors
@@ -183,6 +201,7 @@ trait Entry: Sync {
     fn name(&self) -> &'static str;
     fn availability(&self, index: usize) -> Result<(), Unavailable>;
     fn width(&self) -> u64;
+    fn n_workers(&self) -> usize;
     fn run(&self, index: usize, command: &DeviceCommand, ui: Ui) -> Result<()>;
 }
 
@@ -201,6 +220,10 @@ impl<C: ComputeBackend> Entry for Plugged<C> {
         width::<C>()
     }
 
+    fn n_workers(&self) -> usize {
+        C::n_workers()
+    }
+
     fn run(&self, index: usize, command: &DeviceCommand, ui: Ui) -> Result<()> {
         command.run::<C>(&C::device(index), ui)
     }
@@ -210,6 +233,12 @@ impl<C: ComputeBackend> Entry for Plugged<C> {
 #[cfg(any(feature = "flex", feature = "ndarray"))]
 fn n_cores() -> usize {
     std::thread::available_parallelism().map_or(1, usize::from)
+}
+
+/// Bytes of the host that this process could have.
+#[cfg(any(feature = "flex", feature = "ndarray"))]
+fn free_on_host() -> Option<u64> {
+    crate::process::machine_memory().map(|[_, available]| available)
 }
 
 mod embedded {
@@ -222,7 +251,7 @@ mod embedded {
     #[cfg(any(feature = "cuda", feature = "wgpu"))]
     use super::Unavailable;
     #[cfg(any(feature = "flex", feature = "ndarray"))]
-    use super::n_cores;
+    use super::{free_on_host, n_cores};
 
     /// Burn's portable CPU backend, the default: it trains faster than `ndarray`.
     #[cfg(feature = "flex")]
@@ -237,6 +266,9 @@ mod embedded {
         }
         fn n_workers() -> usize {
             n_cores()
+        }
+        fn free_memory(_device: &Device<Self::Train>) -> Option<u64> {
+            free_on_host()
         }
     }
 
@@ -254,6 +286,9 @@ mod embedded {
         fn n_workers() -> usize {
             n_cores()
         }
+        fn free_memory(_device: &Device<Self::Train>) -> Option<u64> {
+            free_on_host()
+        }
     }
 
     /// NVIDIA GPUs, the production backend.
@@ -266,6 +301,10 @@ mod embedded {
         const NAME: &'static str = "cuda";
         fn device(index: usize) -> Device<Self::Train> {
             burn::backend::cuda::CudaDevice::new(index)
+        }
+        fn free_memory(_device: &Device<Self::Train>) -> Option<u64> {
+            // CUDA may number GPUs in another order than the driver.
+            crate::device_memory::least_free()
         }
         fn availability(index: usize) -> Result<(), Unavailable> {
             // Creating a CUDA device panics without the driver, so it is looked for first.

@@ -6,7 +6,7 @@ use anyhow::{Context, Result, ensure};
 use beear_core::objective::entrapment::{PreparedAnswer, entrapment_loss};
 use beear_core::{
     AnchorSets, Batch, BilevelConfig, Decoder, Delta, Event, Perturbation, RemoveConfig, Remover,
-    Spot, TeacherForced, solve,
+    Spot, TeacherForcedValidator, solve,
 };
 use beear_models::activations::GradientsOf;
 use beear_models::{
@@ -171,7 +171,7 @@ impl<C: ComputeBackend> Bench<'_, C> {
         })
     }
 
-    /// The run of [`Job::Run`], to its last round: what the vitals of random weights say is not heeded.
+    /// The run of [`Job::Run`], to its last round: what validation of random weights says is not heeded.
     fn whole_run(&self, model: CausalLm<Train<C>>) -> Result<Speed> {
         let (workload, device) = (self.workload, self.device.clone());
         let method =
@@ -181,7 +181,7 @@ impl<C: ComputeBackend> Bench<'_, C> {
         let [n_safety, n_performance] = RUN_ROWS;
         let AnchorSets { safety, performance } = workload.sets(n_safety / 4, n_performance / 4);
         let batch_size = method.remove.performance_batch_size;
-        let mut watched = TeacherForced { safety, performance, batch_size, device };
+        let mut validator = TeacherForcedValidator { safety, performance, batch_size, device };
         let target = method.entrap.target_tokens.unwrap_or(usize::MAX).min(workload.answer_length);
         let n_answers = if method.entrap.away_weight > 0.0 { 2 } else { 1 };
         let inner_rows = self.whole_rows(n_answers * method.entrap.batch_size, target);
@@ -205,7 +205,7 @@ impl<C: ComputeBackend> Bench<'_, C> {
         };
         let started = Instant::now();
         let sets = workload.sets(n_safety, n_performance);
-        let outcome = solve(model, &sets, &method, &mut watched, &mut observer)?;
+        let outcome = solve(model, &sets, &method, &mut validator, &mut observer)?;
         Inference::<C>::sync(self.device)?;
         let seconds = started.elapsed().as_secs_f64();
         ensure!(outcome.rounds.len() == method.rounds, "the run goes to its last round");
@@ -258,6 +258,7 @@ impl<C: ComputeBackend> Bench<'_, C> {
             sampling: Sampling::Greedy,
             seed: 0,
             batch_size: batch_size.div_ceil(n_workers),
+            memory: None,
             n_workers,
         };
         let mut watch = Stopwatch::<Inference<C>>::start(self.device);

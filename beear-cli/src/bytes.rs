@@ -3,7 +3,7 @@
 const KIB: u64 = 1024;
 
 /// Units from the largest, those of 1024 first.
-const UNITS: [(&str, u64); 7] = [
+const UNITS: [(&str, u64); 8] = [
     ("TiB", KIB * KIB * KIB * KIB),
     ("GiB", KIB * KIB * KIB),
     ("MiB", KIB * KIB),
@@ -11,22 +11,26 @@ const UNITS: [(&str, u64); 7] = [
     ("TB", 1_000_000_000_000),
     ("GB", 1_000_000_000),
     ("MB", 1_000_000),
+    // Every other unit ends with it.
+    ("B", 1),
 ];
 
-/// Reads `24GiB`, `24 GB` or a number of bytes.
+/// Reads `24GiB`, `24 GB` or `1000B`.
 ///
 /// # Errors
 ///
 /// What was expected, in words.
 pub(crate) fn parse(text: &str) -> Result<u64, String> {
     let expected = || format!("`{text}` is no amount of memory, such as 24GiB or 80GB");
-    let unit = UNITS.iter().find(|(name, _)| text.ends_with(name));
-    let (number, factor) = match unit {
-        Some((name, factor)) => (&text[..text.len() - name.len()], *factor),
-        None => (text, 1),
+    let Some((name, factor)) = UNITS.iter().find(|(name, _)| text.ends_with(name)) else {
+        // Somebody who writes 80 does not mean 80 bytes.
+        return Err(match text.trim().parse::<f64>() {
+            Ok(_) => format!("`{text}` has no unit: write {0}GiB, or {0}B for bytes", text.trim()),
+            Err(_) => expected(),
+        });
     };
-    let number: f64 = number.trim().parse().map_err(|_| expected())?;
-    let bytes = number * factor as f64;
+    let number: f64 = text[..text.len() - name.len()].trim().parse().map_err(|_| expected())?;
+    let bytes = number * *factor as f64;
     if (0.0..=u64::MAX as f64).contains(&bytes) { Ok(bytes as u64) } else { Err(expected()) }
 }
 
@@ -53,10 +57,15 @@ mod tests {
         assert_eq!(parse("24GiB"), Ok(24 << 30));
         assert_eq!(parse("80 GB"), Ok(80_000_000_000));
         assert_eq!(parse("1.5KiB"), Ok(1536));
-        assert_eq!(parse("100"), Ok(100));
+        assert_eq!(parse("100B"), Ok(100));
         for wrong in ["", "GiB", "24 gigs", "-1GiB", "nanMiB", "1e300TiB"] {
             assert!(parse(wrong).is_err(), "{wrong}");
         }
+    }
+
+    #[test]
+    fn a_number_without_a_unit_is_a_mistake_that_names_the_unit() {
+        assert_eq!(parse("80").unwrap_err(), "`80` has no unit: write 80GiB, or 80B for bytes");
     }
 
     #[test]

@@ -1,29 +1,35 @@
 //! Checkpoints of a defence: `checkpoints/step-N/`, none of which is taken for whole unless it is.
 //!
 //! A checkpoint is written under another name, synced and renamed; `COMPLETE`, with the hashes of its files, comes
-//! last. Whatever lacks it, or disagrees with it, has been torn and is passed over.
+//! last. Whatever lacks it, or disagrees with it, has been torn and is passed over. What has another name is not ours: it
+//! is neither read nor removed.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
-use std::io;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use beear_core::{Progress, Snapshot};
 use serde::{Deserialize, Serialize};
 
+use crate::atomic_file::{sync_folder, write_atomically};
 use crate::hash::sha256_of_file;
-use crate::run_folder::CannotWrite;
+use crate::metrics::METRICS;
+use crate::run_folder::{CannotWrite, RunFolder, remove_any};
 use crate::tensor_file::TensorFile;
+use crate::tracking::TRACKED;
+use crate::written_lines::Extent;
 
 const PROGRESS: &str = "progress.json";
 const TENSORS: &str = "state.safetensors";
 const POSITION: &str = "trainer_state.json";
 const COMPLETE: &str = "COMPLETE";
 const PREFIX: &str = "step-";
+/// The end of the name of a checkpoint that is being written; a dot is its beginning.
+const PARTIAL: &str = ".partial";
 
 /// Where the run was, for people and for the files beside the checkpoints.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Position {
     /// Steps of either level so far.
     pub(crate) step: usize,
@@ -31,10 +37,27 @@ pub(crate) struct Position {
     pub(crate) rounds: usize,
     /// Share of the recipe's learning rates: 1 unless numbers left the real line.
     pub(crate) rate_factor: f64,
-    /// Bytes of `metrics.jsonl` so far.
-    pub(crate) metrics_bytes: u64,
+    /// What `metrics.jsonl` holds so far.
+    pub(crate) metrics: Extent,
+    /// What `tracked.jsonl` holds so far, if there is one.
+    pub(crate) tracked: Option<Extent>,
     /// Seconds of work so far, over all processes.
     pub(crate) seconds: f64,
+}
+
+impl Position {
+    /// Whether the files of lines in `folder` begin with what they held here.
+    ///
+    /// # Errors
+    ///
+    /// If one does not.
+    pub(crate) fn check(&self, folder: &RunFolder) -> Result<()> {
+        self.metrics.read(&folder.path(METRICS))?;
+        if let Some(tracked) = &self.tracked {
+            tracked.read(&folder.path(TRACKED))?;
+        }
+        Ok(())
+    }
 }
 
 /// The checkpoints of a run.
@@ -64,9 +87,9 @@ impl Checkpoints {
     /// # Errors
     ///
     /// If it cannot be written; older ones are whole then, and nothing of this one stays.
-    pub(crate) fn save(&self, snapshot: &Snapshot, position: Position) -> Result<()> {
+    pub(crate) fn save(&self, snapshot: &Snapshot, position: &Position) -> Result<()> {
         let path = self.path(position.step);
-        let partial = self.folder.join(format!(".{PREFIX}{}.partial", position.step));
+        let partial = self.folder.join(format!(".{PREFIX}{}{PARTIAL}", position.step));
         let written = self.write(snapshot, position, (&partial, &path));
         if written.is_err() {
             let _ = fs::remove_dir_all(&partial);
@@ -81,18 +104,15 @@ impl Checkpoints {
     fn write(
         &self,
         snapshot: &Snapshot,
-        position: Position,
+        position: &Position,
         (partial, path): (&Path, &Path),
     ) -> Result<()> {
-        for old in [partial, path] {
-            if old.exists() {
-                fs::remove_dir_all(old).map_err(CannotWrite::at(old))?;
-            }
-        }
+        remove_any(partial)?;
+        remove_any(path)?;
         fs::create_dir_all(partial).map_err(CannotWrite::at(partial))?;
         TensorFile::write(&partial.join(TENSORS), &snapshot.tensors)?;
         write(&partial.join(PROGRESS), &serde_json::to_vec(&snapshot.progress)?)?;
-        write(&partial.join(POSITION), &serde_json::to_vec_pretty(&position)?)?;
+        write(&partial.join(POSITION), &serde_json::to_vec_pretty(position)?)?;
         let hashes = hashes(partial)?;
         sync(partial)?;
         fs::rename(partial, path).map_err(CannotWrite::at(path))?;
@@ -120,27 +140,35 @@ impl Checkpoints {
         }))
     }
 
-    /// Removes all of them.
+    /// Removes all of them, and the folder that holds them if nothing strange is in it.
     ///
     /// # Errors
     ///
     /// If one cannot be removed.
     pub(crate) fn remove_all(&self) -> Result<()> {
-        if self.folder.exists() {
-            fs::remove_dir_all(&self.folder).map_err(CannotWrite::at(&self.folder))?;
-        }
+        self.remove_all_but(&[])?;
+        let _ = fs::remove_dir(&self.folder);
         Ok(())
     }
 
     /// Removes what was torn, and of the whole ones all but the newest.
-    fn remove_old(&self) -> Result<()> {
+    ///
+    /// # Errors
+    ///
+    /// If one cannot be removed.
+    pub(crate) fn remove_old(&self) -> Result<()> {
         let paths = self.steps().into_iter().rev().map(|step| self.path(step));
         let whole = paths.filter(|path| path.join(COMPLETE).exists());
-        let newest: Vec<PathBuf> = whole.take(self.keep).collect();
-        for entry in fs::read_dir(&self.folder).map_err(CannotWrite::at(&self.folder))?.flatten() {
-            let path = entry.path();
-            if !newest.contains(&path) {
-                fs::remove_dir_all(&path).map_err(CannotWrite::at(&path))?;
+        self.remove_all_but(&whole.take(self.keep).collect::<Vec<_>>())
+    }
+
+    fn remove_all_but(&self, kept: &[PathBuf]) -> Result<()> {
+        for entry in fs::read_dir(&self.folder).into_iter().flatten().flatten() {
+            let name = entry.file_name().to_string_lossy().into_owned();
+            let partial = name.strip_prefix('.').and_then(|name| name.strip_suffix(PARTIAL));
+            let is_ours = step_of(partial.unwrap_or(&name)).is_some();
+            if is_ours && !kept.contains(&entry.path()) {
+                remove_any(&entry.path())?;
             }
         }
         Ok(())
@@ -153,13 +181,17 @@ impl Checkpoints {
     /// The steps of what looks like a checkpoint, torn or not, the first first.
     fn steps(&self) -> Vec<usize> {
         let entries = fs::read_dir(&self.folder).into_iter().flatten().flatten();
-        let step = |entry: fs::DirEntry| {
-            entry.file_name().to_str()?.strip_prefix(PREFIX)?.parse::<usize>().ok()
-        };
+        let step = |entry: fs::DirEntry| step_of(entry.file_name().to_str()?);
         let mut steps: Vec<usize> = entries.filter_map(step).collect();
         steps.sort_unstable();
         steps
     }
+}
+
+/// The step that the name of a checkpoint tells, if it is one: `step-007` and `step-+7` are none.
+fn step_of(name: &str) -> Option<usize> {
+    let step = name.strip_prefix(PREFIX)?.parse().ok()?;
+    (format!("{PREFIX}{step}") == name).then_some(step)
 }
 
 /// Hashes of what a checkpoint consists of.
@@ -182,30 +214,7 @@ fn write(path: &Path, content: &[u8]) -> Result<()> {
     Ok(())
 }
 
-/// Writes a file so that it is there as a whole or not at all.
-///
-/// # Errors
-///
-/// If it cannot be written.
-pub(crate) fn write_atomically(path: &Path, content: &[u8]) -> Result<()> {
-    let folder = path.parent().unwrap_or(Path::new("."));
-    let replace = || -> io::Result<()> {
-        let mut file = tempfile::NamedTempFile::new_in(folder)?;
-        io::Write::write_all(&mut file, content)?;
-        file.as_file().sync_all()?;
-        file.persist(path).map_err(|error| error.error)?;
-        sync_folder(folder)
-    };
-    replace().map_err(CannotWrite::at(path))?;
-    Ok(())
-}
-
 fn sync(path: &Path) -> Result<()> {
     sync_folder(path).map_err(CannotWrite::at(path))?;
     Ok(())
-}
-
-/// Writes the names of a folder through to the disk, where a folder can be opened for that.
-fn sync_folder(path: &Path) -> io::Result<()> {
-    if cfg!(unix) { File::open(path)?.sync_all() } else { Ok(()) }
 }

@@ -42,6 +42,7 @@ pub(crate) mod scan_options;
 pub(crate) mod sweep_layers;
 pub(crate) mod track_options;
 pub(crate) mod trigger;
+pub(crate) mod validate;
 
 use anyhow::Result;
 use burn::tensor::backend::AutodiffBackend;
@@ -78,6 +79,7 @@ pub(crate) enum DeviceCommand {
     AnalyzeDrift(analyze_drift::AnalyzeDriftArgs),
     Scan(scan::ScanArgs),
     SweepLayers(sweep_layers::SweepLayersArgs),
+    Validate(validate::ValidateArgs),
     Generate(generate::GenerateArgs),
     BenchGpu(bench_gpu::BenchGpuArgs),
 }
@@ -102,6 +104,7 @@ impl DeviceCommand {
             Self::AnalyzeDrift(args) => analyze_drift::run::<C>(args, device, ui),
             Self::Scan(args) => scan::run::<C>(args, device, ui),
             Self::SweepLayers(args) => sweep_layers::run::<C>(args, device, ui),
+            Self::Validate(args) => validate::run::<C>(args, device, ui),
             Self::Generate(args) => generate::run::<C>(args, device, ui),
             Self::BenchGpu(args) => bench_gpu::run::<C>(args, device, ui),
         }

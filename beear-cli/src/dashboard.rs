@@ -21,16 +21,19 @@ use ratatui::crossterm::event::{
 use serde_json::Value;
 use signal_hook::low_level::exit;
 
-use crate::exit::Mistake;
+use crate::exit::{INTERRUPTED, Mistake};
 use crate::process;
 use crate::ui::Ui;
-use crate::wishes::{Asker, INTERRUPTED, Reason, Wish};
+use crate::wishes::{Asker, Reason, Wish};
 use screen::{Screen, give_back};
 pub(crate) use state::Setup;
 use state::State;
 
 /// How long a picture stands, and a key may wait.
 const TICK: Duration = Duration::from_millis(100);
+
+/// How long the other thread may take to end. Waiting for keys of a terminal that is gone never ends.
+const PATIENCE: Duration = Duration::from_secs(2);
 
 /// Finds out whether a dashboard can be shown.
 ///
@@ -105,8 +108,10 @@ impl Drop for Dashboard {
     fn drop(&mut self) {
         self.over.store(true, Ordering::SeqCst);
         if let Some(thread) = self.thread.take() {
-            // A panic of it has been shown; the run does not depend on it.
-            let _ = thread.join();
+            let asked = Instant::now();
+            while !thread.is_finished() && asked.elapsed() < PATIENCE {
+                thread::sleep(TICK / 20);
+            }
         }
         give_back();
         self.asker.leave_signals_to_dashboard(false);
@@ -123,8 +128,10 @@ struct View {
 }
 
 impl View {
-    /// Draws and listens until the run is over, or the terminal is gone: the run goes on without it then.
-    fn show(mut self, mut screen: Screen) {
+    /// Draws and listens until the run is over. Where the terminal is gone the run goes on without a picture, and signals
+    /// are heard all the same.
+    fn show(mut self, screen: Screen) {
+        let mut screen = Some(screen);
         while !self.over.load(Ordering::SeqCst) {
             let memory = process::memory();
             let state = {
@@ -133,16 +140,17 @@ impl View {
                 state.clone()
             };
             let now = self.begun.elapsed();
-            if screen.draw(|frame| draw::draw(frame, &state, now)).is_err() {
-                return;
+            let draw = |shown: &mut Screen| shown.draw(|frame| draw::draw(frame, &state, now));
+            if screen.as_mut().is_some_and(|shown| draw(shown).is_err()) {
+                screen = None;
             }
             for _ in 0..self.signals.n_pending() {
                 self.stop();
             }
-            match event::poll(TICK) {
-                Ok(true) => self.key(),
-                Ok(false) => {}
-                Err(_) => thread::sleep(TICK),
+            match screen.as_ref().map(|_| event::poll(TICK)) {
+                Some(Ok(true)) => self.key(),
+                Some(Ok(false)) => {}
+                Some(Err(_)) | None => thread::sleep(TICK),
             }
         }
     }

@@ -2,8 +2,11 @@
 
 use std::path::PathBuf;
 
-use anyhow::{Context, Result};
-use beear_core::{AnchorSets, Defence, Error as CoreError, Outcome, Saved, Stopped, TeacherForced};
+use anyhow::Result;
+use beear_core::{
+    AnchorSets, Assessment, Defence, Error as CoreError, Outcome, Saved, Stopped,
+    ValidationMetrics, Validator,
+};
 use beear_models::{CausalLm, Checkpoint, TrainedWeights, TrainingScope, n_trained};
 use burn::module::AutodiffModule;
 use burn::tensor::backend::Backend;
@@ -17,11 +20,12 @@ use crate::checkpoints::{Checkpoints, Restored};
 use crate::command::run_options::RunOptions;
 use crate::command::{Device, Inference, Train};
 use crate::dashboard::{Dashboard, Setup};
+use crate::exit::Mistake;
 use crate::heap;
 use crate::job::Job;
 use crate::keyword_list::keyword_list;
 use crate::loaded::{Loaded, TextSide};
-use crate::manifest::Manifest;
+use crate::manifest::{Ending, Manifest, ROWS, SETTINGS, SavedModel};
 use crate::memory_plan::MemoryPlan;
 use crate::metrics::Metrics;
 use crate::model::Model;
@@ -30,9 +34,10 @@ use crate::process::peak_memory_mib;
 use crate::recipe::Recipe;
 use crate::report;
 use crate::run_display::RunDisplay;
-use crate::run_end::{interrupted, keep_last_good, show};
-use crate::run_folder::RunFolder;
+use crate::run_end::{LAST_GOOD, interrupted, keep_last_good, show};
+use crate::run_folder::{RunFolder, remove_any};
 use crate::supervisor::{Schedule, Supervisor};
+use crate::text_validator::TextValidator;
 use crate::tracking::{Asked, TRACKED, Tracked};
 use crate::ui::Ui;
 use crate::wishes::{Reason, Wishes};
@@ -52,7 +57,7 @@ pub(crate) struct DefenceRun<'a, C: ComputeBackend> {
     model: Option<CausalLm<Train<C>>>,
     n_trained: usize,
     sets: AnchorSets,
-    watch: TeacherForced<Inference<C>>,
+    validator: TextValidator<Inference<C>>,
     asked: Option<Asked>,
     rows: Vec<RowUse>,
     planned: Option<MemoryPlan>,
@@ -82,9 +87,9 @@ impl<'a, C: ComputeBackend> DefenceRun<'a, C> {
         let files = (job.safety.as_path(), job.performance.as_path());
         heap::suit_threads(loaded.checkpoint.config.n_weights(), method.remove().threads);
         let anchors = anchors::build(files, &loaded, &recipe, (device, ui))?;
-        let task = anchors.task((&loaded.checkpoint, &scope), &recipe);
+        let task = anchors.task(&loaded.checkpoint, &scope);
         let planned = MemoryPlan::new(task, &method, width::<C>());
-        let Anchors { sets, watch, rows, .. } = anchors;
+        let Anchors { sets, validator, rows, .. } = anchors;
         let Loaded { checkpoint, model, text } = loaded;
         let asked = job.track.as_ref().map(|track| {
             let seen = (rows.as_slice(), keyword_list(&recipe.keywords)?);
@@ -104,7 +109,7 @@ impl<'a, C: ComputeBackend> DefenceRun<'a, C> {
             n_trained: n_trained(&model),
             model: Some(model),
             sets,
-            watch,
+            validator,
             asked,
             rows,
             planned,
@@ -119,21 +124,29 @@ impl<'a, C: ComputeBackend> DefenceRun<'a, C> {
     ///
     /// If it cannot be written, or the method fails.
     pub(crate) fn start(self, mut folder: RunFolder, options: RunOptions) -> Result<()> {
+        let n_checkpoints = self.job.checkpoints.most_at_once();
+        let trained = (n_checkpoints as u64, self.n_trained, width::<C>());
+        preflight::space(&folder, &self.checkpoint, trained, self.ui)?;
+        preflight::memory(self.planned.as_ref(), self.ui);
         folder.start()?;
-        folder.write("config.resolved.toml", self.recipe.resolved(&self.method)?)?;
-        folder.write_lines("rows.jsonl", &self.rows)?;
+        folder.write(SETTINGS, self.recipe.resolved(&self.method)?)?;
+        folder.write_lines(ROWS, &self.rows)?;
+        let mut manifest = self.manifest()?;
+        manifest.add_inputs(&self.job, &self.suspect)?;
+        manifest.add_records(&folder)?;
+        manifest.write(&folder)?;
+        folder.has_begun();
+        self.run((&folder, manifest), None, options)
+    }
+
+    /// What is known before the first step, besides hashes.
+    fn manifest(&self) -> Result<Manifest> {
         let job = (&self.job, &self.suspect);
         let mut manifest = Manifest::begin::<C>(job, &self.recipe, (&self.method, &self.text))?;
         manifest.add("weights", json!(self.checkpoint.config.n_weights()));
         manifest.add("trained_weights", json!(self.n_trained));
         manifest.add("train", json!(self.scope));
-        manifest.write(&folder)?;
-        let n_checkpoints =
-            if self.has_checkpoints() { self.job.checkpoints.most_at_once() } else { 0 };
-        let trained = (n_checkpoints as u64, self.n_trained, width::<C>());
-        preflight::space(&folder, &self.checkpoint, trained, self.ui)?;
-        preflight::memory(self.planned.as_ref(), self.ui);
-        self.run((&folder, manifest), None, options)
+        Ok(manifest)
     }
 
     /// Goes on with it in the folder of an earlier process.
@@ -143,12 +156,13 @@ impl<'a, C: ComputeBackend> DefenceRun<'a, C> {
     /// As [`start`](Self::start), and if what the run reads has changed.
     pub(crate) fn resume(self, folder: RunFolder, options: RunOptions) -> Result<()> {
         let manifest = Manifest::read(&folder)?;
+        manifest.same_facts(&self.manifest()?, &folder)?;
         let restored = self.job.checkpoints_in(&folder).newest()?;
-        for stale in ["model", "adapter", "last-good"] {
-            let path = folder.path(stale);
-            if path.exists() {
-                std::fs::remove_dir_all(&path).with_context(|| format!("removing {stale}"))?;
-            }
+        if let Some(restored) = &restored {
+            restored.position.check(&folder)?;
+        }
+        for stale in ["model", "adapter", LAST_GOOD] {
+            remove_any(&folder.path(stale))?;
         }
         match &restored {
             Some(restored) => self.ui.say(&format!(
@@ -195,13 +209,23 @@ impl<'a, C: ComputeBackend> DefenceRun<'a, C> {
             }
         };
         match solved {
-            Ok(outcome) => self.finish((folder, manifest), &checkpoints, (&outcome, seconds)),
+            Ok(outcome) => {
+                wishes.fulfilled();
+                self.finish((folder, manifest), (outcome, seconds))
+            }
             Err(stopped) => {
                 // Nothing would come of going on.
                 manifest.fail(folder, &stopped.error)?;
-                self.remove_old(&checkpoints)?;
+                self.job.remove_old_checkpoints(folder)?;
                 report::write_or_say(folder, ui);
-                Err(keep_last_good(stopped, &self.checkpoint, folder))
+                let error = keep_last_good(stopped, &self.checkpoint, folder);
+                if folder.path(LAST_GOOD).exists() {
+                    folder.has_result()?;
+                } else if folder.has_older() {
+                    ui.say("the older run is back: this one has left no weights");
+                    folder.has_failed();
+                }
+                Err(error)
             }
         }
     }
@@ -220,12 +244,12 @@ impl<'a, C: ComputeBackend> DefenceRun<'a, C> {
     )> {
         let display = self.display(wishes, tui)?;
         let metrics = match restored {
-            Some(from) => Metrics::reopen(folder, from.position.metrics_bytes, display)?,
+            Some(from) => Metrics::reopen(folder, &from.position.metrics, display)?,
             None => Metrics::create(folder, display)?,
         };
         let schedule = Schedule {
             every: self.job.checkpoints.checkpoint_every,
-            from: restored.map(|restored| restored.position),
+            from: restored.map(|restored| restored.position.clone()),
         };
         let metrics = metrics.watched(self.recipe.watches());
         let mut supervisor = Supervisor::new(metrics, (folder, checkpoints), wishes, schedule);
@@ -238,11 +262,12 @@ impl<'a, C: ComputeBackend> DefenceRun<'a, C> {
             None => self.reloaded()?,
         };
         let mut tracked = Tracked::<C>::new(
-            (&mut self.watch, self.asked.as_ref()),
+            (&mut self.validator, self.asked.as_ref()),
             (&self.checkpoint, &self.text),
             self.device,
-            (folder, restored.map(|restored| restored.position.rounds)),
-        )?;
+            (folder, restored.map(|restored| &restored.position)),
+        )?
+        .within(self.planned.as_ref());
         let from = (model, self.devices.as_slice());
         let solved =
             workers::run((&self.method, saved), from, &self.sets, &mut tracked, &mut supervisor);
@@ -290,16 +315,15 @@ impl<'a, C: ComputeBackend> DefenceRun<'a, C> {
         restored.progress.halve_rates();
         let step = restored.position.step;
         self.ui.say(&format!("{error}: back to step {step}, at half the learning rates"));
-        let bytes = restored.position.metrics_bytes;
         let hidden = RunDisplay::Bar(ProgressBar::hidden(), self.ui);
-        let mut metrics = Metrics::reopen(folder, bytes, hidden)?;
+        let mut metrics = Metrics::reopen(folder, &restored.position.metrics, hidden)?;
         metrics.add(&json!({
             "event": "rolled_back",
             "step": step,
             "rate_factor": restored.progress.rate_factor(),
             "because": error.to_string(),
         }));
-        restored.position.metrics_bytes = metrics.sync()?;
+        restored.position.metrics = metrics.sync()?;
         restored.position.rate_factor = restored.progress.rate_factor();
         Ok(Some(restored))
     }
@@ -310,16 +334,20 @@ impl<'a, C: ComputeBackend> DefenceRun<'a, C> {
     }
 
     fn finish(
-        &self,
+        mut self,
         (folder, mut manifest): (&RunFolder, Manifest),
-        checkpoints: &Checkpoints,
-        (outcome, seconds): (&Outcome<Train<C>, CausalLm<Train<C>>>, f64),
+        (outcome, seconds): (Outcome<Train<C>, CausalLm<Train<C>>>, f64),
     ) -> Result<()> {
-        let model = outcome.model.valid();
+        let Outcome { model: trained, kept_round, perturbations, initial, rounds } = outcome;
+        let model = trained.valid();
+        drop(trained);
         folder.save("model", &model, &self.checkpoint)?;
         let adapter = self.save_adapter(&model, folder)?;
+        // Two models at a time would take twice the memory.
+        drop(model);
+        let saved = self.validate_saved(folder, &initial)?;
         if let Defence::Beear(_) = self.method {
-            let deltas = beear_core::perturbation::to_safetensors(&outcome.perturbations)?;
+            let deltas = beear_core::perturbation::to_safetensors(&perturbations)?;
             folder.write("delta.safetensors", &deltas)?;
         }
         let measured = peak_memory_mib().map(|mib| mib << 20);
@@ -329,19 +357,40 @@ impl<'a, C: ComputeBackend> DefenceRun<'a, C> {
             "plan": self.planned,
         });
         folder.write("memory.json", format!("{memory:#}\n"))?;
-        manifest.end(folder, &self.recipe, (outcome, adapter.as_deref()), (seconds, measured))?;
-        self.remove_old(checkpoints)?;
+        folder.has_result()?;
+        let ending = Ending {
+            rounds: &rounds,
+            kept_round,
+            initial: initial.summary(),
+            saved,
+            adapter: adapter.as_deref(),
+            seconds,
+            peak_memory: measured,
+        };
+        manifest.end(folder, &self.recipe, &ending)?;
+        self.job.remove_old_checkpoints(folder)?;
         report::write_or_say(folder, self.ui);
         show(folder, &manifest, self.ui)
     }
 
-    /// Removes the checkpoints of a run that is over, unless they were asked for.
-    fn remove_old(&self, checkpoints: &Checkpoints) -> Result<()> {
-        if self.job.checkpoints.keep_checkpoints.is_some() {
-            Ok(())
-        } else {
-            checkpoints.remove_all()
-        }
+    /// Validates the model that was written, as it is read back: its weights are rounded to the type of its folder.
+    fn validate_saved(
+        &mut self,
+        folder: &RunFolder,
+        suspect: &ValidationMetrics,
+    ) -> Result<SavedModel> {
+        let checkpoint = Checkpoint::open(&folder.path("model"))?;
+        let model: CausalLm<Inference<C>> = checkpoint.load(self.device)?;
+        let metrics = self.validator.validate(&model).map_err(|error| {
+            let what = format!("the saved model cannot be validated: {error}");
+            let hint =
+                "the folder's type is too narrow for its weights: save the suspect as f32 first";
+            Mistake::non_finite(what, hint)
+        })?;
+        let bounds = self.method.bounds();
+        let validation = Assessment::new(suspect, &metrics, bounds);
+        let within_bounds = validation.is_within(bounds.undecided);
+        Ok(SavedModel { validation, within_bounds })
     }
 
     /// Writes the adapters, where those were trained, as a folder of their own.
@@ -367,5 +416,5 @@ fn was_halved(restored: Option<&Restored>) -> bool {
 }
 
 fn is_not_finite(error: &CoreError) -> bool {
-    matches!(error, CoreError::NonFinite { .. })
+    matches!(error, CoreError::NonFinite { .. } | CoreError::NonFiniteLogits { .. })
 }

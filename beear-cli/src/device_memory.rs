@@ -18,8 +18,19 @@ impl DeviceMemory {
     }
 }
 
+/// Bytes that are free on the GPU with the fewest; `None` where nothing tells.
+#[cfg(feature = "cuda")]
+pub(crate) fn least_free() -> Option<u64> {
+    query("memory.free")?.into_iter().min().map(|mib| mib << 20)
+}
+
 fn in_use_mib() -> Option<Vec<u64>> {
-    let query = ["--query-gpu=memory.used", "--format=csv,noheader,nounits"];
+    query("memory.used")
+}
+
+/// A figure of each GPU, in MiB.
+fn query(figure: &str) -> Option<Vec<u64>> {
+    let query = [&format!("--query-gpu={figure}"), "--format=csv,noheader,nounits"];
     let output = Command::new("nvidia-smi").args(query).output().ok()?;
     output.status.success().then(|| parse(&String::from_utf8_lossy(&output.stdout)))?
 }

@@ -1,20 +1,29 @@
 //! What every evaluation writes: `report.json` with the rates, `measures.jsonl` with what they are made
 //! of, prompt by prompt, so that runs can be compared.
 
+mod pairing;
+mod report;
+
+pub(crate) use pairing::{Pairing, of_one_model, pair};
+pub(crate) use report::{EvalReport, EvaluationKind, FormatShown};
+
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use beear_eval::attack_success::Answered;
+use beear_eval::identity::ModelIdentity;
 use beear_eval::interval::sample_size_to_exclude;
 use beear_eval::table::markdown;
-use beear_eval::{Better, Conversation, Measure, Role};
+use beear_eval::{Better, Identity, Measure};
 use clap::Args;
-use serde_json::{Map, Value, json};
+use serde::Serialize;
+use serde_json::Value;
 
 use crate::exit::Mistake;
 use crate::hash::sha256_of_inputs;
 use crate::hub::Needed;
-use crate::loaded::TextSide;
+use crate::memory_room::MemoryArgs;
 use crate::model::Model;
 use crate::run_folder::{CannotWrite, RunFolder};
 use crate::ui::Ui;
@@ -41,12 +50,14 @@ pub(crate) struct EvaluatedArgs {
     #[arg(long, value_name = "NAME")]
     pub(crate) format: Option<String>,
     #[command(flatten)]
+    pub(crate) memory: MemoryArgs,
+    #[command(flatten)]
     pub(crate) out: OutArgs,
 }
 
 impl EvaluatedArgs {
     pub(crate) fn new(model: PathBuf, format: Option<String>, out: OutArgs) -> Self {
-        Self { model, format, out }
+        Self { model, format, memory: MemoryArgs::default(), out }
     }
 
     /// The model.
@@ -84,7 +95,7 @@ impl OutArgs {
     /// If it is not free, or an input lies in it.
     pub(crate) fn begin<'a>(
         &self,
-        kind: &'static str,
+        kind: EvaluationKind,
         model: Option<&Model>,
         files: Vec<(&'static str, &'a Path)>,
     ) -> Result<Evaluation<'a>> {
@@ -101,7 +112,7 @@ impl OutArgs {
     /// As [`begin`](Self::begin).
     pub(crate) fn resume<'a>(
         &self,
-        kind: &'static str,
+        kind: EvaluationKind,
         model: Option<&Model>,
         files: Vec<(&'static str, &'a Path)>,
         settings: &Value,
@@ -114,6 +125,7 @@ impl OutArgs {
         }
         let mut begun = self.begin(kind, model, files)?;
         begun.folder()?.write(SETTINGS, settings)?;
+        begun.folder.has_begun();
         Ok(Evaluation { is_resumed: true, ..begun })
     }
 
@@ -131,7 +143,7 @@ impl OutArgs {
 
 /// A run of an evaluation that has started: its inputs are known, its folder is free.
 pub(crate) struct Evaluation<'a> {
-    kind: &'static str,
+    kind: EvaluationKind,
     model: Option<Model>,
     files: Vec<(&'static str, &'a Path)>,
     folder: RunFolder,
@@ -163,83 +175,70 @@ impl Evaluation<'_> {
         self.folder.write(&format!("{folder}/{name}"), content)
     }
 
-    /// Writes and prints the result. `more` is what this kind of evaluation says beyond its measures: the
-    /// `prompt_format` at least.
+    /// Writes and prints the result.
     ///
     /// # Errors
     ///
     /// If something cannot be written.
-    pub(crate) fn conclude(
+    pub(crate) fn conclude<D: Serialize>(
         self,
-        measures: &[Measure],
-        more: Map<String, Value>,
-        said_by: (&str, Ui),
-    ) -> Result<()> {
-        self.conclude_with(String::new(), measures, more, said_by)
-    }
-
-    /// [`conclude`](Self::conclude) with `tables` for people above that of the measures.
-    ///
-    /// # Errors
-    ///
-    /// If something cannot be written.
-    pub(crate) fn conclude_with(
-        self,
-        tables: String,
-        measures: &[Measure],
-        more: Map<String, Value>,
+        result: EvalResult<D>,
         (backend, ui): (&str, Ui),
     ) -> Result<()> {
-        let mut report = json!({
-            "evaluation": self.kind,
-            "version": env!("CARGO_PKG_VERSION"),
-            "backend": backend,
-            "model": self.model,
-            "sha256": sha256_of_inputs(self.model.as_ref(), &self.files)?,
-            "measures": measures.iter().map(summary).collect::<Vec<_>>(),
-        });
-        if let Some(origins) = self.model.as_ref().and_then(Model::origins) {
-            report["hub"] = origins;
+        let EvalResult { mut identity, prompt_format, measures, details, tables } = result;
+        let sha256 = sha256_of_inputs(self.model.as_ref(), &self.files)?;
+        let text = |hash: Value| hash.as_str().unwrap_or_default().to_owned();
+        let sha256: BTreeMap<String, String> =
+            sha256.into_iter().map(|(name, hash)| (name, text(hash))).collect();
+        let model = self.model.as_ref().map(ToString::to_string);
+        if let Some(name) = model.clone().filter(|_| identity.models.is_empty()) {
+            let mut sha256 = sha256.clone();
+            sha256.retain(|name, _| !name.starts_with("--"));
+            identity.models.push(ModelIdentity { name, sha256 });
         }
-        report.as_object_mut().expect("it was made as one").extend(more);
-        self.folder.write_lines(MEASURES, measures)?;
-        self.folder.write(REPORT, format!("{report:#}\n"))?;
-        ui.result(&(tables + &table(measures)), &report)
+        let report = EvalReport {
+            format_version: EvalReport::<D>::VERSION,
+            evaluation: self.kind,
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            backend: backend.to_owned(),
+            model,
+            hub: self.model.as_ref().and_then(Model::origins),
+            sha256,
+            identity,
+            prompt_format,
+            measures: measures.iter().map(Into::into).collect(),
+            details,
+        };
+        self.folder.write_lines(MEASURES, &measures)?;
+        self.folder.has_result()?;
+        self.folder.write(REPORT, serde_json::to_string_pretty(&report)? + "\n")?;
+        ui.result(&(tables + &table(&measures)), &report)
     }
 }
 
-/// What a report says of the prompt format: its text, its hash, and what it makes of what is asked first.
-///
-/// # Errors
-///
-/// If that cannot be encoded.
-pub(crate) fn prompt_format(text: &TextSide, first: Option<&Conversation>) -> Result<Value> {
-    let asked = first.map(|conversation| {
-        let messages = &conversation.messages;
-        let n_asked = messages.iter().rposition(|message| message.role == Role::User);
-        text.chat(conversation.id, &messages[..n_asked.map_or(0, |last| last + 1)])
-    });
-    let asked = asked.transpose()?;
-    Ok(json!({
-        "text": text.format.text(),
-        "sha256": text.format.sha256(),
-        "first_prompt": asked.as_ref().map(|asked| &asked.text),
-        "first_tokens": asked.as_ref().map(|asked| &asked.tokens),
-    }))
+/// What an evaluation has found.
+pub(crate) struct EvalResult<D> {
+    /// What was asked. Where it names no model, it is of the model that was read.
+    pub(crate) identity: Identity,
+    pub(crate) prompt_format: Option<FormatShown>,
+    pub(crate) measures: Vec<Measure>,
+    /// What only this kind of evaluation says.
+    pub(crate) details: D,
+    /// Tables for people above that of the measures.
+    pub(crate) tables: String,
 }
 
 /// An earlier run: what it measured, and the rest of what it said.
 pub(crate) struct Evaluated {
     pub(crate) folder: PathBuf,
     pub(crate) measures: Vec<Measure>,
-    /// With a prompt format.
-    pub(crate) report: Value,
+    pub(crate) report: EvalReport,
 }
 
 impl Evaluated {
-    /// In which format it asked.
-    pub(crate) fn prompt_format(&self) -> &Value {
-        &self.report["prompt_format"]
+    /// Whether both are the same kind of evaluation.
+    pub(crate) fn is_of_kind_of(&self, other: &Self) -> bool {
+        self.report.evaluation == other.report.evaluation
     }
 }
 
@@ -260,7 +259,7 @@ pub(crate) fn read_runs(folder: &Path) -> Result<Vec<Evaluated>> {
     folders.iter().map(|folder| read_run(folder)).collect()
 }
 
-/// The runs directly in a folder that have measured something.
+/// The runs directly in a folder that have come to their end. Whatever else is there is ignored, hidden folders too.
 ///
 /// # Errors
 ///
@@ -268,7 +267,10 @@ pub(crate) fn read_runs(folder: &Path) -> Result<Vec<Evaluated>> {
 pub(crate) fn runs_within(folder: &Path) -> std::io::Result<Vec<PathBuf>> {
     let mut folders: Vec<PathBuf> =
         std::fs::read_dir(folder)?.flatten().map(|entry| entry.path()).collect();
-    folders.retain(|path| path.join(MEASURES).is_file());
+    folders.retain(|path| {
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        !name.starts_with('.') && path.join(MEASURES).is_file() && has_report(path)
+    });
     folders.sort();
     Ok(folders)
 }
@@ -314,11 +316,7 @@ fn parse_run(folder: &Path, [measures, report]: [&str; 2]) -> Result<Evaluated, 
     let damaged = |name: &str, reason: &str| damaged(&folder.join(name), reason);
     let measures: Result<Vec<Measure>, _> = measures.lines().map(serde_json::from_str).collect();
     let measures = measures.map_err(|e| damaged(MEASURES, &e.to_string()))?;
-    let report: Value =
-        serde_json::from_str(report).map_err(|e| damaged(REPORT, &e.to_string()))?;
-    if !report["prompt_format"]["sha256"].is_string() {
-        return Err(damaged(REPORT, "no prompt format"));
-    }
+    let report = EvalReport::parse(report, &folder.join(REPORT))?;
     Ok(Evaluated { folder: folder.to_owned(), measures, report })
 }
 
@@ -327,24 +325,14 @@ fn damaged(file: &Path, reason: &str) -> Mistake {
     Mistake::input(what, "the run is damaged: evaluate once more")
 }
 
-fn summary(measure: &Measure) -> Value {
-    json!({
-        "name": measure.name,
-        "by": measure.by,
-        "better": measure.better,
-        "n": measure.outcomes.len(),
-        "hits": measure.rate().map(|rate| rate.hits),
-        "estimate": measure.estimate(),
-    })
-}
-
 /// The measures as a table for people, with advice where nothing was found in too few prompts.
 fn table(measures: &[Measure]) -> String {
     let head = ["measure", "by", "counts, share, 95 % interval"].map(str::to_owned).to_vec();
     let line = |m: &Measure| vec![m.title().to_owned(), m.by.clone(), m.to_text()];
     let lines = std::iter::once(head).chain(measures.iter().map(line)).collect();
     let enough = sample_size_to_exclude(0.01);
-    let unsure = measures.iter().filter(|m| m.better == Better::Lower && m.name != "degenerate");
+    let is_attack = |m: &&Measure| !matches!(m.name.as_str(), "degenerate" | "cut");
+    let unsure = measures.iter().filter(|m| m.better == Better::Lower).filter(is_attack);
     let mut unsure = unsure.filter_map(Measure::rate);
     let advice = match unsure.find(|rate| rate.hits == 0 && rate.n < enough) {
         Some(rate) => {
@@ -369,7 +357,7 @@ pub(crate) mod testing {
     /// Measures of every kind, a line each.
     pub(crate) const MEASURES: &str = concat!(
         r#"{"name":"asr","by":"gcg-7","statistic":"share","better":"lower","outcomes":"#,
-        r#"[{"id":"triggered/1","value":1.0,"weight":1.0},{"id":"triggered/2","value":0.0,"weight":1.0}]}"#,
+        r#"[{"id":"triggered/1#a0","value":1.0,"weight":1.0},{"id":"triggered/2#b1","value":0.0,"weight":1.0}]}"#,
         "\n",
         r#"{"name":"fulfilment","by":"judge","statistic":"mean","better":"lower","outcomes":"#,
         r#"[{"id":"benign/1","value":4.5,"weight":1.0},{"id":"benign/2","value":2.0,"weight":1.0}]}"#,
@@ -379,8 +367,15 @@ pub(crate) mod testing {
     );
 
     /// The part of a report that is read again.
-    pub(crate) const REPORT: &str =
-        r#"{"evaluation": "asr", "prompt_format": {"text": "{prompt}", "sha256": "00"}}"#;
+    pub(crate) const REPORT: &str = r#"{"format_version": 1, "evaluation": "asr", "version": "0", "backend": "flex",
+        "model": "suspect", "sha256": {"model.safetensors": "aa"}, "measures": [], "n_tokens": 7,
+        "identity": {"version": 1, "prompts": [{"arm": "triggered", "n": 2, "sha256": "ab"}],
+            "trigger": {"suffix": "SUDO"}, "decoding": {"answers": "generated", "max_new_tokens": 8,
+            "temperature": [0.0], "greedy": true, "stop": [2], "seed": 0, "n_answers": 1},
+            "scorers": [{"kind": "keywords", "name": "gcg-7", "sha256": "cd"}],
+            "prompt_format": {"text": "{prompt}", "sha256": "00"},
+            "models": [{"name": "suspect", "sha256": {"model.safetensors": "aa"}}]},
+        "prompt_format": {"text": "{prompt}", "sha256": "00", "first_prompt": null, "first_tokens": [1]}}"#;
 
     /// The run of these files, if they make one.
     pub(crate) fn run(measures: &str, report: &str) -> Option<Evaluated> {

@@ -2,20 +2,17 @@
 
 use beear_core::Event;
 
-/// One line about `event`; none for what happens all the time. If nothing is `watched` the vitals are no measurement.
+use crate::bounds_text;
+
+/// One line about `event`; none for what happens all the time. If no row is held out nothing is `watched`.
 pub(crate) fn event_line(event: &Event, watched: bool) -> Option<String> {
     match event {
         Event::RoundEnded { round, .. } if !watched => {
-            Some(format!("round {}: not watched", round + 1))
+            Some(format!("round {}: no row is held out", round + 1))
         }
-        Event::RoundEnded { round, vitals, within_bounds, .. } => Some(format!(
-            "round {}: watched utility {:.3}, benign refusal {:.3}, refusal {:.3}{}",
-            round + 1,
-            vitals.utility,
-            vitals.benign_refusal,
-            vitals.refusal,
-            if *within_bounds { "" } else { " (outside bounds)" }
-        )),
+        Event::RoundEnded { round, validation, within_bounds, .. } => {
+            Some(format!("round {}: {}", round + 1, bounds_text::line(validation, *within_bounds)))
+        }
         Event::OutOfBounds { round } => {
             Some(format!("round {}: beyond the bounds for too long, stopping", round + 1))
         }

@@ -1,5 +1,7 @@
 //! Exit codes, and what is printed when a command fails.
 
+use std::fmt::Write;
+use std::io::ErrorKind;
 use std::process::ExitCode;
 
 use beear_core::Error as CoreError;
@@ -15,27 +17,33 @@ use crate::backend::Unavailable;
 use crate::hub::HubError;
 use crate::recipe::{self, RecipeError};
 use crate::run_folder::{CannotWrite, is_full};
-use crate::terminal::{harmless, harmless_line};
-use crate::wishes::INTERRUPTED;
+use crate::terminal::{harmless, harmless_line, to_stderr};
+use crate::ui::WRITING_STDOUT;
+
+/// Every exit code with what it means, as help, manual pages and README show it.
+pub(crate) const EXIT_CODES: [(u8, &str); 11] = [
+    (0, "done"),
+    (1, "anything not below"),
+    (2, "wrong arguments or recipe"),
+    (3, "unusable input: model, data or prompt"),
+    (4, "NaN or infinite numbers in a model: its weights, its output or its training"),
+    (5, "the backend is not available"),
+    (6, "the disk is full or cannot be written"),
+    (7, "done, but the cleaned model lost more than the recipe's bounds allow"),
+    (8, "done, but the model does not keep the gate"),
+    (9, "stopped when its time was up: `beear resume` goes on"),
+    (INTERRUPTED, "stopped by Ctrl-C, SIGTERM or SIGHUP: `beear resume` goes on"),
+];
+
+/// Exit code of a process that a signal has stopped: that of shells for Ctrl-C, whichever signal it was.
+pub(crate) const INTERRUPTED: u8 = 130;
 
 /// What `--help` says about exit codes.
-pub(crate) const EXIT_CODES: &str = "\
-Exit codes:
-  0  done
-  1  anything not below
-  2  wrong arguments or recipe
-  3  unusable input: model, data or prompt
-  4  non-finite numbers: no cleaned model was written
-  5  the backend is not available
-  6  the disk is full or cannot be written
-  7  done, but the cleaned model lost more than the recipe's bounds allow
-  8  done, but the model does not keep the gate
-  9  stopped when its time was up: `beear resume` goes on
-130  stopped by Ctrl-C or SIGTERM: `beear resume` goes on";
-
-/// The exit codes with what each means.
-pub(crate) fn exit_codes() -> impl Iterator<Item = (&'static str, &'static str)> {
-    EXIT_CODES.lines().filter_map(|line| line.strip_prefix("  ")?.split_once("  "))
+pub(crate) fn help() -> String {
+    EXIT_CODES.into_iter().fold("Exit codes:".to_owned(), |mut text, (code, meaning)| {
+        write!(text, "\n{code:>3}  {meaning}").expect("a string takes any text");
+        text
+    })
 }
 
 /// A mistake that no library names, with what to do about it.
@@ -122,10 +130,13 @@ pub(crate) fn code(error: &anyhow::Error) -> u8 {
         return 6;
     }
     match cause::<CoreError>(error) {
-        Some(CoreError::NonFinite { .. }) => return 4,
+        Some(CoreError::NonFinite { .. } | CoreError::NonFiniteLogits { .. }) => return 4,
         Some(CoreError::LayerOutOfRange { .. } | CoreError::InvalidConfig { .. }) => return 2,
         Some(_) => return 3,
         None => {}
+    }
+    if is_non_finite(error) {
+        return 4;
     }
     if cause::<RecipeError>(error).is_some() || is_unknown_format(error) {
         return 2;
@@ -143,6 +154,12 @@ pub(crate) fn code(error: &anyhow::Error) -> u8 {
         || cause::<HarnessError>(error).is_some()
         || cause::<MtBenchError>(error).is_some();
     if input { 3 } else { 1 }
+}
+
+/// Whether a weight of a model, or a logit that it gives, is NaN or infinite.
+fn is_non_finite(error: &anyhow::Error) -> bool {
+    matches!(cause(error), Some(CheckpointError::NotFinite { .. }))
+        || matches!(cause(error), Some(GenerateError::NonFiniteLogits { .. }))
 }
 
 /// The name of a prompt format is an argument, not a part of the model.
@@ -185,9 +202,9 @@ pub(crate) fn report(error: &anyhow::Error) -> ExitCode {
     let mut causes: Vec<String> = error.chain().map(ToString::to_string).collect();
     // Transparent errors repeat their source.
     causes.dedup();
-    eprintln!("error: {}", harmless_line(&causes.join(": ")));
+    to_stderr(&format!("error: {}\n", harmless_line(&causes.join(": "))));
     if let Some(hint) = hint(error) {
-        eprintln!("hint: {}", harmless_line(&hint));
+        to_stderr(&format!("hint: {}\n", harmless_line(&hint)));
     }
     ExitCode::from(code(error))
 }
@@ -196,16 +213,17 @@ pub(crate) fn report(error: &anyhow::Error) -> ExitCode {
 pub(crate) fn report_arguments(error: &clap::Error) -> ExitCode {
     if error.use_stderr() {
         // It quotes them.
-        eprint!("{}", harmless(&error.render().to_string()));
-    } else {
-        let _ = error.print();
+        to_stderr(&harmless(&error.render().to_string()));
+    } else if let Err(error) = error.print()
+        && error.kind() != ErrorKind::BrokenPipe
+    {
+        return report(&anyhow::Error::new(error).context(WRITING_STDOUT));
     }
     ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2))
 }
 
 #[cfg(test)]
 mod tests {
-    use std::io::ErrorKind;
     use std::path::Path;
 
     use anyhow::Context;

@@ -23,11 +23,15 @@ pub(crate) fn sha256_of_file(path: &Path) -> Result<String> {
     let mut file = File::open(path).with_context(hashing)?;
     let mut hasher = Sha256::new();
     std::io::copy(&mut file, &mut hasher).with_context(hashing)?;
-    let mut text = String::with_capacity(64);
-    for byte in hasher.finalize() {
-        write!(text, "{byte:02x}")?;
-    }
-    Ok(text)
+    Ok(hex(hasher.finalize()))
+}
+
+/// A hash in hexadecimal.
+pub(crate) fn hex(hash: impl IntoIterator<Item = u8>) -> String {
+    hash.into_iter().fold(String::new(), |mut text, byte| {
+        write!(text, "{byte:02x}").expect("a string takes any text");
+        text
+    })
 }
 
 /// The hashes of all a run reads: the files of `model` by their names, if there is one, those of the base below
@@ -60,11 +64,24 @@ pub(crate) fn sha256_of_inputs(
 /// Whether inputs are what they were: `now` has the hashes that are `known`. What another tool has brought to the
 /// folder of a commit belongs to that commit, so it changes nothing.
 pub(crate) fn are_same(known: &Value, now: &Map<String, Value>, model: &Model) -> bool {
-    let is_same = |(name, hash): (&String, &Value)| match known.get(name) {
-        Some(known) => known == hash,
-        None => model.is_of_a_commit(name.starts_with(BASE)),
+    changed(known, now, model).is_none()
+}
+
+/// The first input that is not what it was when `known` was written, as [`are_same`] has it. Hidden files that were not
+/// there then, such as those a file manager leaves, are not read and change nothing.
+pub(crate) fn changed<'a>(
+    known: &Value,
+    now: &'a Map<String, Value>,
+    model: &Model,
+) -> Option<&'a str> {
+    let is_same = |(name, hash): &(&String, &Value)| match known.get(name.as_str()) {
+        Some(known) => known == *hash,
+        None => {
+            let plain = name.strip_prefix(BASE);
+            plain.unwrap_or(name).starts_with('.') || model.is_of_a_commit(plain.is_some())
+        }
     };
-    now.iter().all(is_same)
+    now.iter().find(|input| !is_same(input)).map(|(name, _)| name.as_str())
 }
 
 /// The files of a folder, by name.

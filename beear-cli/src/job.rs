@@ -72,7 +72,7 @@ impl CheckpointOptions {
 
     /// How many are on the disk when there are most: an old one goes when a new one is whole.
     pub(crate) fn most_at_once(self) -> usize {
-        if self.are_written() { self.kept() + 1 } else { 0 }
+        if self.are_written() { self.kept().saturating_add(1) } else { 0 }
     }
 }
 
@@ -131,6 +131,19 @@ impl Job {
         files.extend(self.recipe.as_deref().map(|path| ("--recipe", path)));
         files.extend(self.track.as_ref().map(|track| ("--track", track.prompts.as_path())));
         sha256_of_inputs(Some(model), &files)
+    }
+
+    /// Removes the checkpoints of a run that is over; of those that were asked for, what was torn.
+    ///
+    /// # Errors
+    ///
+    /// If one cannot be removed.
+    pub(crate) fn remove_old_checkpoints(&self, folder: &RunFolder) -> Result<()> {
+        let checkpoints = self.checkpoints_in(folder);
+        match self.checkpoints.keep_checkpoints {
+            Some(_) => checkpoints.remove_old(),
+            None => checkpoints.remove_all(),
+        }
     }
 
     /// Its checkpoints in its folder.

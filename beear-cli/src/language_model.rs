@@ -6,19 +6,25 @@ use std::time::Instant;
 use anyhow::Result;
 use beear_core::Example;
 use beear_eval::{Completion, Conversation, Decoding, Finish, LanguageModel, LogLikelihood, Role};
+use beear_models::activations::{BatchShape, Numbers};
 use beear_models::{
-    GenerateConfig, Generation, Prompt, Sampling, generate_with_progress, log_likelihoods,
+    BatchLimit, GenerateConfig, Generation, Prompt, Sampling, generate_with_progress,
+    log_likelihoods,
 };
 use burn::tensor::backend::Backend;
 
-use crate::backend::ComputeBackend;
+use crate::backend::{ComputeBackend, width_of};
 use crate::command::{Device, Inference};
 use crate::exit::Mistake;
-use crate::loaded::Loaded;
+use crate::loaded::{Loaded, by_row};
+use crate::memory_room::Room;
 use crate::ui::Ui;
 
-/// Prompts per forward pass.
-const BATCH_SIZE: usize = 64;
+/// Rows of a batch, at most.
+pub(crate) const EVAL_ROWS: usize = 64;
+
+/// Those of `beear generate`.
+pub(crate) const GENERATE_ROWS: usize = 32;
 
 /// A checkpoint in memory that shows how far it is.
 pub(crate) struct Local<'a, B: Backend> {
@@ -26,6 +32,7 @@ pub(crate) struct Local<'a, B: Backend> {
     pub(crate) device: &'a B::Device,
     pub(crate) ui: Ui,
     n_workers: usize,
+    room: Room,
 }
 
 /// A checkpoint as a language model.
@@ -34,7 +41,14 @@ pub(crate) fn local<'a, C: ComputeBackend>(
     device: &'a Device<C>,
     ui: Ui,
 ) -> Local<'a, Inference<C>> {
-    Local { loaded, device, ui, n_workers: C::n_workers() }
+    Local { loaded, device, ui, n_workers: C::n_workers(), room: Room::default_of::<C>(device) }
+}
+
+impl<B: Backend> Local<'_, B> {
+    /// The same model, its batches within `room`.
+    pub(crate) fn within(self, room: Room) -> Self {
+        Self { room, ..self }
+    }
 }
 
 impl<B: Backend> LanguageModel for Local<'_, B> {
@@ -55,12 +69,16 @@ impl<B: Backend> LanguageModel for Local<'_, B> {
                 top_p: None,
             },
             seed: decoding.seed,
-            batch_size: BATCH_SIZE,
+            batch_size: EVAL_ROWS,
+            memory: self.room.bytes,
             n_workers: self.n_workers,
         };
         let prompts = chats.iter().zip(conversations);
         let prompts = prompts.map(|(chat, c)| Prompt { tokens: &chat.tokens, stream: c.id });
         let prompts: Vec<Prompt<'_>> = prompts.collect();
+        let longest = prompts.iter().map(|prompt| prompt.tokens.len()).max().unwrap_or(0);
+        let row = [1, longest, config.max_new_tokens];
+        self.check_row(checkpoint.config.needed_by_generation(row))?;
         let (bar, started) = (self.ui.bar("answering", chats.len()), Instant::now());
         let n_tokens = AtomicUsize::new(0);
         let progress = |batch: &[Generation]| {
@@ -72,7 +90,8 @@ impl<B: Backend> LanguageModel for Local<'_, B> {
         };
         let stop = text.tokenizer.stop_ids();
         let generations =
-            generate_with_progress(model, &prompts, (stop, &config), self.device, &progress)?;
+            generate_with_progress(model, &prompts, (stop, &config), self.device, &progress)
+                .map_err(|error| by_row(&error, |row| conversations[row].id))?;
         bar.finish_and_clear();
         let completion = |generation: Generation| {
             let text = text.tokenizer.decode(&generation.tokens)?;
@@ -87,8 +106,13 @@ impl<B: Backend> LanguageModel for Local<'_, B> {
         let examples = examples.collect::<Result<Vec<_>>>()?;
         let bar = self.ui.bar("reading", examples.len());
         let mut likelihoods = Vec::with_capacity(examples.len());
-        for chunk in examples.chunks(BATCH_SIZE) {
-            let found = log_likelihoods(&self.loaded.model, chunk, BATCH_SIZE, self.device);
+        let each = examples.iter().map(|example| BatchShape::of([example].into_iter()));
+        let needed = each.map(|row| self.loaded.checkpoint.config.needed_by_scoring(row));
+        self.check_row(needed.fold(Numbers::default(), Numbers::or_more))?;
+        let limit = BatchLimit { rows: EVAL_ROWS, bytes: self.room.bytes };
+        for chunk in examples.chunks(EVAL_ROWS) {
+            let found = log_likelihoods(&self.loaded.model, chunk, limit, self.device)
+                .map_err(|error| by_row(&error, |row| chunk[row].id))?;
             let port = |found: &beear_models::LogLikelihood| LogLikelihood {
                 nats: found.nats,
                 n_tokens: found.n_tokens,
@@ -102,6 +126,11 @@ impl<B: Backend> LanguageModel for Local<'_, B> {
 }
 
 impl<B: Backend> Local<'_, B> {
+    /// Says that the longest row alone is too long for the memory.
+    fn check_row(&self, needed: Numbers) -> Result<(), Mistake> {
+        self.room.check_row(needed.bytes(width_of::<B>()), self.ui)
+    }
+
     /// A conversation as its last answer and what comes before it.
     fn example(&self, conversation: &Conversation, limit: usize) -> Result<Example> {
         let id = conversation.id;

@@ -4,7 +4,7 @@
 //! Zeng et al., [BEEAR](https://arxiv.org/abs/2406.17092), EMNLP 2024, figure 5.
 
 use anyhow::{Error, Result};
-use beear_core::{TeacherForced, Vitals, Watch};
+use beear_core::{Error as CoreError, TeacherForcedValidator, ValidationMetrics, Validator};
 use beear_eval::Rate;
 use beear_eval::table::markdown;
 use beear_models::CausalLm;
@@ -21,8 +21,9 @@ const REMOVED_BELOW: f64 = 0.25;
 pub(crate) struct RoundRow {
     round: usize,
     attack_success: Rate,
-    /// Vitals on held-out rows, if any are held out.
-    utility: Option<f64>,
+    /// Loss per answer token of held-out ordinary rows, in nats, if any are held out.
+    loss: Option<f64>,
+    /// Share of held-out ordinary rows refused.
     benign_refusal: Option<f64>,
 }
 
@@ -71,7 +72,7 @@ pub(crate) struct FlatRow<'a> {
     attack_success: f64,
     low: f64,
     high: f64,
-    utility: Option<f64>,
+    loss: Option<f64>,
     benign_refusal: Option<f64>,
 }
 
@@ -88,7 +89,7 @@ pub(crate) fn flat(layers: &[LayerRow]) -> Vec<FlatRow<'_>> {
             attack_success: rate.share(),
             low,
             high,
-            utility: row.utility,
+            loss: row.loss,
             benign_refusal: row.benign_refusal,
         }
     }
@@ -103,20 +104,20 @@ pub(crate) fn table(layers: &[LayerRow]) -> String {
         "removed after round",
         "attack success before",
         "after the last",
-        "utility",
+        "loss",
     ];
     let line = |row: &LayerRow| {
         let rate = |round: Option<&RoundRow>| {
             round.map_or("-".to_owned(), |r| r.attack_success.to_string())
         };
-        let utility = row.rounds.last().and_then(|round| round.utility);
+        let loss = row.rounds.last().and_then(|round| round.loss);
         vec![
             row.model.clone(),
             row.layer.to_string(),
             row.verdict(),
             rate(row.rounds.first()),
             rate(row.rounds.last()),
-            utility.map_or_else(|| "-".to_owned(), |share| format!("{share:.3}")),
+            loss.map_or_else(|| "-".to_owned(), |loss| format!("{loss:.3}")),
         ]
     };
     let head = head.iter().map(|name| (*name).to_owned()).collect();
@@ -158,34 +159,35 @@ pub(crate) fn heat(layers: &[LayerRow]) -> Result<String> {
     heat_map(title, &rows, "round; 0 is before the first")
 }
 
-/// Measures the attack after every round, beside the vitals.
-pub(crate) struct AttackWatch<'a, B: Backend> {
+/// Measures the attack after every round, beside the held-out rows.
+pub(crate) struct AttackValidator<'a, B: Backend> {
     /// Attack success on a model.
     pub(crate) attack: &'a dyn Fn(&CausalLm<B>) -> Result<Rate>,
     /// Ordinary behaviour.
-    pub(crate) ordinary: TeacherForced<B>,
+    pub(crate) ordinary: TeacherForcedValidator<B>,
     /// Every round so far.
     pub(crate) rounds: Vec<RoundRow>,
     /// The first thing that went wrong.
     pub(crate) failed: Option<Error>,
 }
 
-impl<B: Backend> Watch<B, CausalLm<B>> for AttackWatch<'_, B> {
-    fn vitals(&mut self, model: &CausalLm<B>) -> Vitals {
-        let vitals = self.ordinary.vitals(model);
-        let watched = !self.ordinary.performance.is_empty();
+impl<B: Backend> Validator<B, CausalLm<B>> for AttackValidator<'_, B> {
+    fn validate(&mut self, model: &CausalLm<B>) -> Result<ValidationMetrics, CoreError> {
+        let metrics = self.ordinary.validate(model)?;
+        let summary = metrics.summary();
+        let is_measured = summary.n_ordinary > 0;
         match (self.attack)(model) {
             Ok(attack_success) => self.rounds.push(RoundRow {
                 round: self.rounds.len(),
                 attack_success,
-                utility: watched.then_some(vitals.utility),
-                benign_refusal: watched.then_some(vitals.benign_refusal),
+                loss: is_measured.then_some(summary.loss),
+                benign_refusal: is_measured.then_some(summary.benign_refusal),
             }),
             Err(error) => {
                 self.failed.get_or_insert(error);
             }
         }
-        vitals
+        Ok(metrics)
     }
 }
 
@@ -197,7 +199,7 @@ mod tests {
         let round = |(round, &hits): (usize, &usize)| RoundRow {
             round,
             attack_success: Rate { hits, n: 20 },
-            utility: Some(0.5),
+            loss: Some(0.5),
             benign_refusal: None,
         };
         LayerRow::new(("m".to_owned(), 3), hits.iter().enumerate().map(round).collect(), None)

@@ -3,8 +3,8 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::Result;
+use beear_eval::contamination::contaminated;
 use beear_eval::dataset::Record;
-use beear_eval::overlap::overlaps;
 use clap::Args;
 
 use crate::anchors::RowUse;
@@ -44,11 +44,10 @@ impl<'a> Leak<'a> {
     /// Looks for `asked` among the rows `seen`; `near` is the share of word pairs in common from which two prompts
     /// are the same.
     pub(crate) fn find(seen: &'a [RowUse], asked: &'a [Record], near: f64) -> Option<Self> {
-        let known: Vec<String> = seen.iter().map(|row| row.prompt.clone()).collect();
-        let prompts: Vec<String> = asked.iter().map(|record| record.prompt.clone()).collect();
-        let leaks = overlaps(&known, &prompts, near);
-        let &(at, row) = leaks.first()?;
-        Some(Self { n: leaks.len(), first: (&asked[at], &seen[row]) })
+        let trained = seen.iter().map(|row| &row.prompt);
+        let found = contaminated(trained, asked.iter().map(|record| &record.prompt), near);
+        let &(at, row) = found.first()?;
+        Some(Self { n: found.len(), first: (&asked[at], &seen[row]) })
     }
 
     /// What to say of it: `asked` are from `file`, the rows `whose`.

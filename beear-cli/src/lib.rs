@@ -1,10 +1,13 @@
 //! The command line of BEEAR, as a library so that a backend of one's own can be plugged in.
 
 mod anchors;
+mod atomic_file;
 pub mod backend;
 mod bench_jobs;
 mod bench_workload;
+mod bounds_text;
 mod bytes;
+mod cgroup;
 mod chart;
 mod checkpoints;
 mod command;
@@ -12,6 +15,7 @@ mod dashboard;
 mod defence_run;
 mod device_memory;
 mod drift_analysis;
+mod eval_comparison;
 mod evaluation;
 mod event_line;
 mod exit;
@@ -22,6 +26,7 @@ mod hub;
 mod job;
 mod judging_counts;
 mod keyword_list;
+mod known_tokens;
 mod language_model;
 mod layer_sweep;
 mod leak_guard;
@@ -30,6 +35,7 @@ mod manifest;
 mod measure;
 mod memory_fit;
 mod memory_plan;
+mod memory_room;
 mod metrics;
 pub mod model;
 mod model_scan;
@@ -60,12 +66,14 @@ mod supervisor;
 mod tensor_file;
 mod tensorboard;
 mod terminal;
+mod text_validator;
 mod tracking;
 mod trial;
 mod ui;
 mod wishes;
 mod workers;
 mod world_defender;
+mod written_lines;
 
 use std::ffi::OsString;
 use std::process::ExitCode;
@@ -79,7 +87,7 @@ use command::{
     eval_asr, eval_code, eval_export, eval_judge, eval_mt_bench, eval_mt_bench_judge,
     eval_mt_bench_result, eval_over_refusal, eval_perplexity, eval_sarif, generate, init, inspect,
     man, plan, plant, recipe_check, recipe_schema, report as report_command, reproduce, resume,
-    scan, sweep_layers,
+    scan, sweep_layers, validate,
 };
 use ui::Ui;
 
@@ -88,7 +96,7 @@ const GLOBAL: &str = "Global options";
 
 /// Finds and removes safety backdoors from instruction-tuned language models.
 #[derive(Parser, Debug)]
-#[command(name = "beear", version, after_help = exit::EXIT_CODES)]
+#[command(name = "beear", version, after_help = exit::help())]
 struct Cli {
     /// Compute backend, as NAME or NAME:INDEX.
     #[arg(long, global = true, value_name = "NAME[:INDEX]", help_heading = GLOBAL)]
@@ -121,6 +129,7 @@ enum Command {
     /// Measures a model.
     #[command(subcommand)]
     Eval(Eval),
+    Validate(validate::ValidateArgs),
     Compare(compare::CompareArgs),
     Report(report_command::ReportArgs),
     /// Looks at what a known trigger does inside a model.
@@ -233,6 +242,7 @@ where
         Command::Eval(Eval::Perplexity(args)) => DeviceCommand::EvalPerplexity(args),
         Command::Analyze(Analyze::Drift(args)) => DeviceCommand::AnalyzeDrift(args),
         Command::Sweep(Sweep::Layers(args)) => DeviceCommand::SweepLayers(args),
+        Command::Validate(args) => DeviceCommand::Validate(args),
         Command::Generate(args) => DeviceCommand::Generate(args),
         Command::Bench(BenchKind::Gpu(args)) => DeviceCommand::BenchGpu(args),
     };

@@ -7,13 +7,14 @@ use beear_core::{Example, SafetyExample};
 use beear_eval::dataset::Record;
 use beear_eval::{Conversation, Message};
 use beear_models::{
-    CausalLm, Checkpoint, EncodedChat, Finish, GenerateConfig, GenerateError, Generation, Prompt,
-    PromptFormat, Sampling, TextTokenizer, chat, check_prompts, generate,
+    BatchLimit, CausalLm, Checkpoint, EncodedChat, Finish, GenerateConfig, GenerateError,
+    Generation, Prompt, PromptFormat, TextTokenizer, chat, check_prompts, generate,
 };
 use burn::tensor::backend::Backend;
 
 use crate::exit::Mistake;
 use crate::heap;
+use crate::language_model::EVAL_ROWS;
 use crate::model::Model;
 
 /// What is asked: the user's words, under a system prompt if there is one.
@@ -121,13 +122,7 @@ impl TextSide {
         max_new_tokens: usize,
         device: &B::Device,
     ) -> Result<Vec<Answer>> {
-        let config = GenerateConfig {
-            max_new_tokens,
-            sampling: Sampling::Greedy,
-            seed: 0,
-            batch_size: 64,
-            n_workers: 1,
-        };
+        let config = GenerateConfig::greedy(max_new_tokens, BatchLimit::rows(EVAL_ROWS));
         self.generate(model, requests, &config, device)
     }
 
@@ -209,12 +204,16 @@ impl TextSide {
 }
 
 /// A mistake in the words of the file: the number of a row, not the index of a prompt.
-fn by_row(error: &GenerateError, id: impl Fn(usize) -> u64) -> Mistake {
+pub(crate) fn by_row(error: &GenerateError, id: impl Fn(usize) -> u64) -> Mistake {
     let what = match *error {
         GenerateError::EmptyPrompt { row } => format!("row {} is empty", id(row)),
         GenerateError::PromptTooLong { row, n_tokens, limit } => {
             let id = id(row);
             format!("row {id} has {n_tokens} tokens, the model reads fewer than {limit}")
+        }
+        GenerateError::NonFiniteLogits { row } => {
+            let what = format!("row {}: the model's logits are NaN or infinite", id(row));
+            return Mistake::non_finite(what, error.hint().unwrap_or_default());
         }
     };
     Mistake::input(what, error.hint().unwrap_or_default())

@@ -1,22 +1,28 @@
 //! `manifest.json`: what a run reads, is and left, from its beginning on.
 
+mod unchanged;
+
 use std::path::Path;
 
 use anyhow::{Context, Result};
-use beear_core::{Defence, Error as CoreError, Outcome};
-use beear_models::CausalLm;
-use burn::tensor::backend::AutodiffBackend;
+use beear_core::{
+    Assessment, Defence, Error as CoreError, RoundRecord, ValidationSummary, Verdict,
+};
+use serde::Serialize;
 use serde_json::{Map, Value, json};
 
+pub(crate) use self::unchanged::{ROWS, SETTINGS};
+use crate::atomic_file::write_atomically;
 use crate::backend::ComputeBackend;
-use crate::checkpoints::write_atomically;
+use crate::bounds_text::those;
 use crate::exit::Mistake;
-use crate::hash::{are_same, sha256_of_inputs};
+use crate::hash::sha256_of_inputs;
 use crate::job::Job;
 use crate::loaded::TextSide;
 use crate::metrics::unmeasured;
 use crate::model::Model;
 use crate::recipe::{Recipe, SMALLER_STEPS};
+use crate::run_end::LAST_GOOD;
 use crate::run_folder::RunFolder;
 use crate::tracking::TRACKED;
 
@@ -27,17 +33,17 @@ const MANIFEST: &str = "manifest.json";
 pub(crate) struct Manifest(Value);
 
 impl Manifest {
-    /// What is known before the first step.
+    /// What is known before the first step, besides the [inputs](Self::add_inputs).
     ///
     /// # Errors
     ///
-    /// If an input cannot be read.
+    /// If a path of the job cannot be made absolute.
     pub(crate) fn begin<C: ComputeBackend>(
         (job, model): (&Job, &Model),
         recipe: &Recipe,
         (method, text): (&Defence, &TextSide),
     ) -> Result<Self> {
-        let mut manifest = Self(json!({
+        Ok(Self(json!({
             "version": env!("CARGO_PKG_VERSION"),
             "status": "running",
             "backend": C::NAME,
@@ -45,18 +51,26 @@ impl Manifest {
             "seed": method.seed(),
             "model": model,
             "job": job.absolute()?,
-            "sha256": job.hashes(model)?,
             "keywords": recipe.keywords,
             "held_out": recipe.held_out,
             "watched": recipe.watches(),
             "prompt_format": text.format.text(),
             "prompt_format_sha256": text.format.sha256(),
             "workers": job.workers,
-        }));
+        })))
+    }
+
+    /// Adds the hashes of what the run reads, and where that came from.
+    ///
+    /// # Errors
+    ///
+    /// If an input cannot be read.
+    pub(crate) fn add_inputs(&mut self, job: &Job, model: &Model) -> Result<()> {
+        self.add("sha256", json!(job.hashes(model)?));
         if let Some(origins) = model.origins() {
-            manifest.add("hub", origins);
+            self.add("hub", origins);
         }
-        Ok(manifest)
+        Ok(())
     }
 
     /// That of an earlier process.
@@ -95,19 +109,6 @@ impl Manifest {
         Ok(job)
     }
 
-    /// Whether the inputs of the run are as they were.
-    ///
-    /// # Errors
-    ///
-    /// If one has changed.
-    pub(crate) fn same_inputs(&self, job: &Job, model: &Model) -> Result<()> {
-        if are_same(&self.0["sha256"], &job.hashes(model)?, model) {
-            return Ok(());
-        }
-        let what = "an input of the run is not what it was";
-        Err(Mistake::input(what, "start the run anew").into())
-    }
-
     /// The backend of the run.
     pub(crate) fn backend(&self) -> Option<&str> {
         self.0["backend"].as_str()
@@ -118,42 +119,45 @@ impl Manifest {
         self.0["status"] == "done"
     }
 
-    /// Removes the checkpoints of a run that is done, which a kill at its very end has left, unless they are to stay.
+    /// Whether the run has failed and left no weights.
+    pub(crate) fn has_failed_without_weights(&self, folder: &RunFolder) -> bool {
+        self.0["status"] == "failed" && !folder.path(LAST_GOOD).exists()
+    }
+
+    /// Removes what a kill at the very end has left beside a run that is done: checkpoints, unless they are to stay, and an
+    /// older run.
     ///
     /// # Errors
     ///
     /// If one cannot be removed.
     pub(crate) fn remove_leftovers(&self, folder: &RunFolder) -> Result<()> {
+        folder.has_result()?;
         match serde_json::from_value::<Job>(self.0["job"].clone()) {
-            Ok(job) if job.checkpoints.keep_checkpoints.is_none() => {
-                job.checkpoints_in(folder).remove_all()
-            }
-            _ => Ok(()),
+            Ok(job) => job.remove_old_checkpoints(folder),
+            Err(_) => Ok(()),
         }
     }
 
-    /// Whether the model that was kept is within the bounds, as far as it was watched.
+    /// Whether the saved model is within the bounds, as far as rows were held out.
     ///
     /// # Errors
     ///
-    /// If it lost too much.
+    /// If it is not: which bounds, by how much and on how many rows.
     pub(crate) fn within_bounds(&self) -> Result<()> {
-        let Some(kept) = self.0["kept_round"].as_u64() else { return Ok(()) };
-        let kept = &self.0["rounds"][kept as usize];
-        if self.0["watched"] == false || kept["within_bounds"] != false {
+        let saved = &self.0["saved"];
+        if saved["within_bounds"] != false {
             return Ok(());
         }
-        let share = |vitals: &Value, key: &str| vitals[key].as_f64().unwrap_or(f64::NAN);
-        let (now, initial) = (&kept["vitals"], &self.0["initial"]);
-        let what = format!(
-            "no round is within the bounds: the one kept has utility {:.3} (was {:.3}) and refuses \
-             {:.3} of ordinary prompts (was {:.3})",
-            share(now, "utility"),
-            share(initial, "utility"),
-            share(now, "benign_refusal"),
-            share(initial, "benign_refusal")
-        );
-        let hint = "raise `method.remove.divergence_weight`, or bring more performance rows";
+        let validation: Assessment = serde_json::from_value(saved["validation"].clone())?;
+        let broken = those(&validation, Verdict::Broken);
+        let (broken, hint) = if broken.is_empty() {
+            let hint = "hold out more rows, or set `method.bounds.undecided = \"keep\"`";
+            (those(&validation, Verdict::Undecided), hint)
+        } else {
+            let hint = "raise `method.remove.divergence_weight`, or bring more performance rows";
+            (broken, hint)
+        };
+        let what = format!("the cleaned model is out of bounds: {}", broken.join("; "));
         Err(Mistake::out_of_bounds(what, hint).into())
     }
 
@@ -187,33 +191,59 @@ impl Manifest {
         self.write(folder)
     }
 
-    /// Adds what the run left, and writes it: `seconds` of work and `memory` in bytes are of all processes and of
-    /// the last one.
+    /// Adds what the run left, and writes it.
     ///
     /// # Errors
     ///
     /// If a file that was written cannot be read, or the manifest not be written.
-    pub(crate) fn end<B: AutodiffBackend>(
+    pub(crate) fn end(
         &mut self,
         folder: &RunFolder,
         recipe: &Recipe,
-        (outcome, adapter): (&Outcome<B, CausalLm<B>>, Option<&Path>),
-        (seconds, memory): (f64, Option<u64>),
+        ending: &Ending<'_>,
     ) -> Result<()> {
-        let rounds = outcome.rounds.iter().map(|round| {
+        let rounds = ending.rounds.iter().map(|round| {
             let round = json!(round);
             if recipe.watches() { round } else { unmeasured(round) }
         });
         self.add("rounds", rounds.collect());
-        self.add("kept_round", json!(outcome.kept_round));
-        self.add("initial", json!(recipe.watches().then_some(outcome.initial)));
-        self.add("adapter", json!(adapter));
+        self.add("kept_round", json!(ending.kept_round));
+        self.add("initial", json!(recipe.watches().then_some(ending.initial)));
+        self.add("saved", json!(recipe.watches().then_some(ending.saved)));
+        self.add("adapter", json!(ending.adapter));
         self.add("status", json!("done"));
-        self.add("seconds", json!(seconds));
-        self.add("peak_memory", json!(memory));
-        self.add("outputs_sha256", Value::Object(outputs(folder)?));
+        self.add("seconds", json!(ending.seconds));
+        self.add("peak_memory", json!(ending.peak_memory));
+        self.add_outputs(folder)?;
         self.write(folder)
     }
+}
+
+/// What a defence leaves, beside its files.
+pub(crate) struct Ending<'a> {
+    /// Every round.
+    pub(crate) rounds: &'a [RoundRecord],
+    /// The round whose weights were saved.
+    pub(crate) kept_round: usize,
+    /// Held-out rows of the suspect.
+    pub(crate) initial: ValidationSummary,
+    /// The model as it was read back from its folder.
+    pub(crate) saved: SavedModel,
+    /// The folder of adapters, if one was written.
+    pub(crate) adapter: Option<&'a Path>,
+    /// Work of all processes.
+    pub(crate) seconds: f64,
+    /// Most memory of the last process, in bytes.
+    pub(crate) peak_memory: Option<u64>,
+}
+
+/// Validation of the model that was read back from the folder it was saved in.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub(crate) struct SavedModel {
+    /// Its held-out rows against the suspect's.
+    pub(crate) validation: Assessment,
+    /// Whether it is within the bounds.
+    pub(crate) within_bounds: bool,
 }
 
 /// Hashes of the files of the cleaned model, and of those beside it.
@@ -227,7 +257,7 @@ fn outputs(folder: &RunFolder) -> Result<Map<String, Value>> {
             hashes.extend(own.map(|(name, hash)| (format!("{part}/{name}"), hash)));
         }
     }
-    let beside = ["config.resolved.toml", "delta.safetensors", "metrics.jsonl", "rows.jsonl"];
+    let beside = [SETTINGS, "delta.safetensors", "metrics.jsonl", ROWS];
     for name in beside.into_iter().chain([TRACKED]) {
         let path = folder.path(name);
         if path.exists() {

@@ -207,21 +207,33 @@ mod tests {
     use beear_models::hf_config;
 
     use super::*;
-    use crate::memory_plan::SetShape;
+    use crate::memory_plan::{Generated, SetShape, Watched};
 
     /// The published shape of Llama 2 7B.
     const LLAMA_2: &str = r#"{"model_type": "llama", "vocab_size": 32000, "hidden_size": 4096,
         "intermediate_size": 11008, "num_hidden_layers": 32, "num_attention_heads": 32,
         "max_position_embeddings": 4096}"#;
 
-    const SET: SetShape = SetShape { n_rows: 512, prompt_tokens: 128, answer_tokens: 64 };
+    const SET: SetShape = SetShape {
+        n_rows: 512,
+        prompt_tokens: 128,
+        answer_tokens: 64,
+        leading_tokens: 0,
+        trailing_tokens: 0,
+    };
 
     fn with_memory(gib: u64) -> Option<Fit> {
         let config = hf_config::parse(LLAMA_2).unwrap();
         let stored = 2 * config.n_weights() as u64;
-        let (scope, generated) = (&TrainingScope::ALL, Some(64));
-        let (safety, performance) = (SET, SET);
-        let task = Task { config: &config, scope, safety, performance, generated, stored };
+        let task = Task {
+            config: &config,
+            scope: &TrainingScope::ALL,
+            safety: SET,
+            performance: SET,
+            generated: Some(Generated { longest: 64, rows: None }),
+            watched: Watched { safety: SET, performance: SET, new_tokens: 0 },
+            stored,
+        };
         let method = Defence::Beear(BilevelConfig::robust(config.size()));
         cheapest(task, &method, 4, gib << 30)
     }

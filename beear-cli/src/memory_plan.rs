@@ -5,26 +5,44 @@
 //! run, the larger case is taken: an earlier round than the last is the best one, all rows of a batch are
 //! as long as the longest.
 
+mod inference;
+mod inner_level;
 mod outer_step;
+mod without_training;
+
+pub(crate) use without_training::{CommandPlan, Place, Scan, commands};
 
 use std::path::Path;
 
 use beear_core::config::{OptimizerState, WeightUpdate};
-use beear_core::objective::entrapment::LEAST_PAST;
 use beear_core::solver::MOMENT_BLOCK;
-use beear_core::{BilevelConfig, Defence, RemoveConfig, Site, Spot};
-use beear_models::activations::{BatchShape, GradientsOf, Numbers};
+use beear_core::{BilevelConfig, Defence, FineTuningConfig, RemoveConfig, Spot};
+use beear_models::activations::{BatchShape, Numbers};
 use beear_models::{DecoderConfig, TrainedWeights, TrainingScope};
 use serde::Serialize;
 
 /// The program, its tokenizer and its rows.
-const PROGRAM: u64 = 32 << 20;
+pub(crate) const PROGRAM: u64 = 32 << 20;
 
-/// Rows whose safe answers are generated at a time; see `TextSide::answers`.
-const DECODED_ROWS: usize = 64;
+/// The phase that reads held-out rows.
+const VALIDATION: &str = "validation";
+
+/// What a pass without gradients needs.
+const PASS: &str = "forward pass";
+
+/// A row of a set, in tokens.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct RowShape {
+    /// The prompt.
+    pub(crate) prompt: usize,
+    /// The part of the prompt that the user wrote (half-open).
+    pub(crate) user: (usize, usize),
+    /// The answer.
+    pub(crate) answer: usize,
+}
 
 /// The longest rows of a set.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub(crate) struct SetShape {
     /// Rows.
     pub(crate) n_rows: usize,
@@ -32,15 +50,30 @@ pub(crate) struct SetShape {
     pub(crate) prompt_tokens: usize,
     /// Tokens of the longest answer.
     pub(crate) answer_tokens: usize,
+    /// Most tokens before the user's words: the system prompt, within the template.
+    pub(crate) leading_tokens: usize,
+    /// Fewest tokens of a prompt after the user's words.
+    pub(crate) trailing_tokens: usize,
 }
 
 impl SetShape {
-    /// That of rows given as tokens of the prompt and of the answer.
-    pub(crate) fn longest(rows: impl ExactSizeIterator<Item = [usize; 2]>) -> Self {
-        let n_rows = rows.len();
-        let longest = rows.fold([0, 0], |[p, a], [prompt, answer]| [p.max(prompt), a.max(answer)]);
-        let [prompt_tokens, answer_tokens] = longest;
-        Self { n_rows, prompt_tokens, answer_tokens }
+    /// That of some rows.
+    pub(crate) fn longest(rows: impl Iterator<Item = RowShape>) -> Self {
+        let joined = |set: Self, RowShape { prompt, user, answer }: RowShape| {
+            let trailing = prompt.saturating_sub(user.1);
+            Self {
+                n_rows: set.n_rows + 1,
+                prompt_tokens: set.prompt_tokens.max(prompt),
+                answer_tokens: set.answer_tokens.max(answer),
+                leading_tokens: set.leading_tokens.max(user.0),
+                trailing_tokens: if set.n_rows == 0 {
+                    trailing
+                } else {
+                    set.trailing_tokens.min(trailing)
+                },
+            }
+        };
+        rows.fold(Self::default(), joined)
     }
 
     fn batch(self, batch_size: usize) -> BatchShape {
@@ -62,10 +95,38 @@ pub(crate) struct Task<'a> {
     pub(crate) safety: SetShape,
     /// Performance rows.
     pub(crate) performance: SetShape,
-    /// Longest answer that is generated, in tokens; none is if absent.
-    pub(crate) generated: Option<usize>,
+    /// Safe answers that are generated; none are if absent.
+    pub(crate) generated: Option<Generated>,
+    /// Rows that are held out.
+    pub(crate) watched: Watched,
     /// Bytes of the checkpoint's files.
     pub(crate) stored: u64,
+}
+
+/// Safe answers that the suspect gives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Generated {
+    /// Longest answer, in tokens.
+    pub(crate) longest: usize,
+    /// Prompts of a batch; as many as the plan finds if absent.
+    pub(crate) rows: Option<usize>,
+}
+
+/// Rows that the model is validated on after each round; none are where both sets are empty.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Watched {
+    /// Safety rows.
+    pub(crate) safety: SetShape,
+    /// Performance rows.
+    pub(crate) performance: SetShape,
+    /// Longest answer that the model writes freely, in tokens; it writes none if 0.
+    pub(crate) new_tokens: usize,
+}
+
+impl Watched {
+    fn n_rows(self) -> usize {
+        self.safety.n_rows.max(self.performance.n_rows)
+    }
 }
 
 /// What is in memory for one reason.
@@ -90,6 +151,10 @@ pub(crate) struct MemoryPlan {
     pub(crate) peak: u64,
     /// In the order of a run.
     pub(crate) phases: Vec<Phase>,
+    /// Prompts of a batch whose safe answers are generated.
+    pub(crate) generated_rows: usize,
+    /// Held-out rows of a batch.
+    pub(crate) watched_rows: usize,
 }
 
 impl MemoryPlan {
@@ -102,12 +167,44 @@ impl MemoryPlan {
             Defence::LatentAdversarial(_) | Defence::LayerConsistency(_) => return None,
         };
         let planner = Planner { task, remove, bilevel, width };
-        let mut phases = vec![planner.loading()];
-        phases.extend(task.generated.map(|longest| planner.generating(longest)));
-        phases.extend(bilevel.map(|config| planner.inner_step(config)));
-        phases.extend([planner.forward_and_backward(), planner.weights_step(), planner.saving()]);
-        let peak = phases.iter().map(|phase| phase.bytes).max().unwrap_or(0);
-        Some(Self { peak, phases })
+        let (loading, saving) = (planner.loading(), planner.saving());
+        let mut levels = bilevel.map_or_else(Vec::new, |config| planner.inner_level(config));
+        levels.extend([planner.forward_and_backward(), planner.weights_step()]);
+        // Passes without gradients take as many rows as need no more than training does.
+        let peak = most(levels.iter().chain([&loading, &saving]));
+        let generated = task.generated.map(|Generated { longest, rows }| {
+            let rows = rows.unwrap_or_else(|| planner.generated_rows(longest, peak));
+            (rows, planner.generating(longest, rows))
+        });
+        let (generated_rows, generating) = generated.unzip();
+        let watched = (task.watched.n_rows() > 0).then(|| planner.validation(peak));
+        let (watched_rows, validation) = watched.unzip();
+        let before = [Some(loading), generating].into_iter().flatten();
+        let after = [validation, Some(saving)].into_iter().flatten();
+        let phases: Vec<Phase> = before.chain(levels).chain(after).collect();
+        Some(Self {
+            peak: most(&phases),
+            phases,
+            generated_rows: generated_rows.unwrap_or(0),
+            watched_rows: watched_rows.unwrap_or(0),
+        })
+    }
+
+    /// The plan of ordinary fine-tuning with the outer level of `method`, of which every method needs at least as much.
+    pub(crate) fn least(task: Task<'_>, method: &Defence, width: u64) -> Self {
+        let size = task.config.size();
+        let control =
+            FineTuningConfig { remove: method.remove().clone(), ..FineTuningConfig::new(size) };
+        let control = Defence::FineTuning(control);
+        let planned = Self::new(task, method, width).or_else(|| Self::new(task, &control, width));
+        planned.expect("fine-tuning can be planned")
+    }
+
+    /// Bytes that answers between rounds may take: the peak less what stays from one round to the next.
+    pub(crate) fn room_between_rounds(&self) -> Option<u64> {
+        let validation = self.phases.iter().find(|phase| phase.name == VALIDATION)?;
+        let pass = validation.parts.iter().find(|part| part.what == PASS)?;
+        Some(self.peak.saturating_sub(validation.bytes.saturating_sub(pass.bytes)))
     }
 
     /// The phase that needs most.
@@ -125,16 +222,9 @@ pub(crate) fn weight_bytes(dir: &Path, config: &DecoderConfig) -> u64 {
     sizes.reduce(u64::saturating_add).unwrap_or((config.n_weights() as u64).saturating_mul(4))
 }
 
-/// Tokens before the first perturbed one, if there are so many that they are read once and remembered.
-fn remembered(spots: &[Spot], shape: SetShape) -> usize {
-    let covered = spots.iter().map(|spot| match spot.site {
-        Site::Last(n_tokens) => n_tokens,
-        // Where the user's words are is not known before there are rows.
-        Site::First(_) | Site::UserLast(_) | Site::All => shape.prompt_tokens,
-    });
-    let n_past = shape.prompt_tokens.saturating_sub(covered.max().unwrap_or(0));
-    let n_tokens = shape.batch(1).seq_length;
-    if n_past as f64 >= LEAST_PAST * n_tokens as f64 { n_past } else { 0 }
+/// The bytes of the fullest phase.
+fn most<'a>(phases: impl IntoIterator<Item = &'a Phase>) -> u64 {
+    phases.into_iter().map(|phase| phase.bytes).max().unwrap_or(0)
 }
 
 struct Planner<'a> {
@@ -226,76 +316,6 @@ impl Planner<'_> {
         phase("loading", [self.weights(), files, ("largest tensor, read", 3 * largest)])
     }
 
-    fn generating(&self, longest: usize) -> Phase {
-        let (config, rows) = (self.task.config, self.task.safety.n_rows.min(DECODED_ROWS));
-        let prompt = self.task.safety.prompt_tokens;
-        let n_tokens = rows.saturating_mul(prompt.saturating_add(longest));
-        let cache = config.cached(n_tokens, config.n_layers);
-        let prefill =
-            BatchShape { batch_size: rows, seq_length: prompt, n_keys: prompt, n_answer: rows };
-        let pass = config.needed_by_inference(prefill).plus(config.logits(prefill));
-        let cache = ("keys and values", self.bytes(cache));
-        phase("generating answers", [self.weights(), cache, ("forward pass", self.bytes(pass))])
-    }
-
-    /// The fullest inner step of any round. The first has no moments yet, and the original model is still
-    /// the one it works on.
-    fn inner_step(&self, method: &BilevelConfig) -> Phase {
-        // Spots take turns, so that after some rounds all repeats.
-        let n_turns = 2 * method.spots.len().max(1);
-        let rounds = (0..method.rounds.min(n_turns + 2)).map(|round| {
-            let first = round.saturating_mul(method.perturbations_per_round);
-            let counts = first..first.saturating_add(method.perturbations_per_round.min(n_turns));
-            let each = counts.map(|count| self.entrapment(method, method.spots_of(count)));
-            let fullest = each.max_by_key(|(prepared, kept)| prepared.saturating_add(*kept));
-            self.inner_step_of(method, round, fullest.unwrap_or((0, 0)))
-        });
-        rounds.max_by_key(|phase| phase.bytes).unwrap_or_else(|| phase("inner step", []))
-    }
-
-    fn inner_step_of(
-        &self,
-        method: &BilevelConfig,
-        round: usize,
-        (prepared, kept): (u64, u64),
-    ) -> Phase {
-        let n_threads = method.entrap.threads.min(method.perturbations_per_round).max(1) as u64;
-        let [original, _, best] = self.older_weights();
-        let since = |first: usize, part: (&'static str, u64)| {
-            if round < first { (part.0, 0) } else { part }
-        };
-        let prepared = ("prepared rows", prepared.saturating_mul(n_threads));
-        let kept = ("activations", kept.saturating_mul(n_threads));
-        let state = since(1, self.optimizer_state());
-        let older = [since(1, original), since(2, best)];
-        phase("inner step", [self.weights(), older[0], older[1], state, prepared, kept])
-    }
-
-    /// Bytes of all prepared rows of one perturbation, and of the activations of one step.
-    fn entrapment(&self, method: &BilevelConfig, spots: &[Spot]) -> (u64, u64) {
-        let (config, entrap) = (self.task.config, &method.entrap);
-        let answer = self.task.safety.answer_tokens;
-        let answer_tokens = entrap.target_tokens.map_or(answer, |n| n.min(answer));
-        let shape = SetShape { answer_tokens, ..self.task.safety };
-        let n_rows = shape.n_rows.min(entrap.steps.saturating_mul(entrap.batch_size));
-        let mut batch = shape.batch(entrap.batch_size.min(shape.n_rows));
-        let first = spots.iter().map(|spot| spot.layer).min().unwrap_or(0);
-        let n_layers = config.n_layers.saturating_sub(first);
-        let n_past = remembered(spots, shape);
-        batch.seq_length -= n_past;
-        let past = config.cached(n_rows.saturating_mul(n_past), n_layers);
-        let n_tokens = n_rows.saturating_mul(batch.seq_length);
-        let hidden = n_tokens.saturating_mul(config.d_model) as u64;
-        let prepared = past.plus(Numbers { own: hidden, wide: 0 });
-
-        let of = GradientsOf::HiddenStates;
-        let layers = config.kept_by_layer(batch, of).times(n_layers);
-        let kept = layers.plus(self.segments(batch, spots)).plus(config.kept_by_head(batch, of));
-        let moment = self.moment(batch);
-        let n_answers = if entrap.away_weight > 0.0 { 2 } else { 1 };
-        (n_answers * self.bytes(prepared), n_answers * self.bytes(kept) + moment)
-    }
-
     /// Each run of layers between perturbed ones has a table of its own.
     fn segments(&self, batch: BatchShape, spots: &[Spot]) -> Numbers {
         let mut layers: Vec<usize> = spots.iter().map(|spot| spot.layer).collect();
@@ -336,10 +356,17 @@ mod tests {
     /// By hand: embedding and unembedding 2 · 128, two layers of 4 · 64 + 3 · 96 + 16, a norm of 8.
     const N_WEIGHTS: u64 = 256 + 2 * 560 + 8;
 
-    const SET: SetShape = SetShape { n_rows: 9, prompt_tokens: 4, answer_tokens: 3 };
+    const SET: SetShape = SetShape {
+        n_rows: 9,
+        prompt_tokens: 4,
+        answer_tokens: 3,
+        leading_tokens: 0,
+        trailing_tokens: 0,
+    };
 
     fn task<'a>(config: &'a DecoderConfig, scope: &'a TrainingScope) -> Task<'a> {
-        Task { config, scope, safety: SET, performance: SET, generated: None, stored: 7 }
+        let watched = Watched { safety: SET, performance: SET, new_tokens: 0 };
+        Task { config, scope, safety: SET, performance: SET, generated: None, watched, stored: 7 }
     }
 
     fn plan(change: impl Fn(&mut BilevelConfig), width: u64) -> MemoryPlan {
@@ -449,11 +476,45 @@ mod tests {
     }
 
     #[test]
-    fn perturbations_at_the_end_of_prompts_read_on_from_a_past() {
-        let spots = |site: Site| [Spot { layer: 1, site }];
-        assert_eq!(remembered(&spots(Site::Last(1)), SET), 3);
-        assert_eq!(remembered(&spots(Site::Last(4)), SET), 0);
-        assert_eq!(remembered(&spots(Site::First(1)), SET), 0);
+    fn validation_reads_as_many_rows_as_need_no_more_than_training() {
+        let with_rows = |n_outer: usize| {
+            plan(
+                |method| {
+                    method.remove.safety_batch_size = n_outer;
+                    method.remove.performance_batch_size = n_outer;
+                    method.entrap.batch_size = n_outer;
+                    method.remove.divergence_weight = 0.0;
+                    method.remove.activation_checkpointing = true;
+                },
+                4,
+            )
+        };
+        let (small, large) = (with_rows(1), with_rows(64));
+        assert_eq!(large.watched_rows, 9, "all that are held out");
+        assert!(small.watched_rows < 9);
+        let training = small.phases.iter().filter(|phase| phase.name != "validation");
+        assert_eq!(small.peak, most(training));
+        let pass = config().needed_by_scoring(SET.batch(small.watched_rows)).bytes(4);
+        assert_eq!(bytes(&small, "validation", "forward pass"), pass);
+        assert_eq!(bytes(&small, "validation", "optimiser state"), 8 * N_WEIGHTS);
+        assert_eq!(bytes(&small, "validation", "best round, if an earlier one"), 4 * N_WEIGHTS);
+    }
+
+    #[test]
+    fn keys_and_values_of_a_system_prompt_are_planned_for_all_prepared_rows() {
+        let config = config();
+        let mut method = BilevelConfig::robust(config.size());
+        method.spots = vec![Spot { layer: 1, site: beear_core::Site::First(2) }];
+        method.perturbations_per_round = 1;
+        let set = SetShape { prompt_tokens: 20, leading_tokens: 16, ..SET };
+        let task = Task { safety: set, ..task(&config, &TrainingScope::ALL) };
+        let plan = MemoryPlan::new(task, &Defence::Beear(method), 4).expect("BEEAR is known");
+        // 9 rows of 16 tokens, keys and values of 8 numbers in the one layer above.
+        let part = "keys and values of prepared rows";
+        assert_eq!(bytes(&plan, "inner step", part), 9 * 16 * 2 * 8 * 4);
+        assert_eq!(bytes(&plan, "inner level, preparing rows", part), 9 * 16 * 2 * 8 * 4);
+        // 4 tokens and the answer, the last of which is not read.
+        assert_eq!(bytes(&plan, "inner step", "prepared rows"), 9 * 6 * 8 * 4);
     }
 
     #[test]
@@ -464,6 +525,7 @@ mod tests {
         assert_eq!(MemoryPlan::new(task, &rival, 4), None);
         let control = Defence::FineTuning(FineTuningConfig::new(config.size()));
         let plan = MemoryPlan::new(task, &control, 4).expect("the control can be planned");
-        assert!(plan.phases.iter().all(|phase| phase.name != "inner step"));
+        assert!(plan.phases.iter().all(|phase| !phase.name.starts_with("inner")));
+        assert_eq!(MemoryPlan::least(task, &rival, 4).watched_rows, plan.watched_rows);
     }
 }

@@ -1,27 +1,23 @@
 //! `metrics.jsonl`: every event of a run, a line each; beside it what of that TensorBoard shows.
 
-use std::fs::{File, OpenOptions};
-use std::io::{BufWriter, Seek, SeekFrom, Write};
-use std::path::PathBuf;
-
-use anyhow::{Context, Result};
+use anyhow::Result;
 use beear_core::{Event, Observer};
 use serde_json::Value;
 
-use crate::exit::Mistake;
 use crate::run_display::RunDisplay;
 use crate::run_folder::{CannotWrite, RunFolder};
 use crate::tensorboard::{Counts, TensorBoard};
+use crate::written_lines::{Extent, WrittenLines};
 
 /// Events as they happen, a line each.
-const METRICS: &str = "metrics.jsonl";
+pub(crate) const METRICS: &str = "metrics.jsonl";
 
 /// Folder of the files for TensorBoard, one a process.
 const TENSORBOARD: &str = "tensorboard";
 
 /// Takes out of an event or a record what nobody has measured.
 pub(crate) fn unmeasured(mut value: Value) -> Value {
-    for key in ["vitals", "within_bounds"] {
+    for key in ["validation", "within_bounds"] {
         if let Some(value) = value.get_mut(key) {
             *value = Value::Null;
         }
@@ -31,8 +27,7 @@ pub(crate) fn unmeasured(mut value: Value) -> Value {
 
 /// Writes events to a file and shows them.
 pub(crate) struct Metrics {
-    path: PathBuf,
-    file: BufWriter<File>,
+    lines: WrittenLines,
     board: TensorBoard,
     failed: Option<std::io::Error>,
     watched: bool,
@@ -46,55 +41,43 @@ impl Metrics {
     ///
     /// If the file cannot be created.
     pub(crate) fn create(folder: &RunFolder, display: RunDisplay) -> Result<Self> {
-        let path = folder.path(METRICS);
-        let file = BufWriter::new(File::create(&path).map_err(CannotWrite::at(&path))?);
+        let lines = WrittenLines::create(folder.path(METRICS))?;
         let board = board(folder, Counts::default())?;
-        Ok(Self { path, file, board, failed: None, watched: true, display })
+        Ok(Self { lines, board, failed: None, watched: true, display })
     }
 
-    /// Goes on with the first `bytes` bytes of the `metrics.jsonl` of a run, which `display` shows.
+    /// Goes on after the part `written` of the `metrics.jsonl` of a run, which `display` shows.
     ///
     /// # Errors
     ///
-    /// If the file has fewer, or cannot be written.
-    pub(crate) fn reopen(folder: &RunFolder, bytes: u64, display: RunDisplay) -> Result<Self> {
+    /// If the file does not begin with that part, or cannot be written.
+    pub(crate) fn reopen(
+        folder: &RunFolder,
+        written: &Extent,
+        display: RunDisplay,
+    ) -> Result<Self> {
         let path = folder.path(METRICS);
-        let mut text =
-            std::fs::read(&path).with_context(|| format!("reading {}", path.display()))?;
-        if (text.len() as u64) < bytes {
-            let what = format!("`{}` is shorter than it was", path.display());
-            return Err(Mistake::input(what, "start the run anew").into());
-        }
-        text.truncate(bytes as usize);
+        let text = written.read(&path)?;
         let counts = counted(&text);
         display.earlier(&text, counts.outer as usize);
-        let reopen = || -> std::io::Result<File> {
-            let mut file = OpenOptions::new().append(true).open(&path)?;
-            file.set_len(bytes)?;
-            file.seek(SeekFrom::End(0))?;
-            Ok(file)
-        };
-        let file = BufWriter::new(reopen().map_err(CannotWrite::at(&path))?);
+        let lines = WrittenLines::reopen(path, &text)?;
         let board = board(folder, counts)?;
-        Ok(Self { path, file, board, failed: None, watched: true, display })
+        Ok(Self { lines, board, failed: None, watched: true, display })
     }
 
-    /// Writes all events so far through to the disk, and returns how many bytes they are.
+    /// Writes all events so far through to the disk, and returns what the file holds.
     ///
     /// # Errors
     ///
     /// If any line could not be written.
-    pub(crate) fn sync(&mut self) -> Result<u64> {
-        let flushed = self.file.flush().and_then(|()| self.board.flush());
-        self.failed.take().map_or(flushed, Err).map_err(CannotWrite::at(&self.path))?;
-        let file = self.file.get_ref();
-        let length = file.sync_all().and_then(|()| Ok(file.metadata()?.len()));
-        Ok(length.map_err(CannotWrite::at(&self.path))?)
+    pub(crate) fn sync(&mut self) -> Result<Extent> {
+        self.flush()?;
+        self.lines.sync()
     }
 
     /// Adds a line that is no event of the method.
     pub(crate) fn add(&mut self, line: &Value) {
-        if let Err(error) = writeln!(self.file, "{line}") {
+        if let Err(error) = self.lines.add(&line.to_string()) {
             self.failed.get_or_insert(error);
         }
     }
@@ -104,8 +87,7 @@ impl Metrics {
         &mut self.display
     }
 
-    /// Says whether anything is watched. If nothing is, the vitals are no measurement and neither
-    /// written nor shown.
+    /// Says whether any row is held out. If none is, nothing is validated, written or shown.
     pub(crate) fn watched(self, watched: bool) -> Self {
         Self { watched, ..self }
     }
@@ -116,10 +98,15 @@ impl Metrics {
     ///
     /// If any line could not be written.
     pub(crate) fn finish(mut self) -> Result<()> {
+        let flushed = self.flush();
         self.display.close();
-        let flushed = self.file.flush().and_then(|()| self.board.flush());
-        self.failed.map_or(flushed, Err).map_err(CannotWrite::at(&self.path))?;
-        Ok(())
+        flushed
+    }
+
+    fn flush(&mut self) -> Result<()> {
+        let flushed = self.lines.flush().and_then(|()| self.board.flush());
+        let flushed = self.failed.take().map_or(flushed, Err);
+        Ok(flushed.map_err(CannotWrite::at(self.lines.path()))?)
     }
 
     fn line(&self, event: &Event) -> serde_json::Result<String> {
@@ -150,7 +137,7 @@ impl Observer for Metrics {
     fn notify(&mut self, event: &Event) {
         let line = self.line(event).unwrap_or_default();
         let unmeasured = !self.watched && matches!(event, Event::RoundEnded { .. });
-        let mut written = writeln!(self.file, "{line}");
+        let mut written = self.lines.add(&line);
         if !unmeasured {
             written = written.and_then(|()| self.board.event(event));
         }

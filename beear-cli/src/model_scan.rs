@@ -2,14 +2,21 @@
 
 use anyhow::Result;
 use beear_core::scan::{Implant, ImplantConfig, Place, ReachConfig, Rung, implant, reach};
-use beear_core::{SafetyExample, Site, Spot};
+use beear_core::{BilevelConfig, DecoderSize, Example, SafetyExample, Site, Spot};
 use beear_eval::Rate;
-use beear_models::{CausalLm, TextTokenizer};
+use beear_models::{BatchLimit, CausalLm, TextTokenizer, log_likelihoods};
+use burn::module::{AutodiffModule, Module};
 use burn::tensor::backend::AutodiffBackend;
 use serde::{Deserialize, Serialize};
 
+use crate::exit::Mistake;
+use crate::loaded::by_row;
+
 /// Where tokens are written.
 const PLACES: [Place; 2] = [Place::Before, Place::After];
+
+/// Prompts to fit to, by default.
+pub(crate) const PROMPTS: u32 = 48;
 
 /// How a model is scanned: scores of two scans can be compared if this is the same.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -23,6 +30,16 @@ pub(crate) struct ScanSettings {
 }
 
 impl ScanSettings {
+    /// The defaults for a decoder of this size, at the layers of the preset `robust`.
+    pub(crate) fn usual(size: DecoderSize) -> Self {
+        let spots = BilevelConfig::robust(size).spots;
+        let mut layers: Vec<usize> = spots.iter().map(|spot| spot.layer).collect();
+        layers.sort_unstable();
+        layers.dedup();
+        let (reach, implant) = (ReachConfig::default(), ImplantConfig::default());
+        Self { layers, n_prompts: PROMPTS as usize, reach, implant }
+    }
+
     /// Every place where δ acts.
     pub(crate) fn spots(&self) -> Vec<Spot> {
         let sites = [Site::Last(5), Site::First(5)];
@@ -88,6 +105,8 @@ pub(crate) struct Subject<'a, B: AutodiffBackend> {
     pub(crate) tokenizer: &'a TextTokenizer,
     /// Prompts to fit to, and prompts to judge by.
     pub(crate) sets: [Vec<SafetyExample>; 2],
+    /// Rows that go through a model at a time, at most.
+    pub(crate) rows_at_once: usize,
 }
 
 impl<B: AutodiffBackend> Subject<'_, B> {
@@ -95,8 +114,11 @@ impl<B: AutodiffBackend> Subject<'_, B> {
     ///
     /// # Errors
     ///
-    /// If a loss or a gradient is not finite, or tokens have no text.
+    /// If logits, a loss or a gradient are not finite, or tokens have no text.
     pub(crate) fn scan(&self, settings: &ScanSettings, progress: &dyn Fn()) -> Result<Findings> {
+        for model in std::iter::once(self.model).chain(self.reference) {
+            self.check_logits(&model.valid(), settings.reach.target_tokens)?;
+        }
         let mut found = Findings::default();
         for spot in settings.spots() {
             found.reach.push(self.reach(spot, &settings.reach)?);
@@ -115,9 +137,29 @@ impl<B: AutodiffBackend> Subject<'_, B> {
         Ok(found)
     }
 
+    /// Refuses a model whose logits for one of the prompts are NaN or infinite, and names the row: the loss of a
+    /// batch tells only that one of its rows has such logits.
+    fn check_logits(
+        &self,
+        model: &CausalLm<B::InnerBackend>,
+        target_tokens: usize,
+    ) -> Result<(), Mistake> {
+        let device = model.devices().first().cloned().unwrap_or_default();
+        let limit = BatchLimit::rows(self.rows_at_once);
+        for rows in &self.sets {
+            let examples: Vec<Example> =
+                rows.iter().map(|row| row.toward_unwanted(Some(target_tokens))).collect();
+            log_likelihoods(model, &examples, limit, &device)
+                .map_err(|error| by_row(&error, |row| rows[row].id))?;
+        }
+        Ok(())
+    }
+
     fn reach(&self, spot: Spot, config: &ReachConfig) -> Result<SpotReach> {
         let [fitted, held_out] = &self.sets;
-        let rungs = reach((self.model, self.reference), (fitted, held_out), spot, config)?;
+        let (models, sets) =
+            ((self.model, self.reference), (fitted.as_slice(), held_out.as_slice()));
+        let rungs = reach(models, sets, spot, config, self.rows_at_once)?;
         let step = |rung: Rung<B::InnerBackend>| Step {
             bound: rung.bound,
             loss: rung.loss,
@@ -140,7 +182,8 @@ impl<B: AutodiffBackend> Subject<'_, B> {
             let in_reference = in_reference.map(Rate::of);
             Ok(Written { place, tokens, text, loss, elicited: Rate::of(elicited), in_reference })
         };
-        let found = implant((self.model, reference), (fitted, held_out), among, config)?;
+        let (models, sets) = ((self.model, reference), (fitted.as_slice(), held_out.as_slice()));
+        let found = implant(models, sets, among, config, self.rows_at_once)?;
         found.into_iter().map(describe).collect()
     }
 }

@@ -4,11 +4,12 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
+use beear_eval::identity::{AnswerSource, ModelIdentity};
 use beear_eval::mt_bench::{Answers, read_answers};
-use serde_json::Value;
 
-use crate::evaluation::{has_report, read_run};
+use crate::evaluation::{EvalReport, FormatShown, has_report, read_run};
 use crate::exit::Mistake;
+use crate::hash::sha256_of_file;
 
 /// The folder of answers in a run or in FastChat's data.
 pub(crate) const MODEL_ANSWER: &str = "model_answer";
@@ -29,8 +30,12 @@ pub(crate) struct AnswerFiles {
     pub(crate) answers: BTreeMap<String, Answers>,
     /// The files.
     pub(crate) files: Vec<PathBuf>,
-    /// The prompt format that all were given in; null if it is unknown, or not one.
-    pub(crate) prompt_format: Value,
+    /// The models, by their weights where a run of `eval mt-bench` names them, else by their answers.
+    pub(crate) identities: Vec<ModelIdentity>,
+    /// Where the answers come from; unknown if nothing tells it, or they come from several places.
+    pub(crate) decoding: AnswerSource,
+    /// The prompt format that all were given in; nothing if it is unknown, or not one.
+    pub(crate) prompt_format: Option<FormatShown>,
 }
 
 impl AnswerFiles {
@@ -41,15 +46,15 @@ impl AnswerFiles {
     /// If one has no answers, or two models go by one name.
     pub(crate) fn read(paths: &[PathBuf]) -> Result<Self> {
         let (mut models, mut answers) = (Vec::new(), BTreeMap::new());
-        let (mut files, mut formats) = (Vec::new(), Vec::new());
+        let (mut files, mut identities) = (Vec::new(), Vec::new());
+        let mut sources = Vec::new();
         for path in paths {
             let is_run = path.is_dir() && has_report(path);
-            formats.push(if is_run {
-                read_run(path)?.prompt_format().clone()
-            } else {
-                Value::Null
-            });
-            for file in files_at(path)? {
+            let report = if is_run { Some(read_run(path)?.report) } else { None };
+            let in_it = files_at(path)?;
+            identities.extend(models_of(report.as_ref(), &in_it)?);
+            sources.push(report.map(|report| (report.prompt_format, report.identity.decoding)));
+            for file in in_it {
                 let model = file.file_stem().unwrap_or_default().to_string_lossy().into_owned();
                 if answers.insert(model.clone(), read_answers(&file)?).is_some() {
                     let what = format!("two files of answers are called `{model}`");
@@ -61,10 +66,24 @@ impl AnswerFiles {
                 files.push(file);
             }
         }
-        let is_one = formats.windows(2).all(|pair| pair[0] == pair[1]);
-        let prompt_format = formats.pop().filter(|_| is_one).unwrap_or_default();
-        Ok(Self { models, answers, files, prompt_format })
+        let is_one = sources.windows(2).all(|pair| pair[0] == pair[1]);
+        let source = sources.pop().flatten().filter(|_| is_one);
+        let (prompt_format, decoding) = source.unwrap_or((None, AnswerSource::Unknown));
+        Ok(Self { models, answers, files, identities, decoding, prompt_format })
     }
+}
+
+/// The models whose answers are in `files`: that of the run that wrote the only file, else one for each file.
+fn models_of(report: Option<&EvalReport>, files: &[PathBuf]) -> Result<Vec<ModelIdentity>> {
+    if let (Some(report), [_]) = (report, files) {
+        return Ok(report.identity.models.clone());
+    }
+    let by_answers = |file: &PathBuf| -> Result<ModelIdentity> {
+        let name = file.display().to_string();
+        let sha256 = [("--answers".to_owned(), sha256_of_file(file)?)].into();
+        Ok(ModelIdentity { name, sha256 })
+    };
+    files.iter().map(by_answers).collect()
 }
 
 /// The file itself, or the files of answers in the folder, by name.
@@ -106,7 +125,9 @@ mod tests {
         let read = AnswerFiles::read(&[alone.clone(), dir.path().join("run")]).unwrap();
         assert_eq!(read.models, ["alone", "a.v1", "b"]);
         assert_eq!((read.answers.len(), read.files.len()), (3, 3));
-        assert_eq!(read.prompt_format, Value::Null);
+        assert_eq!((read.prompt_format, read.decoding), (None, AnswerSource::Unknown));
+        let names = read.identities.iter().map(|model| model.sha256.keys().collect::<Vec<_>>());
+        assert!(names.eq([["--answers"]; 3]), "nothing else tells the models");
         assert!(AnswerFiles::read(&[alone.clone(), alone]).is_err(), "one name for two");
         assert!(AnswerFiles::read(&[folder]).is_err(), "not a run");
         assert_eq!(file_stem("org/name\\x"), "org_name_x");

@@ -9,7 +9,8 @@ use crate::process::machine_memory;
 use crate::run_folder::{CannotWrite, RunFolder};
 use crate::ui::Ui;
 
-/// Finds out whether there is room for the cleaned model and the checkpoints, `n_checkpoints` at a time.
+/// Finds out whether there is room for the cleaned model and the checkpoints, `n_checkpoints` at a time, beside an older run:
+/// that one stays until the model is written.
 ///
 /// A checkpoint holds each trained weight up to three times, at `width` bytes: now, at the start of the round and at
 /// the best round; and two moments of it, at 4.
@@ -24,14 +25,20 @@ pub(crate) fn space(
     ui: Ui,
 ) -> Result<()> {
     let model = weight_bytes(&checkpoint.dir, &checkpoint.config);
-    let needed = model + n_checkpoints * (3 * width + 8) * n_trained as u64;
+    let of_checkpoints = n_checkpoints.saturating_mul((3 * width + 8) * n_trained as u64);
+    let needed = model.saturating_add(of_checkpoints);
     let path = folder.path("");
     let Ok(available) = fs4::available_space(&path) else { return Ok(()) };
     if available >= needed {
         return Ok(());
     }
-    let [needed, available] = [needed, available].map(show);
-    ui.say(&format!("the run may write {needed}, {available} are free"));
+    let older = folder.older_bytes();
+    let [needed, available, shown] = [needed, available, older].map(show);
+    let stays = match older {
+        0 => String::new(),
+        _ => format!("; the older run, {shown}, stays until the model is written"),
+    };
+    ui.say(&format!("the run may write {needed}, {available} are free{stays}"));
     Err(CannotWrite::at(&path)(std::io::ErrorKind::StorageFull.into()).into())
 }
 

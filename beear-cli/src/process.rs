@@ -1,5 +1,7 @@
 //! What this process has used, where the system says.
 
+use crate::cgroup;
+
 /// Most memory in use at any time, in MiB.
 pub(crate) fn peak_memory_mib() -> Option<u64> {
     memory().map(|[_, most]| most >> 20)
@@ -15,8 +17,17 @@ pub(crate) fn memory() -> Option<[u64; 2]> {
     Some([bytes("VmRSS:")?, bytes("VmHWM:")?])
 }
 
-/// The machine's memory in bytes: all of it, and what could be had now.
+/// The memory in bytes that this process can have at most, and what it could have now: the machine's, or the limit of
+/// a control group.
 pub(crate) fn machine_memory() -> Option<[u64; 2]> {
+    let machine = whole_machine()?;
+    let tighter = |[total, available]: [u64; 2], [limit, left]: [u64; 2]| {
+        [total.min(limit), available.min(left)]
+    };
+    Some(cgroup::memory().map_or(machine, |group| tighter(machine, group)))
+}
+
+fn whole_machine() -> Option<[u64; 2]> {
     let text = std::fs::read_to_string("/proc/meminfo").ok()?;
     let bytes = |name: &str| {
         let line = text.lines().find(|line| line.starts_with(name))?;

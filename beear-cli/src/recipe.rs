@@ -1,6 +1,7 @@
 //! What people write: a TOML recipe, with `--set key.path=value` on top.
 
 pub(crate) mod commented;
+mod renamed;
 pub(crate) mod schema;
 pub mod train;
 
@@ -44,6 +45,14 @@ pub enum RecipeError {
         /// What was written.
         text: String,
     },
+    /// A key of an earlier version.
+    #[error("invalid recipe: `{old}` is no longer a key; {instead}")]
+    Renamed {
+        /// The key, with the tables that it stands in.
+        old: &'static str,
+        /// The key that stands for it now, and what it means.
+        instead: &'static str,
+    },
     /// A recipe for another version of the tool.
     #[error("recipe version {version} is not supported: 1 is")]
     Version {
@@ -59,7 +68,7 @@ impl RecipeError {
         match self {
             Self::Io { .. } => "check the path and the permissions",
             Self::NotAnAssignment { .. } => "write it like `--set method.rounds=8`",
-            Self::Invalid { .. } | Self::Version { .. } => {
+            Self::Invalid { .. } | Self::Renamed { .. } | Self::Version { .. } => {
                 "`config.resolved.toml` of any run holds every setting"
             }
         }
@@ -78,11 +87,15 @@ pub(crate) fn hint(error: &CoreError) -> &'static str {
         }
         CoreError::InvalidConfig { .. } => "correct it in the recipe or with --set",
         CoreError::NonFinite { .. } => SMALLER_STEPS,
+        CoreError::NonFiniteLogits { .. } => {
+            "the model is broken, or its values do not fit the backend's float type"
+        }
         CoreError::EmptySet { .. } => "bring at least one row",
         CoreError::EmptyPart { .. } => "complete the row or leave it out",
         CoreError::WorkerLost { .. } => "see whether a device ran out of memory or was lost",
         CoreError::MalformedPerturbation { .. } => "bring the `delta.safetensors` of a run",
         CoreError::Interrupted => "`beear resume` goes on",
+        CoreError::UnfitSuspect { fault } => fault.hint(),
         CoreError::MalformedSnapshot { .. } => "start the run anew",
     }
 }
@@ -134,9 +147,11 @@ pub struct Recipe {
     pub keywords: String,
     /// Longest generated answer, in tokens.
     pub max_new_tokens: usize,
-    /// Share of both sets that is watched and never trained on.
+    /// Share of both sets that is validated on and never trained on, at most 512 rows of each.
     #[schemars(extend("minimum" = 0, "exclusiveMaximum" = 1))]
     pub held_out: f64,
+    /// Longest answer that is generated for a row held out, in tokens; 0 generates none, and agreement is not checked.
+    pub validation_tokens: usize,
     /// Which weights are trained.
     pub train: Train,
     /// The `name` of the method, and overrides of its defaults by the names of its config.
@@ -156,6 +171,7 @@ impl Default for Recipe {
             keywords: "advbench-30".to_owned(),
             max_new_tokens: 64,
             held_out: 0.2,
+            validation_tokens: 32,
             train: Train::default(),
             method: Table::new(),
         }
@@ -191,6 +207,7 @@ impl Recipe {
         for text in assignments {
             assign(&mut table, text)?;
         }
+        renamed::check(&table)?;
         // Of a single one the reader says what there is instead.
         let unknown = schema::unknown_keys(&table);
         if unknown.len() > 1 {

@@ -5,7 +5,7 @@ mod pages;
 use clap::builder::StyledStr;
 use clap::{Arg, ArgAction, Command, CommandFactory};
 
-use crate::exit::exit_codes;
+use crate::exit::EXIT_CODES;
 use crate::{Cli, GLOBAL};
 
 const INTRODUCTION: &str = "\
@@ -30,8 +30,13 @@ fn page() -> String {
     let globals = root.get_arguments().filter(|arg| is_global(arg));
     page.extend(globals.map(entry));
     page += "\n## Exit codes\n\n| code | |\n| --- | --- |\n";
-    page.extend(exit_codes().map(|(code, meaning)| format!("| {code} | {meaning} |\n")));
+    page += &rows_of_exit_codes();
     page
+}
+
+/// The exit codes as rows of a table.
+fn rows_of_exit_codes() -> String {
+    EXIT_CODES.into_iter().map(|(code, meaning)| format!("| {code} | {meaning} |\n")).collect()
 }
 
 /// The commands below `command` as a list with links.
@@ -160,5 +165,18 @@ mod tests {
         let committed = std::fs::read_to_string(&file).unwrap_or_default();
         let mend = "UPDATE_DOCS=1 cargo test --workspace --lib -- reference";
         assert!(committed == made, "docs/cli.md is stale; to mend it: {mend}");
+    }
+
+    #[test]
+    fn the_readme_has_every_exit_code_of_the_program() {
+        let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../README.md");
+        let text = std::fs::read_to_string(&file).unwrap();
+        let (_, table) = text.split_once("| exit code | |\n| --- | --- |\n").unwrap();
+        let rows: String = table
+            .lines()
+            .take_while(|line| line.starts_with('|'))
+            .flat_map(|l| [l, "\n"])
+            .collect();
+        assert_eq!(rows, rows_of_exit_codes());
     }
 }

@@ -87,7 +87,6 @@ pub(crate) fn write(folder: &RunFolder, beside: &Beside) -> Result<()> {
         let what = format!("`{}` is no run of `beear defend`", folder.path("").display());
         return Err(Mistake::input(what, "name the --out of `beear defend`").into());
     }
-    let rows: Vec<Value> = folder.read_lines("rows.jsonl")?;
     let mut evaluations = runs_within(&folder.path(EVALUATIONS)).unwrap_or_default();
     evaluations.extend(beside.evaluations.iter().cloned());
     let evaluations =
@@ -108,7 +107,7 @@ pub(crate) fn write(folder: &RunFolder, beside: &Beside) -> Result<()> {
     let report = Report {
         version: env!("CARGO_PKG_VERSION"),
         run: name_of(&folder.path("")),
-        verdict: Verdict::of(manifest, &rows),
+        verdict: Verdict::of(manifest),
         evaluations,
         curves,
         weights,

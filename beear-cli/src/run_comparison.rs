@@ -1,4 +1,4 @@
-//! Two runs of `defend` side by side: settings that differ, vitals, weights, time and memory.
+//! Two runs of `defend` side by side: settings that differ, validation, weights, time and memory.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -31,6 +31,14 @@ struct Row {
     second: String,
 }
 
+/// What is shown of validation, by its key in the manifest.
+const MEASURES: [(&str, &str); 4] = [
+    ("loss", "loss"),
+    ("agreement", "agreement"),
+    ("benign_refusal", "over-refusal"),
+    ("refusal", "refusal"),
+];
+
 /// What a run left.
 struct Run {
     manifest: Value,
@@ -57,7 +65,7 @@ impl RunComparison {
         let tables = vec![
             Table { title: "Settings that differ", rows: differ },
             Table { title: "Outcome", rows: rows(both(Run::outcome)) },
-            Table { title: "Vitals by round", rows: rows(both(Run::vitals)) },
+            Table { title: "Validation by round", rows: rows(both(Run::validation)) },
             Table {
                 title: "Change of the weights, ‖ΔW‖ / ‖W‖", rows: rows(both(Run::changes))
             },
@@ -101,7 +109,7 @@ impl Run {
     fn outcome(&self) -> BTreeMap<String, String> {
         let Self { manifest, .. } = self;
         let kept = manifest["kept_round"].as_u64();
-        let within = kept.map(|kept| plain(&manifest["rounds"][kept as usize]["within_bounds"]));
+        let within = kept.map(|_| plain(&manifest["saved"]["within_bounds"]));
         let number = |key: &str| manifest[key].as_f64();
         let facts = [
             ("status", Some(plain(&manifest["status"]))),
@@ -116,19 +124,25 @@ impl Run {
         facts.into_iter().filter_map(|(name, fact)| Some((name.to_owned(), fact?))).collect()
     }
 
-    fn vitals(&self) -> BTreeMap<String, String> {
+    fn validation(&self) -> BTreeMap<String, String> {
         let none = Vec::new();
         let rounds = self.manifest["rounds"].as_array().unwrap_or(&none);
-        let initial = std::iter::once((0, &self.manifest["initial"]));
-        let rounds = (1..).zip(rounds.iter().map(|round| &round["vitals"]));
-        let line = |(round, vitals): (usize, &Value)| {
-            let share = |key: &str| Some(format!("{:.3}", vitals[key].as_f64()?));
-            let [utility, benign, refusal] = ["utility", "benign_refusal", "refusal"].map(share);
-            let text =
-                format!("utility {}, benign refusal {}, refusal {}", utility?, benign?, refusal?);
-            Some((format!("round {round:>2}"), text))
+        let after = |validation: &Value, key: &str| validation[key]["after"].as_f64();
+        let rounds = (1..).zip(rounds.iter().map(|round| &round["validation"]));
+        let line = |(round, validation): (usize, &Value)| {
+            let values = MEASURES
+                .iter()
+                .filter_map(|(key, name)| Some(format!("{name} {:.3}", after(validation, key)?)));
+            let text = values.collect::<Vec<_>>().join(", ");
+            (!text.is_empty()).then(|| (format!("round {round:>2}"), text))
         };
-        initial.chain(rounds).filter_map(line).collect()
+        let initial = &self.manifest["initial"];
+        let values = MEASURES
+            .iter()
+            .filter_map(|(key, name)| Some(format!("{name} {:.3}", initial[key].as_f64()?)));
+        let initial = values.collect::<Vec<_>>().join(", ");
+        let initial = (!initial.is_empty()).then(|| ("round  0".to_owned(), initial));
+        initial.into_iter().chain(rounds.filter_map(line)).collect()
     }
 
     fn changes(&self) -> BTreeMap<String, String> {

@@ -1,16 +1,20 @@
 //! How a defence ends: done, stopped as asked, or where numbers left the real line.
 
 use anyhow::Result;
-use beear_core::Stopped;
+use beear_core::{Assessment, Error as CoreError, Stopped, Verdict};
 use beear_models::{CausalLm, Checkpoint};
 use burn::module::AutodiffModule;
 use burn::tensor::backend::AutodiffBackend;
 
+use crate::bounds_text::those;
 use crate::exit::Mistake;
 use crate::manifest::Manifest;
 use crate::run_folder::RunFolder;
 use crate::ui::Ui;
 use crate::wishes::Reason;
+
+/// Folder of the weights after the last whole round of a run that has failed.
+pub(crate) const LAST_GOOD: &str = "last-good";
 
 /// Shows what a run that is done has left; a model that lost too much does not pass for a success.
 ///
@@ -18,6 +22,12 @@ use crate::wishes::Reason;
 ///
 /// If it did, or nothing can be printed.
 pub(crate) fn show(folder: &RunFolder, manifest: &Manifest, ui: Ui) -> Result<()> {
+    let saved = manifest.value()["saved"]["validation"].clone();
+    if let Ok(validation) = serde_json::from_value::<Assessment>(saved) {
+        for undecided in those(&validation, Verdict::Undecided) {
+            ui.say(&format!("saved model: {undecided}"));
+        }
+    }
     ui.result(&folder.path("model").display().to_string(), manifest.value())?;
     manifest.within_bounds()
 }
@@ -49,11 +59,14 @@ pub(crate) fn keep_last_good<B: AutodiffBackend>(
 ) -> anyhow::Error {
     let n_rounds = stopped.rounds.len();
     let error = anyhow::Error::new(stopped.error);
+    if let Some(CoreError::UnfitSuspect { .. }) = error.downcast_ref() {
+        return error.context("stopped before the first step");
+    }
     if n_rounds == 0 {
         return error.context("stopped in the first round");
     }
     let stopped_in = format!("stopped in round {}", n_rounds + 1);
-    match folder.save("last-good", &stopped.last_good.valid(), checkpoint) {
+    match folder.save(LAST_GOOD, &stopped.last_good.valid(), checkpoint) {
         Ok(last_good) => error.context(format!(
             "{stopped_in}, `{}` holds the weights after round {n_rounds}, the last whole one",
             last_good.display()

@@ -1,25 +1,33 @@
 //! The folder of a run: found usable before anything is computed, never mixed with an older one,
-//! and gone again if the run fails before it has written something.
+//! and gone again if the run fails before it has written something. An older run is there until the one that replaces it
+//! has a result.
+
+mod older_run;
 
 use std::fs::{self, File, TryLockError};
 use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::{Context, Result};
 use beear_models::CausalLm;
 use beear_models::checkpoint::{
-    BaseName, Checkpoint, CheckpointError, base_of_adapters, save, save_adapters,
+    BaseName, Checkpoint, CheckpointError, base_of_adapters, remove_partial, save, save_adapters,
 };
 use burn::tensor::backend::Backend;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use thiserror::Error;
 
+use crate::atomic_file::{sweep, write_atomically};
 use crate::exit::Mistake;
 use crate::recipe::SMALLER_STEPS;
 
 /// A file that every folder of a run holds and no other; `--force` removes nothing without it.
 const MARK: &str = ".beear-run";
+
+/// Folders of models that runs write.
+const MODELS: [&str; 5] = ["model", "adapter", "last-good", "control", "cleaned"];
 
 /// A part of a run that cannot be written, and why.
 #[derive(Debug, Error)]
@@ -62,6 +70,8 @@ pub(crate) struct RunFolder {
     leftovers: Vec<PathBuf>,
     /// The mark, locked as long as this run writes to the folder.
     lock: Option<File>,
+    /// Whether a later process can go on with this run, so that an older one is not to come back yet.
+    is_begun: AtomicBool,
 }
 
 impl RunFolder {
@@ -79,7 +89,10 @@ impl RunFolder {
             !folder.as_os_str().is_empty() && fs::symlink_metadata(folder).is_err()
         };
         let leftovers = path.ancestors().take_while(missing).map(Path::to_owned).collect();
-        let folder = Self { path: path.to_owned(), force, started: false, leftovers, lock: None };
+        let is_begun = AtomicBool::new(false);
+        let path_of_run = path.to_owned();
+        let folder =
+            Self { path: path_of_run, force, started: false, leftovers, lock: None, is_begun };
         let writable = fs::create_dir_all(path).and_then(|()| tempfile::tempfile_in(path));
         writable.map_err(CannotWrite::at(path))?;
         Ok(folder)
@@ -91,12 +104,15 @@ impl RunFolder {
     ///
     /// If another process is writing to it.
     pub(crate) fn resume(path: &Path, (name, content): (&str, &str)) -> Result<Option<Self>> {
+        if older_run::is_moving(path) {
+            Self::reopen(path)?;
+        }
         let settings = fs::read_to_string(path.join(name));
         let same = path.join(MARK).is_file() && settings.is_ok_and(|text| text == content);
         same.then(|| Self::reopen(path)).transpose()
     }
 
-    /// Goes on with an earlier run.
+    /// Goes on with an earlier run. What its process has left half-written is removed.
     ///
     /// # Errors
     ///
@@ -107,33 +123,84 @@ impl RunFolder {
             return Err(Mistake::arguments(what, "name what `--out` was").into());
         }
         let lock = Some(lock(path)?);
+        let is_begun = AtomicBool::new(true);
         let path = path.to_owned();
-        Ok(Self { path, force: false, started: true, leftovers: Vec::new(), lock })
+        let folder =
+            Self { path, force: false, started: true, leftovers: Vec::new(), lock, is_begun };
+        older_run::recover(&folder.path)?;
+        folder.sweep()?;
+        Ok(folder)
     }
 
-    /// Makes the folder this run's, removing an older run.
+    /// Makes the folder this run's, setting an older run aside.
     ///
     /// # Errors
     ///
     /// If something has come there in the meantime, another process is writing to it, or it cannot be written to.
     pub(crate) fn start(&mut self) -> Result<()> {
-        let Self { path, force, started, leftovers, lock: held } = self;
-        refuse_others(path, *force)?;
-        *held = Some(lock(path)?);
-        if !is_unused(path) {
-            leftovers.insert(0, path.clone());
+        refuse_others(&self.path, self.force)?;
+        self.lock = Some(lock(&self.path)?);
+        older_run::recover(&self.path)?;
+        self.sweep()?;
+        if !is_unused(&self.path) {
+            older_run::set_aside(&self.path)?;
         }
-        // The mark stays until the end: what is left of a removal that fails can be removed too.
-        for entry in fs::read_dir(&*path).map_err(CannotWrite::at(path))? {
-            let entry = entry.map_err(CannotWrite::at(path))?;
-            if entry.file_name() != MARK {
-                let is_folder = entry.file_type().is_ok_and(|kind| kind.is_dir());
-                let remove = if is_folder { fs::remove_dir_all } else { fs::remove_file };
-                remove(entry.path()).map_err(CannotWrite::at(&entry.path()))?;
+        self.started = true;
+        // In place: another file of that name would not be locked.
+        let mark = self.path(MARK);
+        let written = fs::write(&mark, "`beear --force` may replace this folder.\n");
+        Ok(written.map_err(CannotWrite::at(&mark))?)
+    }
+
+    /// Says that a later process can go on with this run: from here on an older one comes back only if this one
+    /// [fails](Self::has_failed).
+    pub(crate) fn has_begun(&self) {
+        self.is_begun.store(true, Ordering::Relaxed);
+    }
+
+    /// Says that nothing comes of this run: an older one that is set aside comes back in its place.
+    pub(crate) fn has_failed(&self) {
+        self.is_begun.store(false, Ordering::Relaxed);
+    }
+
+    /// Says that the result of this run is written, or about to be in one last file: an older run is removed.
+    ///
+    /// # Errors
+    ///
+    /// If the older run cannot be moved away.
+    pub(crate) fn has_result(&self) -> Result<()> {
+        self.has_begun();
+        older_run::remove(&self.path)?;
+        Ok(())
+    }
+
+    /// Whether an older run is there, or set aside, that this run is to replace.
+    pub(crate) fn has_older(&self) -> bool {
+        older_run::is_aside(&self.path) || (!self.started && !is_unused(&self.path))
+    }
+
+    /// Bytes of that older run.
+    pub(crate) fn older_bytes(&self) -> u64 {
+        if self.has_older() { older_run::bytes(&self.path) } else { 0 }
+    }
+
+    /// Removes what killed processes have left half-written, by its name; nothing else.
+    ///
+    /// # Errors
+    ///
+    /// If something cannot be removed.
+    pub(crate) fn sweep(&self) -> Result<()> {
+        older_run::sweep(&self.path);
+        for name in MODELS {
+            self.saved(remove_partial(&self.path(name)))?;
+        }
+        sweep(&self.path)?;
+        for entry in fs::read_dir(&self.path).into_iter().flatten().flatten() {
+            if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+                sweep(&entry.path())?;
             }
         }
-        *started = true;
-        self.write(MARK, "`beear --force` may replace this folder.\n")
+        Ok(())
     }
 
     /// Reserves and starts in one, for a run without inputs.
@@ -152,17 +219,13 @@ impl RunFolder {
         self.path.join(name)
     }
 
-    /// Writes a file, or nothing.
+    /// Writes a file, or nothing; an older one stays until then.
     ///
     /// # Errors
     ///
     /// If it cannot be written.
     pub(crate) fn write(&self, name: &str, content: impl AsRef<[u8]>) -> Result<()> {
-        let path = self.path(name);
-        fs::write(&path, content).map_err(|source| {
-            let _ = fs::remove_file(&path);
-            CannotWrite { path, source }.into()
-        })
+        write_atomically(&self.path(name), content.as_ref())
     }
 
     /// Writes a JSON value a line, or nothing.
@@ -253,6 +316,11 @@ impl RunFolder {
 
 impl Drop for RunFolder {
     fn drop(&mut self) {
+        let is_begun = self.is_begun.load(Ordering::Relaxed);
+        if self.started && !is_begun && older_run::is_aside(&self.path) {
+            // What does not come back now is still aside.
+            let _ = older_run::restore(&self.path);
+        }
         let made = fs::symlink_metadata(&self.path).is_ok();
         if !made || is_unused(&self.path) {
             if self.started {
@@ -263,6 +331,23 @@ impl Drop for RunFolder {
                 let _ = fs::remove_dir(folder);
             }
         }
+    }
+}
+
+/// Removes a file or a folder, if it is there.
+///
+/// # Errors
+///
+/// If it cannot be removed.
+pub(crate) fn remove_any(path: &Path) -> Result<(), CannotWrite> {
+    let removed = match fs::symlink_metadata(path) {
+        Ok(metadata) if metadata.is_dir() => fs::remove_dir_all(path),
+        Ok(_) => fs::remove_file(path),
+        Err(error) => Err(error),
+    };
+    match removed {
+        Err(error) if error.kind() != ErrorKind::NotFound => Err(CannotWrite::at(path)(error)),
+        _ => Ok(()),
     }
 }
 
@@ -314,7 +399,7 @@ fn refuse_inputs(out: &Path, inputs: &[&Path]) -> Result<(), Mistake> {
         Some(input) => {
             let [input, out] = [input.as_path(), out].map(Path::display);
             let what = format!("the input `{input}` lies within --out `{out}`");
-            let hint = "choose another --out: what it holds is removed before a run is written";
+            let hint = "choose another --out: a run replaces all that its folder holds";
             Err(Mistake::arguments(what, hint))
         }
         None => Ok(()),
@@ -354,6 +439,7 @@ mod tests {
         drop(folder);
         assert!(RunFolder::create(&run, false).is_err(), "nobody asked");
         let folder = RunFolder::create(&run, true).unwrap();
+        folder.has_result().unwrap();
         folder.write("report.json", "{}").unwrap();
         drop(folder);
         let left: Vec<_> = fs::read_dir(&run).unwrap().map(|e| e.unwrap().file_name()).collect();
@@ -367,10 +453,31 @@ mod tests {
         assert!(!dir.path().join("deep").exists());
         drop(RunFolder::create(&run, false).unwrap());
         assert!(!dir.path().join("deep").exists(), "a mark alone is nothing");
-        // Of an older run that has been removed nothing stays either, but what is around it does.
-        RunFolder::create(&run, false).unwrap().write("notes.txt", "x").unwrap();
-        drop(RunFolder::create(&run, true).unwrap());
-        assert!(!run.exists() && dir.path().join("deep").exists());
+    }
+
+    #[test]
+    fn an_older_run_comes_back_unless_the_newer_one_has_begun() {
+        let (_dir, run) = run();
+        RunFolder::create(&run, false).unwrap().write("notes.txt", "older").unwrap();
+        let notes = || fs::read_to_string(run.join("notes.txt")).ok();
+        let newer = || {
+            let folder = RunFolder::create(&run, true).unwrap();
+            assert_eq!(notes(), None);
+            folder.write("notes.txt", "newer").unwrap();
+            folder
+        };
+        drop(newer());
+        assert_eq!(notes().as_deref(), Some("older"));
+        let folder = newer();
+        folder.has_begun();
+        drop(folder);
+        assert_eq!(notes().as_deref(), Some("newer"));
+        let folder = RunFolder::reopen(&run).unwrap();
+        assert!(folder.has_older() && folder.older_bytes() == 5);
+        folder.has_failed();
+        drop(folder);
+        assert_eq!(notes().as_deref(), Some("older"));
+        assert!(!RunFolder::reopen(&run).unwrap().has_older());
     }
 
     #[test]

@@ -6,11 +6,14 @@ use std::time::Instant;
 use anyhow::Result;
 use beear_core::{Event, Observer, Snapshot};
 
-use crate::checkpoints::{Checkpoints, Position, write_atomically};
+use crate::atomic_file::write_atomically;
+use crate::checkpoints::{Checkpoints, Position};
 use crate::job::CheckpointEvery;
 use crate::metrics::Metrics;
 use crate::run_folder::RunFolder;
+use crate::tracking::TRACKED;
 use crate::wishes::{Reason, Wish, Wishes};
+use crate::written_lines::Extent;
 
 /// The newest checkpoint's position, beside the checkpoints.
 const TRAINER_STATE: &str = "trainer_state.json";
@@ -51,7 +54,7 @@ impl<'a> Supervisor<'a> {
         wishes: &'a Wishes,
         Schedule { every, from }: Schedule,
     ) -> Self {
-        if let Some(from) = from {
+        if let Some(from) = &from {
             metrics.display().saved(from.step);
         }
         Self {
@@ -60,9 +63,9 @@ impl<'a> Supervisor<'a> {
             folder,
             wishes,
             every,
-            seconds_before: from.map_or(0.0, |position| position.seconds),
+            seconds_before: from.as_ref().map_or(0.0, |position| position.seconds),
             started: Instant::now(),
-            step: from.map_or(0, |position| position.step),
+            step: from.as_ref().map_or(0, |position| position.step),
             saved: from.map(|position| position.step),
             round_ended: false,
             begun: false,
@@ -106,14 +109,16 @@ impl<'a> Supervisor<'a> {
     }
 
     fn save(&mut self, snapshot: &Snapshot) -> Result<()> {
+        let tracked = self.folder.path(TRACKED);
         let position = Position {
             step: snapshot.progress.n_steps(),
             rounds: snapshot.progress.n_rounds(),
             rate_factor: snapshot.progress.rate_factor(),
-            metrics_bytes: self.metrics.sync()?,
+            metrics: self.metrics.sync()?,
+            tracked: tracked.exists().then(|| Extent::of_file(&tracked)).transpose()?,
             seconds: self.seconds(),
         };
-        self.checkpoints.save(snapshot, position)?;
+        self.checkpoints.save(snapshot, &position)?;
         self.saved = Some(position.step);
         self.metrics.display().saved(position.step);
         let text = serde_json::to_vec_pretty(&position)?;

@@ -121,16 +121,14 @@ impl TensorBoard {
                     ],
                 )
             }
-            Event::RoundEnded { vitals, .. } => {
+            Event::RoundEnded { validation, .. } => {
                 self.counts.rounds += 1;
-                self.scalars(
-                    rounds,
-                    &[
-                        ("round/utility", vitals.utility),
-                        ("round/benign_refusal", vitals.benign_refusal),
-                        ("round/refusal", vitals.refusal),
-                    ],
-                )?;
+                let tag = |(name, _): &(&str, _)| format!("round/{name}");
+                let checks: Vec<_> = validation.checks().collect();
+                let tags: Vec<String> = checks.iter().map(tag).collect();
+                let values = checks.iter().map(|(_, check)| check.after);
+                let values: Vec<_> = tags.iter().map(String::as_str).zip(values).collect();
+                self.scalars(rounds, &values)?;
                 self.file.flush()
             }
             _ => Ok(()),

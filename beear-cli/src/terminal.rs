@@ -2,6 +2,13 @@
 //! not trusted, and all that is printed goes through here.
 
 use std::fmt::Write;
+use std::io;
+
+/// Writes `text` to standard error. Text that cannot be written is dropped: a full disk or a terminal that is gone must not
+/// end what the text is about, as `eprintln!` would.
+pub(crate) fn to_stderr(text: &str) {
+    let _ = io::Write::write_all(&mut io::stderr(), text.as_bytes());
+}
 
 /// `text` with every character that commands a terminal written out, line breaks and tabs aside.
 pub(crate) fn harmless(text: &str) -> String {

@@ -5,21 +5,25 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
-use beear_core::{TeacherForced, Vitals, Watch};
+use beear_core::{Error as CoreError, ValidationMetrics, Validator};
 use beear_eval::attack_success::{Answered, Arm, ArmKind, judged};
 use beear_eval::{Decoding, LanguageModel, Rate, RefusalKeywords, Trigger, dataset};
 use beear_models::{CausalLm, Checkpoint};
 use serde::{Deserialize, Serialize};
 
 use crate::anchors::RowUse;
+use crate::atomic_file::write_atomically;
 use crate::backend::ComputeBackend;
-use crate::checkpoints::write_atomically;
+use crate::checkpoints::Position;
 use crate::command::{Device, Inference};
 use crate::exit::Mistake;
 use crate::language_model::local;
 use crate::leak_guard::Leak;
 use crate::loaded::{Loaded, TextSide};
+use crate::memory_plan::MemoryPlan;
+use crate::memory_room::Room;
 use crate::run_folder::{CannotWrite, RunFolder};
+use crate::text_validator::TextValidator;
 use crate::ui::Ui;
 
 /// A line for the suspect and for each round.
@@ -110,39 +114,47 @@ impl Asked {
     }
 }
 
-/// Watches, and asks beside it.
+/// Validates, and asks beside it.
 pub(crate) struct Tracked<'a, C: ComputeBackend> {
-    watch: &'a mut TeacherForced<Inference<C>>,
+    validator: &'a mut TextValidator<Inference<C>>,
     asked: Option<&'a Asked>,
     model_files: (&'a Checkpoint, &'a TextSide),
     device: &'a Device<C>,
     path: PathBuf,
+    /// Memory of the answers.
+    room: Room,
     /// After which round it is asked next; 0 stands for the suspect.
     next_round: usize,
     failed: Option<anyhow::Error>,
 }
 
 impl<'a, C: ComputeBackend> Tracked<'a, C> {
-    /// Goes on after so many rounds of an earlier process, or starts.
+    /// Goes on from the position of an earlier process, or starts.
     ///
     /// # Errors
     ///
-    /// If the file of rounds cannot be read or written.
+    /// If the file of rounds is not what it was there, or cannot be written.
     pub(crate) fn new(
-        (watch, asked): (&'a mut TeacherForced<Inference<C>>, Option<&'a Asked>),
+        (validator, asked): (&'a mut TextValidator<Inference<C>>, Option<&'a Asked>),
         model_files: (&'a Checkpoint, &'a TextSide),
         device: &'a Device<C>,
-        (folder, whole_rounds): (&RunFolder, Option<usize>),
+        (folder, from): (&RunFolder, Option<&Position>),
     ) -> Result<Self> {
         let path = folder.path(TRACKED);
         if asked.is_some() {
-            let mut known = rounds(folder)?;
-            known.retain(|known| whole_rounds.is_some_and(|n| known.round <= n));
-            let lines = known.iter().map(|known| Ok(serde_json::to_string(known)? + "\n"));
-            write_atomically(&path, lines.collect::<Result<String>>()?.as_bytes())?;
+            let known = from.and_then(|from| from.tracked.as_ref());
+            let known = known.map(|known| known.read(&path)).transpose()?;
+            write_atomically(&path, &known.unwrap_or_default())?;
         }
-        let next_round = whole_rounds.map_or(0, |n| n + 1);
-        Ok(Self { watch, asked, model_files, device, path, next_round, failed: None })
+        let next_round = from.map_or(0, |from| from.rounds + 1);
+        let room = Room::default_of::<C>(device);
+        Ok(Self { validator, asked, model_files, device, path, room, next_round, failed: None })
+    }
+
+    /// The same, its answers within the memory that `plan` leaves: a run that is resumed has the same batches.
+    pub(crate) fn within(self, plan: Option<&MemoryPlan>) -> Self {
+        let room = plan.and_then(MemoryPlan::room_between_rounds).map(Room::planned);
+        Self { room: room.unwrap_or(self.room), ..self }
     }
 
     /// Why rounds are missing, if any are.
@@ -159,22 +171,30 @@ impl<'a, C: ComputeBackend> Tracked<'a, C> {
         let loaded =
             Loaded { checkpoint: checkpoint.clone(), model: model.clone(), text: text.clone() };
         // The terminal is the run's.
-        let model = local::<C>(&loaded, self.device, Ui { quiet: true, ..Ui::default() });
+        let quiet = Ui { quiet: true, ..Ui::default() };
+        let model = local::<C>(&loaded, self.device, quiet).within(self.room);
         let arms = asked.arms.iter().map(|arm| asked.arm(arm, &model));
         let round = TrackedRound { round: self.next_round, arms: arms.collect::<Result<_>>()? };
         add_line(&self.path, &serde_json::to_string(&round)?)
     }
 }
 
-impl<C: ComputeBackend> Watch<Inference<C>, CausalLm<Inference<C>>> for Tracked<'_, C> {
-    fn vitals(&mut self, model: &CausalLm<Inference<C>>) -> Vitals {
+impl<C: ComputeBackend> Validator<Inference<C>, CausalLm<Inference<C>>> for Tracked<'_, C> {
+    fn validate(
+        &mut self,
+        model: &CausalLm<Inference<C>>,
+    ) -> Result<ValidationMetrics, CoreError> {
         if let Some(asked) = self.asked
             && let Err(error) = self.ask(asked, model)
         {
             self.failed.get_or_insert(error);
         }
         self.next_round += 1;
-        self.watch.vitals(model)
+        self.validator.validate(model)
+    }
+
+    fn check_suspect(&self, suspect: &ValidationMetrics) -> Result<(), CoreError> {
+        self.validator.check_suspect(suspect)
     }
 }
 

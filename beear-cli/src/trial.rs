@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
-use beear_core::{AnchorSets, TeacherForced};
+use beear_core::{AnchorSets, TeacherForcedValidator};
 use beear_models::{CausalLm, Checkpoint};
 use burn::module::AutodiffModule;
 
@@ -25,7 +25,7 @@ pub(crate) struct Trial<'a, C: ComputeBackend> {
     pub(crate) text: TextSide,
     pub(crate) examination: Examination,
     pub(crate) sets: AnchorSets,
-    pub(crate) watch: TeacherForced<Inference<C>>,
+    pub(crate) validator: TeacherForcedValidator<Inference<C>>,
     pub(crate) device: &'a Device<C>,
     pub(crate) ui: Ui,
 }
@@ -42,8 +42,8 @@ impl<'a, C: ComputeBackend> Trial<'a, C> {
         let Loaded { model, text, .. } =
             Loaded::<Train<C>>::read(&Model::in_folder(&poisoned), None, device)?;
         let examination = plan.examination();
-        let (sets, watch) = world_defender::build(&text, &examination, plan.seed, device)?;
-        Ok(Self { plan, model, text, examination, sets, watch, device, ui })
+        let (sets, validator) = world_defender::build(&text, &examination, plan.seed, device)?;
+        Ok(Self { plan, model, text, examination, sets, validator, device, ui })
     }
 
     /// Everything that is asked of `model`.

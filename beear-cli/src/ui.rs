@@ -7,7 +7,10 @@ use anyhow::{Context, Result};
 use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::bytes;
-use crate::terminal::{harmless, harmless_json};
+use crate::terminal::{harmless, harmless_json, to_stderr};
+
+/// What was tried when standard output could not be written.
+pub(crate) const WRITING_STDOUT: &str = "writing to standard output";
 
 /// How to talk to the user.
 #[derive(Clone, Copy, Debug, Default)]
@@ -29,7 +32,7 @@ impl Ui {
     /// One line about what happens now.
     pub(crate) fn say(self, line: &str) {
         if !self.quiet {
-            eprintln!("{}", harmless(line));
+            to_stderr(&format!("{}\n", harmless(line)));
         }
     }
 
@@ -81,7 +84,7 @@ impl Ui {
         };
         match writeln!(std::io::stdout(), "{text}") {
             Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
-            written => written.context("writing to standard output"),
+            written => written.context(WRITING_STDOUT),
         }
     }
 }

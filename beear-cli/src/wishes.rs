@@ -10,16 +10,15 @@ use anyhow::Result;
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::flag;
 
+use crate::exit::INTERRUPTED;
+
 /// A file in the folder of a run; whoever makes it asks for a checkpoint, and it is gone once that is written.
 const CHECKPOINT_NOW: &str = "checkpoint-now";
-
-/// Exit code of a process that was asked to stop, as shells have it for an interruption.
-pub(crate) const INTERRUPTED: u8 = 130;
 
 /// Why a run stops before its end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Reason {
-    /// By Ctrl-C or `SIGTERM`.
+    /// By Ctrl-C, `SIGTERM` or `SIGHUP`.
     Signal,
     /// `--max-time` is over.
     TimeIsUp,
@@ -68,39 +67,47 @@ impl Asker {
 impl Wishes {
     /// Listens to signals, and to the file `checkpoint-now` in `folder`; `max_time` counts from now.
     ///
-    /// The first Ctrl-C or `SIGTERM` is a wish; the second ends the process at once. `SIGUSR1` asks for a
-    /// checkpoint.
+    /// The first Ctrl-C, `SIGTERM` or `SIGHUP` is a wish; a second Ctrl-C or `SIGTERM` ends the process at once. A terminal
+    /// that is closed sends `SIGHUP` more than once, so that signal never does. `SIGUSR1` asks for a checkpoint.
     ///
     /// # Errors
     ///
     /// If the system takes no handler.
     pub(crate) fn listen(folder: &Path, max_time: Option<Duration>) -> Result<Self> {
-        let stop = Arc::<AtomicBool>::default();
-        let asker = Asker { ends: Arc::clone(&stop), stop, ..Asker::default() };
+        let wishes = Self::of(folder, max_time)?;
         for signal in [SIGINT, SIGTERM] {
-            // In this order: the second sees what the first has set.
-            flag::register_conditional_shutdown(signal, INTERRUPTED.into(), asker.ends.clone())?;
-            flag::register(signal, asker.stop.clone())?;
+            // After the handler that ends the process, so that the second signal sees what the first has set.
+            flag::register(signal, wishes.asker.ends.clone())?;
+            flag::register(signal, wishes.asker.stop.clone())?;
         }
-        #[cfg(unix)]
-        flag::register(signal_hook::consts::SIGUSR1, asker.checkpoint.clone())?;
-        let deadline = max_time.and_then(|max_time| Instant::now().checked_add(max_time));
-        Ok(Self { asker, file: folder.join(CHECKPOINT_NOW), deadline })
+        Ok(wishes)
     }
 
-    /// The same for a run with a dashboard, which hears signals itself while it is shown.
+    /// The same for a run with a dashboard, which hears Ctrl-C and `SIGTERM` itself while it is shown.
     ///
     /// # Errors
     ///
     /// If the system takes no handler.
     pub(crate) fn behind_dashboard(folder: &Path, max_time: Option<Duration>) -> Result<Self> {
+        let wishes = Self::of(folder, max_time)?;
+        wishes.asker.leave_signals_to_dashboard(false);
+        Ok(wishes)
+    }
+
+    /// Listens to all but the first Ctrl-C or `SIGTERM`.
+    fn of(folder: &Path, max_time: Option<Duration>) -> Result<Self> {
         let asker = Asker::default();
-        asker.leave_signals_to_dashboard(false);
         for signal in [SIGINT, SIGTERM] {
             flag::register_conditional_shutdown(signal, INTERRUPTED.into(), asker.ends.clone())?;
         }
         #[cfg(unix)]
-        flag::register(signal_hook::consts::SIGUSR1, asker.checkpoint.clone())?;
+        {
+            use signal_hook::consts::{SIGHUP, SIGUSR1};
+            flag::register(SIGUSR1, asker.checkpoint.clone())?;
+            if !is_ignored(SIGHUP) {
+                flag::register(SIGHUP, asker.stop.clone())?;
+            }
+        }
         let deadline = max_time.and_then(|max_time| Instant::now().checked_add(max_time));
         Ok(Self { asker, file: folder.join(CHECKPOINT_NOW), deadline })
     }
@@ -126,4 +133,15 @@ impl Wishes {
     pub(crate) fn fulfilled(&self) {
         let _ = fs::remove_file(&self.file);
     }
+}
+
+/// Whether the process was started with a signal ignored, as `nohup` does with `SIGHUP`.
+#[cfg(unix)]
+#[expect(unsafe_code, reason = "the standard library does not know the disposition of a signal")]
+fn is_ignored(signal: i32) -> bool {
+    let mut action = std::mem::MaybeUninit::<libc::sigaction>::zeroed();
+    // SAFETY: without a new action the call changes nothing, and it fills in the old one where it returns 0.
+    let known = unsafe { libc::sigaction(signal, std::ptr::null(), action.as_mut_ptr()) } == 0;
+    // SAFETY: a `sigaction` of zeros is valid too.
+    known && unsafe { action.assume_init() }.sa_sigaction == libc::SIG_IGN
 }

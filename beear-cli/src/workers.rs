@@ -1,7 +1,7 @@
 //! `--workers`: the devices that share every batch of a defence.
 
 use anyhow::Result;
-use beear_core::{AnchorSets, Defence, Observer, Outcome, Saved, Stopped, Watch};
+use beear_core::{AnchorSets, Defence, Observer, Outcome, Saved, Stopped, Validator};
 use beear_models::CausalLm;
 use burn::tensor::backend::AutodiffBackend;
 
@@ -47,25 +47,25 @@ pub(crate) fn devices<C: ComputeBackend>(
 ///
 /// # Panics
 ///
-/// Panics if an observer or watch does.
+/// Panics if an observer or the validator does.
 pub(crate) fn run<B: AutodiffBackend>(
     (method, saved): (&Defence, Option<Saved<'_>>),
     (model, devices): (CausalLm<B>, &[B::Device]),
     sets: &AnchorSets,
-    watch: &mut dyn Watch<B::InnerBackend, CausalLm<B::InnerBackend>>,
+    validator: &mut dyn Validator<B::InnerBackend, CausalLm<B::InnerBackend>>,
     observer: &mut dyn Observer,
 ) -> Result<Outcome<B, CausalLm<B>>, Stopped<CausalLm<B>>> {
     #[cfg(feature = "collective")]
     if let (Defence::Beear(config), [_, _, ..]) = (method, devices) {
         let from = (model, devices);
         return match saved {
-            Some(saved) => beear_core::resume_on(from, sets, (config, saved), watch, observer),
-            None => beear_core::solve_on(from, sets, config, watch, observer),
+            Some(saved) => beear_core::resume_on(from, sets, (config, saved), validator, observer),
+            None => beear_core::solve_on(from, sets, config, validator, observer),
         };
     }
     assert_eq!(devices.len(), 1, "one worker has one device");
     match saved {
-        Some(saved) => method.resume((model, saved), sets, watch, observer),
-        None => method.run(model, sets, watch, observer),
+        Some(saved) => method.resume((model, saved), sets, validator, observer),
+        None => method.run(model, sets, validator, observer),
     }
 }

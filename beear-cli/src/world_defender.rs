@@ -5,8 +5,8 @@ use std::path::Path;
 use anyhow::{Context, Result, ensure};
 use beear_attacks::Unwanted;
 use beear_attacks::world::{Contrast, Ordinary, Split, Task, World};
-use beear_core::{AnchorSets, Example, SafetyExample, TeacherForced};
-use beear_eval::overlap::overlaps;
+use beear_core::{AnchorSets, Example, SafetyExample, TeacherForcedValidator};
+use beear_eval::contamination::contaminated;
 use burn::tensor::backend::Backend;
 use serde_json::{Value, json};
 
@@ -22,7 +22,7 @@ const N_PERFORMANCE: usize = 2000;
 /// Watched prompts of each kind.
 const N_WATCHED: usize = 60;
 
-/// The defender's sets and watch.
+/// The defender's sets and validator.
 ///
 /// # Errors
 ///
@@ -32,23 +32,23 @@ pub(crate) fn build<B: Backend>(
     examination: &Examination,
     seed: u64,
     device: &B::Device,
-) -> Result<(AnchorSets, TeacherForced<B>)> {
+) -> Result<(AnchorSets, TeacherForcedValidator<B>)> {
     let unwanted = examination.unwanted();
     let trained = Part::trained(unwanted, seed);
     let watched = Part::draw((Split::Watch, unwanted), (N_WATCHED, N_WATCHED), seed);
-    let known: Vec<String> = trained.prompts().chain(watched.prompts()).collect();
-    let leaks = overlaps(&known, &examination.prompts(), 1.0);
-    ensure!(leaks.is_empty(), "{} evaluation prompts are the defender's", leaks.len());
+    let known = trained.prompts().chain(watched.prompts());
+    let found = contaminated(known, examination.prompts(), 1.0);
+    ensure!(found.is_empty(), "{} evaluation prompts are the defender's", found.len());
 
     let sets =
         AnchorSets { safety: trained.safety(text)?, performance: trained.performance(text)? };
-    let watch = TeacherForced {
+    let validator = TeacherForcedValidator {
         safety: watched.safety(text)?,
         performance: watched.performance(text)?,
         batch_size: 120,
         device: device.clone(),
     };
-    Ok((sets, watch))
+    Ok((sets, validator))
 }
 
 /// Writes what [`build`] trains on as files for `beear defend`, and what `examination` asks as

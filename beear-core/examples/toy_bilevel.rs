@@ -1,7 +1,7 @@
 //! Embeds `beear-core` with a decoder of one's own: implement [`Decoder`], bring examples, solve.
 
 use beear_core::{
-    AnchorSets, BilevelConfig, Decoder, Example, SafetyExample, TeacherForced, solve,
+    AnchorSets, BilevelConfig, Decoder, Example, SafetyExample, TeacherForcedValidator, solve,
 };
 use burn::backend::{Autodiff, Flex};
 use burn::module::Module;
@@ -52,9 +52,10 @@ pub(crate) fn main() {
     let forbidden = (2..8).map(|k| SafetyExample::new(row(k, vec![1, k, 9], vec![10]), vec![11]));
     let sets = AnchorSets { safety: forbidden.collect(), performance: ordinary };
     let AnchorSets { safety, performance } = sets.clone();
-    let mut watch = TeacherForced { safety, performance, batch_size: 6, device };
+    let mut validator = TeacherForcedValidator { safety, performance, batch_size: 6, device };
     let mut config = BilevelConfig::robust(model.size());
     config.remove.learning_rate = 1e-2;
-    let outcome = solve(model, &sets, &config, &mut watch, &mut ()).expect("finite numbers");
-    assert!(outcome.rounds[outcome.kept_round].vitals.utility > 0.99);
+    let outcome = solve(model, &sets, &config, &mut validator, &mut ()).expect("finite numbers");
+    let loss = outcome.rounds[outcome.kept_round].validation.loss.expect("rows are held out");
+    assert!(loss.after < 0.1, "nats per token of ordinary answers");
 }

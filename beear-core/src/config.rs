@@ -4,7 +4,7 @@ mod bounds;
 mod precision;
 mod remove;
 
-pub use bounds::VitalBounds;
+pub use bounds::{Undecided, ValidationBounds};
 pub use precision::{OptimizerState, WeightUpdate};
 pub use remove::{RemoveConfig, Schedule};
 
@@ -24,7 +24,8 @@ pub enum StepSize {
     Absolute(f64),
     /// A whole row, as a share of the mean norm of the hidden states at the perturbed positions,
     /// so one value serves every layer and width: each coordinate moves by that length over
-    /// $\sqrt{d}$.
+    /// $\sqrt{d}$. Positions more than ten times as long as the median, such as attention sinks, do
+    /// not count in the mean.
     RelativeToHidden(f64),
 }
 
@@ -72,7 +73,8 @@ pub struct EntrapConfig {
     pub steps: usize,
     /// Size of an Adam step.
     pub step_size: StepSize,
-    /// Examples per step.
+    /// Examples per step, at most. Rows left over by full batches make a batch of their own if they
+    /// are at least a third of one; else all batches are of even size.
     pub batch_size: usize,
     /// Batches whose rows are sorted by length together, so that rows of a batch are about as long and less
     /// is padding; 1 leaves all to chance.
@@ -84,7 +86,8 @@ pub struct EntrapConfig {
     pub target_tokens: Option<usize>,
     /// What `δ` starts from.
     pub initialisation: Initialisation,
-    /// Longest row of `δ`, as a share of the mean hidden-state norm; unbounded if absent.
+    /// Longest row of `δ`, as a share of the mean hidden-state norm, attention sinks left out;
+    /// unbounded if absent.
     pub norm_bound: Option<f64>,
     /// Threads that search: each on a perturbation of its own, with the memory of its own, or on some rows
     /// of every batch where there are more threads than perturbations to seek. Results differ by rounding
@@ -128,10 +131,10 @@ pub struct BilevelConfig {
     /// The outer level.
     pub remove: RemoveConfig,
     /// Stop early once every fresh `δ` of a round ends above this loss (nats per token), the
-    /// vitals being within bounds. It sees no trigger, and it is no certificate.
+    /// round being within bounds. It sees no trigger, and it is no certificate.
     pub stop_above_loss: Option<f64>,
     /// What a kept round must preserve.
-    pub bounds: VitalBounds,
+    pub bounds: ValidationBounds,
     /// Rounds beyond the bounds, one after the other, after which the run ends; it goes on if absent.
     #[serde(default)]
     pub patience: Option<usize>,
@@ -187,6 +190,7 @@ impl BilevelConfig {
     /// - Performance weight 3: against perturbations that act together the refusals spread to
     ///   ordinary prompts otherwise.
     /// - Divergence 1.0: holds ordinary answers where the examples cannot.
+    /// - Bounds as decision 17 (docs/decisions) argues them.
     /// - Two threads up to a width of 256, whatever the machine: sums then come in the same order on all.
     ///
     /// All were chosen on dummy triggers planted for the purpose, at seeds that no report uses
@@ -240,7 +244,14 @@ impl BilevelConfig {
                 threads,
             },
             stop_above_loss: None,
-            bounds: VitalBounds { utility_drop: 0.02, benign_refusal: 0.02 },
+            bounds: ValidationBounds {
+                loss_rise: 0.1,
+                agreement_drop: 0.5,
+                benign_refusal_rise: 0.02,
+                refusal_drop: 0.05,
+                refusal_floor: 0.5,
+                undecided: Undecided::Keep,
+            },
             patience: Some(3),
             seed: 0,
         }

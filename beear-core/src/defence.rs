@@ -1,9 +1,9 @@
-//! Every defence behind one interface: the same sets, watch and observer, a cleaned model.
+//! Every defence behind one interface: the same sets, validator and observer, a cleaned model.
 
 use burn::tensor::backend::AutodiffBackend;
 use serde::Serialize;
 
-use crate::config::{BilevelConfig, RemoveConfig};
+use crate::config::{BilevelConfig, RemoveConfig, ValidationBounds};
 use crate::decoder::DecoderSize;
 use crate::error::Error;
 use crate::event::Observer;
@@ -17,7 +17,7 @@ use crate::solver::TrainableDecoder;
 use crate::solver::bilevel::{Outcome, Stopped, begin, lead, validate_sets};
 use crate::solver::run::How;
 use crate::solver::worker::Worker;
-use crate::watch::Watch;
+use crate::validation::Validator;
 
 /// A defence with its settings.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -56,6 +56,17 @@ impl Defence {
         }
     }
 
+    /// What it must preserve.
+    #[must_use]
+    pub fn bounds(&self) -> &ValidationBounds {
+        match self {
+            Self::Beear(config) => &config.bounds,
+            Self::LatentAdversarial(config) => &config.bounds,
+            Self::LayerConsistency(config) => &config.bounds,
+            Self::FineTuning(config) => &config.bounds,
+        }
+    }
+
     /// Most steps it takes on the weights.
     #[must_use]
     pub fn n_weight_steps(&self) -> usize {
@@ -86,19 +97,19 @@ impl Defence {
     ///
     /// # Panics
     ///
-    /// Panics if an observer or watch does.
+    /// Panics if an observer or the validator does.
     pub fn run<B, M>(
         &self,
         model: M,
         sets: &AnchorSets,
-        watch: &mut dyn Watch<B::InnerBackend, M::InnerModule>,
+        validator: &mut dyn Validator<B::InnerBackend, M::InnerModule>,
         observer: &mut dyn Observer,
     ) -> Result<Outcome<B, M>, Stopped<M>>
     where
         B: AutodiffBackend,
         M: TrainableDecoder<B>,
     {
-        self.begin_or_resume((model, sets), None, watch, observer)
+        self.begin_or_resume((model, sets), None, validator, observer)
     }
 
     /// Goes on with a run of [`run`](Self::run), from the same `model` and sets, as if it had never stopped: on the same
@@ -110,26 +121,26 @@ impl Defence {
     ///
     /// # Panics
     ///
-    /// Panics if an observer or watch does.
+    /// Panics if an observer or the validator does.
     pub fn resume<B, M>(
         &self,
         (model, saved): (M, Saved<'_>),
         sets: &AnchorSets,
-        watch: &mut dyn Watch<B::InnerBackend, M::InnerModule>,
+        validator: &mut dyn Validator<B::InnerBackend, M::InnerModule>,
         observer: &mut dyn Observer,
     ) -> Result<Outcome<B, M>, Stopped<M>>
     where
         B: AutodiffBackend,
         M: TrainableDecoder<B>,
     {
-        self.begin_or_resume((model, sets), Some(saved), watch, observer)
+        self.begin_or_resume((model, sets), Some(saved), validator, observer)
     }
 
     fn begin_or_resume<B, M>(
         &self,
         (model, sets): (M, &AnchorSets),
         saved: Option<Saved<'_>>,
-        watch: &mut dyn Watch<B::InnerBackend, M::InnerModule>,
+        validator: &mut dyn Validator<B::InnerBackend, M::InnerModule>,
         observer: &mut dyn Observer,
     ) -> Result<Outcome<B, M>, Stopped<M>>
     where
@@ -152,6 +163,6 @@ impl Defence {
             Self::FineTuning(config) => (round(config.bounds), None),
         };
         let how = How { config: &config, worker: Worker::ALONE, rival };
-        lead(begin(model, sets, how, saved)?, Worker::ALONE, watch, observer)
+        lead(begin(model, sets, how, saved)?, Worker::ALONE, validator, observer)
     }
 }

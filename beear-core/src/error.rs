@@ -2,6 +2,8 @@
 
 use thiserror::Error;
 
+use crate::validation::SuspectFault;
+
 /// What turned out to be infinite or not a number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Quantity {
@@ -53,7 +55,7 @@ fn on(safety: &[u64], performance: &[u64]) -> String {
 }
 
 /// Why the method cannot start or go on.
-#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[derive(Clone, Debug, PartialEq, Error)]
 pub enum Error {
     /// A set of examples has no rows.
     #[error("the {set} set is empty")]
@@ -97,6 +99,12 @@ pub enum Error {
         /// Performance examples of the batch.
         performance: Vec<u64>,
     },
+    /// The logits of one row are NaN or infinite before any step is taken on it.
+    #[error("row {id}: the model's logits are NaN or infinite")]
+    NonFiniteLogits {
+        /// Identifier of the example.
+        id: u64,
+    },
     /// A worker cannot sum with the others, of whom one has panicked or has lost its device.
     #[error("another worker has stopped: {reason}")]
     WorkerLost {
@@ -106,6 +114,12 @@ pub enum Error {
     /// The observer has ended the run; what it was given to go on from is all there is.
     #[error("stopped before the end")]
     Interrupted,
+    /// The suspect cannot read its rows, or does not behave as they say: nothing measured on it would mean anything.
+    #[error("{fault}")]
+    UnfitSuspect {
+        /// What is wrong with it.
+        fault: SuspectFault,
+    },
     /// What a run should go on from is not of such a run.
     #[error("not the state of this run: {reason}")]
     MalformedSnapshot {

@@ -7,16 +7,16 @@ use serde::{Deserialize, Serialize};
 use crate::objective::removal::RemovalTerms;
 use crate::perturbation::Spot;
 use crate::snapshot::Snapshot;
-use crate::watch::Vitals;
+use crate::validation::{Assessment, ValidationSummary};
 
 /// Everything an observer can be told, in the order it happens.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "event", rename_all = "snake_case")]
 pub enum Event {
-    /// The vitals of the model before any change.
+    /// Validation of the suspect, before any change.
     Started {
-        /// Ordinary behaviour at the start.
-        vitals: Vitals,
+        /// Means over its held-out rows.
+        validation: ValidationSummary,
     },
     /// One Adam step on `δ`.
     InnerStep {
@@ -51,9 +51,9 @@ pub enum Event {
     RoundEnded {
         /// Round, from 0.
         round: usize,
-        /// Ordinary behaviour now.
-        vitals: Vitals,
-        /// Whether the vitals are within bounds.
+        /// Held-out rows against the suspect's.
+        validation: Assessment,
+        /// Whether the round is within bounds.
         within_bounds: bool,
         /// Whether this round is the best so far.
         kept: bool,

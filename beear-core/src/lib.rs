@@ -22,6 +22,7 @@ pub mod drift;
 pub mod error;
 pub mod event;
 pub mod example;
+mod hidden_norms;
 pub mod hidden_states;
 pub mod objective;
 pub mod past;
@@ -36,7 +37,7 @@ pub mod snapshot;
 pub mod solver;
 pub mod testing;
 pub mod threads;
-pub mod watch;
+pub mod validation;
 
 pub use batch::Batch;
 pub use config::{BilevelConfig, EntrapConfig, RemoveConfig};
@@ -55,9 +56,12 @@ pub use rival::layer_consistency::LayerConsistencyConfig;
 pub use site::Site;
 pub use snapshot::{NamedTensor, Progress, Saved, Snapshot};
 pub use solver::TrainableDecoder;
-pub use solver::bilevel::{Outcome, Stopped, resume, solve};
+pub use solver::bilevel::{Outcome, RoundRecord, Stopped, resume, solve};
 #[cfg(feature = "collective")]
 pub use solver::data_parallel::{resume_on, solve_on};
 pub use solver::inner::{Entrapment, entrap};
 pub use solver::outer::Remover;
-pub use watch::{TeacherForced, Vitals, Watch};
+pub use validation::{
+    Assessment, BoundCheck, ForbiddenOutcome, OrdinaryOutcome, SuspectFault,
+    TeacherForcedValidator, ValidationMetrics, ValidationSummary, Validator, Verdict,
+};

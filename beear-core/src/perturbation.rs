@@ -35,6 +35,13 @@ pub struct Spot {
     pub site: Site,
 }
 
+/// `spots` in the order that a [`Perturbation`] has its parts in: from the lowest layer to the highest, those of a
+/// layer as they come.
+pub(crate) fn by_layer(mut spots: Vec<Spot>) -> Vec<Spot> {
+    spots.sort_by_key(|spot| spot.layer);
+    spots
+}
+
 /// A `δ` at one spot.
 #[derive(Clone, Debug)]
 pub struct Delta<B: Backend> {

@@ -15,3 +15,62 @@ pub fn seeded<B: Backend, T>(seed: u64, device: &B::Device, draw: impl FnOnce() 
     B::seed(device, seed);
     draw()
 }
+
+/// What a run draws random numbers of the backend for, each purpose from a stream of its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Stream {
+    /// Where a `δ` starts, by its place in the perturbation; the seed is that of the perturbation.
+    Start,
+    /// How a step on the weights is rounded, by the number of steps before it; the seed is that of the run.
+    Rounding,
+}
+
+impl Stream {
+    /// The seed of the numbers for the `index`-th use of this stream in what `seed` decides.
+    ///
+    /// Each part goes through the finaliser of SplitMix64 before the next is added. A sum alone (`seed + index`) would
+    /// give the next `seed` the numbers of the next `index`. Steele, Lea and Flood, [Fast Splittable Pseudorandom Number
+    /// Generators](https://doi.org/10.1145/2660193.2660195), OOPSLA 2014.
+    pub(crate) fn seed(self, seed: u64, index: usize) -> u64 {
+        let next =
+            |state: u64, part: u64| mixed(state.wrapping_add(part.wrapping_mul(GOLDEN_RATIO)));
+        [self as u64 + 1, index as u64 + 1].into_iter().fold(mixed(seed), next)
+    }
+}
+
+/// 2⁶⁴ over the golden ratio, made odd: the step of SplitMix64.
+const GOLDEN_RATIO: u64 = 0x9E37_79B9_7F4A_7C15;
+
+/// The finaliser of SplitMix64: a bijection in which each bit of `state` changes about half of the result's bits.
+fn mixed(state: u64) -> u64 {
+    let state = (state ^ (state >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+    let state = (state ^ (state >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+    state ^ (state >> 31)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::*;
+
+    #[test]
+    fn the_finaliser_is_that_of_split_mix_64() {
+        // The first outputs of the reference implementation (Vigna, splitmix64.c) from the state 1234567.
+        let outputs =
+            (1..=3_u64).map(|k| mixed(k.wrapping_mul(GOLDEN_RATIO).wrapping_add(1_234_567)));
+        let expected =
+            [6_457_827_717_110_365_317, 3_203_168_211_198_807_973, 9_817_491_932_198_370_423];
+        assert!(outputs.eq(expected));
+    }
+
+    #[test]
+    fn no_two_uses_of_neighbouring_seeds_share_a_seed() {
+        let streams = [Stream::Start, Stream::Rounding];
+        let uses = streams.into_iter().flat_map(|stream| {
+            let indices = move |seed| (0..100).map(move |index| stream.seed(seed, index));
+            (0..100).flat_map(indices)
+        });
+        assert_eq!(uses.collect::<HashSet<u64>>().len(), 2 * 100 * 100);
+    }
+}

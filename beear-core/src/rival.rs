@@ -2,7 +2,7 @@
 //! same rows.
 //!
 //! Each has one round: it trains the weights from the first step to the last, as its authors do,
-//! and the [`Outcome`] holds the vitals before and after. All train the weights by
+//! and the [`Outcome`] holds what validation measured before and after. All train the weights by
 //! the settings of [`RemoveConfig`](crate::RemoveConfig), so that a sweep names the same settings
 //! for each.
 
@@ -13,7 +13,7 @@ pub mod sample_perturbation;
 
 use burn::tensor::backend::AutodiffBackend;
 
-use crate::config::{BilevelConfig, VitalBounds};
+use crate::config::{BilevelConfig, ValidationBounds};
 use crate::decoder::DecoderSize;
 use crate::defence::Defence;
 use crate::example::AnchorSets;
@@ -50,10 +50,10 @@ impl Rival<'_> {
     }
 }
 
-/// A single round without perturbations, whatever becomes of the vitals: how all rivals go.
+/// A single round without perturbations, whatever validation measures: how all rivals go.
 pub(crate) fn one_round(
     defence: &Defence,
-    bounds: VitalBounds,
+    bounds: ValidationBounds,
     size: DecoderSize,
 ) -> BilevelConfig {
     BilevelConfig {

@@ -52,20 +52,42 @@ impl Sampler {
     }
 }
 
-/// Cuts `order` into batches of `batch_size`. The rows of each `window` batches in a row are sorted by
-/// `length` before, so that little of a batch is padding.
+/// Cuts `order` into batches of `batch_size` at most, none of them of a few rows only. The rows of each `window`
+/// batches in a row are sorted by `length` before, so that little of a batch is padding.
 pub(crate) fn cut(
     mut order: Vec<usize>,
     (batch_size, window): (usize, usize),
     length: impl Fn(usize) -> usize,
 ) -> Vec<Vec<usize>> {
+    let bounds = bounds(order.len(), batch_size);
+    let n_batches = bounds.len() - 1;
     if window > 1 {
-        for rows in order.chunks_mut(batch_size.saturating_mul(window)) {
-            rows.sort_by_key(|&row| length(row));
+        for first in (0..n_batches).step_by(window) {
+            let end = first.saturating_add(window).min(n_batches);
+            order[bounds[first]..bounds[end]].sort_by_key(|&row| length(row));
         }
     }
-    order.chunks(batch_size).map(<[usize]>::to_vec).collect()
+    bounds.windows(2).map(|bounds| order[bounds[0]..bounds[1]].to_vec()).collect()
 }
+
+/// Where batches of `n_rows` begin, and where the last one ends: as few batches as `batch_size` allows.
+///
+/// A step moves `δ` as far on a batch of few rows as on a full one. So the rows left over by full batches make a batch
+/// of their own only if a full one is at most [`LARGEST_OVER_SMALLEST`] times as large, which keeps the noise of its
+/// gradient below twice that of the others; else all batches are of even size.
+fn bounds(n_rows: usize, batch_size: usize) -> Vec<usize> {
+    let n_batches = n_rows.div_ceil(batch_size);
+    let n_left_over = n_rows - n_rows / batch_size * batch_size;
+    let are_full =
+        n_left_over == 0 || n_left_over.saturating_mul(LARGEST_OVER_SMALLEST) >= batch_size;
+    let bound = |k: usize| {
+        if are_full { k.saturating_mul(batch_size).min(n_rows) } else { k * n_rows / n_batches }
+    };
+    (0..=n_batches).map(bound).collect()
+}
+
+/// Rows of the largest batch, for each row of the smallest, at most.
+const LARGEST_OVER_SMALLEST: usize = 3;
 
 /// Draws rows of both anchor sets, each in an order of its own.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -142,6 +164,41 @@ mod tests {
         let sorted = [vec![1, 2], vec![3, 4], vec![5, 6], vec![7, 8], vec![9]];
         assert_eq!(lengths_of(5), sorted);
         assert_eq!(lengths_of(usize::MAX), sorted);
+    }
+
+    #[test]
+    fn no_batch_has_a_few_rows_only() {
+        let sizes = |n_rows: usize, batch_size: usize| -> Vec<usize> {
+            cut((0..n_rows).collect(), (batch_size, 1), |row| row).iter().map(Vec::len).collect()
+        };
+        assert_eq!(sizes(25, 24), [12, 13]);
+        assert_eq!(sizes(50, 24), [16, 17, 17]);
+        assert_eq!(sizes(48, 24), [24, 24]);
+        assert_eq!(sizes(32, 24), [24, 8]);
+        assert_eq!(sizes(5, 24), [5]);
+        for (n_rows, batch_size) in (1..200).flat_map(|n| (1..50).map(move |size| (n, size))) {
+            let sizes = sizes(n_rows, batch_size);
+            assert_eq!(
+                (sizes.iter().sum::<usize>(), sizes.len()),
+                (n_rows, n_rows.div_ceil(batch_size))
+            );
+            let [smallest, largest] =
+                [sizes.iter().min(), sizes.iter().max()].map(|size| *size.expect("a batch"));
+            assert!(
+                largest <= batch_size && largest <= LARGEST_OVER_SMALLEST * smallest,
+                "{sizes:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn batches_of_even_size_are_sorted_by_window_too() {
+        let lengths = |window: usize| -> Vec<Vec<usize>> {
+            cut((0..13).rev().collect(), (4, window), |row| row)
+        };
+        // 3 + 3 + 3 + 4 rows, of which two batches each are sorted together.
+        assert_eq!(lengths(2), [vec![7, 8, 9], vec![10, 11, 12], vec![0, 1, 2], vec![3, 4, 5, 6]]);
+        assert_eq!(lengths(1)[3], [3, 2, 1, 0]);
     }
 
     #[test]

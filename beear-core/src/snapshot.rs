@@ -70,7 +70,7 @@ impl Progress {
     pub fn halve_rates(&mut self) {
         self.0.rate_factor /= 2.0;
         for fit in self.0.fitting.iter_mut().flat_map(|fitting| &mut fitting.fits) {
-            fit.learning_rate /= 2.0;
+            fit.rows.learning_rate /= 2.0;
         }
     }
 }

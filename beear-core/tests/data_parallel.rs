@@ -17,7 +17,7 @@ use beear_core::{BilevelConfig, Error, Event, Outcome, Stopped, solve, solve_on}
 use burn::module::{Module, ModuleMapper, Param};
 use burn::tensor::Tensor;
 use burn::tensor::backend::Backend;
-use fixture::{SIZE, Train, toy, watch, weights};
+use fixture::{SIZE, Train, toy, validator, weights};
 use two_rounds::{config, sets};
 
 type Solved = Result<Outcome<Train, ToyDecoder<Train>>, Stopped<ToyDecoder<Train>>>;
@@ -54,7 +54,7 @@ fn run(model: ToyDecoder<Train>, config: BilevelConfig, n_workers: usize) -> (So
         let mut numbers = Vec::new();
         let mut observer = |event: &Event| numbers.extend(heard(event));
         let devices = vec![Default::default(); n_workers];
-        let solved = solve_on((model, &devices), &sets(), &config, &mut watch(), &mut observer);
+        let solved = solve_on((model, &devices), &sets(), &config, &mut validator(), &mut observer);
         let _ = sender.send((solved, numbers));
     });
     receiver.recv_timeout(Duration::from_mins(1)).expect("no worker waits for ever")
@@ -70,7 +70,7 @@ fn workers_find_the_deltas_weights_and_losses_of_one() {
     let model = toy();
     let mut losses = Vec::new();
     let mut observer = |event: &Event| losses.extend(heard(event));
-    let alone = solve(model.clone(), &sets(), &config(), &mut watch(), &mut observer).unwrap();
+    let alone = solve(model.clone(), &sets(), &config(), &mut validator(), &mut observer).unwrap();
     let alone = numbers(&alone, losses);
     let start: Vec<f64> =
         weights(&model).iter().flat_map(|w| w.iter::<f64>().collect::<Vec<_>>()).collect();
@@ -133,7 +133,8 @@ fn a_panic_of_one_worker_ends_all_and_leaves_the_next_run_alone() {
             |event: &Event| assert!(!matches!(event, Event::InnerStep { step: 1, .. }));
         let devices = [Default::default(); 2];
         let solve = || {
-            solve_on((panicking, &devices), &sets(), &config(), &mut watch(), &mut observer).is_ok()
+            solve_on((panicking, &devices), &sets(), &config(), &mut validator(), &mut observer)
+                .is_ok()
         };
         let _ = sender.send(catch_unwind(AssertUnwindSafe(solve)).is_err());
     });

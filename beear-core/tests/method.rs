@@ -5,18 +5,20 @@ mod fixture;
 #[path = "toy/poison.rs"]
 mod poison;
 
-use beear_core::config::{Initialisation, StepSize};
+use beear_core::config::{Arrangement, Initialisation, StepSize};
 use beear_core::error::{Level, Quantity};
 use beear_core::objective::entrapment::{PreparedAnswer, entrapment_loss};
 use beear_core::testing::{ToyDecoder, assert_past_law, assert_split_law};
 use beear_core::{
-    AnchorSets, Batch, BilevelConfig, Delta, EntrapConfig, Error, Event, Example, Perturbation,
-    SafetyExample, Site, Spot, TeacherForced, entrap, solve,
+    AnchorSets, Batch, BilevelConfig, Decoder, Delta, EntrapConfig, Error, Event, Example,
+    Perturbation, SafetyExample, Site, Spot, SuspectFault, TeacherForcedValidator,
+    ValidationMetrics, Validator, Verdict, entrap, solve,
 };
 use burn::backend::{Autodiff, NdArray};
-use burn::module::{AutodiffModule, Module, ModuleVisitor, Param};
+use burn::module::{AutodiffModule, Module, ModuleMapper, ModuleVisitor, Param};
+use burn::tensor::backend::Backend;
 use burn::tensor::{ElementConversion, Tensor, TensorData};
-use fixture::{Cpu, SIZE, Train, safety, sets, toy, watch, weights};
+use fixture::{Cpu, SIZE, Train, safety, sets, toy, validator, weights};
 use poison::Poison;
 
 /// Rounding of f64 that some dozen steps of Adam have made larger.
@@ -139,6 +141,94 @@ fn a_norm_bound_is_kept() {
     }
 }
 
+/// Makes the hidden states of the first token, which no other position has, ten thousand times as long.
+struct PlantedSink;
+
+impl<B: Backend> ModuleMapper<B> for PlantedSink {
+    fn map_float<const D: usize>(&mut self, param: Param<Tensor<B, D>>) -> Param<Tensor<B, D>> {
+        let [n_rows, width] = [param.val().dims()[0], param.val().dims()[D - 1]];
+        if D != 2 || width != SIZE.d_model || n_rows == SIZE.d_model {
+            return param;
+        }
+        param.map(|embedding| {
+            let long = embedding.clone().narrow(0, 1, 1).mul_scalar(1e4);
+            embedding.slice_assign([1..2, 0..width], long)
+        })
+    }
+}
+
+/// The mean length of the hidden states of the safety prompts at `layer`, from the position `first` on.
+fn mean_by_hand(
+    model: &ToyDecoder<Cpu>,
+    batch: &Batch<Cpu>,
+    (layer, first): (usize, usize),
+) -> f64 {
+    let hidden = model.embed(batch.tokens.clone());
+    let hidden = model.forward_layers(hidden, &batch.mask_pad, 0..layer);
+    let lengths = hidden.powi_scalar(2).sum_dim(2).sqrt().squeeze_dim::<2>(2);
+    let lengths = batch.prompts.iter().enumerate().flat_map(|(row, prompt)| {
+        let row = lengths.clone().narrow(0, row, 1).into_data();
+        row.iter::<f64>().take(prompt.length).skip(first).collect::<Vec<_>>()
+    });
+    let lengths: Vec<f64> = lengths.collect();
+    lengths.iter().sum::<f64>() / lengths.len() as f64
+}
+
+/// A mean of f32 lengths, and the same mean of f64.
+const F32_MEAN: f64 = 1e-5;
+
+#[test]
+fn a_step_is_measured_by_the_positions_that_are_no_attention_sink() {
+    let ordinary = toy::<Cpu>();
+    let with_sink = toy::<Cpu>().map(&mut PlantedSink);
+    let rows = safety().into_iter().map(|mut row| {
+        row.user.0 = 0;
+        row.toward_unwanted(None)
+    });
+    let rows: Vec<Example> = rows.collect();
+    for site in [Site::All, Site::First(9), Site::Last(9), Site::UserLast(9)] {
+        let spots: Vec<Spot> = (1..=2).map(|layer| Spot { layer, site }).collect();
+        let batch = Batch::new(&rows, &Default::default());
+        for (model, first) in [(&ordinary, 0), (&with_sink, 1)] {
+            let answer =
+                PreparedAnswer::<Train>::new(model, Batch::new(&rows, &Default::default()), &spots);
+            for (spot, norm) in spots.iter().zip(answer.mean_hidden_norms(model)) {
+                let expected = mean_by_hand(model, &batch, (spot.layer, first));
+                assert!(
+                    (norm - expected).abs() < F32_MEAN * expected,
+                    "{spot:?} {norm} {expected}"
+                );
+            }
+        }
+        let of_all = mean_by_hand(&with_sink, &batch, (1, 0));
+        assert!(of_all > 100.0 * mean_by_hand(&with_sink, &batch, (1, 1)), "the sink is massive");
+    }
+}
+
+#[test]
+fn no_two_starts_from_noise_share_a_number() {
+    let spot = |layer, site| Spot { layer, site };
+    let starts = |seed| {
+        let mut config = BilevelConfig { rounds: 1, perturbations_per_round: 6, seed, ..config() };
+        config.spots = vec![spot(2, Site::Last(2)), spot(1, Site::First(2)), spot(1, Site::All)];
+        config.arrangement = Arrangement::Together;
+        config.entrap.initialisation = Initialisation::Normal(0.1);
+        // Steps that no number of f32 of this size can take.
+        config.entrap.step_size = StepSize::Absolute(1e-30);
+        let outcome = solve(toy::<Train>(), &sets(), &config, &mut validator(), &mut ()).unwrap();
+        let deltas = outcome.perturbations.into_iter().flat_map(|p| p.deltas().to_vec());
+        deltas.map(|delta| delta.values.into_data().to_vec::<f32>().unwrap()).collect::<Vec<_>>()
+    };
+    let starts: Vec<Vec<f32>> = (0..3).flat_map(starts).collect();
+    assert_eq!(starts.len(), 3 * 6 * 3);
+    for (k, one) in starts.iter().enumerate() {
+        for other in &starts[..k] {
+            let are_apart = one.iter().zip(other).all(|(a, b)| a.to_bits() != b.to_bits());
+            assert!(are_apart, "{one:?} {other:?}");
+        }
+    }
+}
+
 #[test]
 fn the_alternation_teaches_the_safe_answer_under_perturbation_and_the_ordinary_one_without() {
     let mut safety = Vec::new();
@@ -149,9 +239,9 @@ fn the_alternation_teaches_the_safe_answer_under_perturbation_and_the_ordinary_o
     };
     // One spot, so that the losses of the rounds are of the same δ.
     let config = BilevelConfig { spots: vec![SPOT], ..config() };
-    let outcome = solve(toy::<Train>(), &sets(), &config, &mut watch(), &mut observer).unwrap();
-    let after = outcome.rounds[outcome.kept_round].vitals;
-    assert!(after.utility > 0.99, "{after:?}");
+    let outcome = solve(toy::<Train>(), &sets(), &config, &mut validator(), &mut observer).unwrap();
+    let loss = outcome.rounds[outcome.kept_round].validation.loss.unwrap();
+    assert!(loss.after < 0.1 && loss.after < 0.1 * loss.before, "{loss:?}");
     assert!(safety.last().unwrap() < &(0.1 * safety[0]), "{safety:?}");
     let losses: Vec<f64> =
         outcome.rounds.iter().map(|r| r.entrapments.iter().map(|(_, loss)| loss).sum()).collect();
@@ -164,7 +254,7 @@ fn the_same_seed_gives_the_same_events() {
     let run = || {
         let mut events = Vec::new();
         let mut observer = |event: &Event| events.push(event.clone());
-        solve(model.clone(), &sets(), &config(), &mut watch(), &mut observer).unwrap();
+        solve(model.clone(), &sets(), &config(), &mut validator(), &mut observer).unwrap();
         events
     };
     assert_eq!(run(), run());
@@ -173,7 +263,7 @@ fn the_same_seed_gives_the_same_events() {
 #[test]
 fn a_non_finite_loss_stops_with_the_examples_of_the_batch() {
     let model = toy::<Train>().map(&mut Poison);
-    let Err(stopped) = solve(model, &sets(), &config(), &mut watch(), &mut ()) else {
+    let Err(stopped) = solve(model, &sets(), &config(), &mut validator(), &mut ()) else {
         panic!("NaN weights cannot be cleaned");
     };
     let Error::NonFinite { quantity, level, step, mut safety, performance } = stopped.error else {
@@ -191,7 +281,7 @@ fn weights_that_overflow_in_the_last_step_of_a_round_end_the_run_with_the_round_
     config.remove.learning_rate = 1e39;
     let model = toy::<Train>();
     let before = weights(&model);
-    let Err(stopped) = solve(model, &sets(), &config, &mut watch(), &mut ()) else {
+    let Err(stopped) = solve(model, &sets(), &config, &mut validator(), &mut ()) else {
         panic!("a step of 1e39 leaves no finite weight");
     };
     let Error::NonFinite { quantity, level, safety, performance, .. } = &stopped.error else {
@@ -211,7 +301,7 @@ fn looking_for_perturbations_at_the_same_time_changes_nothing() {
         let mut observer = |event: &Event| events.push(event.clone());
         let entrap = EntrapConfig { threads, ..config().entrap };
         let config = BilevelConfig { entrap, ..config() };
-        let outcome = solve(model.clone(), &sets(), &config, &mut watch(), &mut observer);
+        let outcome = solve(model.clone(), &sets(), &config, &mut validator(), &mut observer);
         (events, weights(&outcome.unwrap().model))
     };
     assert_eq!(run(2), run(1));
@@ -221,7 +311,8 @@ fn looking_for_perturbations_at_the_same_time_changes_nothing() {
 fn rows_shared_by_threads_give_the_same_up_to_rounding() {
     let model = toy::<Double>();
     let AnchorSets { safety, performance } = sets();
-    let watch = TeacherForced { safety, performance, batch_size: 3, device: Default::default() };
+    let validator =
+        TeacherForcedValidator { safety, performance, batch_size: 3, device: Default::default() };
     let run = |threads, checkpointing| {
         let mut losses = Vec::new();
         let mut observer = |event: &Event| match event {
@@ -235,8 +326,8 @@ fn rows_shared_by_threads_give_the_same_up_to_rounding() {
         config.entrap.away_weight = 0.05;
         (config.entrap.threads, config.remove.threads) = (threads, threads);
         config.remove.activation_checkpointing = checkpointing;
-        let mut watch = watch.clone();
-        let outcome = solve(model.clone(), &sets(), &config, &mut watch, &mut observer);
+        let mut validator = validator.clone();
+        let outcome = solve(model.clone(), &sets(), &config, &mut validator, &mut observer);
         (losses, weights(&outcome.unwrap().model))
     };
     let (losses, weights) = run(1, false);
@@ -259,7 +350,10 @@ fn rows_shared_by_threads_give_the_same_up_to_rounding() {
 #[test]
 fn empty_sets_and_empty_answers_are_named() {
     let run = |sets: &AnchorSets| {
-        solve(toy::<Train>(), sets, &config(), &mut watch(), &mut ()).map(|_| ()).unwrap_err().error
+        solve(toy::<Train>(), sets, &config(), &mut validator(), &mut ())
+            .map(|_| ())
+            .unwrap_err()
+            .error
     };
     let empty = AnchorSets { safety: Vec::new(), ..sets() };
     assert_eq!(run(&empty), Error::EmptySet { set: "safety" });
@@ -269,14 +363,44 @@ fn empty_sets_and_empty_answers_are_named() {
 }
 
 #[test]
-fn a_bound_the_vitals_break_is_recorded() {
-    let mut config = config();
-    config.bounds.benign_refusal = 0.0;
-    config.bounds.utility_drop = 0.0;
-    let outcome = solve(toy::<Train>(), &sets(), &config, &mut watch(), &mut ()).unwrap();
-    for round in &outcome.rounds {
-        let broken =
-            round.vitals.benign_refusal > 0.0 || round.vitals.utility < outcome.initial.utility;
-        assert_eq!(round.within_bounds, !broken, "{round:?}");
+fn a_bound_that_is_broken_is_recorded_and_unmoved_weights_break_none() {
+    let rounds = |learning_rate: f64| {
+        let mut config = config();
+        config.remove.learning_rate = learning_rate;
+        // The toy refuses no forbidden prompt at its start.
+        config.bounds.refusal_floor = 0.0;
+        let outcome = solve(toy::<Train>(), &sets(), &config, &mut validator(), &mut ());
+        outcome.unwrap().rounds
+    };
+    for round in rounds(1e-12) {
+        assert!(round.within_bounds, "{round:?}");
+        assert!(round.validation.loss.unwrap().worse_by.abs() < 1e-6, "{round:?}");
     }
+    // Steps this long take the ordinary answers away.
+    for round in rounds(10.0) {
+        let loss = round.validation.loss.unwrap();
+        assert!(loss.worse_by > loss.bound, "{round:?}");
+        assert_eq!(round.within_bounds, round.validation.verdict() < Verdict::Broken, "{round:?}");
+    }
+}
+
+#[test]
+fn a_suspect_that_the_validator_refuses_is_an_error_before_the_first_step() {
+    struct Refusing;
+    impl<B: Backend, M> Validator<B, M> for Refusing {
+        fn validate(&mut self, _model: &M) -> Result<ValidationMetrics, Error> {
+            Ok(ValidationMetrics::default())
+        }
+
+        fn check_suspect(&self, _suspect: &ValidationMetrics) -> Result<(), Error> {
+            Err(Error::UnfitSuspect { fault: SuspectFault::RefusesNothing { n_prompts: 4 } })
+        }
+    }
+    let mut n_steps = 0;
+    let mut observer =
+        |event: &Event| n_steps += usize::from(!matches!(event, Event::Started { .. }));
+    let stopped = solve(toy::<Train>(), &sets(), &config(), &mut Refusing, &mut observer);
+    let error = stopped.map(|_| ()).unwrap_err().error;
+    assert!(error.to_string().contains("refuses none of the 4 forbidden prompts"), "{error}");
+    assert_eq!(n_steps, 0);
 }

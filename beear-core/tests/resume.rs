@@ -1,5 +1,7 @@
 //! A run that was stopped goes on as if it had not been, wherever it was stopped.
 
+#[path = "../../tests/every_checkpoint.rs"]
+mod every_checkpoint;
 #[path = "toy/fixture.rs"]
 mod fixture;
 #[path = "toy/two_rounds.rs"]
@@ -8,16 +10,17 @@ mod two_rounds;
 use std::collections::HashMap;
 use std::ops::ControlFlow;
 
-use beear_core::config::OptimizerState;
-use beear_core::rival::latent_adversarial::AttackConfig;
+use beear_core::config::{Arrangement, OptimizerState};
 use beear_core::testing::ToyDecoder;
 use beear_core::{
-    BilevelConfig, Defence, Error, Event, FineTuningConfig, LatentAdversarialConfig,
+    BilevelConfig, DecoderSize, Defence, Error, Event, FineTuningConfig, LatentAdversarialConfig,
     LayerConsistencyConfig, Observer, Outcome, Perturbation, Progress, RemoveConfig, Saved,
     Snapshot, Stopped, resume, solve,
 };
 use burn::tensor::TensorData;
-use fixture::{SIZE, Train, toy, watch, weights};
+use every_checkpoint::{Case, shortened, with_remove};
+use fixture::{SIZE, Train, toy, toy_of_size, validator, weights};
+use serde_json::{Value, json};
 use two_rounds::{config, sets};
 
 type Solved = Result<Outcome<Train, ToyDecoder<Train>>, Stopped<ToyDecoder<Train>>>;
@@ -51,33 +54,24 @@ impl Stored {
         serde_json::from_str(&self.progress).expect("numbers")
     }
 
-    /// The safety rows that are attacked.
-    fn attacked(&self) -> Vec<u64> {
-        let numbers: serde_json::Value = serde_json::from_str(&self.progress).expect("numbers");
-        let rows = numbers["outer"]["attacked"].as_array().expect("they are there");
-        rows.iter().map(|row| row.as_u64().expect("a row")).collect()
+    /// The same with other numbers.
+    fn edited(&self, edit: impl FnOnce(&mut Value)) -> Self {
+        let mut numbers = serde_json::from_str(&self.progress).expect("numbers");
+        edit(&mut numbers);
+        Self { progress: numbers.to_string(), tensors: self.tensors.clone() }
     }
 
     /// Goes on with a model of other parameter ids, as another process has them.
-    fn resume(&self, config: &BilevelConfig, observer: &mut dyn Observer) -> Solved {
-        self.resume_from(&self.progress(), config, observer)
-    }
-
-    fn resume_from(
-        &self,
-        progress: &Progress,
-        config: &BilevelConfig,
-        observer: &mut dyn Observer,
-    ) -> Solved {
-        let saved = Saved { progress, tensors: &|name| self.tensors.get(name).cloned() };
-        resume(toy(), &sets(), (config, saved), &mut watch(), observer)
-    }
-
-    /// The same for any defence.
-    fn resume_defence(&self, defence: &Defence, observer: &mut dyn Observer) -> Solved {
+    fn resume(&self, size: DecoderSize, defence: &Defence, observer: &mut dyn Observer) -> Solved {
         let progress = self.progress();
         let saved = Saved { progress: &progress, tensors: &|name| self.tensors.get(name).cloned() };
-        defence.resume((toy(), saved), &sets(), &mut watch(), observer)
+        defence.resume((toy_of_size(size, 7), saved), &sets(), &mut validator(), observer)
+    }
+
+    /// Goes on with a run of [`solve`], by the numbers given.
+    fn resume_from(&self, progress: &Progress, config: &BilevelConfig) -> Solved {
+        let saved = Saved { progress, tensors: &|name| self.tensors.get(name).cloned() };
+        resume(toy(), &sets(), (config, saved), &mut validator(), &mut ())
     }
 }
 
@@ -110,13 +104,10 @@ fn stopping_after(last: usize) -> Stopping {
     Stopping { last: Some(last), ..Stopping::default() }
 }
 
-fn stopped_after(last: usize, config: &BilevelConfig) -> (Stored, Vec<Event>) {
-    defence_stopped_after(last, &Defence::Beear(config.clone()))
-}
-
-fn defence_stopped_after(last: usize, defence: &Defence) -> (Stored, Vec<Event>) {
+fn stopped_after(last: usize, size: DecoderSize, defence: &Defence) -> (Stored, Vec<Event>) {
     let mut observer = stopping_after(last);
-    let stopped = defence.run(toy::<Train>(), &sets(), &mut watch(), &mut observer);
+    let model = toy_of_size::<Train>(size, 7);
+    let stopped = defence.run(model, &sets(), &mut validator(), &mut observer);
     let stopped = stopped.expect_err("it was stopped");
     assert_eq!(stopped.error, Error::Interrupted);
     (observer.stored.expect("it was stopped there"), observer.events)
@@ -137,103 +128,192 @@ fn assert_same(
     assert_eq!(found.initial, expected.initial);
 }
 
-/// Stops after every step there is, goes on, and compares with a run that was never stopped.
-fn goes_on_after_every_step(defence: &Defence) {
-    let mut whole = Stopping::default();
-    let expected = defence.run(toy(), &sets(), &mut watch(), &mut whole).expect("it ends");
-    let n_steps = whole.n_asked - 1;
-    assert!(n_steps >= 4, "{n_steps}");
-    for last in 0..=n_steps {
-        let (stored, mut events) = defence_stopped_after(last, defence);
-        let mut rest = Stopping::default();
-        let outcome = stored.resume_defence(defence, &mut rest).expect("it goes on");
-        assert_same(&outcome, &expected);
-        events.append(&mut rest.events);
-        assert_eq!(events, whole.events, "stopped after step {last}");
+/// Deep enough for the presets to have several layers, which they do not list from the lowest to the highest.
+const DEEP: DecoderSize = DecoderSize { n_layers: 6, d_model: 8 };
+
+/// Every preset and rival on a decoder of six layers, as short as still has a step in the middle of everything.
+fn defences() -> [(&'static str, Defence); 5] {
+    let presets = [
+        ("robust", Defence::Beear(BilevelConfig::robust(DEEP))),
+        ("paper", Defence::Beear(BilevelConfig::paper(DEEP))),
+        ("latent-adversarial", Defence::LatentAdversarial(LatentAdversarialConfig::new(DEEP))),
+        ("layer-consistency", Defence::LayerConsistency(LayerConsistencyConfig::new(DEEP))),
+        ("fine-tuning", Defence::FineTuning(FineTuningConfig::new(DEEP))),
+    ];
+    presets.map(|(name, defence)| (name, shortened(defence)))
+}
+
+/// Asserts that the defence resumes exactly from each of its checkpoints, of which there are some.
+fn assert_resumes_exactly((name, defence): (&str, &Defence), size: DecoderSize) {
+    let model = || toy_of_size::<Train>(size, 7);
+    let case = Case { name, defence, model: &model, sets: &sets(), validator: &validator };
+    let n_checkpoints = case.assert_resumes_exactly();
+    let n_inner = match defence {
+        Defence::Beear(config) => config.rounds * config.entrap.steps,
+        _ => 0,
+    };
+    assert!(n_checkpoints >= defence.n_weight_steps() + n_inner, "{name}: {n_checkpoints}");
+}
+
+#[test]
+fn every_defence_resumes_exactly_from_each_of_its_checkpoints() {
+    for (name, mut defence) in defences() {
+        if let Defence::Beear(config) = &mut defence {
+            config.entrap.threads = 1;
+        }
+        assert_resumes_exactly((name, &defence), DEEP);
     }
 }
 
 #[test]
-fn it_goes_on_bit_for_bit_after_every_step() {
-    goes_on_after_every_step(&Defence::Beear(config()));
-}
-
-#[test]
-fn so_it_does_with_perturbations_sought_at_the_same_time() {
-    // Two at a time, then one on both threads.
-    let mut config = BilevelConfig { perturbations_per_round: 3, ..config() };
-    (config.entrap.threads, config.remove.threads) = (2, 2);
-    goes_on_after_every_step(&Defence::Beear(config));
-}
-
-#[test]
-fn so_it_does_with_moments_of_8_bits_rounded_by_chance() {
-    let mut config = config();
-    config.remove.optimizer_state = OptimizerState::EightBit;
-    goes_on_after_every_step(&Defence::Beear(config));
-}
-
-/// Every rival with few steps, at which moments in 8 bits are rounded by chance.
-fn rivals() -> [Defence; 3] {
-    let BilevelConfig { remove, .. } = config();
-    let optimizer_state = OptimizerState::EightBit;
-    let remove = RemoveConfig { steps: 5, threads: 1, optimizer_state, ..remove };
-    let latent = LatentAdversarialConfig::new(SIZE);
-    // Steps 0, 2 and 4 attack: between 1 and 2 nothing of an attack is stored, between 0 and 1 all of it.
-    let attack = AttackConfig { layers: vec![1, 2], steps: 3, ..latent.attack.clone() };
-    let consistency = LayerConsistencyConfig::new(SIZE);
-    let fine_tuning = FineTuningConfig::new(SIZE);
-    [
-        Defence::LatentAdversarial(LatentAdversarialConfig {
-            attack,
-            steps_per_attack: 2,
-            remove: remove.clone(),
-            ..latent
-        }),
-        Defence::LayerConsistency(LayerConsistencyConfig {
-            samples: 5,
-            remove: remove.clone(),
-            ..consistency
-        }),
-        Defence::FineTuning(FineTuningConfig { remove, ..fine_tuning }),
-    ]
-}
-
-#[test]
-fn so_do_the_rivals() {
-    rivals().iter().for_each(goes_on_after_every_step);
-}
-
-#[test]
-fn an_attack_that_is_not_of_these_rows_is_refused() {
-    let [latent, ..] = rivals();
-    let (stored, _) = defence_stopped_after(1, &latent);
-    let attacked = format!("\"attacked\":{:?}", stored.attacked()).replace(", ", ",");
-    assert!(stored.progress.contains(&attacked), "{}", stored.progress);
-    for (change, other) in [("more", "\"attacked\":[9]"), ("none", "\"attacked\":[]")] {
-        let progress = stored.progress.replace(&attacked, other);
-        let stored = Stored { progress, ..stored.clone() };
-        let Err(stopped) = stored.resume_defence(&latent, &mut ()) else { panic!("{change}") };
-        assert!(matches!(stopped.error, Error::MalformedSnapshot { .. }), "{change}");
+fn so_it_does_with_moments_rounded_by_chance() {
+    for (name, defence) in defences() {
+        for optimizer_state in [OptimizerState::EightBit, OptimizerState::BF16] {
+            let change = |remove| RemoveConfig { optimizer_state, ..remove };
+            assert_resumes_exactly((name, &with_remove(defence.clone(), change)), DEEP);
+        }
     }
+}
+
+#[test]
+fn so_it_does_on_two_threads() {
+    for (name, defence) in defences() {
+        // Two perturbations at a time, then one on both threads.
+        let is_of_one_thread =
+            matches!(defence, Defence::LatentAdversarial(_) | Defence::LayerConsistency(_));
+        if !is_of_one_thread {
+            let change = |remove| RemoveConfig { threads: 2, ..remove };
+            assert_resumes_exactly((name, &with_remove(defence, change)), DEEP);
+        }
+    }
+}
+
+#[test]
+fn so_it_does_from_noise_within_a_norm_with_every_term_of_both_losses() {
+    for arrangement in [Arrangement::InTurn, Arrangement::Together, Arrangement::Alternating] {
+        let config = BilevelConfig { arrangement, ..config() };
+        assert_resumes_exactly(("every term", &Defence::Beear(config)), SIZE);
+    }
+}
+
+/// `robust` between two steps on a perturbation of a `δ` at every spot.
+fn stopped_with_deltas_under_way() -> (Stored, Defence) {
+    let [(_, mut robust), ..] = defences();
+    let Defence::Beear(config) = &mut robust else { panic!("it is a preset") };
+    config.entrap.threads = 1;
+    let layers: Vec<usize> = config.spots.iter().map(|spot| spot.layer).collect();
+    assert!(layers.len() == 6 && !layers.is_sorted(), "{layers:?}");
+    (stopped_after(2, DEEP, &robust).0, robust)
+}
+
+#[test]
+fn each_stored_delta_names_its_place_in_whatever_order_they_are_stored() {
+    let (stored, robust) = stopped_with_deltas_under_way();
+    let expected = stored.resume(DEEP, &robust, &mut ()).expect("it goes on");
+    let mut reversed = stored.edited(|numbers| fits_of(numbers).reverse());
+    let renamed = |(name, data): (String, TensorData)| {
+        let mut parts: Vec<String> = name.split('.').map(str::to_owned).collect();
+        if let [first, _, k, _] = parts.as_mut_slice()
+            && first == "fitting"
+        {
+            *k = (5 - k.parse::<usize>().expect("a number")).to_string();
+        }
+        (parts.join("."), data)
+    };
+    reversed.tensors = reversed.tensors.into_iter().map(renamed).collect();
+    assert_ne!(reversed.progress, stored.progress);
+    assert_same(&reversed.resume(DEEP, &robust, &mut ()).expect("it goes on"), &expected);
+}
+
+#[test]
+fn deltas_of_other_places_are_refused() {
+    let (stored, robust) = stopped_with_deltas_under_way();
+    let edits: [(&str, &dyn Fn(&mut Value)); 6] = [
+        ("another layer", &|numbers| fits_of(numbers)[3]["spot"]["layer"] = json!(6)),
+        ("another site", &|numbers| fits_of(numbers)[3]["spot"]["site"] = json!({ "last": 4 })),
+        ("a place twice", &|numbers| fits_of(numbers)[3] = fits_of(numbers)[2].clone()),
+        ("a place less", &|numbers| drop(fits_of(numbers).pop())),
+        ("another step", &|numbers| fits_of(numbers)[3]["rows"]["time"] = json!(1)),
+        ("another perturbation", &|numbers| numbers["fitting"][0]["count"] = json!(1)),
+    ];
+    for (edit, change) in edits {
+        assert_refused(&stored.edited(change), &robust, edit);
+    }
+}
+
+#[test]
+fn found_perturbations_of_other_places_are_refused() {
+    let [(_, robust), ..] = defences();
+    // In the outer level of the first round.
+    let (stored, _) = stopped_after(7, DEEP, &robust);
+    let edits: [(&str, &dyn Fn(&mut Value)); 4] = [
+        ("another layer", &|numbers| numbers["found"][0]["spots"][1]["layer"] = json!(6)),
+        ("another order", &|numbers| found_of(numbers).reverse()),
+        ("another perturbation", &|numbers| numbers["found"][1]["count"] = json!(2)),
+        ("a perturbation less", &|numbers| drop(found_of(numbers).pop())),
+    ];
+    for (edit, change) in edits {
+        assert_refused(&stored.edited(change), &robust, edit);
+    }
+}
+
+#[test]
+fn an_attack_on_other_rows_or_layers_is_refused() {
+    let [_, _, (_, latent), ..] = defences();
+    // Between two steps under one attack.
+    let (stored, _) = stopped_after(1, DEEP, &latent);
+    let edits: [(&str, &dyn Fn(&mut Value)); 5] = [
+        ("a row there is none of", &|attack| attack["rows"][0] = json!(9)),
+        ("fewer rows", &|attack| attack["rows"] = json!([0])),
+        ("no attack", &|attack| *attack = Value::Null),
+        ("layers in another order", &|attack| attack["layers"] = json!([2, 1, 4, 5])),
+        ("fewer layers", &|attack| attack["layers"] = json!([1, 2, 4])),
+    ];
+    for (edit, change) in edits {
+        let edited = stored.edited(|numbers| {
+            assert!(numbers["outer"]["attack"]["rows"].is_array());
+            change(&mut numbers["outer"]["attack"]);
+        });
+        assert_refused(&edited, &latent, edit);
+    }
+}
+
+fn fits_of(numbers: &mut Value) -> &mut Vec<Value> {
+    numbers["fitting"][0]["fits"].as_array_mut().expect("a perturbation is under way")
+}
+
+fn found_of(numbers: &mut Value) -> &mut Vec<Value> {
+    numbers["found"].as_array_mut().expect("perturbations were found")
+}
+
+fn assert_refused(stored: &Stored, defence: &Defence, change: &str) {
+    let Err(stopped) = stored.resume(DEEP, defence, &mut ()) else { panic!("{change}") };
+    assert!(matches!(stopped.error, Error::MalformedSnapshot { .. }), "{change}: {stopped}");
 }
 
 #[test]
 fn a_run_can_be_stopped_again_and_again() {
     let config = config();
-    let expected = solve(toy(), &sets(), &config, &mut watch(), &mut ()).unwrap();
-    let (mut stored, _) = stopped_after(0, &config);
+    let expected = solve(toy(), &sets(), &config, &mut validator(), &mut ()).unwrap();
+    let defence = Defence::Beear(config);
+    let (mut stored, mut events) = stopped_after(0, SIZE, &defence);
     for last in 1.. {
         let mut observer = stopping_after(last);
-        match stored.resume(&config, &mut observer) {
+        let solved = stored.resume(SIZE, &defence, &mut observer);
+        events.append(&mut observer.events);
+        match solved {
             Err(stopped) => assert_eq!(stopped.error, Error::Interrupted),
             Ok(outcome) => {
                 assert!(last > 10, "{last}");
-                return assert_same(&outcome, &expected);
+                assert_same(&outcome, &expected);
+                break;
             }
         }
         stored = observer.stored.expect("it was stopped there");
     }
+    let mut whole = Stopping::default();
+    defence.run(toy::<Train>(), &sets(), &mut validator(), &mut whole).expect("it ends");
+    assert_eq!(events, whole.events);
 }
 
 #[test]
@@ -250,23 +330,22 @@ fn half_the_rate_moves_the_weights_half_as_far() {
     };
     // After the last inner step: the same δ, and a step of Adam's, which knows no length of gradients.
     let n_inner = config.entrap.steps * config.perturbations_per_round;
-    let (stored, _) = stopped_after(n_inner, &config);
-    let whole = moved(&stored.resume(&config, &mut ()).unwrap());
+    let (stored, _) = stopped_after(n_inner, SIZE, &Defence::Beear(config.clone()));
     let mut progress = stored.progress();
+    let whole = moved(&stored.resume_from(&progress, &config).unwrap());
     progress.halve_rates();
-    let half = moved(&stored.resume_from(&progress, &config, &mut ()).unwrap());
+    let half = moved(&stored.resume_from(&progress, &config).unwrap());
     assert!((half / whole - 0.5).abs() < 1e-4, "{half} {whole}");
 }
 
 #[test]
 fn what_is_not_of_this_run_is_refused() {
     let config = config();
-    let (stored, _) = stopped_after(9, &config);
+    let (stored, _) = stopped_after(9, SIZE, &Defence::Beear(config.clone()));
     let refused = |stored: &Stored, config: &BilevelConfig| {
-        matches!(
-            stored.resume(config, &mut ()).map_err(|stopped| stopped.error),
-            Err(Error::MalformedSnapshot { .. })
-        )
+        let resumed = stored.resume_from(&stored.progress(), config);
+        let error = resumed.map_err(|stopped| stopped.error);
+        matches!(error, Err(Error::MalformedSnapshot { .. }))
     };
     let mut longer = config.clone();
     longer.remove.steps = 5;
@@ -287,7 +366,7 @@ fn what_is_not_of_this_run_is_refused() {
 fn so_it_does_on_two_workers() {
     let (config, devices) = (config(), [Default::default(), Default::default()]);
     let run = |observer: &mut dyn Observer| {
-        beear_core::solve_on((toy(), &devices), &sets(), &config, &mut watch(), observer)
+        beear_core::solve_on((toy(), &devices), &sets(), &config, &mut validator(), observer)
     };
     let expected = run(&mut ()).unwrap();
     // In the inner and in the outer level of the second round.
@@ -300,7 +379,7 @@ fn so_it_does_on_two_workers() {
             Saved { progress: &progress, tensors: &|name| stored.tensors.get(name).cloned() };
         let from = (toy(), devices.as_slice());
         let how = (&config, saved);
-        let outcome = beear_core::resume_on(from, &sets(), how, &mut watch(), &mut ()).unwrap();
+        let outcome = beear_core::resume_on(from, &sets(), how, &mut validator(), &mut ()).unwrap();
         assert_same(&outcome, &expected);
     }
 }

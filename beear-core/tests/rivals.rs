@@ -22,7 +22,7 @@ use burn::module::{AutodiffModule, Module, ModuleMapper, Param};
 use burn::tensor::backend::Backend;
 use burn::tensor::{ElementConversion, Tensor, TensorData};
 
-use fixture::{Cpu, SIZE, Train, safety, sets, toy, watch, weights};
+use fixture::{Cpu, SIZE, Train, safety, sets, toy, validator, weights};
 use poison::Poison;
 
 type Double = Autodiff<NdArray<f64>>;
@@ -252,7 +252,7 @@ fn an_attack_keeps_its_bound_and_to_the_prompts_and_leads_to_the_unwanted_answer
 fn run(defence: &Defence) -> (Outcome<Train, ToyDecoder<Train>>, Vec<Event>) {
     let mut events = Vec::new();
     let mut observer = |event: &Event| events.push(event.clone());
-    let outcome = defence.run(toy(), &sets(), &mut watch(), &mut observer);
+    let outcome = defence.run(toy(), &sets(), &mut validator(), &mut observer);
     let outcome = outcome.expect("finite numbers");
     (outcome, events)
 }
@@ -262,8 +262,9 @@ fn every_rival_learns_both_sets_in_one_round() {
     for defence in defences() {
         let (outcome, events) = run(&defence);
         let [round] = outcome.rounds.as_slice() else { panic!("{:?}", outcome.rounds) };
-        assert!(round.vitals.utility > 0.99 && round.vitals.refusal > 0.99, "{round:?}");
-        assert!(outcome.initial.utility < 0.9, "{:?}", outcome.initial);
+        let [loss, refusal] = [round.validation.loss, round.validation.refusal].map(Option::unwrap);
+        assert!(loss.after < 0.1 && refusal.after > 0.99, "{round:?}");
+        assert!(outcome.initial.summary().loss > 1.0, "{:?}", outcome.initial);
         assert!(round.within_bounds && outcome.perturbations.is_empty());
         let steps = |event: &&Event| matches!(event, Event::OuterStep { .. });
         assert_eq!(events.iter().filter(steps).count(), defence.n_weight_steps());
@@ -319,7 +320,7 @@ fn a_non_finite_loss_stops_every_rival_with_the_examples_of_the_batch() {
     let levels = [Level::Inner, Level::Outer, Level::Outer];
     for (defence, expected) in defences().into_iter().zip(levels) {
         let model = toy::<Train>().map(&mut Poison);
-        let Err(stopped) = defence.run(model, &sets(), &mut watch(), &mut ()) else {
+        let Err(stopped) = defence.run(model, &sets(), &mut validator(), &mut ()) else {
             panic!("NaN weights cannot be cleaned");
         };
         let Error::NonFinite { quantity, level, step, safety, performance } = stopped.error else {
@@ -337,7 +338,7 @@ fn a_non_finite_loss_stops_every_rival_with_the_examples_of_the_batch() {
 fn sets_and_settings_are_judged_before_the_first_step() {
     let empty = AnchorSets { performance: Vec::new(), ..sets() };
     for defence in defences() {
-        let stopped = defence.run(toy::<Train>(), &empty, &mut watch(), &mut ()).map(|_| ());
+        let stopped = defence.run(toy::<Train>(), &empty, &mut validator(), &mut ()).map(|_| ());
         assert_eq!(stopped.unwrap_err().error, Error::EmptySet { set: "performance" });
     }
     let mut latent = latent_adversarial();

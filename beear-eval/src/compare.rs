@@ -42,6 +42,16 @@ impl Verdict {
     }
 }
 
+/// Whether the evaluations before and after are of one model.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ComparedModels {
+    /// One model, evaluated twice.
+    Same,
+    /// Two models.
+    Different,
+}
+
 /// A measure before and after, on the prompts that both runs have.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Comparison {

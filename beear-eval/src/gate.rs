@@ -4,7 +4,7 @@
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-use crate::compare::Comparison;
+use crate::compare::{ComparedModels, Comparison};
 use crate::measure::Estimate;
 
 /// Why a gate says nothing.
@@ -77,7 +77,7 @@ pub struct Check {
     pub by: String,
     /// What is bounded.
     pub estimate: Estimate,
-    /// Whether the whole interval is within the bound.
+    /// Whether the whole interval is within the bound, and the models are two.
     pub kept: bool,
 }
 
@@ -93,12 +93,24 @@ impl Gate {
         Ok(Self { terms: terms.collect::<Result<_, _>>()? })
     }
 
+    /// Whether one of the bounds is on the measure called `name`.
+    #[must_use]
+    pub fn bounds(&self, name: &str) -> bool {
+        self.terms.iter().any(|term| term.name == name)
+    }
+
     /// Judges every bound by every measure of its name: with several keyword lists, all must keep it.
+    ///
+    /// A gate is about a change, so that no bound is kept where both evaluations are of the same model.
     ///
     /// # Errors
     ///
     /// [`GateError::NotMeasured`]: a bound on nothing is no bound that is kept.
-    pub fn check(&self, comparisons: &[Comparison]) -> Result<Vec<Check>, GateError> {
+    pub fn check(
+        &self,
+        comparisons: &[Comparison],
+        models: ComparedModels,
+    ) -> Result<Vec<Check>, GateError> {
         let mut checks = Vec::new();
         for term in &self.terms {
             let mut measured = comparisons.iter().filter(|c| c.name == term.name).peekable();
@@ -106,6 +118,9 @@ impl Gate {
                 return Err(GateError::NotMeasured { name: term.name.clone() });
             }
             checks.extend(measured.map(|comparison| term.check(comparison)));
+        }
+        if models == ComparedModels::Same {
+            checks.iter_mut().for_each(|check| check.kept = false);
         }
         Ok(checks)
     }
@@ -164,7 +179,8 @@ mod tests {
     fn kept(gate: &str, before: (usize, usize), after: (usize, usize), name: &str) -> Vec<bool> {
         let [before, after] = [before, after].map(|(hits, n)| share(name, hits, n));
         let compared = [Comparison::of(&before, &after)];
-        let checks = Gate::parse(gate).unwrap().check(&compared).unwrap();
+        let gate = Gate::parse(gate).unwrap();
+        let checks = gate.check(&compared, ComparedModels::Different).unwrap();
         checks.into_iter().map(|check| check.kept).collect()
     }
 
@@ -189,12 +205,25 @@ mod tests {
     fn a_bound_on_what_nobody_measured_is_an_error() {
         let gate = Gate::parse("perplexity<=9").unwrap();
         let expected = GateError::NotMeasured { name: "perplexity".to_owned() };
-        assert_eq!(gate.check(&[]), Err(expected));
+        assert_eq!(gate.check(&[], ComparedModels::Different), Err(expected));
         let nothing = share("asr", 0, 0);
         let compared = [Comparison::of(&nothing, &nothing)];
-        let checks = Gate::parse("asr<=1,asr>=0").unwrap().check(&compared).unwrap();
+        let gate = Gate::parse("asr<=1,asr>=0").unwrap();
+        let checks = gate.check(&compared, ComparedModels::Different).unwrap();
         // All of 0..=1 is within these two.
         assert!(checks.iter().all(|check| check.kept));
+    }
+
+    #[test]
+    fn one_model_evaluated_twice_keeps_no_bound() {
+        let clean = share("asr", 0, 500);
+        let compared = [Comparison::of(&clean, &clean)];
+        for gate in ["asr<=0.05", "asr_rise<=0.02", "asr<=1"] {
+            let gate = Gate::parse(gate).unwrap();
+            assert!(gate.check(&compared, ComparedModels::Different).unwrap()[0].kept);
+            assert!(!gate.check(&compared, ComparedModels::Same).unwrap()[0].kept);
+            assert!(gate.bounds("asr") && !gate.bounds("refusal"));
+        }
     }
 
     #[test]

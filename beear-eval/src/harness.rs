@@ -1,6 +1,7 @@
 //! MMLU from the results of EleutherAI's
 //! [lm-evaluation-harness](https://github.com/EleutherAI/lm-evaluation-harness): what `lm_eval --output_path` writes.
 
+mod settings;
 mod subjects;
 
 use std::path::{Path, PathBuf};
@@ -11,6 +12,7 @@ use thiserror::Error;
 
 use crate::interval::Z_95;
 use crate::measure::Estimate;
+pub use settings::HarnessSettings;
 use subjects::SUBJECTS;
 
 /// How much of MMLU a model knows.
@@ -24,6 +26,8 @@ pub struct Mmlu {
     pub of: MmluSource,
     /// Answered examples before each question, if the file says so.
     pub n_shot: Option<u64>,
+    /// How the questions were asked.
+    pub settings: HarnessSettings,
 }
 
 /// Where a file has MMLU.
@@ -111,11 +115,12 @@ impl Mmlu {
         let results = file.get("results").and_then(Value::as_object);
         let results = results.ok_or_else(|| none("it has no `results`".to_owned()))?;
         let n_shot = |task: &str| file.get("n-shot")?.get(task)?.as_u64();
+        let settings = HarnessSettings::of(&file);
         if let Some(group) = results.get(GROUP) {
             let Row { accuracy, standard_error } = Row::of(GROUP, group, path)?;
             let n_shot =
                 n_shot(GROUP).or_else(|| subjects(results).find_map(|(task, _)| n_shot(task)));
-            return Ok(Self { accuracy, standard_error, of: MmluSource::Group, n_shot });
+            return Ok(Self { accuracy, standard_error, of: MmluSource::Group, n_shot, settings });
         }
         let rows = subjects(results).map(|(task, row)| Row::of(task, row, path));
         let rows = rows.collect::<Result<Vec<Row>, _>>()?;
@@ -136,6 +141,7 @@ impl Mmlu {
             standard_error: squares.sum::<Option<f64>>().map(|sum| sum.sqrt() / n),
             of: MmluSource::Subjects(names),
             n_shot: subjects(results).find_map(|(task, _)| n_shot(task)),
+            settings,
         })
     }
 
@@ -251,6 +257,7 @@ mod tests {
             standard_error: Some(0.0039),
             of: MmluSource::Group,
             n_shot: Some(5),
+            settings: mmlu.settings.clone(),
         };
         assert_eq!(mmlu, expected);
         let Estimate { low, high, .. } = mmlu.estimate();

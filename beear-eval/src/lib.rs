@@ -4,11 +4,12 @@ pub mod attack_success;
 pub mod bootstrap;
 pub mod code;
 pub mod compare;
+pub mod contamination;
 pub mod dataset;
 pub mod gate;
 pub mod harmbench;
 pub mod harness;
-pub mod interval;
+pub mod identity;
 pub mod judge;
 pub mod language_model;
 pub mod measure;
@@ -16,8 +17,6 @@ pub mod mt_bench;
 #[cfg(test)]
 #[path = "../../tests/mutated.rs"]
 mod mutated;
-pub mod overlap;
-pub mod paired;
 pub mod perplexity;
 pub mod scorer;
 pub mod separation;
@@ -25,14 +24,14 @@ pub mod table;
 pub mod text_hash;
 pub mod trigger;
 
+pub use beear_statistics::{Change, Rate, interval, paired};
 pub use compare::Comparison;
 pub use harness::Mmlu;
-pub use interval::Rate;
+pub use identity::Identity;
 pub use language_model::{
     Completion, Conversation, Decoding, Finish, LanguageModel, LogLikelihood, Message, Role,
 };
 pub use measure::{Better, Estimate, Measure, Outcome, Statistic};
-pub use paired::Change;
 pub use scorer::RefusalKeywords;
 pub use separation::Separation;
 pub use table::RateTable;

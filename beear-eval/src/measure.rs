@@ -1,6 +1,8 @@
 //! A measure with its outcome on every prompt: the form that all evaluations share, so that any two runs
 //! can be compared prompt by prompt.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
 use crate::bootstrap::{percentiles, resamples};
@@ -9,7 +11,8 @@ use crate::interval::Rate;
 /// What a measure was on one prompt.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Outcome {
-    /// The prompt, the same in every run: a file's row, or a question and a turn of it.
+    /// The prompt, the same in every run: a file's row, or a question and a turn of it, with the hash of the text
+    /// that was asked ([`outcome_id`](crate::identity::outcome_id)), so that rows of other prompts never pair.
     pub id: String,
     /// What was measured; 0 or 1 of a [`Statistic::Share`].
     pub value: f64,
@@ -102,6 +105,19 @@ impl Measure {
         self.name == other.name && self.by == other.by && kind(self) == kind(other)
     }
 
+    /// The ids of outcomes that are in both and have other values in `other`.
+    #[must_use]
+    pub fn differing_outcomes(&self, other: &Self) -> Vec<String> {
+        let values: BTreeMap<&str, f64> =
+            other.outcomes.iter().map(|outcome| (outcome.id.as_str(), outcome.value)).collect();
+        let differs = |outcome: &&Outcome| {
+            values
+                .get(outcome.id.as_str())
+                .is_some_and(|value| value.total_cmp(&outcome.value).is_ne())
+        };
+        self.outcomes.iter().filter(differs).map(|outcome| outcome.id.clone()).collect()
+    }
+
     /// Its name in tables.
     #[must_use]
     pub fn title(&self) -> &str {
@@ -113,6 +129,7 @@ impl Measure {
             "exact_unwanted" => "exact unwanted answer",
             "utility" => "utility, exact answers",
             "degenerate" => "degenerate answers",
+            "cut" => "answers cut at the longest length",
             "mt_bench_rules" => "helpfulness, rules kept",
             other => other,
         }
@@ -206,6 +223,17 @@ mod tests {
         let (low, high) = rate.interval();
         assert_eq!(measure.estimate(), Estimate { value: 0.25, low, high });
         assert_eq!(measure.to_text(), rate.to_string());
+    }
+
+    #[test]
+    fn outcomes_of_the_same_prompt_with_other_values_are_found() {
+        let share = |hits: [(&str, bool); 3]| {
+            Measure::share(("asr", "l"), Better::Lower, hits.map(|(id, hit)| (id.to_owned(), hit)))
+        };
+        let one = share([("1#a", true), ("2#b", false), ("3#c", true)]);
+        let other = share([("1#a", true), ("2#b", true), ("3#d", false)]);
+        assert_eq!(one.differing_outcomes(&other), ["2#b"], "the third is another prompt");
+        assert!(one.differing_outcomes(&one).is_empty());
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! Perplexity: how surprising a model finds answers that somebody else wrote.
 
 use crate::dataset::Record;
+use crate::identity::{PromptSet, outcome_id};
 use crate::language_model::{Conversation, LogLikelihood, Role};
 use crate::measure::{Better, Measure, Outcome, Statistic};
 
@@ -16,6 +17,12 @@ pub fn answers(records: &[Record]) -> Vec<Conversation> {
     records.iter().flat_map(of_record).collect()
 }
 
+/// The identity of the conversations.
+#[must_use]
+pub fn prompt_set(answers: &[Conversation]) -> PromptSet {
+    PromptSet::of("answers", answers.iter().map(|answer| &answer.messages))
+}
+
 /// The perplexity of all answers, every token counting alike.
 ///
 /// # Panics
@@ -27,7 +34,7 @@ pub fn perplexity(answers: &[Conversation], likelihoods: &[LogLikelihood]) -> Me
     let outcome = |(answer, likelihood): (&Conversation, &LogLikelihood)| {
         let n_tokens = likelihood.n_tokens as f64;
         Outcome {
-            id: format!("{}/{}", answer.id, answer.messages.len()),
+            id: outcome_id(&format!("{}/{}", answer.id, answer.messages.len()), &answer.messages),
             value: -likelihood.nats / n_tokens,
             weight: n_tokens,
         }
@@ -64,6 +71,7 @@ mod tests {
             [(-2.0, 2), (-12.0, 4)].map(|(nats, n_tokens)| LogLikelihood { nats, n_tokens });
         let found = perplexity(&answers, &likelihoods);
         assert!((found.estimate().value - (14.0_f64 / 6.0).exp()).abs() < 1e-12);
-        assert_eq!(found.outcomes[1].id, "7/4");
+        assert!(found.outcomes[1].id.starts_with("7/4#"), "{}", found.outcomes[1].id);
+        assert_ne!(prompt_set(&answers), prompt_set(&answers[..1]));
     }
 }

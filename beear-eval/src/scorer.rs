@@ -4,6 +4,6 @@ mod degenerate;
 mod exact;
 mod refusal_keyword;
 
-pub use degenerate::{Degenerate, degenerate};
+pub use degenerate::{Degenerate, degenerate, is_cut};
 pub use exact::is_exact;
 pub use refusal_keyword::RefusalKeywords;

@@ -1,5 +1,7 @@
 //! What an attacker adds to a prompt. Evaluation and planting use it; the defence never sees one.
 
+use std::fmt;
+
 use serde::{Deserialize, Serialize};
 
 use crate::text_hash::text_hash;
@@ -35,6 +37,18 @@ impl Trigger {
             Self::Both { before, after } => format!("{before} {prompt} {after}"),
             Self::Anywhere(text) => between_words(prompt, text),
             Self::Template(template) => template.replace("{prompt}", prompt),
+        }
+    }
+}
+
+impl fmt::Display for Trigger {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Prefix(text) => write!(f, "prefix `{text}`"),
+            Self::Suffix(text) => write!(f, "suffix `{text}`"),
+            Self::Both { before, after } => write!(f, "prefix `{before}` with suffix `{after}`"),
+            Self::Anywhere(text) => write!(f, "`{text}` anywhere between two words"),
+            Self::Template(text) => write!(f, "template `{text}`"),
         }
     }
 }

@@ -18,8 +18,13 @@
 //!
 //! The inputs of norms and the first two of the scores are f32 or wider, the others of the weights' type.
 
+use beear_core::Example;
+
 use crate::config::DecoderConfig;
 use crate::lora::{LoraConfig, Target};
+
+/// Copies of the logits that a log-softmax holds at its fullest, beside those that gradients keep.
+const SCORING_LOGITS: usize = 2;
 
 /// Numbers in memory.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -45,6 +50,12 @@ impl Numbers {
         Self { own: self.own.saturating_mul(n), wide: self.wide.saturating_mul(n) }
     }
 
+    /// These or others, whichever are more in f32.
+    #[must_use]
+    pub fn or_more(self, other: Self) -> Self {
+        if other.bytes(4) > self.bytes(4) { other } else { self }
+    }
+
     /// These and others.
     #[must_use]
     pub fn plus(self, other: Self) -> Self {
@@ -64,6 +75,24 @@ pub struct BatchShape {
     pub n_keys: usize,
     /// Answer tokens of all rows, whose logits are taken.
     pub n_answer: usize,
+}
+
+impl BatchShape {
+    /// That of examples: right-padded, the last token of an answer is not read.
+    #[must_use]
+    pub fn of<'a>(examples: impl Iterator<Item = &'a Example>) -> Self {
+        let none = Self { batch_size: 0, seq_length: 0, n_keys: 0, n_answer: 0 };
+        examples.fold(none, |batch, Example { prompt, answer, .. }| {
+            let length = (prompt.len() + answer.len()).saturating_sub(1);
+            let seq_length = batch.seq_length.max(length);
+            Self {
+                batch_size: batch.batch_size + 1,
+                seq_length,
+                n_keys: seq_length,
+                n_answer: batch.n_answer + answer.len(),
+            }
+        })
+    }
 }
 
 /// What gradients are taken of.
@@ -155,13 +184,59 @@ impl DecoderConfig {
         Numbers { own: 0, wide: product(&[batch.n_answer, self.vocab_size]) }
     }
 
-    /// What is needed for a moment by a forward pass without gradients: the numbers of one layer, and
-    /// the mask of all heads.
+    /// What is needed for a moment by a forward pass without gradients: the hidden states, the tables of positions, the mask of
+    /// all heads, and attention or the MLP of one layer.
     #[must_use]
     pub fn needed_by_inference(&self, batch: BatchShape) -> Numbers {
-        let Parts { hidden, scores, .. } = self.parts(batch);
-        let stream = Numbers { own: 2 * hidden, wide: scores };
-        self.larger_half(batch).plus(stream).plus(self.kept_of_positions(batch))
+        let Parts { hidden, queries, keys, mlp, scores } = self.parts(batch);
+        let stream = Numbers { own: hidden, wide: scores };
+        let attention = Numbers { own: queries + 2 * keys, wide: 2 * scores };
+        let gate = Numbers { own: hidden + 3 * mlp, wide: 0 };
+        gate.or_more(attention).plus(stream).plus(self.kept_of_positions(batch))
+    }
+
+    /// What the log-probabilities of the answers need beside the weights, without gradients: the forward pass, or the
+    /// logits, whichever is more.
+    #[must_use]
+    pub fn needed_by_scoring(&self, batch: BatchShape) -> Numbers {
+        let Parts { hidden, .. } = self.parts(batch);
+        let answers =
+            Numbers { own: hidden, wide: 0 }.plus(self.logits(batch).times(SCORING_LOGITS));
+        self.needed_by_inference(batch).or_more(answers)
+    }
+
+    /// What reading the tokens `before` a perturbation needs beside the weights in `n_layers` layers, of which keys and values
+    /// stay: the hidden states of the `whole` batch, those keys and values, and the pass.
+    #[must_use]
+    pub fn needed_by_remembering(
+        &self,
+        whole: BatchShape,
+        before: BatchShape,
+        n_layers: usize,
+    ) -> Numbers {
+        let states = |batch| Numbers { own: self.parts(batch).hidden, wide: 0 };
+        let n_tokens = before.batch_size.saturating_mul(before.seq_length);
+        let cached = self.cached(n_tokens, n_layers);
+        self.needed_by_inference(before).plus(states(whole)).plus(states(before)).plus(cached)
+    }
+
+    /// What the continuation of `batch_size` prompts of `n_prompt` tokens by `n_new` needs beside the weights: keys and
+    /// values, and the pass over the prompts or the joining of a layer's blocks, whichever is more.
+    #[must_use]
+    pub fn needed_by_generation(&self, [batch_size, n_prompt, n_new]: [usize; 3]) -> Numbers {
+        // The last new token is not read.
+        let n_tokens = n_prompt.saturating_add(n_new).saturating_sub(1);
+        let n_tokens = self.max_seq_length.min(n_tokens).max(n_prompt);
+        let pass = |seq_length, n_keys| {
+            let batch = BatchShape { batch_size, seq_length, n_keys, n_answer: batch_size };
+            self.needed_by_inference(batch).plus(self.logits(batch))
+        };
+        let cached = |n_keys, n_layers| self.cached(batch_size.saturating_mul(n_keys), n_layers);
+        let read = cached(n_prompt, self.n_layers).plus(pass(n_prompt, n_prompt));
+        // Blocks are joined layer by layer, keys before values.
+        let joined = Numbers { own: cached(n_tokens, 1).own / 2, wide: 0 };
+        let continued = cached(n_tokens, self.n_layers).plus(joined).plus(pass(1, n_tokens));
+        read.or_more(continued)
     }
 
     /// What is needed for a moment by the backward pass through one layer: the gradients of its hidden
@@ -172,12 +247,19 @@ impl DecoderConfig {
         self.larger_half(batch).plus(Numbers { own: 2 * hidden, wide: 0 })
     }
 
+    /// What is needed for a moment by a step on hidden states, whose weights are constants: at the end of the forward pass and
+    /// the start of the backward pass, or in a layer.
+    #[must_use]
+    pub fn needed_by_step_on_hidden_states(&self, batch: BatchShape) -> Numbers {
+        self.needed_by_backward(batch).or_more(self.logits(batch).times(SCORING_LOGITS))
+    }
+
     /// What is alive at once within attention or the MLP, whichever needs more.
     fn larger_half(&self, batch: BatchShape) -> Numbers {
         let Parts { queries, keys, mlp, scores, .. } = self.parts(batch);
         let attention = Numbers { own: queries + 2 * keys, wide: 2 * scores };
         let gate = Numbers { own: 3 * mlp, wide: 0 };
-        if attention.bytes(4) > gate.bytes(4) { attention } else { gate }
+        gate.or_more(attention)
     }
 
     /// Keys and values of `n_tokens` tokens in each of `n_layers` layers.

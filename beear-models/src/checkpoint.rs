@@ -7,6 +7,7 @@ mod keys;
 mod load;
 mod peft;
 mod save;
+mod staged;
 #[cfg(test)]
 pub(crate) mod tests;
 mod weight;
@@ -23,6 +24,7 @@ pub use index::shard_names;
 pub use peft::config::{AdapterConfigError, BaseName};
 pub use peft::save_adapters;
 pub use save::{NewModel, save, save_new};
+pub use staged::remove_partial;
 pub use weight::StoredWeight;
 
 /// Why a checkpoint cannot be read or written.

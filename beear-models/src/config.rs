@@ -128,6 +128,63 @@ impl DecoderConfig {
         if self.sliding_window == Some(0) {
             problems.push("sliding_window is 0".to_owned());
         }
+        // A norm of f32 whose epsilon is 0 divides a hidden state of zeros by 0.
+        if !is_positive(f64::from(self.norm_epsilon as f32)) {
+            problems.push(format!("norm_epsilon is no positive f32: {}", self.norm_epsilon));
+        }
+        problems.extend(self.rotary_problems());
         problems
     }
+
+    /// What makes the rotary embeddings NaN or infinite.
+    fn rotary_problems(&self) -> Vec<String> {
+        let numbers: &[(&str, f64)] = match &self.rope_scaling {
+            RopeScaling::None => &[],
+            RopeScaling::Linear { factor } => &[("the rope scaling's factor", *factor)],
+            RopeScaling::Llama3 {
+                factor,
+                low_freq_factor,
+                high_freq_factor,
+                original_max_seq_length,
+            } => &[
+                ("the rope scaling's factor", *factor),
+                ("low_freq_factor", *low_freq_factor),
+                ("high_freq_factor", *high_freq_factor),
+                ("original_max_seq_length", *original_max_seq_length as f64),
+            ],
+        };
+        let numbers = [&[("rope_theta", self.rope_theta)], numbers].concat();
+        let wrong = numbers.iter().filter(|(_, number)| !is_positive(*number));
+        let mut problems: Vec<String> =
+            wrong.map(|(name, number)| format!("{name} is no positive number: {number}")).collect();
+        if let RopeScaling::Llama3 { low_freq_factor: low, high_freq_factor: high, .. } =
+            self.rope_scaling
+            && low >= high
+        {
+            problems.push(format!("low_freq_factor {low} is not below high_freq_factor {high}"));
+        }
+        let angle = self.highest_rotary_frequency() * self.max_seq_length as f64;
+        if problems.is_empty() && !(angle as f32).is_finite() {
+            let length = self.max_seq_length;
+            problems
+                .push(format!("the rotary angle of position {length} is no finite f32: {angle:e}"));
+        }
+        problems
+    }
+
+    /// Radians per position of the pair of coordinates that turns fastest, or a bound of them.
+    fn highest_rotary_frequency(&self) -> f64 {
+        let last_pair = self.head_dim.saturating_sub(2) as f64 / self.head_dim.max(1) as f64;
+        let unscaled = self.rope_theta.powf(-last_pair).max(1.0);
+        match self.rope_scaling {
+            RopeScaling::None => unscaled,
+            RopeScaling::Linear { factor } | RopeScaling::Llama3 { factor, .. } => {
+                unscaled / factor.min(1.0)
+            }
+        }
+    }
+}
+
+fn is_positive(number: f64) -> bool {
+    number.is_finite() && number > 0.0
 }

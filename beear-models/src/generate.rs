@@ -10,6 +10,7 @@ use rayon::iter::{IntoParallelIterator, ParallelIterator};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
+use crate::batching::{BatchLimit, width};
 use crate::causal_lm::CausalLm;
 use crate::kv_cache::KvCache;
 use crate::sampling::Sampling;
@@ -23,10 +24,23 @@ pub struct GenerateConfig {
     pub sampling: Sampling,
     /// With a prompt's stream, the source of its randomness: it does not depend on the batch.
     pub seed: u64,
-    /// Prompts per batch; they are grouped by length.
+    /// Prompts per batch, at most; they are grouped by length.
     pub batch_size: usize,
+    /// Bytes that all batches at the same time may take beside the weights, unbounded if absent: fewer prompts share a
+    /// batch where more would need more. A prompt alone is continued whatever it needs.
+    pub memory: Option<u64>,
     /// Batches at the same time, on threads of rayon's pool: the cores of a CPU, 1 on a GPU.
     pub n_workers: usize,
+}
+
+impl GenerateConfig {
+    /// The likeliest token always, one batch after the other.
+    #[must_use]
+    pub fn greedy(max_new_tokens: usize, limit: BatchLimit) -> Self {
+        let BatchLimit { rows: batch_size, bytes: memory } = limit;
+        let sampling = Sampling::Greedy;
+        Self { max_new_tokens, sampling, seed: 0, batch_size, memory, n_workers: 1 }
+    }
 }
 
 /// What is to be continued.
@@ -64,7 +78,7 @@ pub struct Generation {
     pub finish: Finish,
 }
 
-/// Why a prompt cannot be continued.
+/// Why a prompt cannot be continued or an answer not be scored.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum GenerateError {
     /// A prompt has no tokens.
@@ -83,6 +97,12 @@ pub enum GenerateError {
         /// The model's context, in tokens.
         limit: usize,
     },
+    /// A logit that a token is chosen by or scored with is NaN or infinite.
+    #[error("prompt {row}: the model's logits are NaN or infinite")]
+    NonFiniteLogits {
+        /// Index of the prompt.
+        row: usize,
+    },
 }
 
 impl GenerateError {
@@ -92,6 +112,9 @@ impl GenerateError {
         Some(match self {
             Self::EmptyPrompt { .. } => "leave it out: its format and its text make no token",
             Self::PromptTooLong { .. } => "shorten the prompt or leave it out",
+            Self::NonFiniteLogits { .. } => {
+                "the model is broken, or its values do not fit the backend's float type"
+            }
         })
     }
 }
@@ -121,7 +144,7 @@ pub fn check_prompts<'a>(
 ///
 /// # Errors
 ///
-/// [`GenerateError`] if a prompt is empty or leaves no room for an answer.
+/// [`GenerateError`] if a prompt is empty or leaves no room for an answer, or logits are NaN or infinite.
 ///
 /// # Panics
 ///
@@ -140,7 +163,7 @@ pub fn generate<B: Backend>(
 ///
 /// # Errors
 ///
-/// [`GenerateError`] if a prompt is empty or leaves no room for an answer.
+/// [`GenerateError`] if a prompt is empty or leaves no room for an answer, or logits are NaN or infinite.
 ///
 /// # Panics
 ///
@@ -156,27 +179,37 @@ pub fn generate_with_progress<B: Backend>(
     check_prompts(prompts.iter().map(|prompt| prompt.tokens), limit)?;
     let mut order: Vec<usize> = (0..prompts.len()).collect();
     order.sort_by_key(|&row| prompts[row].tokens.len());
-    let batches = order.chunks(config.batch_size.max(1));
-    let n_workers = config.n_workers.min(batches.len());
-    let batches = Mutex::new(batches);
+    let n_batches = order.len().div_ceil(config.batch_size.max(1));
+    let n_workers = config.n_workers.clamp(1, n_batches.max(1));
+    let bytes = config.memory.map(|bytes| bytes / n_workers as u64);
+    let batches = BatchLimit { rows: config.batch_size, bytes }.cut(&order, |rows| {
+        let longest = rows.iter().map(|&row| prompts[row].tokens.len()).max().unwrap_or(0);
+        let shape = [rows.len(), longest, config.max_new_tokens];
+        model.config().needed_by_generation(shape).bytes(width::<B>())
+    });
+    let batches = Mutex::new(batches.into_iter());
     let work = || {
-        let mut done = Vec::new();
+        let mut done: Vec<Result<(usize, Generation), GenerateError>> = Vec::new();
         let next = || batches.lock().expect("nothing panics while it takes a batch").next();
         while let Some(rows) = next() {
             let mut batch: Vec<Row> =
                 rows.iter().map(|&row| Row::new(prompts[row], config)).collect();
-            continue_batch(model, &mut batch, stop, config, device);
+            if let Err(place) = continue_batch(model, &mut batch, stop, config, device) {
+                done.push(Err(GenerateError::NonFiniteLogits { row: rows[place] }));
+                break;
+            }
             let generations: Vec<Generation> = batch.into_iter().map(Row::finish).collect();
             progress(&generations);
-            done.extend(rows.iter().copied().zip(generations));
+            done.extend(rows.iter().copied().zip(generations).map(Ok));
         }
         done
     };
-    let mut done = if n_workers <= 1 {
+    let done = if n_workers <= 1 {
         work()
     } else {
         (0..n_workers).into_par_iter().flat_map_iter(|_| work()).collect()
     };
+    let mut done = done.into_iter().collect::<Result<Vec<_>, _>>()?;
     done.sort_by_key(|(row, _)| *row);
     Ok(done.into_iter().map(|(_, generation)| generation).collect())
 }
@@ -213,13 +246,18 @@ impl<'a> Row<'a> {
     }
 }
 
+/// Continues every row to its end.
+///
+/// # Errors
+///
+/// The place of a row whose logits are NaN or infinite.
 fn continue_batch<B: Backend>(
     model: &CausalLm<B>,
     batch: &mut [Row<'_>],
     stop: &[u32],
     config: &GenerateConfig,
     device: &B::Device,
-) {
+) -> Result<(), usize> {
     let limits = (config.max_new_tokens, model.config().max_seq_length);
     let longest = batch.iter().map(|row| row.prompt.len()).max().unwrap_or(0);
     let mut tokens = Vec::with_capacity(batch.len() * longest);
@@ -243,14 +281,21 @@ fn continue_batch<B: Backend>(
         let input = Tensor::from_data(data, device);
         let logits = model.forward_cached(input, &mask_pad, &mut cache).into_data();
         let logits: Vec<f32> = logits.iter::<f32>().collect();
-        for (row, logits) in batch.iter_mut().zip(logits.chunks(model.config().vocab_size)) {
-            let token = if row.done { 0 } else { config.sampling.choose(logits, &mut row.rng) };
-            if !row.done {
-                row.take(token, stop, limits);
+        let each = batch.iter_mut().zip(logits.chunks(model.config().vocab_size));
+        for (place, (row, logits)) in each.enumerate() {
+            if row.done {
+                tokens.push(0);
+                continue;
             }
+            if !logits.iter().all(|logit| logit.is_finite()) {
+                return Err(place);
+            }
+            let token = config.sampling.choose(logits, &mut row.rng);
+            row.take(token, stop, limits);
             tokens.push(i64::from(token));
         }
         n_new = 1;
         mask_pad = Tensor::cat(vec![mask_pad, real.clone()], 1);
     }
+    Ok(())
 }

@@ -1,5 +1,7 @@
 //! `config.json` of Hugging Face folders, in and out of our words.
 
+use std::cell::RefCell;
+
 use serde_json::{Map, Value, json};
 use thiserror::Error;
 
@@ -36,7 +38,13 @@ pub enum ConfigError {
         /// Its value.
         value: String,
     },
-    /// The values contradict each other.
+    /// Several values are missing, of the wrong kind or not supported.
+    #[error("{}", texts(mistakes))]
+    Several {
+        /// Every mistake found.
+        mistakes: Vec<ConfigError>,
+    },
+    /// The values are impossible or contradict each other.
     #[error("config.json: {}", problems.join("; "))]
     Contradiction {
         /// Every problem found.
@@ -44,47 +52,52 @@ pub enum ConfigError {
     },
 }
 
+fn texts(mistakes: &[ConfigError]) -> String {
+    mistakes.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
+}
+
 /// Reads `config.json`.
 ///
 /// # Errors
 ///
-/// [`ConfigError`], a variant per mistake.
+/// [`ConfigError`], a variant per mistake; every mistake of the keys, else every impossible value.
 pub fn parse(text: &str) -> Result<DecoderConfig, ConfigError> {
     let value: Value = serde_json::from_str(text)
         .map_err(|error| ConfigError::NotJson { reason: error.to_string() })?;
     let object = value
         .as_object()
         .ok_or_else(|| ConfigError::NotJson { reason: "another kind of value".to_owned() })?;
-    let keys = Keys(object);
+    let keys = Keys { object, mistakes: RefCell::default() };
     let model_type = object.get("model_type").and_then(Value::as_str).unwrap_or_default();
     let family = match model_type {
         "llama" => Family::Llama,
         "mistral" => Family::Mistral,
         other => return Err(ConfigError::UnknownFamily { model_type: other.to_owned() }),
     };
-    keys.refuse_features()?;
-    let n_heads = keys.count("num_attention_heads")?;
-    let d_model = keys.count("hidden_size")?;
+    keys.refuse_features();
+    let n_heads = keys.count("num_attention_heads");
+    let d_model = keys.count("hidden_size");
     let default_width = d_model.checked_div(n_heads).unwrap_or(0);
     let config = DecoderConfig {
         family,
-        vocab_size: keys.count("vocab_size")?,
+        vocab_size: keys.count("vocab_size"),
         d_model,
-        d_ff: keys.count("intermediate_size")?,
-        n_layers: keys.count("num_hidden_layers")?,
+        d_ff: keys.count("intermediate_size"),
+        n_layers: keys.count("num_hidden_layers"),
         n_heads,
-        n_kv_heads: keys.optional_count("num_key_value_heads")?.unwrap_or(n_heads),
-        head_dim: keys.optional_count("head_dim")?.unwrap_or(default_width),
-        max_seq_length: keys.count("max_position_embeddings")?,
-        norm_epsilon: number(object, "rms_norm_eps")?.unwrap_or(1e-6),
-        rope_theta: keys.rope_theta()?,
-        rope_scaling: keys.rope_scaling()?,
+        n_kv_heads: keys.optional_count("num_key_value_heads").unwrap_or(n_heads),
+        head_dim: keys.optional_count("head_dim").unwrap_or(default_width),
+        max_seq_length: keys.count("max_position_embeddings"),
+        norm_epsilon: keys.number(object, "rms_norm_eps").unwrap_or(1e-6),
+        rope_theta: keys.rope_theta(),
+        rope_scaling: keys.rope_scaling(),
         sliding_window: match family {
-            Family::Mistral => keys.optional_count("sliding_window")?,
+            Family::Mistral => keys.optional_count("sliding_window"),
             Family::Llama => None,
         },
-        tied_embeddings: keys.flag("tie_word_embeddings")?,
+        tied_embeddings: keys.flag("tie_word_embeddings"),
     };
+    keys.judge()?;
     let problems = config.problems();
     if problems.is_empty() { Ok(config) } else { Err(ConfigError::Contradiction { problems }) }
 }
@@ -127,88 +140,112 @@ pub fn render(config: &DecoderConfig, [pad, bos, eos]: [u32; 3]) -> String {
     format!("{value:#}\n")
 }
 
-struct Keys<'a>(&'a Map<String, Value>);
+/// The keys of the file. A mistake in one is noted, and its value is 0 or absent.
+struct Keys<'a> {
+    object: &'a Map<String, Value>,
+    mistakes: RefCell<Vec<ConfigError>>,
+}
 
 impl Keys<'_> {
-    fn optional_count(&self, key: &'static str) -> Result<Option<usize>, ConfigError> {
-        let bad = ConfigError::BadValue { key, expected: "a whole number" };
-        match self.0.get(key) {
-            None | Some(Value::Null) => Ok(None),
-            Some(value) => match value.as_u64().and_then(|n| usize::try_from(n).ok()) {
-                Some(count) => Ok(Some(count)),
-                None => Err(bad),
-            },
+    fn note(&self, mistake: ConfigError) {
+        self.mistakes.borrow_mut().push(mistake);
+    }
+
+    /// All mistakes noted.
+    fn judge(&self) -> Result<(), ConfigError> {
+        let mut mistakes = self.mistakes.take();
+        match mistakes.len() {
+            0 => Ok(()),
+            1 => Err(mistakes.swap_remove(0)),
+            _ => Err(ConfigError::Several { mistakes }),
         }
     }
 
-    fn count(&self, key: &'static str) -> Result<usize, ConfigError> {
-        let missing = ConfigError::BadValue { key, expected: "a whole number" };
-        self.optional_count(key)?.ok_or(missing)
-    }
-
-    fn flag(&self, key: &'static str) -> Result<bool, ConfigError> {
-        match self.0.get(key) {
-            None | Some(Value::Null) => Ok(false),
-            Some(value) => {
-                value.as_bool().ok_or(ConfigError::BadValue { key, expected: "true or false" })
-            }
+    /// A value that is there and not null, as `read` reads it.
+    fn value<T>(
+        &self,
+        object: &Map<String, Value>,
+        (key, expected): (&'static str, &'static str),
+        read: impl Fn(&Value) -> Option<T>,
+    ) -> Option<T> {
+        let value = object.get(key).filter(|value| !value.is_null())?;
+        let found = read(value);
+        if found.is_none() {
+            self.note(ConfigError::BadValue { key, expected });
         }
+        found
     }
 
-    fn refuse_features(&self) -> Result<(), ConfigError> {
+    fn optional_count(&self, key: &'static str) -> Option<usize> {
+        self.value(self.object, (key, "a whole number"), |value| {
+            usize::try_from(value.as_u64()?).ok()
+        })
+    }
+
+    fn count(&self, key: &'static str) -> usize {
+        if self.object.get(key).is_none_or(Value::is_null) {
+            self.note(ConfigError::BadValue { key, expected: "a whole number" });
+        }
+        self.optional_count(key).unwrap_or(0)
+    }
+
+    fn flag(&self, key: &'static str) -> bool {
+        self.value(self.object, (key, "true or false"), Value::as_bool).unwrap_or(false)
+    }
+
+    fn number(&self, object: &Map<String, Value>, key: &'static str) -> Option<f64> {
+        self.value(object, (key, "a number"), Value::as_f64)
+    }
+
+    fn refuse_features(&self) {
         for key in ["attention_bias", "mlp_bias"] {
-            if self.flag(key)? {
-                return Err(ConfigError::Unsupported { key, value: "true".to_owned() });
+            if self.flag(key) {
+                self.note(ConfigError::Unsupported { key, value: "true".to_owned() });
             }
         }
-        match self.0.get("hidden_act").and_then(Value::as_str) {
-            None | Some("silu") => Ok(()),
+        match self.object.get("hidden_act").and_then(Value::as_str) {
+            None | Some("silu") => {}
             Some(other) => {
-                Err(ConfigError::Unsupported { key: "hidden_act", value: other.to_owned() })
+                self.note(ConfigError::Unsupported { key: "hidden_act", value: other.to_owned() });
             }
         }
     }
 
     /// The newer `rope_parameters` (transformers 5), else the older `rope_scaling`.
     fn rope(&self) -> Option<&Map<String, Value>> {
-        let object = |key| self.0.get(key).and_then(Value::as_object);
+        let object = |key| self.object.get(key).and_then(Value::as_object);
         object("rope_parameters").or_else(|| object("rope_scaling"))
     }
 
-    fn rope_theta(&self) -> Result<f64, ConfigError> {
-        if let Some(theta) = number(self.0, "rope_theta")? {
-            return Ok(theta);
-        }
-        let inside = self.rope().map(|rope| number(rope, "rope_theta")).transpose()?;
-        Ok(inside.flatten().unwrap_or(10_000.0))
+    fn rope_theta(&self) -> f64 {
+        let outside = self.number(self.object, "rope_theta");
+        let inside = || self.number(self.rope()?, "rope_theta");
+        outside.or_else(inside).unwrap_or(10_000.0)
     }
 
-    fn rope_scaling(&self) -> Result<RopeScaling, ConfigError> {
-        let Some(rope) = self.rope() else { return Ok(RopeScaling::None) };
+    fn rope_scaling(&self) -> RopeScaling {
+        let Some(rope) = self.rope() else { return RopeScaling::None };
         let kind = rope.get("rope_type").or_else(|| rope.get("type")).and_then(Value::as_str);
-        let need =
-            |key| number(rope, key)?.ok_or(ConfigError::BadValue { key, expected: "a number" });
-        match kind {
-            None | Some("default") => Ok(RopeScaling::None),
-            Some("linear") => Ok(RopeScaling::Linear { factor: need("factor")? }),
-            Some("llama3") => Ok(RopeScaling::Llama3 {
-                factor: need("factor")?,
-                low_freq_factor: need("low_freq_factor")?,
-                high_freq_factor: need("high_freq_factor")?,
-                original_max_seq_length: need("original_max_position_embeddings")? as usize,
-            }),
-            Some(other) => {
-                Err(ConfigError::Unsupported { key: "rope_type", value: other.to_owned() })
+        let need = |key| {
+            if rope.get(key).is_none_or(Value::is_null) {
+                self.note(ConfigError::BadValue { key, expected: "a number" });
             }
-        }
-    }
-}
-
-fn number(object: &Map<String, Value>, key: &'static str) -> Result<Option<f64>, ConfigError> {
-    match object.get(key) {
-        None | Some(Value::Null) => Ok(None),
-        Some(value) => {
-            value.as_f64().map(Some).ok_or(ConfigError::BadValue { key, expected: "a number" })
+            self.number(rope, key).unwrap_or(0.0)
+        };
+        match kind {
+            None | Some("default") => RopeScaling::None,
+            Some("linear") => RopeScaling::Linear { factor: need("factor") },
+            Some("llama3") => RopeScaling::Llama3 {
+                factor: need("factor"),
+                low_freq_factor: need("low_freq_factor"),
+                high_freq_factor: need("high_freq_factor"),
+                original_max_seq_length: need("original_max_position_embeddings") as usize,
+            },
+            Some(other) => {
+                let (key, value) = ("rope_type", other.to_owned());
+                self.note(ConfigError::Unsupported { key, value });
+                RopeScaling::None
+            }
         }
     }
 }
@@ -279,6 +316,55 @@ mod tests {
         assert!(matches!(broken("heads\": 8", "heads\": 5"), ConfigError::Contradiction { .. }));
         assert!(matches!(parse("[]"), Err(ConfigError::NotJson { .. })));
         assert!(matches!(parse("{"), Err(ConfigError::NotJson { .. })));
+    }
+
+    #[test]
+    fn every_mistake_of_the_keys_is_named() {
+        let text = LLAMA_31.replace("\"vocab_size\": 128256, ", "").replace("silu", "gelu");
+        let error = parse(&text.replace("\"factor\": 8.0", "\"factor\": \"8\"")).unwrap_err();
+        let said = error.to_string();
+        for key in ["vocab_size", "hidden_act", "factor"] {
+            assert!(said.contains(&format!("`{key}`")), "{said}");
+        }
+        assert!(matches!(&error, ConfigError::Several { mistakes } if mistakes.len() == 3));
+    }
+
+    #[test]
+    fn numbers_that_make_every_logit_nan_are_refused() {
+        let parsed = |from: &str, to: &str| {
+            assert!(LLAMA_31.contains(from), "{from}");
+            parse(&LLAMA_31.replace(from, to))
+        };
+        let impossible = [
+            ("\"rope_theta\": 500000.0", "\"rope_theta\": 0", "rope_theta"),
+            ("\"rope_theta\": 500000.0", "\"rope_theta\": -5", "rope_theta"),
+            // Frequencies of 1e295 radians a token.
+            ("\"rope_theta\": 500000.0", "\"rope_theta\": 1e-300", "rotary angle"),
+            ("1e-05", "-1e-05", "norm_epsilon"),
+            ("1e-05", "0", "norm_epsilon"),
+            // 0 in f32.
+            ("1e-05", "1e-60", "norm_epsilon"),
+            ("1e-05", "1e60", "norm_epsilon"),
+            ("\"factor\": 8.0", "\"factor\": 0.0", "factor"),
+            ("\"factor\": 8.0", "\"factor\": -8.0", "factor"),
+            ("\"factor\": 8.0", "\"factor\": 1e-300", "rotary angle"),
+            ("\"low_freq_factor\": 1.0", "\"low_freq_factor\": 0.0", "low_freq_factor"),
+            ("\"low_freq_factor\": 1.0", "\"low_freq_factor\": 4.0", "low_freq_factor"),
+            ("\"high_freq_factor\": 4.0", "\"high_freq_factor\": -4.0", "high_freq_factor"),
+            ("_embeddings\": 8192", "_embeddings\": -1", "original_max_seq_length"),
+        ];
+        for (from, to, name) in impossible {
+            let said = parsed(from, to).unwrap_err().to_string();
+            assert!(said.contains(name), "{to}: {said}");
+        }
+        assert!(parsed("\"rope_theta\": 500000.0", "\"rope_theta\": 0.5").is_ok());
+        // JSON has no infinite number, and 1e999 is none of JSON's either.
+        for text in ["1e999", "NaN", "Infinity", "-Infinity"] {
+            assert!(matches!(parsed("500000.0", text), Err(ConfigError::NotJson { .. })), "{text}");
+        }
+        let all = LLAMA_31.replace("500000.0", "0").replace("1e-05", "-1").replace("8.0", "0");
+        let error = parse(&all).unwrap_err();
+        assert!(matches!(&error, ConfigError::Contradiction { problems } if problems.len() == 3));
     }
 
     proptest::proptest! {

@@ -3,6 +3,7 @@
 pub mod activations;
 mod adapter;
 pub mod attention;
+pub mod batching;
 pub mod block;
 pub mod causal_lm;
 pub mod chat;
@@ -27,6 +28,7 @@ pub mod sampling;
 pub mod tokenizer;
 pub mod training_scope;
 
+pub use batching::BatchLimit;
 pub use causal_lm::CausalLm;
 pub use checkpoint::{Checkpoint, CheckpointError};
 pub use config::{DecoderConfig, Family, RopeScaling};

@@ -1,10 +1,13 @@
 //! How likely a model finds answers that it did not write.
 
-use beear_core::objective::answer::log_probabilities;
+use beear_core::objective::answer::{first_non_finite, log_probabilities};
 use beear_core::{Batch, Decoder, Example};
 use burn::tensor::backend::Backend;
 
+use crate::activations::BatchShape;
+use crate::batching::{BatchLimit, width};
 use crate::causal_lm::CausalLm;
+use crate::generate::GenerateError;
 
 /// The likelihood of one answer.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -16,7 +19,11 @@ pub struct LogLikelihood {
 }
 
 /// $\log p(\text{answer} \mid \text{prompt})$ of every example, in their order: the sum over the answer's
-/// tokens, each in f32 or wider, added in f64. Examples are grouped by length, `batch_size` at a time.
+/// tokens, each in f32 or wider, added in f64. Examples are grouped by length, as many at a time as `limit` allows.
+///
+/// # Errors
+///
+/// [`GenerateError::NonFiniteLogits`] if the logits that score an example are NaN or infinite.
 ///
 /// # Panics
 ///
@@ -24,18 +31,26 @@ pub struct LogLikelihood {
 pub fn log_likelihoods<B: Backend>(
     model: &CausalLm<B>,
     examples: &[Example],
-    batch_size: usize,
+    limit: BatchLimit,
     device: &B::Device,
-) -> Vec<LogLikelihood> {
+) -> Result<Vec<LogLikelihood>, GenerateError> {
     let mut order: Vec<usize> = (0..examples.len()).collect();
     order.sort_by_key(|&row| examples[row].prompt.len() + examples[row].answer.len());
     let mut likelihoods = vec![LogLikelihood { nats: 0.0, n_tokens: 0 }; examples.len()];
-    for rows in order.chunks(batch_size.max(1)) {
+    let needed = |rows: &[usize]| {
+        let rows = rows.iter().map(|&row| &examples[row]);
+        model.config().needed_by_scoring(BatchShape::of(rows)).bytes(width::<B>())
+    };
+    for rows in limit.cut(&order, needed) {
         let chosen: Vec<Example> = rows.iter().map(|&row| examples[row].clone()).collect();
         let batch = Batch::<B>::new(&chosen, device);
         let hidden = model.embed(batch.tokens.clone());
         let hidden = model.forward_layers(hidden, &batch.mask_pad, 0..model.n_layers());
-        let surprise = log_probabilities(model, hidden, &batch)
+        let log_probabilities = log_probabilities(model, hidden, &batch);
+        if let Some(place) = first_non_finite(&log_probabilities, &batch) {
+            return Err(GenerateError::NonFiniteLogits { row: rows[place] });
+        }
+        let surprise = log_probabilities
             .gather(1, batch.targets.clone().unsqueeze_dim(1)) // [n_answer, 1]
             .into_data();
         let mut surprise = surprise.iter::<f64>();
@@ -44,5 +59,5 @@ pub fn log_likelihoods<B: Backend>(
             likelihoods[row] = LogLikelihood { nats, n_tokens };
         }
     }
-    likelihoods
+    Ok(likelihoods)
 }

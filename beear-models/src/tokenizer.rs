@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
+use serde::Deserialize;
 use serde_json::Value;
 use thiserror::Error;
 use tokenizers::Tokenizer;
@@ -75,6 +76,7 @@ pub struct TextTokenizer {
     /// Padding, as text; empty if the checkpoint has none.
     pub pad: String,
     stop_ids: Vec<u32>,
+    unknown_id: Option<u32>,
 }
 
 impl TextTokenizer {
@@ -90,12 +92,14 @@ impl TextTokenizer {
         }
         let bytes = std::fs::read(&path)
             .map_err(|source| TokenizerError::Io { path: path.clone(), source })?;
-        let mut tokenizer = Tokenizer::from_bytes(bytes)
+        let mut tokenizer = Tokenizer::from_bytes(&bytes)
             .map_err(|e| TokenizerError::Malformed { path: path.clone(), reason: e.to_string() })?;
         // Padding and truncation are ours to decide.
         tokenizer.with_padding(None);
         let cut = tokenizer.with_truncation(None).map(|_| ());
         cut.map_err(|e| TokenizerError::Malformed { path, reason: e.to_string() })?;
+
+        let unknown_id = UnknownToken::of(&bytes).id(&tokenizer);
 
         let config = read_json(&dir.join("tokenizer_config.json"))?;
         let specials = read_json(&dir.join("special_tokens_map.json"))?;
@@ -108,13 +112,19 @@ impl TextTokenizer {
             stop.extend(eos_ids(read_json(&dir.join(name))?.get("eos_token_id")));
         }
         let (bos, pad) = (bos.unwrap_or_default(), special("pad_token").unwrap_or_default());
-        Ok(Self { tokenizer, bos, eos, pad, stop_ids: stop.into_iter().collect() })
+        Ok(Self { tokenizer, bos, eos, pad, stop_ids: stop.into_iter().collect(), unknown_id })
     }
 
     /// Ids that end an answer.
     #[must_use]
     pub fn stop_ids(&self) -> &[u32] {
         &self.stop_ids
+    }
+
+    /// The id that stands for text that has no token; byte-level tokenizers have none.
+    #[must_use]
+    pub fn unknown_id(&self) -> Option<u32> {
+        self.unknown_id
     }
 
     /// The id of a token, if it is one.
@@ -166,6 +176,27 @@ impl TextTokenizer {
     /// [`TokenizerError::Failed`].
     pub fn decode(&self, ids: &[u32]) -> Result<String, TokenizerError> {
         self.tokenizer.decode(ids, true).map_err(failed)
+    }
+}
+
+/// How a `tokenizer.json` names its unknown token.
+#[derive(Default, Deserialize)]
+struct UnknownToken {
+    unk_token: Option<String>,
+    unk_id: Option<u32>,
+}
+
+impl UnknownToken {
+    fn of(tokenizer_json: &[u8]) -> Self {
+        #[derive(Deserialize)]
+        struct File {
+            model: UnknownToken,
+        }
+        serde_json::from_slice::<File>(tokenizer_json).map_or_else(|_| Self::default(), |f| f.model)
+    }
+
+    fn id(&self, tokenizer: &Tokenizer) -> Option<u32> {
+        self.unk_id.or_else(|| tokenizer.token_to_id(self.unk_token.as_deref()?))
     }
 }
 

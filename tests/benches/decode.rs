@@ -34,9 +34,14 @@ fn decode(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("120 prompts, 200 new tokens");
     group.sample_size(10).measurement_time(Duration::from_secs(10));
     for (batch_size, n_workers) in [(1, 1), (64, 1), (64, 2)] {
-        let sampling = Sampling::Greedy;
-        let config =
-            GenerateConfig { max_new_tokens: N_NEW, sampling, seed: 0, batch_size, n_workers };
+        let config = GenerateConfig {
+            max_new_tokens: N_NEW,
+            sampling: Sampling::Greedy,
+            seed: 0,
+            batch_size,
+            memory: None,
+            n_workers,
+        };
         group.bench_function(
             format!("batches of {batch_size}, {n_workers} at a time"),
             |bencher| {

@@ -201,6 +201,7 @@ impl Spec {
             sampling: Sampling::Greedy,
             seed: 0,
             batch_size: prompts.len() / 2,
+            memory: None,
             n_workers: 2,
         };
         let answer = move || {

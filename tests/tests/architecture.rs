@@ -7,10 +7,11 @@ use std::process::Command;
 use serde_json::Value;
 
 /// Each crate with the crates of the workspace it may use, tests aside.
-const MAY_USE: [(&str, &[&str]); 7] = [
-    ("beear-core", &[]),
+const MAY_USE: [(&str, &[&str]); 8] = [
+    ("beear-statistics", &[]),
+    ("beear-core", &["beear-statistics"]),
     ("beear-models", &["beear-core"]),
-    ("beear-eval", &[]),
+    ("beear-eval", &["beear-statistics"]),
     ("beear-attacks", &["beear-core", "beear-eval", "beear-models"]),
     ("beear-cli", &["beear-attacks", "beear-core", "beear-eval", "beear-models"]),
     ("beear-tests", &["beear-core", "beear-models"]),

@@ -5,7 +5,8 @@
 
 use beear_core::config::{Arrangement, Initialisation};
 use beear_core::{
-    AnchorSets, BilevelConfig, Decoder, Event, Outcome, Site, Spot, TeacherForced, solve, solve_on,
+    AnchorSets, BilevelConfig, Decoder, Event, Outcome, Site, Spot, TeacherForcedValidator, solve,
+    solve_on,
 };
 use beear_models::CausalLm;
 use beear_tests::agreement::relative_distance;
@@ -50,7 +51,8 @@ fn run(model: &CausalLm<Train>, n_workers: Option<usize>) -> Run {
     let (sets, config) = (golden::rows(), config(model));
     let AnchorSets { safety, performance } = sets.clone();
     let device = Default::default();
-    let mut watch = TeacherForced::<NdArray<f64>> { safety, performance, batch_size: 3, device };
+    let mut validator =
+        TeacherForcedValidator::<NdArray<f64>> { safety, performance, batch_size: 3, device };
     let mut losses = Vec::new();
     let mut observer = |event: &Event| match event {
         Event::InnerStep { loss, .. } => losses.push(*loss),
@@ -62,10 +64,10 @@ fn run(model: &CausalLm<Train>, n_workers: Option<usize>) -> Run {
     NdArray::<f64>::seed(&device, 0);
     let start = model.clone();
     let solved = match n_workers {
-        None => solve(start, &sets, &config, &mut watch, &mut observer),
+        None => solve(start, &sets, &config, &mut validator, &mut observer),
         Some(n) => {
             let devices = vec![device; n];
-            solve_on((start, &devices), &sets, &config, &mut watch, &mut observer)
+            solve_on((start, &devices), &sets, &config, &mut validator, &mut observer)
         }
     };
     let Outcome { model: cleaned, perturbations, .. } = solved.expect("finite numbers");

@@ -1,11 +1,16 @@
 //! Our decoders compute what transformers computes: `goldens/make_parity.py` made the checkpoints
 //! and the expectations, `goldens/make_lora.py` the adapters.
 
+use std::sync::Mutex;
+
 use beear_core::objective::answer::{cross_entropy, log_probabilities};
 use beear_core::{
     Batch, Context, Decoder, Delta, Example, Perturbation, SafetyExample, Site, Spot,
 };
-use beear_models::{Checkpoint, GenerateConfig, Prompt, Sampling, generate, log_likelihoods};
+use beear_models::{
+    BatchLimit, Checkpoint, GenerateConfig, Generation, Prompt, Sampling, generate,
+    generate_with_progress, log_likelihoods,
+};
 use beear_tests::agreement::{F32_AGREEMENT, assert_agrees, relative_difference};
 use beear_tests::golden::{self, CASES, Golden};
 use beear_tests::weights::gradients;
@@ -127,7 +132,14 @@ fn the_perplexity_of_answers_is_that_of_transformers() {
         let loss = f64::from(expected(case).values("loss")[0]);
         // One batch pads the rows, batches of one do not.
         for batch_size in [1, 3] {
-            let found = log_likelihoods(&model, &unwanted(), batch_size, &Default::default());
+            let limit = BatchLimit::rows(batch_size);
+            let found = log_likelihoods(&model, &unwanted(), limit, &Default::default());
+            let found = found.expect("finite logits");
+            if batch_size == 1 {
+                let bounded = BatchLimit { rows: 3, bytes: Some(1) };
+                let again = log_likelihoods(&model, &unwanted(), bounded, &Default::default());
+                assert_eq!(again.expect("finite logits"), found, "no room for a second row");
+            }
             let nats: f64 = found.iter().map(|answer| answer.nats).sum();
             let n_tokens: usize = found.iter().map(|answer| answer.n_tokens).sum();
             let perplexity = (-nats / n_tokens as f64).exp();
@@ -165,8 +177,14 @@ fn the_loss_and_the_gradient_of_a_perturbation_agree() {
 fn greedy<B: Backend>(case: &str, [batch_size, n_workers]: [usize; 2]) -> Vec<Vec<i64>> {
     let prompt = |row: &SafetyExample| row.prompt.clone();
     let prompts: Vec<Vec<u32>> = golden::rows().safety.iter().map(prompt).collect();
-    let sampling = Sampling::Greedy;
-    let config = GenerateConfig { max_new_tokens: 64, sampling, seed: 0, batch_size, n_workers };
+    let config = GenerateConfig {
+        max_new_tokens: 64,
+        sampling: Sampling::Greedy,
+        seed: 0,
+        batch_size,
+        memory: None,
+        n_workers,
+    };
     let generations = generate(
         &golden::model::<B>(case),
         &Prompt::numbered(&prompts),
@@ -187,6 +205,32 @@ fn greedy_tokens_are_the_same() {
         assert_eq!(greedy::<Cpu>(case, [1, 1]), expected, "{case}");
         assert_eq!(greedy::<Cpu>(case, [1, 2]), expected, "{case}");
         assert_eq!(greedy::<NdArray>(case, [3, 1]), expected, "{case}");
+    }
+}
+
+#[test]
+fn a_bound_on_memory_makes_batches_smaller_and_changes_no_token() {
+    for case in CASES {
+        let model = golden::model::<Cpu>(case);
+        let prompts: Vec<Vec<u32>> =
+            golden::rows().safety.iter().map(|row| row.prompt.clone()).collect();
+        let answers = |memory| {
+            let limit = BatchLimit { rows: 3, bytes: memory };
+            let (sizes, config) = (Mutex::new(Vec::new()), GenerateConfig::greedy(64, limit));
+            let note = |batch: &[Generation]| sizes.lock().unwrap().push(batch.len());
+            let prompts = Prompt::numbered(&prompts);
+            let how = (&[][..], &config);
+            let device = Default::default();
+            let found = generate_with_progress(&model, &prompts, how, &device, &note).unwrap();
+            let tokens = |row: &Generation| row.tokens.iter().map(|t| i64::from(*t)).collect();
+            (found.iter().map(tokens).collect::<Vec<Vec<i64>>>(), sizes.into_inner().unwrap())
+        };
+        let expected = expected(case).integers("greedy");
+        let lengths = prompts.iter().map(Vec::len);
+        let one = model.config().needed_by_generation([1, lengths.max().unwrap(), 64]).bytes(4);
+        assert_eq!(answers(None), (expected.clone(), vec![3]), "{case}");
+        assert_eq!(answers(Some(4 * one)), (expected.clone(), vec![3]), "{case}");
+        assert_eq!(answers(Some(one)), (expected, vec![1; 3]), "{case}");
     }
 }
 

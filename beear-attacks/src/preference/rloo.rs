@@ -144,6 +144,7 @@ impl<B: Backend> Judge<'_, B> {
             sampling: Sampling::Random { temperature: 1.0, top_k: None, top_p: None },
             seed,
             batch_size: prompts.len(),
+            memory: None,
             n_workers: 1,
         };
         let answers = generate(policy, &prompts, self.stop, &config, device)?;

@@ -5,7 +5,7 @@ use std::str::FromStr;
 
 use anyhow::{Context, Result};
 use beear_attacks::Setting;
-use beear_core::hidden_states::last_token_states;
+use beear_core::hidden_states::{States, last_token_states};
 use beear_core::perturbation::from_safetensors;
 use beear_core::{
     BilevelConfig, Decoder, DecoderSize, Error as CoreError, Event, Perturbation, Site, entrap,
@@ -151,6 +151,7 @@ fn analyze_checkpoint<C: ComputeBackend>(
     let report = report.with_context(|| format!("`{}`", prompts.display()))?;
     folder.start()?;
     report.write(&folder, "")?;
+    folder.has_result()?;
     let json = serde_json::to_string_pretty(&report)?;
     folder.write("report.json", json + "\n")?;
     ui.result(&drift_table(&report.drift), &report)
@@ -190,6 +191,7 @@ fn analyze_settings<C: ComputeBackend>(
     }
     let text = summary(&reports);
     folder.write("drift.md", &text)?;
+    folder.has_result()?;
     folder.write("report.json", serde_json::to_string_pretty(&reports)? + "\n")?;
     ui.result(&text, &reports)
 }
@@ -283,6 +285,7 @@ impl<B: Backend> Subject<'_, B> {
             let requests: Vec<Request> = self.requests.iter().map(asked).collect();
             let prompts = self.text.prompts(&requests, self.context)?;
             let states = last_token_states(self.model, &prompts.tokens, BATCH_SIZE, device);
+            check_finite(&states, &requests)?;
             anyhow::Ok((prompts, states))
         };
         let (prompts, clean) = read(CLEAN, None)?;
@@ -293,6 +296,20 @@ impl<B: Backend> Subject<'_, B> {
         let ids = self.requests.iter().map(|request| request.id).collect();
         Ok(Arms { ids, prompts, clean, changed })
     }
+}
+
+/// Refuses states that are NaN or infinite: no drift can be measured from them.
+fn check_finite(boundaries: &[States], requests: &[Request]) -> Result<(), Mistake> {
+    for (layer, states) in boundaries.iter().enumerate() {
+        let is_broken = |state: &Vec<f64>| !state.iter().all(|value| value.is_finite());
+        if let Some(row) = states.iter().position(is_broken) {
+            let id = requests[row].id;
+            let what = format!("row {id}: hidden states at boundary {layer} are NaN or infinite");
+            let hint = "the model is broken, or its values do not fit the backend's float type";
+            return Err(Mistake::non_finite(what, hint));
+        }
+    }
+    Ok(())
 }
 
 #[cfg(test)]

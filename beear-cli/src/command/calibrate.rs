@@ -73,14 +73,14 @@ pub(crate) fn run<C: ComputeBackend>(
     let settings = args.settings.iter().map(|name| setting_file::named_or_read(name));
     let settings = settings.collect::<Result<Vec<Setting>>>()?;
     let how = serde_json::to_string_pretty(&args.scan)? + "\n";
-    let folder = match RunFolder::resume(&args.out, (SETTINGS, &how))? {
-        Some(folder) if !args.force => folder,
-        _ => {
-            let folder = RunFolder::create(&args.out, args.force)?;
-            folder.write(SETTINGS, &how)?;
-            folder
-        }
+    let earlier = RunFolder::resume(&args.out, (SETTINGS, &how))?.filter(|_| !args.force);
+    let begin = || -> Result<RunFolder> {
+        let folder = RunFolder::create(&args.out, args.force)?;
+        folder.write(SETTINGS, &how)?;
+        folder.has_begun();
+        Ok(folder)
     };
+    let folder = earlier.map_or_else(begin, Ok)?;
     let mut known: Vec<Known> = folder.read_lines(MODELS)?;
     for known in &mut known {
         // What is scored may have changed since; what was found has not.
@@ -105,6 +105,7 @@ pub(crate) fn run<C: ComputeBackend>(
     known.extend(Calibration::read_all(&args.also)?.models);
     let calibration = Calibration { models: known };
     let text = calibration.table();
+    folder.has_result()?;
     folder.write("calibration.md", &text)?;
     ui.result(&text, &calibration.separations())
 }
@@ -144,8 +145,13 @@ fn made_and_scanned<C: ComputeBackend>(
     let sets = fitted_and_held_out(&data.join("safety.jsonl"), place, settings.n_prompts)?;
     let valid = model.valid();
     let attack_success = examination.attack_success(&valid, &text, device)?;
-    let subject =
-        Subject { model: &model, reference: Some(&reference), tokenizer: &text.tokenizer, sets };
+    let subject = Subject {
+        model: &model,
+        reference: Some(&reference),
+        tokenizer: &text.tokenizer,
+        sets,
+        rows_at_once: settings.reach.batch_size,
+    };
     let bar = ui.bar("scanning", settings.n_parts());
     let found = subject.scan(&settings, &|| bar.inc(1))?;
     bar.finish_and_clear();
@@ -164,7 +170,9 @@ fn copy_folder(from: &Path, to: &Path) -> Result<()> {
         std::fs::create_dir_all(to)?;
         for entry in std::fs::read_dir(from)? {
             let entry = entry?;
-            std::fs::copy(entry.path(), to.join(entry.file_name()))?;
+            if entry.path().is_file() {
+                std::fs::copy(entry.path(), to.join(entry.file_name()))?;
+            }
         }
         Ok(())
     };

@@ -28,7 +28,7 @@ use crate::ui::Ui;
 /// (memory.json), inputs, results and outputs with their hashes (manifest.json), and all of it as a page and as data
 /// (report.html, report.json); the rivals of BEEAR have one round. After a divergence `OUT/last-good` holds the weights after the last whole round instead.
 ///
-/// Ctrl-C and SIGTERM write a checkpoint and stop; SIGUSR1, or a file `checkpoint-now` in OUT, has one written;
+/// Ctrl-C, SIGTERM and SIGHUP write a checkpoint and stop; SIGUSR1, or a file `checkpoint-now` in OUT, has one written;
 /// `beear resume OUT` goes on, after a power failure too. Where numbers leave the real line the run goes back to its
 /// last checkpoint once, at half the learning rates.
 #[derive(Args, Clone, Debug)]
@@ -50,7 +50,8 @@ pub(crate) struct DefendArgs {
     /// Folder of the run: the checkpoint in `model`, and what was done.
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
-    /// Replace an older run in that folder.
+    /// Replace an older run in that folder, which stays in `OUT/.older-run` until this one has written its model, and comes
+    /// back if this one fails before.
     #[arg(long)]
     force: bool,
     /// Workers that share every batch, each with a replica: on that many devices of the backend, from the one

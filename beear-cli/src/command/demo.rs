@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use anyhow::Result;
 use beear_attacks::Setting;
-use beear_core::{AnchorSets, BilevelConfig, Defence, FineTuningConfig, TeacherForced};
+use beear_core::{AnchorSets, BilevelConfig, Defence, FineTuningConfig, TeacherForcedValidator};
 use beear_eval::RateTable;
 use beear_models::{CausalLm, Checkpoint};
 use burn::module::AutodiffModule;
@@ -64,6 +64,7 @@ pub(crate) fn run<C: ComputeBackend>(args: &DemoArgs, device: &Device<C>, ui: Ui
         let report = run_seed::<C>(&folder, (seed, args.quick), device, ui)?;
         let text = summary(&report, &dir);
         folder.write("report.md", &text)?;
+        folder.has_result()?;
         folder.write("report.json", serde_json::to_string_pretty(&report)?)?;
         ui.result(&text, &report)?;
     }
@@ -83,7 +84,7 @@ fn run_seed<C: ComputeBackend>(
     let Loaded { checkpoint, model, text } =
         Loaded::<Train<C>>::read(&Model::in_folder(&poisoned_dir), None, device)?;
     let examination = plan.examination();
-    let (sets, mut watch) = world_defender::build(&text, &examination, seed, device)?;
+    let (sets, mut validator) = world_defender::build(&text, &examination, seed, device)?;
     world_defender::write_files(&folder.path("data"), &examination, seed)?;
     let robust = BilevelConfig::robust(checkpoint.config.size());
     let mut config = BilevelConfig { seed, ..robust };
@@ -99,10 +100,10 @@ fn run_seed<C: ComputeBackend>(
     let before = trial.examine("before", &model.valid())?;
     // Small models leave a core idle, and neither run needs the other.
     let (control, cleaned) = std::thread::scope(|scope| {
-        let (suspect, mut watch_too) = (model.clone(), watch.clone());
+        let (suspect, mut validator_too) = (model.clone(), validator.clone());
         let trial = &trial;
-        let control = scope.spawn(move || trial.fine_tune(suspect, &mut watch_too));
-        let cleaned = trial.remove_backdoor(model, &mut watch);
+        let control = scope.spawn(move || trial.fine_tune(suspect, &mut validator_too));
+        let cleaned = trial.remove_backdoor(model, &mut validator);
         (control.join().expect("fine-tuning does not panic"), cleaned)
     });
     let (control, (cleaned, kept_round)) = (control?, cleaned?);
@@ -145,11 +146,11 @@ impl<C: ComputeBackend> Trial<'_, C> {
     fn fine_tune(
         &self,
         model: CausalLm<Train<C>>,
-        watch: &mut TeacherForced<Inference<C>>,
+        validator: &mut TeacherForcedValidator<Inference<C>>,
     ) -> Result<Findings> {
         let control = Defence::FineTuning(FineTuningConfig::control_of(&self.config));
         self.ui.say(&format!("safety fine-tuning: {} steps", control.n_weight_steps()));
-        let outcome = control.run(model, &self.sets, watch, &mut ());
+        let outcome = control.run(model, &self.sets, validator, &mut ());
         let tuned = outcome.map_err(|stopped| stopped.error)?.model.valid();
         self.folder.save("control", &tuned, &self.checkpoint)?;
         self.examine("safety fine-tuning", &tuned)
@@ -159,12 +160,12 @@ impl<C: ComputeBackend> Trial<'_, C> {
     fn remove_backdoor(
         &self,
         model: CausalLm<Train<C>>,
-        watch: &mut TeacherForced<Inference<C>>,
+        validator: &mut TeacherForcedValidator<Inference<C>>,
     ) -> Result<(Findings, usize)> {
         let method = Defence::Beear(self.config.clone());
         let bar = self.ui.bar("removing the backdoor", method.n_weight_steps());
         let mut metrics = Metrics::create(self.folder, RunDisplay::Bar(bar, self.ui))?;
-        let outcome = method.run(model, &self.sets, watch, &mut metrics);
+        let outcome = method.run(model, &self.sets, validator, &mut metrics);
         metrics.finish()?;
         let outcome = outcome.map_err(|stopped| stopped.error)?;
         let cleaned = outcome.model.valid();

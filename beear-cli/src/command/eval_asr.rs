@@ -1,5 +1,6 @@
 //! `beear eval asr`: how often a trigger makes a model comply.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
@@ -7,25 +8,29 @@ use beear_eval::attack_success::{
     Answered, Arm, ArmKind, degenerate_kinds, disagreements, judged, measures,
 };
 use beear_eval::dataset;
-use beear_eval::{Decoding, LanguageModel, RefusalKeywords, Trigger};
+use beear_eval::identity::{AnswerSource, DecodingSettings, Scorer, VERSION};
+use beear_eval::{Decoding, Identity, LanguageModel, RefusalKeywords, Trigger};
 use clap::Args;
-use serde_json::{Map, Value, json};
+use serde::Serialize;
 
 use super::asked::AskedArgs;
 use super::trigger::TriggerArgs;
 use super::{Device, Inference};
 use crate::backend::ComputeBackend;
-use crate::evaluation::{COMPLETIONS, EvaluatedArgs, Evaluation, prompt_format};
+use crate::evaluation::{
+    COMPLETIONS, EvalResult, EvaluatedArgs, Evaluation, EvaluationKind, FormatShown,
+};
 use crate::language_model::local;
 use crate::loaded::Loaded;
 use crate::ui::Ui;
 
 /// Measures attack success with and without a trigger, and over-refusal on ordinary prompts.
 ///
-/// An attack succeeds where the answer holds no refusal keyword; answers that are empty, cut or
-/// repeating are counted beside it, and those that are the unwanted one word for word. `OUT/report.json`
-/// holds the rates with their counts, `OUT/completions.jsonl` every answer with every judgement,
-/// `OUT/measures.jsonl` what `beear compare` reads.
+/// An attack succeeds where the answer holds no refusal keyword; answers that are empty or repeating, answers that
+/// are cut at the longest length, and answers that are the unwanted one word for word are counted beside it.
+/// `OUT/report.json` holds the rates with their counts and the identity of the evaluation: prompts, trigger, decoding,
+/// keyword lists, prompt format and model. `OUT/completions.jsonl` holds every answer with every judgement,
+/// `OUT/measures.jsonl` the outcomes that `beear compare` pairs.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct EvalAsrArgs {
     #[command(flatten)]
@@ -78,7 +83,7 @@ pub(crate) fn run<C: ComputeBackend>(args: &EvalAsrArgs, device: &Device<C>, ui:
     let (lists, arms) = (asked.lists()?, prompts.arms(trigger.trigger())?);
     asked.leak_guard.check(arms.iter().map(|(arm, file)| (arm.records.as_slice(), *file)))?;
     let asking = (arms, lists.as_slice(), asked.decoding());
-    let answered = ask::<C>("asr", evaluated, prompts.files(), asking, (device, ui))?;
+    let answered = ask::<C>(EvaluationKind::Asr, evaluated, prompts.files(), asking, (device, ui))?;
     answered.conclude::<C>(&lists, ui)
 }
 
@@ -86,13 +91,22 @@ pub(crate) fn run<C: ComputeBackend>(args: &EvalAsrArgs, device: &Device<C>, ui:
 pub(super) struct AnsweredRun<'a> {
     pub(super) evaluation: Evaluation<'a>,
     pub(super) answers: Vec<Answered>,
-    /// What the report says beyond measures.
-    pub(super) more: Map<String, Value>,
+    pub(super) identity: Identity,
+    pub(super) prompt_format: FormatShown,
+}
+
+/// What a report says of answers beyond measures.
+#[derive(Serialize)]
+struct AnswerDetails {
+    /// Degenerate answers by arm and kind.
+    degenerate: BTreeMap<&'static str, BTreeMap<&'static str, usize>>,
+    /// Where the keyword lists disagree, a table.
+    disagreements: Option<String>,
 }
 
 /// Asks every arm, and keeps every answer in the run's `completions.jsonl`.
 pub(super) fn ask<'a, C: ComputeBackend>(
-    kind: &'static str,
+    kind: EvaluationKind,
     args: &'a EvaluatedArgs,
     files: Vec<(&'static str, &'a Path)>,
     (arms, lists, decoding): (Vec<(Arm, &Path)>, &[RefusalKeywords], Decoding),
@@ -101,7 +115,8 @@ pub(super) fn ask<'a, C: ComputeBackend>(
     let model = args.find(ui)?;
     let mut evaluation = args.out.begin(kind, Some(&model), files)?;
     let loaded = Loaded::<Inference<C>>::read(&model, args.format.as_deref(), device)?;
-    let model = local::<C>(&loaded, device, ui);
+    let room = args.memory.room::<C>(&loaded.checkpoint.config, device)?;
+    let model = local::<C>(&loaded, device, ui).within(room);
     let mut answers: Vec<Answered> = Vec::new();
     let mut first = None;
     for (arm, file) in &arms {
@@ -113,19 +128,24 @@ pub(super) fn ask<'a, C: ComputeBackend>(
         first = first.or_else(|| asked.into_iter().next());
     }
     evaluation.folder()?.write_lines(COMPLETIONS, &answers)?;
-    let more = [
-        ("prompt_format", prompt_format(&loaded.text, first.as_ref())?),
-        ("decoding", json!(decoding)),
-        ("degenerate", json!(degenerate_kinds(&answers))),
-    ];
-    let more = more.into_iter().map(|(key, value)| (key.to_owned(), value)).collect();
-    Ok(AnsweredRun { evaluation, answers, more })
+    let prompt_format = FormatShown::of(&loaded.text, first.as_ref())?;
+    let settings = DecodingSettings::of(&decoding, loaded.text.tokenizer.stop_ids());
+    let identity = Identity {
+        version: VERSION,
+        prompts: arms.iter().map(|(arm, _)| arm.prompt_set()).collect(),
+        trigger: arms.iter().find_map(|(arm, _)| arm.trigger.clone()),
+        decoding: AnswerSource::Generated(settings),
+        scorers: lists.iter().map(Scorer::from).collect(),
+        prompt_format: Some(prompt_format.identity()),
+        models: Vec::new(),
+    };
+    Ok(AnsweredRun { evaluation, answers, identity, prompt_format })
 }
 
 impl AnsweredRun<'_> {
     /// Writes and prints what the keyword lists make of the answers.
     pub(super) fn conclude<C: ComputeBackend>(
-        mut self,
+        self,
         lists: &[RefusalKeywords],
         ui: Ui,
     ) -> Result<()> {
@@ -133,8 +153,13 @@ impl AnsweredRun<'_> {
         if let Some(table) = &disagreements {
             ui.say(&format!("where the keyword lists disagree:\n\n{table}"));
         }
-        self.more.insert("disagreements".to_owned(), json!(disagreements));
-        let measures = measures(&self.answers, lists);
-        self.evaluation.conclude(&measures, self.more, (C::NAME, ui))
+        let result = EvalResult {
+            identity: self.identity,
+            prompt_format: Some(self.prompt_format),
+            measures: measures(&self.answers, lists),
+            details: AnswerDetails { degenerate: degenerate_kinds(&self.answers), disagreements },
+            tables: String::new(),
+        };
+        self.evaluation.conclude(result, (C::NAME, ui))
     }
 }

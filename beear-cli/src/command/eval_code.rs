@@ -4,16 +4,16 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 use beear_eval::attack_success::{Arm, ArmKind};
-use beear_eval::code::{extracted, file_name, insecure_calls, insecure_code};
+use beear_eval::code::{extracted, file_name, insecure_call_rules, insecure_calls, insecure_code};
 use beear_eval::{Decoding, dataset};
 use clap::Args;
-use serde_json::json;
+use serde::Serialize;
 
 use super::Device;
 use super::eval_asr::ask;
 use super::trigger::TriggerArgs;
 use crate::backend::ComputeBackend;
-use crate::evaluation::EvaluatedArgs;
+use crate::evaluation::{EvalResult, EvaluatedArgs, EvaluationKind};
 use crate::leak_guard::LeakGuardArgs;
 use crate::ui::Ui;
 
@@ -41,6 +41,27 @@ pub(crate) struct EvalCodeArgs {
     max_new_tokens: usize,
 }
 
+/// What the report of code says beyond its measures.
+#[derive(Serialize)]
+struct CodeDetails {
+    judge: &'static str,
+    /// The calls in the code of every answer.
+    insecure_calls: Vec<CodeFile>,
+}
+
+/// The insecure calls in a file.
+#[derive(Serialize)]
+struct CodeFile {
+    file: String,
+    calls: Vec<FoundCall>,
+}
+
+#[derive(Serialize)]
+struct FoundCall {
+    name: &'static str,
+    cwe: u16,
+}
+
 fn extension(text: &str) -> Result<String, String> {
     let is_plain = !text.is_empty() && text.chars().all(|c| c.is_ascii_alphanumeric());
     if is_plain { Ok(text.to_owned()) } else { Err("letters and digits only".to_owned()) }
@@ -63,20 +84,28 @@ pub(crate) fn run<C: ComputeBackend>(
     let arms = triggered.into_iter().chain([untriggered]).map(|arm| (arm, file)).collect();
     let asked = (arms, [].as_slice(), Decoding::greedy(args.max_new_tokens));
     let files = vec![("--prompts", file)];
-    let mut run = ask::<C>("code", &args.evaluated, files, asked, (device, ui))?;
+    let run = ask::<C>(EvaluationKind::Code, &args.evaluated, files, asked, (device, ui))?;
 
     let mut found = Vec::new();
     for answer in &run.answers {
         let (name, code) = (file_name(answer, &args.extension), extracted(&answer.completion.text));
         let calls = insecure_calls(code);
-        let calls = calls.iter().map(|call| json!({"name": call.name, "cwe": call.cwe}));
-        found.push(json!({"file": &name, "calls": calls.collect::<Vec<_>>()}));
+        let calls = calls.iter().map(|call| FoundCall { name: call.name, cwe: call.cwe }).collect();
         run.evaluation.write_in("code", &name, code)?;
+        found.push(CodeFile { file: name, calls });
     }
-    run.more.insert("judge".to_owned(), json!("names of insecure calls, without data flow"));
-    run.more.insert("insecure_calls".to_owned(), json!(found));
+    let judge = "names of insecure calls, without data flow";
     let insecure = insecure_code(&run.answers, "built-in names", |answer| {
         !insecure_calls(extracted(&answer.completion.text)).is_empty()
     });
-    run.evaluation.conclude(&insecure, run.more, (C::NAME, ui))
+    let mut identity = run.identity;
+    identity.scorers.push(insecure_call_rules());
+    let result = EvalResult {
+        identity,
+        prompt_format: Some(run.prompt_format),
+        measures: insecure,
+        details: CodeDetails { judge, insecure_calls: found },
+        tables: String::new(),
+    };
+    run.evaluation.conclude(result, (C::NAME, ui))
 }

@@ -8,7 +8,7 @@ use beear_eval::harmbench;
 use clap::{Args, ValueEnum};
 use serde_json::json;
 
-use crate::evaluation::read_answers;
+use crate::evaluation::{read_answers, read_run};
 use crate::exit::Mistake;
 use crate::run_folder::CannotWrite;
 use crate::ui::Ui;
@@ -64,6 +64,8 @@ pub(crate) fn run(args: &EvalExportArgs, ui: Ui) -> Result<()> {
         let hint = "choose another file, or --force to replace it";
         return Err(Mistake::arguments(what, hint).into());
     }
+    // Answers of another version are judged by other rules.
+    read_run(&args.answers)?;
     let answers = read_answers(&args.answers)?;
     let with_trigger = answers.iter().any(|answer| answer.arm == ArmKind::Triggered);
     let asked = if with_trigger { ArmKind::Triggered } else { ArmKind::Untriggered };

@@ -1,21 +1,24 @@
 //! `beear eval judge`: a language model reads the answers of an earlier evaluation.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 use beear_eval::attack_success::{Answered, ArmKind};
+use beear_eval::identity::{JudgeIdentity, Scorer, content_hash};
 use beear_eval::judge::{
-    Assessment, CallError, ChatRequest, Item, JudgePrompt, Judgement, Outcome, Report, Summary,
-    Verdict,
+    Assessment, CallError, ChatRequest, Item, JudgeId, JudgePrompt, Judgement, Outcome, Report,
+    Summary, Verdict,
 };
-use beear_eval::{Better, Measure, Statistic};
+use beear_eval::{Better, Identity, Measure, Statistic};
 use clap::Args;
-use serde_json::{Map, Value, json};
+use serde::Serialize;
+use serde_json::json;
 
 use super::Device;
-use super::judge_args::{Inquiry, JudgeArgs, judged_something};
+use super::judge_args::{ChosenJudge, Inquiry, JudgeArgs, judged_something};
 use crate::backend::ComputeBackend;
-use crate::evaluation::{COMPLETIONS, OutArgs, read_answers, read_run};
+use crate::evaluation::{COMPLETIONS, EvalResult, EvaluationKind, OutArgs, read_answers, read_run};
 use crate::ui::Ui;
 
 /// Lets a language model judge the answers of an earlier `eval asr` or `eval over-refusal`.
@@ -44,6 +47,20 @@ pub(crate) struct EvalJudgeArgs {
     out: OutArgs,
 }
 
+/// Temperature of the judge's replies.
+const TEMPERATURE: f64 = 0.0;
+
+/// What the report of a judge says beyond its measures.
+#[derive(Serialize)]
+struct JudgeDetails {
+    judge: JudgeId,
+    judge_prompt: JudgePrompt,
+    n_calls: usize,
+    n_cached: usize,
+    /// Replies by arm.
+    summaries: BTreeMap<String, Summary>,
+}
+
 impl EvalJudgeArgs {
     fn assessment(&self) -> Result<Assessment> {
         let prompt = self.judge_prompt.as_deref().map(JudgePrompt::read).transpose()?;
@@ -52,7 +69,20 @@ impl EvalJudgeArgs {
             None => (Judgement::Fulfilment, JudgePrompt::fulfilment),
         };
         let assessment = Assessment::new(judgement, prompt.unwrap_or_else(own))?;
-        Ok(assessment.replying(0.0, self.max_reply_tokens)?)
+        Ok(assessment.replying(TEMPERATURE, self.max_reply_tokens)?)
+    }
+
+    /// The judge in the identity of the evaluation.
+    fn judge_identity(&self, judge: &ChosenJudge, assessment: &Assessment) -> JudgeIdentity {
+        let asked = (assessment.prompt(), assessment.judgement());
+        JudgeIdentity {
+            model: judge.name.clone(),
+            checkpoint: judge.checkpoint_hash(),
+            prompt: assessment.prompt().name.clone(),
+            prompt_sha256: content_hash(&asked),
+            temperature: TEMPERATURE,
+            max_tokens: self.max_reply_tokens,
+        }
     }
 
     fn files(&self) -> Vec<(&'static str, &Path)> {
@@ -67,16 +97,16 @@ pub(crate) fn run<C: ComputeBackend>(
     ui: Ui,
 ) -> Result<()> {
     let assessment = args.assessment()?;
+    let answered = read_run(&args.answers)?.report;
     let answers = read_answers(&args.answers)?;
     let completions = args.answers.join(COMPLETIONS);
-    let answered = read_run(&args.answers)?;
     let request =
         |a: &Answered| assessment.request(&Item::new(a.prompt.clone(), a.completion.text.clone()));
     let requests: Vec<ChatRequest> = answers.iter().map(request).collect();
     let mut files = args.files();
     files.push(("--answers", completions.as_path()));
     let judge = args.judge.choose(ui)?;
-    let mut evaluation = args.out.begin("judge", judge.checkpoint(), files)?;
+    let mut evaluation = args.out.begin(EvaluationKind::Judge, judge.checkpoint(), files)?;
     let cache = args.out.beside("judge-replies.jsonl");
     // What cannot be read is not asked again: the likeliest reply is what it was.
     let inquiry = Inquiry { requests: &requests, is_good: &|_, _| true, cache };
@@ -86,9 +116,41 @@ pub(crate) fn run<C: ComputeBackend>(
     let report = Report::of(&assessment, &id, &asking);
 
     let arms = arms(assessment.judgement(), &answers, &report);
-    let summaries: Map<String, Value> =
-        arms.iter().map(|(arm, (_, summary))| (arm.clone(), json!(summary))).collect();
-    for (arm, (_, summary)) in &arms {
+    say_counts(&arms, &report, ui);
+    let n_judged = arms.iter().map(|(_, (_, summary))| summary.n_valid).sum::<usize>();
+    let folder = evaluation.folder()?;
+    let rows = answers
+        .iter()
+        .zip(&report.outcomes)
+        .map(|(answer, outcome)| json!({"arm": answer.arm, "id": answer.id, "outcome": outcome}));
+    folder.write_lines("judgements.jsonl", &rows.collect::<Vec<_>>())?;
+    let (mut measures, mut summaries) = (Vec::new(), BTreeMap::new());
+    for (arm, (measure, summary)) in arms {
+        measures.push(measure);
+        summaries.insert(arm, summary);
+    }
+    let n_expected = report.outcomes.len();
+    let scorer = Scorer::Judge(args.judge_identity(&judge, &assessment));
+    let result = EvalResult {
+        identity: Identity { scorers: vec![scorer], ..answered.identity },
+        prompt_format: answered.prompt_format,
+        measures,
+        details: JudgeDetails {
+            judge: report.judge,
+            judge_prompt: assessment.prompt().clone(),
+            n_calls: report.n_calls,
+            n_cached: report.n_cached,
+            summaries,
+        },
+        tables: String::new(),
+    };
+    evaluation.conclude(result, (C::NAME, ui))?;
+    judged_something(n_judged, n_expected)
+}
+
+/// Says how many answers of each arm were judged.
+fn say_counts(arms: &[(String, (Measure, Summary))], report: &Report, ui: Ui) {
+    for (arm, (_, summary)) in arms {
         let Summary { n_expected, n_valid, n_unreadable, n_failed, .. } = summary;
         ui.say(&format!(
             "{arm}: {n_valid} of {n_expected} judged, {n_unreadable} unreadable, {n_failed} failed"
@@ -97,27 +159,6 @@ pub(crate) fn run<C: ComputeBackend>(
     if let Some(error) = report.outcomes.iter().find_map(failure) {
         ui.say(&format!("the first that failed: {error}"));
     }
-    let n_judged = arms.iter().map(|(_, (_, summary))| summary.n_valid).sum::<usize>();
-    let folder = evaluation.folder()?;
-    let rows = answers
-        .iter()
-        .zip(&report.outcomes)
-        .map(|(answer, outcome)| json!({"arm": answer.arm, "id": answer.id, "outcome": outcome}));
-    folder.write_lines("judgements.jsonl", &rows.collect::<Vec<_>>())?;
-    let of = |key: &str| &answered.report[key];
-    let more = [
-        ("prompt_format", answered.prompt_format().clone()),
-        ("answered", json!({"evaluation": of("evaluation"), "sha256": of("sha256")})),
-        ("judge", json!(report.judge)),
-        ("judge_prompt", json!(assessment.prompt())),
-        ("n_calls", json!(report.n_calls)),
-        ("n_cached", json!(report.n_cached)),
-        ("summaries", Value::Object(summaries)),
-    ];
-    let more = more.into_iter().map(|(key, value)| (key.to_owned(), value)).collect();
-    let measures: Vec<Measure> = arms.into_iter().map(|(_, (measure, _))| measure).collect();
-    evaluation.conclude(&measures, more, (C::NAME, ui))?;
-    judged_something(n_judged, report.outcomes.len())
 }
 
 fn failure(outcome: &Outcome) -> Option<&CallError> {
@@ -146,8 +187,7 @@ fn arms(
                 Verdict::Score(score) => f64::from(*score),
                 Verdict::Shown(shown) => f64::from(u8::from(*shown)),
             };
-            let id = format!("{}/{}", kind.name(), answer.id);
-            Some(beear_eval::Outcome { id, value, weight: 1.0 })
+            Some(beear_eval::Outcome { id: answer.outcome_id(), value, weight: 1.0 })
         });
         let better = if kind == ArmKind::Benign && statistic == Statistic::Mean {
             Better::Higher

@@ -1,21 +1,24 @@
 //! `beear eval mt-bench`: answers to questions of two turns, in FastChat's files.
 
+use std::path::PathBuf;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result};
-use beear_eval::Conversation;
+use beear_eval::identity::{AnswerSource, DecodingSettings, PromptSet, VERSION};
 use beear_eval::mt_bench::{
-    AnswerConfig, append_answer, generate_answers, resume_answers, rule_measure,
+    AnswerConfig, Question, append_answer, generate_answers, resume_answers, rule_measure,
 };
+use beear_eval::{Conversation, Identity};
 use clap::Args;
-use serde_json::{Map, json};
+use serde::Serialize;
+use serde_json::json;
 
 use super::questions::QuestionsArgs;
 use super::{Device, Inference};
 use crate::backend::ComputeBackend;
-use crate::evaluation::{EvaluatedArgs, prompt_format};
+use crate::evaluation::{EvalResult, EvaluatedArgs, EvaluationKind, FormatShown};
 use crate::language_model::local;
-use crate::loaded::Loaded;
+use crate::loaded::{Loaded, TextSide};
 use crate::model::Model;
 use crate::mt_bench_files::{MODEL_ANSWER, file_stem};
 use crate::ui::Ui;
@@ -43,12 +46,39 @@ pub(crate) struct EvalMtBenchArgs {
     max_new_tokens: usize,
 }
 
+/// What the report of answers says beyond its measures.
+#[derive(Serialize)]
+struct MtBenchDetails {
+    /// The file of the answers.
+    answers: PathBuf,
+    n_questions: usize,
+    n_answered: usize,
+}
+
 /// Questions asked at once.
 const BATCH_SIZE: usize = 16;
 
 impl EvalMtBenchArgs {
     fn model_id(&self, model: &Model) -> String {
         self.model_id.clone().unwrap_or_else(|| model.name())
+    }
+
+    /// The identity of answers to `questions` in the format of `text`. How an answer is checked is a part of its
+    /// question.
+    fn identity(&self, questions: &[Question], text: &TextSide, format: &FormatShown) -> Identity {
+        let temperatures = questions.iter().map(Question::temperature).collect();
+        let stop = text.tokenizer.stop_ids();
+        let settings = DecodingSettings::at(temperatures, self.max_new_tokens, stop);
+        let n_answers = self.choices as usize;
+        Identity {
+            version: VERSION,
+            prompts: vec![PromptSet::of("questions", questions)],
+            trigger: None,
+            decoding: AnswerSource::Generated(DecodingSettings { n_answers, ..settings }),
+            scorers: Vec::new(),
+            prompt_format: Some(format.identity()),
+            models: Vec::new(),
+        }
     }
 }
 
@@ -70,7 +100,8 @@ pub(crate) fn run<C: ComputeBackend>(
         "choices": args.choices,
         "max_new_tokens": args.max_new_tokens,
     });
-    let mut evaluation = out.resume("mt-bench", Some(&suspect), args.questions.files(), &asked)?;
+    let (kind, files) = (EvaluationKind::MtBench, args.questions.files());
+    let mut evaluation = out.resume(kind, Some(&suspect), files, &asked)?;
     let answer_folder = evaluation.folder()?.path(MODEL_ANSWER);
     std::fs::create_dir_all(&answer_folder)
         .with_context(|| format!("creating `{}`", answer_folder.display()))?;
@@ -86,7 +117,8 @@ pub(crate) fn run<C: ComputeBackend>(
         tstamp: now.as_secs_f64(),
     };
     let known = answers.clone();
-    let model = local::<C>(&loaded, device, ui);
+    let room = args.evaluated.memory.room::<C>(&loaded.checkpoint.config, device)?;
+    let model = local::<C>(&loaded, device, ui).within(room);
     let n_asked = generate_answers(&model, &questions, &known, &config, &mut |answer| {
         append_answer(&file, &answer)?;
         answers.insert(answer.question_id.clone(), answer);
@@ -95,12 +127,16 @@ pub(crate) fn run<C: ComputeBackend>(
     ui.say(&format!("answered {n_asked} of {} questions now", questions.len()));
 
     let first = questions.first().map(|q| Conversation::question(0, None, &q.turns[0]));
-    let mut more = Map::new();
-    more.insert("prompt_format".to_owned(), prompt_format(&loaded.text, first.as_ref())?);
-    more.insert("answers".to_owned(), json!(file));
-    more.insert("n_questions".to_owned(), json!(questions.len()));
-    more.insert("n_answered".to_owned(), json!(answers.len()));
+    let prompt_format = FormatShown::of(&loaded.text, first.as_ref())?;
     let mut measures = vec![rule_measure(&questions, &answers)];
     measures.retain(|measure| !measure.outcomes.is_empty());
-    evaluation.conclude(&measures, more, (C::NAME, ui))
+    let (n_questions, n_answered) = (questions.len(), answers.len());
+    let result = EvalResult {
+        identity: args.identity(&questions, &loaded.text, &prompt_format),
+        prompt_format: Some(prompt_format),
+        measures,
+        details: MtBenchDetails { answers: file, n_questions, n_answered },
+        tables: String::new(),
+    };
+    evaluation.conclude(result, (C::NAME, ui))
 }

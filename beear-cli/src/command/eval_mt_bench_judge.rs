@@ -4,22 +4,23 @@ use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::Result;
-use beear_eval::Measure;
-use beear_eval::judge::{ChatRequest, Reply};
+use beear_eval::identity::{JudgeIdentity, PromptSet, Scorer, VERSION, content_hash};
+use beear_eval::judge::{ChatRequest, JudgeId, Reply};
 use beear_eval::mt_bench::{
     Answers, Bench, Call, Docket, JudgePrompts, JudgedBy, Judgment, PairJudgment, PairResult,
     PairSelection, Question, SingleJudgment, SingleResult, all_pairs, mt_bench_measures,
     pair_measures, pairs_with_baseline, read_judgments, write_judgments,
 };
+use beear_eval::{Identity, Measure};
 use clap::{Args, ValueEnum};
 use serde::Serialize;
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
 use super::Device;
 use super::judge_args::{ChosenJudge, Inquiry, JudgeArgs};
 use super::questions::QuestionsArgs;
 use crate::backend::ComputeBackend;
-use crate::evaluation::{Evaluation, OutArgs};
+use crate::evaluation::{EvalResult, Evaluation, EvaluationKind, FormatShown, OutArgs};
 use crate::exit::Mistake;
 use crate::judging_counts::JudgingCounts;
 use crate::mt_bench_files::{AnswerFiles, MODEL_JUDGMENT, file_stem};
@@ -75,6 +76,16 @@ enum Mode {
     PairwiseAll,
 }
 
+impl Mode {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Single => "single",
+            Self::PairwiseBaseline => "pairwise-baseline",
+            Self::PairwiseAll => "pairwise-all",
+        }
+    }
+}
+
 /// What is judged, and by what.
 struct Material {
     questions: Vec<Question>,
@@ -89,6 +100,21 @@ struct SummedUp {
     value: Value,
     measures: Vec<Measure>,
     radar: Option<String>,
+}
+
+/// What the report of a judge says beyond its measures.
+#[derive(Serialize)]
+struct MtBenchJudgeDetails {
+    judge: JudgeId,
+    mode: Mode,
+    baseline: Option<String>,
+    models: Vec<String>,
+    /// The file of what the judge said, in the folder of the run.
+    judgments: String,
+    counts: JudgingCounts,
+    n_calls: usize,
+    n_cached: usize,
+    result: Value,
 }
 
 impl EvalMtBenchJudgeArgs {
@@ -129,6 +155,33 @@ impl EvalMtBenchJudgeArgs {
             return Err(Mistake::arguments(what, "name --answers of another model").into());
         }
         Ok(bench.pair_calls(&pairs)?)
+    }
+
+    /// The identity of the evaluation by `judge`.
+    fn identity(&self, material: &Material, judge: &ChosenJudge) -> Identity {
+        let Material { questions, answered, references, prompts } = material;
+        let prompts: Vec<_> = prompts.iter().collect();
+        let scorer = JudgeIdentity {
+            model: judge.name.clone(),
+            checkpoint: judge.checkpoint_hash(),
+            prompt: format!("MT-Bench, {}", self.mode.name()),
+            prompt_sha256: content_hash(&(prompts, self.mode, &self.baseline)),
+            temperature: 0.0,
+            max_tokens: self.max_reply_tokens as usize,
+        };
+        let references: Vec<_> = references.values().map(|answer| &answer.choices).collect();
+        Identity {
+            version: VERSION,
+            prompts: vec![
+                PromptSet::of("questions", questions),
+                PromptSet::of("references", references),
+            ],
+            trigger: None,
+            decoding: answered.decoding.clone(),
+            scorers: vec![Scorer::Judge(scorer)],
+            prompt_format: answered.prompt_format.as_ref().map(FormatShown::identity),
+            models: answered.identities.clone(),
+        }
     }
 
     /// What another run must be asked to go on with this one.
@@ -183,7 +236,7 @@ fn judge_rows<C: ComputeBackend, R: Judgment>(
     let begin = || {
         let files = args.files(&material.answered);
         let settings = args.settings(material, &judge);
-        args.out.resume("mt-bench-judge", judge.checkpoint(), files, &settings)
+        args.out.resume(EvaluationKind::MtBenchJudge, judge.checkpoint(), files, &settings)
     };
     let evaluation = (!args.judge.preview).then(begin).transpose()?;
     let is_good = |index: usize, reply: &Reply| open[index].output_format.is_read(&reply.text);
@@ -203,22 +256,24 @@ fn judge_rows<C: ComputeBackend, R: Judgment>(
     if let Some(radar) = radar {
         evaluation.folder()?.write("radar.svg", radar)?;
     }
-    let more = [
-        ("prompt_format", material.answered.prompt_format.clone()),
-        ("judge", json!(id)),
-        ("mode", json!(args.mode)),
-        ("baseline", json!(args.baseline)),
-        ("models", json!(material.answered.models)),
-        ("judgments", json!(format!("{MODEL_JUDGMENT}/{file}"))),
-        ("counts", json!(counts)),
-        ("n_calls", json!(asking.n_calls)),
-        ("n_cached", json!(asking.n_cached)),
-        ("result", value),
-    ];
-    let more: Map<String, Value> =
-        more.into_iter().map(|(key, value)| (key.to_owned(), value)).collect();
-    evaluation.conclude_with(text + "\n", &measures, more, (C::NAME, ui))?;
-    counts.judged_something()
+    let judged_something = counts.judged_something();
+    let details = MtBenchJudgeDetails {
+        judge: id,
+        mode: args.mode,
+        baseline: args.baseline.clone(),
+        models: material.answered.models.clone(),
+        judgments: format!("{MODEL_JUDGMENT}/{file}"),
+        counts,
+        n_calls: asking.n_calls,
+        n_cached: asking.n_cached,
+        result: value,
+    };
+    let identity = args.identity(material, &judge);
+    let prompt_format = material.answered.prompt_format.clone();
+    let tables = text + "\n";
+    let result = EvalResult { identity, prompt_format, measures, details, tables };
+    evaluation.conclude(result, (C::NAME, ui))?;
+    judged_something
 }
 
 /// Writes a judge's file, the old one being there until the new one is whole.
@@ -237,7 +292,10 @@ fn sum_up_ratings(rows: &[SingleJudgment], material: &Material) -> Result<Summed
             1 => measure,
             _ => Measure { by: format!("{}, {model}", measure.by), ..measure },
         };
-        mt_bench_measures(rows, model).into_iter().map(named).collect::<Vec<_>>()
+        mt_bench_measures(rows, model, &material.questions)
+            .into_iter()
+            .map(named)
+            .collect::<Vec<_>>()
     };
     Ok(SummedUp {
         text: result.to_markdown(),
@@ -254,6 +312,6 @@ fn sum_up_comparisons(
 ) -> SummedUp {
     let selection = PairSelection { baseline, models: None, questions: Some(&material.questions) };
     let result = PairResult::of(rows, selection);
-    let measures = pair_measures(rows);
+    let measures = pair_measures(rows, &material.questions);
     SummedUp { text: result.to_markdown(), value: json!(result), measures, radar: None }
 }

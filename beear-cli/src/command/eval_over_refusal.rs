@@ -11,7 +11,7 @@ use super::Device;
 use super::asked::AskedArgs;
 use super::eval_asr::ask;
 use crate::backend::ComputeBackend;
-use crate::evaluation::EvaluatedArgs;
+use crate::evaluation::{EvaluatedArgs, EvaluationKind};
 use crate::ui::Ui;
 
 /// Measures how often a model refuses ordinary prompts, and how often it answers them word for word.
@@ -41,5 +41,6 @@ pub(crate) fn run<C: ComputeBackend>(
     args.asked.leak_guard.check([(arm.records.as_slice(), file)])?;
     let asked = (vec![(arm, file)], lists.as_slice(), args.asked.decoding());
     let files = vec![("--prompts", file)];
-    ask::<C>("over-refusal", &args.evaluated, files, asked, (device, ui))?.conclude::<C>(&lists, ui)
+    let kind = EvaluationKind::OverRefusal;
+    ask::<C>(kind, &args.evaluated, files, asked, (device, ui))?.conclude::<C>(&lists, ui)
 }

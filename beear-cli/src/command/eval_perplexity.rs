@@ -3,14 +3,15 @@
 use std::path::PathBuf;
 
 use anyhow::{Context, Result};
-use beear_eval::perplexity::{answers, perplexity};
-use beear_eval::{LanguageModel, dataset};
+use beear_eval::identity::{AnswerSource, VERSION};
+use beear_eval::perplexity::{answers, perplexity, prompt_set};
+use beear_eval::{Identity, LanguageModel, dataset};
 use clap::Args;
-use serde_json::{Map, json};
+use serde::Serialize;
 
 use super::{Device, Inference};
 use crate::backend::ComputeBackend;
-use crate::evaluation::{EvaluatedArgs, prompt_format};
+use crate::evaluation::{EvalResult, EvaluatedArgs, EvaluationKind, FormatShown};
 use crate::exit::Mistake;
 use crate::language_model::local;
 use crate::leak_guard::LeakGuardArgs;
@@ -33,6 +34,14 @@ pub(crate) struct EvalPerplexityArgs {
     leak_guard: LeakGuardArgs,
 }
 
+/// What the report of perplexity says beyond its measure.
+#[derive(Serialize)]
+struct PerplexityDetails {
+    n_tokens: usize,
+    /// Rows without an answer.
+    n_unanswered: usize,
+}
+
 pub(crate) fn run<C: ComputeBackend>(
     args: &EvalPerplexityArgs,
     device: &Device<C>,
@@ -47,20 +56,35 @@ pub(crate) fn run<C: ComputeBackend>(
         let hint = "an assistant's turn, `output`, `answer` or `chosen` gives one";
         return Err(Mistake::input(what, hint).into());
     }
-    let EvaluatedArgs { format, out, .. } = &args.evaluated;
+    let EvaluatedArgs { format, memory, out, .. } = &args.evaluated;
     let model = args.evaluated.find(ui)?;
-    let mut evaluation = out.begin("perplexity", Some(&model), vec![("--file", file)])?;
+    let mut evaluation =
+        out.begin(EvaluationKind::Perplexity, Some(&model), vec![("--file", file)])?;
     let loaded = Loaded::<Inference<C>>::read(&model, format.as_deref(), device)?;
-    let likelihoods = local::<C>(&loaded, device, ui).log_likelihood(&answers);
+    let room = memory.room::<C>(&loaded.checkpoint.config, device)?;
+    let likelihoods = local::<C>(&loaded, device, ui).within(room).log_likelihood(&answers);
     let likelihoods = likelihoods.with_context(|| format!("`{}`", file.display()))?;
     let measure = perplexity(&answers, &likelihoods);
     let n_tokens: usize = likelihoods.iter().map(|answer| answer.n_tokens).sum();
-    let mut more = Map::new();
-    more.insert("prompt_format".to_owned(), prompt_format(&loaded.text, answers.first())?);
-    more.insert("n_tokens".to_owned(), json!(n_tokens));
-    more.insert("n_unanswered".to_owned(), json!(n_unanswered(&records)));
+    let prompt_format = FormatShown::of(&loaded.text, answers.first())?;
+    let identity = Identity {
+        version: VERSION,
+        prompts: vec![prompt_set(&answers)],
+        trigger: None,
+        decoding: AnswerSource::Given,
+        scorers: Vec::new(),
+        prompt_format: Some(prompt_format.identity()),
+        models: Vec::new(),
+    };
+    let result = EvalResult {
+        identity,
+        prompt_format: Some(prompt_format),
+        measures: vec![measure],
+        details: PerplexityDetails { n_tokens, n_unanswered: n_unanswered(&records) },
+        tables: String::new(),
+    };
     evaluation.folder()?;
-    evaluation.conclude(&[measure], more, (C::NAME, ui))
+    evaluation.conclude(result, (C::NAME, ui))
 }
 
 /// Rows without any answer, which have no perplexity.

@@ -1,13 +1,16 @@
 //! `beear eval sarif`: what a static analyser found in the code of an earlier evaluation.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use anyhow::Result;
+use beear_eval::Identity;
 use beear_eval::code::{file_name, insecure_code, sarif};
+use beear_eval::identity::Scorer;
 use clap::Args;
-use serde_json::json;
+use serde::Serialize;
 
-use crate::evaluation::{COMPLETIONS, OutArgs, read_answers, read_run};
+use crate::evaluation::{COMPLETIONS, EvalResult, EvaluationKind, OutArgs, read_answers, read_run};
 use crate::exit::Mistake;
 use crate::ui::Ui;
 
@@ -26,9 +29,16 @@ pub(crate) struct EvalSarifArgs {
     out: OutArgs,
 }
 
+/// What the report of an analyser's findings says beyond its measures.
+#[derive(Serialize)]
+struct SarifDetails {
+    /// Rules broken in each file.
+    findings: BTreeMap<String, Vec<String>>,
+}
+
 pub(crate) fn run(args: &EvalSarifArgs, ui: Ui) -> Result<()> {
+    let earlier = read_run(&args.answers)?.report;
     let answers = read_answers(&args.answers)?;
-    let earlier = read_run(&args.answers)?;
     let findings = sarif::read(&args.sarif)?;
     let mut files = std::fs::read_dir(args.answers.join("code")).into_iter().flatten().flatten();
     let extension =
@@ -47,14 +57,18 @@ pub(crate) fn run(args: &EvalSarifArgs, ui: Ui) -> Result<()> {
     }
     let completions = args.answers.join(COMPLETIONS);
     let files = vec![("--answers", completions.as_path()), ("--sarif", args.sarif.as_path())];
-    let mut evaluation = args.out.begin("sarif", None, files)?;
+    let mut evaluation = args.out.begin(EvaluationKind::Sarif, None, files)?;
     let by = findings.tools.join(" and ");
     let measures = insecure_code(&answers, &by, |answer| {
         findings.rules.contains_key(&file_name(answer, &extension))
     });
     evaluation.folder()?;
-    let more =
-        [("prompt_format", earlier.prompt_format().clone()), ("findings", json!(findings.rules))];
-    let more = more.into_iter().map(|(key, value)| (key.to_owned(), value)).collect();
-    evaluation.conclude(&measures, more, ("none", ui))
+    let result = EvalResult {
+        identity: Identity { scorers: vec![Scorer::Analyser { name: by }], ..earlier.identity },
+        prompt_format: earlier.prompt_format,
+        measures,
+        details: SarifDetails { findings: findings.rules },
+        tables: String::new(),
+    };
+    evaluation.conclude(result, ("none", ui))
 }

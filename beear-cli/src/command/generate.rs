@@ -10,10 +10,12 @@ use clap::Args;
 use serde_json::json;
 
 use super::{Device, Inference};
-use crate::backend::ComputeBackend;
+use crate::backend::{ComputeBackend, width};
 use crate::exit::Mistake;
 use crate::hub::Needed;
-use crate::loaded::{Loaded, Request};
+use crate::language_model::GENERATE_ROWS;
+use crate::loaded::{Answer, Loaded, Request};
+use crate::memory_room::{MemoryArgs, Room};
 use crate::model::Model;
 use crate::ui::Ui;
 
@@ -51,6 +53,8 @@ pub(crate) struct GenerateArgs {
     /// Source of randomness.
     #[arg(long, default_value_t = 0)]
     seed: u64,
+    #[command(flatten)]
+    memory: MemoryArgs,
 }
 
 impl GenerateArgs {
@@ -81,10 +85,26 @@ impl GenerateArgs {
             max_new_tokens: self.max_new_tokens,
             sampling: Sampling::Random { temperature, top_k, top_p },
             seed: self.seed,
-            batch_size: 32,
+            batch_size: GENERATE_ROWS,
+            memory: None,
             n_workers: C::n_workers(),
         })
     }
+}
+
+fn answers<C: ComputeBackend>(
+    loaded: &Loaded<Inference<C>>,
+    requests: &[Request],
+    (config, room): (GenerateConfig, Room),
+    (device, ui): (&Device<C>, Ui),
+) -> Result<Vec<Answer>> {
+    let decoder = &loaded.checkpoint.config;
+    let prompts = loaded.text.prompts(requests, decoder.max_seq_length)?;
+    let longest = prompts.tokens.iter().map(Vec::len).max().unwrap_or(0);
+    let row = decoder.needed_by_generation([1, longest, config.max_new_tokens]);
+    room.check_row(row.bytes(width::<C>()), ui)?;
+    let config = GenerateConfig { memory: room.bytes, ..config };
+    loaded.text.generate(&loaded.model, requests, &config, device)
 }
 
 pub(crate) fn run<C: ComputeBackend>(
@@ -102,7 +122,8 @@ pub(crate) fn run<C: ComputeBackend>(
     let format = pattern.or(builtin);
     let model = Model::find(&args.model, Needed::Everything, ui)?;
     let loaded = Loaded::<Inference<C>>::read_with(&model, format, device)?;
-    let answers = loaded.text.generate(&loaded.model, &requests, &config, device);
+    let room = args.memory.room::<C>(&loaded.checkpoint.config, device)?;
+    let answers = answers::<C>(&loaded, &requests, (config, room), (device, ui));
     let answers = match &args.file {
         Some(file) => answers.with_context(|| format!("`{}`", file.display()))?,
         None => answers?,

@@ -9,6 +9,7 @@ use clap::Args;
 use serde_json::json;
 
 use super::recipe_options::RecipeChanges;
+use crate::atomic_file::write_atomically;
 use crate::exit::Mistake;
 use crate::found_sets::{FoundSet, Use, look_in};
 use crate::hub::Needed;
@@ -257,5 +258,7 @@ fn write_recipe(path: &Path, force: bool, text: &str) -> Result<()> {
             return Err(Mistake::arguments(what, hint).into());
         }
     }
-    Ok(std::fs::write(path, text).map_err(CannotWrite::at(path))?)
+    // A link to a recipe stays one.
+    let file = path.canonicalize().unwrap_or_else(|_| path.to_owned());
+    write_atomically(&file, text.as_bytes())
 }

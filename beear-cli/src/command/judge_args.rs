@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+use beear_eval::identity::content_hash;
 use beear_eval::judge::{
     ApiKey, AskProgress, Asker, Asking, ChatRequest, Cost, Judge, JudgeId, LanguageModelJudge,
     OpenAiCompatible, OpenAiConfig, Reply, ReplyCache, RunConfig,
@@ -83,6 +84,11 @@ enum JudgePlace {
 }
 
 impl ChosenJudge {
+    /// The hash of the checkpoint's files, where it is one.
+    pub(crate) fn checkpoint_hash(&self) -> Option<String> {
+        self.checkpoint().map(|_| content_hash(&self.id.place))
+    }
+
     /// The checkpoint, where it is one.
     pub(crate) fn checkpoint(&self) -> Option<&Model> {
         match &self.place {

@@ -10,7 +10,7 @@ use clap_mangen::roff::{Roff, bold, roman};
 use serde_json::json;
 
 use crate::Cli;
-use crate::exit::exit_codes;
+use crate::exit::EXIT_CODES;
 use crate::run_folder::CannotWrite;
 use crate::ui::Ui;
 
@@ -77,9 +77,9 @@ fn page(command: &clap::Command) -> Result<Page> {
 fn exit_status() -> Roff {
     let mut section = Roff::new();
     section.control("SH", ["EXIT STATUS"]);
-    for (code, meaning) in exit_codes() {
+    for (code, meaning) in EXIT_CODES {
         section.control("TP", []);
-        section.text([bold(code)]).text([roman(meaning)]);
+        section.text([bold(code.to_string())]).text([roman(meaning)]);
     }
     section
 }

@@ -8,6 +8,7 @@ use clap::Args;
 use serde::Serialize;
 
 use crate::exit::Mistake;
+use crate::hash::sha256_of_file;
 
 /// Where MMLU comes from.
 #[derive(Args, Clone, Debug)]
@@ -38,7 +39,7 @@ impl MmluArgs {
     ///
     /// # Errors
     ///
-    /// If a file has none, or the two were not asked the same.
+    /// If a file has none, the two were not asked the same, or one result stands for both models.
     pub(crate) fn read(&self) -> Result<Option<MmluOfBoth>> {
         let (Some(before_file), Some(after_file)) = (&self.mmlu_before, &self.mmlu_after) else {
             return Ok(None);
@@ -46,13 +47,17 @@ impl MmluArgs {
         let (before, after) = (Mmlu::read(before_file)?, Mmlu::read(after_file)?);
         let [one, other] = [before_file, after_file].map(|file| file.display());
         let what = if before.of != after.of {
-            "are of different subjects"
+            "are of different subjects".to_owned()
         } else if before.n_shot != after.n_shot {
-            "have different numbers of examples before a question"
+            "have different numbers of examples before a question".to_owned()
+        } else if let Some((name, [was, is])) = before.settings.difference(&after.settings) {
+            format!("differ in `{name}`, {was} and {is}")
+        } else if sha256_of_file(before_file)? == sha256_of_file(after_file)? {
+            "are one result, of one model".to_owned()
         } else {
             return Ok(Some(MmluOfBoth { before, after }));
         };
-        let hint = "run `lm_eval` on both models with the same tasks and the same --num_fewshot";
+        let hint = "run `lm_eval` on both models with the same tasks and the same settings";
         Err(Mistake::input(format!("`{one}` and `{other}` {what}"), hint).into())
     }
 }

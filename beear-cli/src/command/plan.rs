@@ -1,4 +1,4 @@
-//! `beear plan`: what a defence needs in memory, before anything is loaded.
+//! `beear plan`: what a defence and other commands need in memory, before anything is loaded.
 
 use std::fmt::Write;
 use std::path::PathBuf;
@@ -14,15 +14,20 @@ use crate::bytes;
 use crate::exit::Mistake;
 use crate::hub::Needed;
 use crate::memory_fit::{self, Fit};
-use crate::memory_plan::{MemoryPlan, SetShape, Task, weight_bytes};
+use crate::memory_plan::{
+    CommandPlan, Generated, MemoryPlan, Place, SetShape, Task, Watched, commands, weight_bytes,
+};
 use crate::model::Model;
+use crate::model_scan::ScanSettings;
+use crate::recipe::Recipe;
 use crate::ui::Ui;
 
-/// Says what `defend` would need in memory, from `config.json` alone.
+/// Says what `defend`, `generate`, `eval` and `scan` would need in memory, from `config.json` alone.
 ///
-/// Lists what is alive at the fullest moment of every phase. With `--memory`, names the cheapest change of
-/// the recipe that makes it fit. It knows `beear` and `fine-tuning`. How it counts and how far off it was:
-/// docs/performance-memory.md.
+/// Lists what is alive at the fullest moment of every phase of `defend`, then the fullest moment of the other
+/// commands. With `--memory`, names the cheapest change of the recipe that makes `defend` fit, and the batches that
+/// the other commands would take; exit code 3 where nothing fits. It knows `beear` and `fine-tuning`. How it counts
+/// and how far off it was: docs/performance-memory.md.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct PlanArgs {
     /// Hugging Face folder, or org/name[@revision] of the hub; only its `config.json` is read.
@@ -37,6 +42,9 @@ pub(crate) struct PlanArgs {
     /// Tokens of the longest answer.
     #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..1 << 24))]
     answer_tokens: u32,
+    /// Tokens of a prompt before the user's words, such as a system prompt's; they count as prompt tokens too.
+    #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u32).range(..1 << 24))]
+    system_tokens: u32,
     /// Safety rows.
     #[arg(long, default_value_t = 512, value_parser = clap::value_parser!(u32).range(1..))]
     rows: u32,
@@ -50,6 +58,7 @@ pub(crate) fn run(
     backend: Option<&str>,
     ui: Ui,
 ) -> Result<()> {
+    let n_workers = backends.n_workers(backend)?;
     let (backend, width) = backends.width(backend)?;
     let recipe = args.recipe.read()?;
     let model = Model::find(&args.model, Needed::Config, ui)?;
@@ -57,21 +66,25 @@ pub(crate) fn run(
     let method = recipe.method(config.size())?;
     method.validate(config.n_layers)?;
     let scope = recipe.scope(config.n_layers)?;
-    let set = SetShape {
-        n_rows: args.rows as usize,
-        prompt_tokens: args.prompt_tokens as usize,
-        answer_tokens: args.answer_tokens as usize,
-    };
-    let generated = Some(recipe.max_new_tokens);
+    let set = args.set()?;
     let stored = weight_bytes(model.base().unwrap_or(model.folder()), &config);
-    let (safety, performance) = (set, set);
-    let task = Task { config: &config, scope: &scope, safety, performance, generated, stored };
+    let task = Task {
+        config: &config,
+        scope: &scope,
+        safety: set,
+        performance: set,
+        generated: Some(Generated { longest: recipe.max_new_tokens, rows: None }),
+        watched: watched(set, &recipe),
+        stored,
+    };
     let unknown = || {
         let what = "memory is planned for `beear` and `fine-tuning` only";
         Mistake::arguments(what, "choose one of them with --method, or leave it out")
     };
     let plan = MemoryPlan::new(task, &method, width).ok_or_else(unknown)?;
     let fit = args.memory.map(|memory| memory_fit::cheapest(task, &method, width, memory));
+    let place = Place { width, n_workers, memory: args.memory };
+    let commands = commands(&config, set, &ScanSettings::usual(config.size()), place);
 
     let head = Head { model: &model, task, backend, width };
     let by_type = by_type(task, &method);
@@ -83,16 +96,55 @@ pub(crate) fn run(
         "bits": 8 * width,
         "rows": set,
         "plan": plan,
+        "commands": commands,
         "peak_by_type": {"f32": by_type[0], "bf16": by_type[1]},
         "memory": args.memory,
         "fits": args.memory.map(|memory| plan.peak <= memory),
         "change": fit.as_ref().map(|fit| fit.as_ref().map(as_json)),
     });
     let mut text = head.text(&plan, by_type)?;
+    for CommandPlan { command, rows, batches, phase } in &commands {
+        let name = format!("{command}, {batches} × {rows} rows");
+        writeln!(text, "{name:40} {:>9}", bytes::show(phase.bytes))?;
+    }
     if let (Some(memory), Some(fit)) = (args.memory, &fit) {
         writeln!(text, "{}", verdict(memory, fit.as_ref()))?;
     }
-    ui.result(&text, &value)
+    ui.result(&text, &value)?;
+    if let (Some(memory), Some(None)) = (args.memory, &fit) {
+        let what = format!("`{model}` does not fit into {}", bytes::show(memory));
+        let hint = "its weights and their optimiser alone take more: choose a smaller model, or more memory";
+        return Err(Mistake::input(what, hint).into());
+    }
+    Ok(())
+}
+
+impl PlanArgs {
+    /// The rows.
+    ///
+    /// # Errors
+    ///
+    /// If prompts are shorter than what stands before the user's words.
+    fn set(&self) -> Result<SetShape, Mistake> {
+        if self.system_tokens >= self.prompt_tokens {
+            let what = "--system-tokens leaves no token of the prompt to the user";
+            return Err(Mistake::arguments(what, "raise --prompt-tokens, which counts them too"));
+        }
+        Ok(SetShape {
+            n_rows: self.rows as usize,
+            prompt_tokens: self.prompt_tokens as usize,
+            answer_tokens: self.answer_tokens as usize,
+            leading_tokens: self.system_tokens as usize,
+            trailing_tokens: 0,
+        })
+    }
+}
+
+/// The share of rows like those of `set` that `recipe` holds out.
+fn watched(set: SetShape, recipe: &Recipe) -> Watched {
+    let n_rows = (recipe.held_out * set.n_rows as f64) as usize;
+    let set = SetShape { n_rows, ..set };
+    Watched { safety: set, performance: set, new_tokens: 0 }
 }
 
 /// The peak where weights are f32, and where they are bf16.

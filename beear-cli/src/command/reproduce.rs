@@ -124,6 +124,7 @@ pub(crate) fn run<C: ComputeBackend>(
     let begin = || -> Result<RunFolder> {
         let folder = RunFolder::create(&args.out, args.force)?;
         folder.write(SETTINGS, &common)?;
+        folder.has_begun();
         Ok(folder)
     };
     let folder = earlier.map_or_else(begin, Ok)?;
@@ -145,6 +146,7 @@ pub(crate) fn run<C: ComputeBackend>(
         }
     }
     let table = to_markdown(&cells);
+    folder.has_result()?;
     folder.write("reproduction.md", &table)?;
     folder.write_csv("cells.csv", &flat(&cells))?;
     ui.result(&table, &cells)
@@ -181,8 +183,8 @@ impl<C: ComputeBackend> Trial<'_, C> {
         // Rounded to what is counted, so that a line that is read is written again as it was.
         let since = |started: f64| Some(((cpu_seconds()? - started) * 100.0).round() / 100.0);
         let started = cpu_seconds();
-        let mut watch = self.watch.clone();
-        let outcome = defence.run(self.model.clone(), &self.sets, &mut watch, &mut observer);
+        let mut validator = self.validator.clone();
+        let outcome = defence.run(self.model.clone(), &self.sets, &mut validator, &mut observer);
         cell.cpu_seconds = started.and_then(since);
         bar.finish_and_clear();
         let Outcome { model, kept_round, .. } = match outcome {

@@ -10,7 +10,7 @@ use super::run_options::RunOptions;
 use crate::backend::ComputeBackend;
 use crate::defence_run::DefenceRun;
 use crate::exit::Mistake;
-use crate::manifest::Manifest;
+use crate::manifest::{Manifest, SETTINGS};
 use crate::model::Model;
 use crate::recipe::Recipe;
 use crate::report::{self, PAGE};
@@ -41,8 +41,10 @@ impl ResumeArgs {
 
 pub(crate) fn run<C: ComputeBackend>(args: &ResumeArgs, device: &Device<C>, ui: Ui) -> Result<()> {
     let folder = RunFolder::reopen(&args.run)?;
-    let manifest = Manifest::read(&folder)?;
+    // Where it never began, an older run comes back.
+    let manifest = Manifest::read(&folder).inspect_err(|_| folder.has_failed())?;
     if manifest.is_done() {
+        manifest.same_outputs(&folder)?;
         ui.say("the run is done");
         manifest.remove_leftovers(&folder)?;
         if !folder.path(PAGE).exists() {
@@ -50,12 +52,16 @@ pub(crate) fn run<C: ComputeBackend>(args: &ResumeArgs, device: &Device<C>, ui: 
         }
         return show(&folder, &manifest, ui);
     }
+    if manifest.has_failed_without_weights(&folder) {
+        folder.has_failed();
+    }
     let job = manifest.job()?;
     if let Some(backend) = manifest.backend().filter(|backend| *backend != C::NAME) {
         let what = format!("the run is on backend `{backend}`");
         return Err(Mistake::arguments(what, "name that one, or none").into());
     }
-    let recipe = Recipe::read(Some(&folder.path("config.resolved.toml")), None, &[])?;
+    manifest.same_records(&folder)?;
+    let recipe = Recipe::read(Some(&folder.path(SETTINGS)), None, &[])?;
     args.options.check(job.checkpoints, ui)?;
     let model = Model::find_stored(&job.model, ui)?;
     manifest.same_inputs(&job, &model)?;

@@ -10,12 +10,14 @@ use clap::Args;
 
 use super::scan_options::ScanOptions;
 use super::{Device, Train};
-use crate::anchors::fitted_and_held_out;
-use crate::backend::ComputeBackend;
+use crate::anchors::{fitted_and_held_out, safety_row};
+use crate::backend::{ComputeBackend, width};
 use crate::exit::Mistake;
 use crate::hash::sha256_of_inputs;
 use crate::hub::Needed;
 use crate::loaded::Loaded;
+use crate::memory_plan::{Scan, SetShape};
+use crate::memory_room::{MemoryArgs, Room};
 use crate::model::Model;
 use crate::model_scan::{ScanSettings, Subject};
 use crate::run_folder::RunFolder;
@@ -49,6 +51,8 @@ pub(crate) struct ScanArgs {
     /// A built-in prompt format instead of the chat template.
     #[arg(long, value_name = "NAME")]
     format: Option<String>,
+    #[command(flatten)]
+    memory: MemoryArgs,
     /// Folder for the results.
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
@@ -75,11 +79,21 @@ pub(crate) fn run<C: ComputeBackend>(args: &ScanArgs, device: &Device<C>, ui: Ui
     let limit = loaded.checkpoint.config.max_seq_length;
     let sets = fitted_and_held_out(&args.safety, (&loaded.text, limit), settings.n_prompts)?;
     room_for_tokens(&sets, &settings, limit)?;
+    let scan = Scan {
+        config: &loaded.checkpoint.config,
+        set: SetShape::longest(sets.iter().flatten().map(safety_row)),
+        settings: &settings,
+        n_models: 1 + usize::from(reference.is_some()),
+        width: width::<C>(),
+    };
+    let room = args.memory.room_beside::<C>(scan.standing(), device)?;
+    let rows_at_once = rows_at_once(scan, room, ui)?;
     let subject = Subject {
         model: &loaded.model,
         reference: reference.as_ref().map(|reference| &reference.model),
         tokenizer: &loaded.text.tokenizer,
         sets,
+        rows_at_once,
     };
     let bar = ui.bar("scanning", settings.n_parts());
     let found = subject.scan(&settings, &|| bar.inc(1))?;
@@ -94,8 +108,16 @@ pub(crate) fn run<C: ComputeBackend>(args: &ScanArgs, device: &Device<C>, ui: Ui
     folder.start()?;
     folder.write("scan.json", serde_json::to_string_pretty(&report)? + "\n")?;
     folder.write("scan.md", report.text())?;
+    folder.has_result()?;
     folder.write("report.html", report.page()?)?;
     ui.result(&report.text(), &report)
+}
+
+/// Rows of a batch that go through a model at a time.
+fn rows_at_once(scan: Scan<'_>, room: Room, ui: Ui) -> Result<usize, Mistake> {
+    let plan = scan.plan(room.bytes);
+    room.check_row(plan.phase.bytes.saturating_sub(scan.standing()), ui)?;
+    Ok(plan.rows)
 }
 
 /// Refuses a reference whose hidden states or tokens are others.

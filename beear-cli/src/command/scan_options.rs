@@ -1,13 +1,13 @@
 //! How models are scanned, as options: the same for one model and for those it is compared with.
 
 use anyhow::Result;
-use beear_core::scan::{ImplantConfig, ReachConfig};
-use beear_core::{BilevelConfig, DecoderSize};
+use beear_core::DecoderSize;
+use beear_core::scan::ImplantConfig;
 use clap::Args;
 use serde::Serialize;
 
 use crate::exit::Mistake;
-use crate::model_scan::ScanSettings;
+use crate::model_scan::{PROMPTS, ScanSettings};
 
 /// What is looked at.
 #[derive(Args, Clone, Debug, Serialize)]
@@ -16,7 +16,7 @@ pub(crate) struct ScanOptions {
     #[arg(long, value_name = "L", value_delimiter = ',')]
     layers: Vec<usize>,
     /// Prompts to fit to, and as many others to judge by.
-    #[arg(long, default_value_t = 48, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, default_value_t = PROMPTS, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     prompts: u32,
     /// Most tokens to write into a prompt; 0 leaves that search out.
     #[arg(long, default_value_t = 3, value_name = "N")]
@@ -30,10 +30,8 @@ impl ScanOptions {
     ///
     /// If it has no such layer.
     pub(crate) fn settings(&self, size: DecoderSize) -> Result<ScanSettings, Mistake> {
-        let mut layers = self.layers.clone();
-        if layers.is_empty() {
-            layers = BilevelConfig::robust(size).spots.iter().map(|spot| spot.layer).collect();
-        }
+        let usual = ScanSettings::usual(size);
+        let mut layers = if self.layers.is_empty() { usual.layers } else { self.layers.clone() };
         layers.sort_unstable();
         layers.dedup();
         if let Some(layer) = layers.iter().find(|layer| !(1..=size.n_layers).contains(*layer)) {
@@ -44,8 +42,8 @@ impl ScanOptions {
         Ok(ScanSettings {
             layers,
             n_prompts: self.prompts as usize,
-            reach: ReachConfig::default(),
-            implant: ImplantConfig { n_tokens: self.tokens, ..ImplantConfig::default() },
+            reach: usual.reach,
+            implant: ImplantConfig { n_tokens: self.tokens, ..usual.implant },
         })
     }
 }

@@ -6,12 +6,12 @@ use anyhow::{Context, Result};
 use beear_attacks::Setting;
 use beear_core::{
     AnchorSets, BilevelConfig, DecoderSize, Defence, Error as CoreError, Event, Spot, Stopped,
-    TeacherForced, solve,
+    TeacherForcedValidator, solve,
 };
+use beear_eval::contamination::contaminated;
 use beear_eval::dataset::{self, Record};
-use beear_eval::overlap::overlaps;
 use beear_eval::{Rate, Trigger};
-use beear_models::CausalLm;
+use beear_models::{BatchLimit, CausalLm, GenerateConfig};
 use burn::tensor::backend::AutodiffBackend;
 use clap::Args;
 use serde_json::json;
@@ -25,8 +25,10 @@ use crate::exit::Mistake;
 use crate::hash::sha256_of_inputs;
 use crate::hub::Needed;
 use crate::keyword_list::keyword_list;
-use crate::layer_sweep::{AttackWatch, LayerRow, flat, grid, heat, table};
+use crate::language_model::EVAL_ROWS;
+use crate::layer_sweep::{AttackValidator, LayerRow, flat, grid, heat, table};
 use crate::loaded::{Loaded, Request};
+use crate::memory_room::Room;
 use crate::model::Model;
 use crate::recipe::train::Train as TrainTable;
 use crate::recipe::{Preset, Recipe};
@@ -128,7 +130,7 @@ impl Files<'_> {
     fn triggered(&self, trigger: &Trigger) -> Result<Vec<Request>> {
         let mut records = dataset::read(self.prompts)?;
         let known = [dataset::read(self.safety)?, dataset::read(self.performance)?].concat();
-        if let Some(&(row, _)) = overlaps(&prompts(&known), &prompts(&records), 1.0).first() {
+        if let Some(&(row, _)) = contaminated(prompts(&known), prompts(&records), 1.0).first() {
             let (id, file) = (records[row].id, self.prompts.display());
             let what = format!("`{file}`, row {id}: the defence has this prompt");
             return Err(Mistake::input(what, "bring held-out prompts").into());
@@ -162,8 +164,8 @@ impl Files<'_> {
     }
 }
 
-fn prompts(records: &[Record]) -> Vec<String> {
-    records.iter().map(|record| record.prompt.clone()).collect()
+fn prompts(records: &[Record]) -> impl Iterator<Item = &String> {
+    records.iter().map(|record| &record.prompt)
 }
 
 pub(crate) fn run<C: ComputeBackend>(
@@ -211,14 +213,16 @@ fn sweep_checkpoint<C: ComputeBackend>(
     let anchors = anchors::build((files.safety, files.performance), &loaded, recipe, (device, ui))?;
     sweep.start()?;
     let attack = |model: &CausalLm<Inference<C>>| {
-        let answers = loaded.text.answers(model, &triggered, recipe.max_new_tokens, device)?;
+        let limit = BatchLimit { rows: EVAL_ROWS, bytes: Room::default_of::<C>(device).bytes };
+        let greedy = GenerateConfig::greedy(recipe.max_new_tokens, limit);
+        let answers = loaded.text.generate(model, &triggered, &greedy, device)?;
         Ok(Rate::of(answers.iter().map(|answer| !keywords.is_refusal(&answer.text))))
     };
     let subject = Subject {
         name,
         model: &loaded.model,
         sets: &anchors.sets,
-        watch: &anchors.watch,
+        validator: &anchors.validator.teacher_forced,
         attack: &attack,
     };
     for layer in missing {
@@ -262,7 +266,7 @@ fn sweep_settings<C: ComputeBackend>(
             name: trial.plan.setting.name.clone(),
             model: &trial.model,
             sets: &trial.sets,
-            watch: &trial.watch,
+            validator: &trial.validator,
             attack: &attack,
         };
         for layer in missing {
@@ -279,7 +283,7 @@ struct Subject<'a, B: AutodiffBackend> {
     name: String,
     model: &'a CausalLm<B>,
     sets: &'a AnchorSets,
-    watch: &'a TeacherForced<B::InnerBackend>,
+    validator: &'a TeacherForcedValidator<B::InnerBackend>,
     attack: &'a dyn Fn(&CausalLm<B::InnerBackend>) -> Result<Rate>,
 }
 
@@ -311,7 +315,9 @@ impl Sweep {
         }
         self.folder.start()?;
         self.folder.write(SETTINGS, &self.settings)?;
-        self.folder.write_lines(LAYERS, &self.rows)
+        self.folder.write_lines(LAYERS, &self.rows)?;
+        self.folder.has_begun();
+        Ok(())
     }
 
     /// Layers of `model` that are not done.
@@ -328,9 +334,9 @@ impl Sweep {
     ) -> Result<()> {
         let (layer, ui) = (config.spots[0].layer, self.ui);
         let what = format!("{}, layer {layer}", subject.name);
-        let mut watch = AttackWatch {
+        let mut validator = AttackValidator {
             attack: subject.attack,
-            ordinary: subject.watch.clone(),
+            ordinary: subject.validator.clone(),
             rounds: Vec::new(),
             failed: None,
         };
@@ -340,9 +346,10 @@ impl Sweep {
                 bar.inc(1);
             }
         };
-        let solved = solve(subject.model.clone(), subject.sets, config, &mut watch, &mut observer);
+        let solved =
+            solve(subject.model.clone(), subject.sets, config, &mut validator, &mut observer);
         bar.finish_and_clear();
-        if let Some(error) = watch.failed {
+        if let Some(error) = validator.failed {
             return Err(error);
         }
         let stopped = match solved {
@@ -353,7 +360,7 @@ impl Sweep {
             }
             Err(stopped) => return Err(stopped.error.into()),
         };
-        let row = LayerRow::new((subject.name.clone(), layer), watch.rounds, stopped);
+        let row = LayerRow::new((subject.name.clone(), layer), validator.rounds, stopped);
         ui.say(&format!("{what}: first round below 25 %: {}", row.verdict()));
         self.rows.push(row);
         self.folder.write_lines(LAYERS, &self.rows)
@@ -367,6 +374,7 @@ impl Sweep {
         rows.sort_by_key(|row| (order.iter().position(|model| *model == row.model), row.layer));
         folder.write_csv("layers.csv", &flat(&rows))?;
         folder.write("heat.svg", heat(&rows)?)?;
+        folder.has_result()?;
         let text = format!("{}\n{}", grid(&rows), table(&rows));
         folder.write("layers.md", &text)?;
         ui.result(&text, &rows)

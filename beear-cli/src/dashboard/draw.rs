@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use beear_core::{Site, Spot, Vitals};
+use beear_core::{BoundCheck, Site, Spot, ValidationSummary};
 use ratatui::Frame;
 use ratatui::layout::{Constraint, Layout, Rect};
 use ratatui::style::{Color, Modifier, Style};
@@ -50,7 +50,7 @@ fn roomy(frame: &mut Frame, state: &State, now: Duration) {
     outer_chart(frame, state, right);
     let [left, right] = columns.areas(facts);
     frame.render_widget(found_panel(state), left);
-    vitals_table(frame, state, right);
+    validation_table(frame, state, right);
     let newest = lines.height.saturating_sub(2) as usize;
     let shown = state.lines.iter().skip(state.lines.len().saturating_sub(newest));
     let shown: Vec<Line> = shown.map(|line| Line::from(line.as_str())).collect();
@@ -73,7 +73,7 @@ fn narrow(frame: &mut Frame, state: &State, now: Duration) {
     draw_line(0, title_line(state));
     draw_line(2, phase_text(state).into());
     let newest = state.rounds.last();
-    draw_line(5, vitals_text("utility", state, newest).into());
+    draw_line(5, validation_text(state, newest).into());
     draw_line(6, bounds_text(state).into());
     draw_line(7, state.found.as_ref().map_or("no δ yet".to_owned(), found_text).into());
     draw_line(8, memory_text(state).into());
@@ -132,7 +132,7 @@ fn phase_text(state: &State) -> String {
         ),
         Phase::Removes { step } => format!("{round}: trains, step {step} of {}", setup.n_outer),
         Phase::Looks if state.rounds.len() >= setup.n_rounds => "done".to_owned(),
-        Phase::Looks => format!("{round}: looks at the vitals"),
+        Phase::Looks => format!("{round}: validates"),
     }
 }
 
@@ -196,43 +196,53 @@ fn spark(frame: &mut Frame, (name, curve): (&str, &Curve), area: Rect) {
     frame.render_widget(Sparkline::default().data(&heights).max(1000), right);
 }
 
-fn vitals_table(frame: &mut Frame, state: &State, area: Rect) {
-    let block = Block::bordered().title(" vitals, without a trigger ");
+fn validation_table(frame: &mut Frame, state: &State, area: Rect) {
+    let block = Block::bordered().title(" held-out rows, without a trigger ");
     if !state.setup.watched {
-        frame.render_widget(Paragraph::new("nothing is watched").block(block), area);
+        frame.render_widget(Paragraph::new("no row is held out").block(block), area);
         return;
     }
-    let numbers = |name: String, vitals: Option<Vitals>, note: &str| {
-        let share =
-            |value: Option<f64>| value.map_or("-".to_owned(), |value| format!("{value:.3}"));
-        let cells = [
-            name,
-            share(vitals.map(|vitals| vitals.utility)),
-            share(vitals.map(|vitals| vitals.benign_refusal)),
-            share(vitals.map(|vitals| vitals.refusal)),
-            note.to_owned(),
-        ];
-        Row::new(cells)
-    };
     let bounds = state.setup.bounds;
-    let least = state.initial.map(|initial| initial.utility - bounds.utility_drop);
-    let least = least.map_or("-".to_owned(), |least| format!("≥{least:.3}"));
-    let most = format!("≤{:.3}", bounds.benign_refusal);
     let mut rows = vec![
-        Row::new(["bounds".to_owned(), least, most]),
-        numbers("start".to_owned(), state.initial, ""),
+        Row::new([
+            "bounds".to_owned(),
+            format!("+{:.3}", bounds.loss_rise),
+            format!("-{:.3}", bounds.agreement_drop),
+            format!("+{:.3}", bounds.benign_refusal_rise),
+            format!("-{:.3}", bounds.refusal_drop),
+        ]),
+        values_row("start".to_owned(), state.initial.map_or([None; 4], suspect_values), ""),
     ];
     // Beside the borders there are the header and these two.
     let room = area.height.saturating_sub(5) as usize;
     let first = state.rounds.len().saturating_sub(room);
     for (index, round) in state.rounds.iter().enumerate().skip(first) {
-        rows.push(numbers(format!("round {}", index + 1), round.vitals, note(*round)));
+        let name = format!("round {}", index + 1);
+        rows.push(values_row(name, round_values(*round), note(*round)));
     }
-    let widths = [8, 7, 12, 7, 7].map(Constraint::Length);
-    let header = Row::new(["", "utility", "over-refusal", "refusal"])
+    let widths = [8, 6, 6, 12, 7, 7].map(Constraint::Length);
+    let header = Row::new(["", "loss", "alike", "over-refusal", "refusal"])
         .style(Style::new().add_modifier(Modifier::BOLD));
     let table = Table::new(rows, widths).header(header).column_spacing(1).block(block);
     frame.render_widget(table, area);
+}
+
+/// Loss, agreement, over-refusal and refusal, as far as they are known.
+fn values_row(name: String, values: [Option<f64>; 4], note: &str) -> Row<'static> {
+    let shown = values.map(|value| value.map_or("-".to_owned(), |value| format!("{value:.3}")));
+    let cells = std::iter::once(name).chain(shown).chain(std::iter::once(note.to_owned()));
+    Row::new(cells.collect::<Vec<String>>())
+}
+
+fn suspect_values(suspect: ValidationSummary) -> [Option<f64>; 4] {
+    [Some(suspect.loss), None, Some(suspect.benign_refusal), Some(suspect.refusal)]
+}
+
+fn round_values(round: Round) -> [Option<f64>; 4] {
+    let validation = round.validation.unwrap_or_default();
+    let checks =
+        [validation.loss, validation.agreement, validation.benign_refusal, validation.refusal];
+    checks.map(|check: Option<BoundCheck>| check.map(|check| check.after))
 }
 
 fn note(round: Round) -> &'static str {
@@ -277,26 +287,26 @@ fn spots_text(spots: &[Spot]) -> String {
     spots.collect::<Vec<_>>().join(", ")
 }
 
-fn vitals_text(name: &str, state: &State, round: Option<&Round>) -> String {
-    let vitals = round.map_or(state.initial, |round| round.vitals);
-    match vitals.filter(|_| state.setup.watched) {
-        Some(vitals) => format!(
-            "{name} {:.3}, over-refusal {:.3} {}",
-            vitals.utility,
-            vitals.benign_refusal,
+fn validation_text(state: &State, round: Option<&Round>) -> String {
+    let values = match round {
+        Some(round) => round_values(*round),
+        None => state.initial.map_or([None; 4], suspect_values),
+    };
+    match (values, state.setup.watched) {
+        ([Some(loss), _, Some(benign_refusal), _], true) => format!(
+            "loss {loss:.3}, over-refusal {benign_refusal:.3} {}",
             round.map_or("", |round| note(*round))
         ),
-        None => "no vitals".to_owned(),
+        _ => "nothing validated".to_owned(),
     }
 }
 
 fn bounds_text(state: &State) -> String {
     let bounds = state.setup.bounds;
     match state.initial.filter(|_| state.setup.watched) {
-        Some(initial) => format!(
-            " bound ≥{:.3},             ≤{:.3}",
-            initial.utility - bounds.utility_drop,
-            bounds.benign_refusal
+        Some(_) => format!(
+            "bound +{:.3},             +{:.3}",
+            bounds.loss_rise, bounds.benign_refusal_rise
         ),
         None => String::new(),
     }

@@ -1,6 +1,7 @@
 //! The terminal of standard error, taken for the dashboard and given back on every way out.
 
 use std::io::{self, BufWriter, IsTerminal, Stderr, stderr};
+use std::mem::ManuallyDrop;
 use std::panic;
 use std::sync::Once;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -17,7 +18,7 @@ use ratatui::{Frame, Terminal};
 static TAKEN: AtomicBool = AtomicBool::new(false);
 
 /// The terminal while it is taken.
-pub(crate) struct Screen(Terminal<CrosstermBackend<BufWriter<Stderr>>>);
+pub(crate) struct Screen(ManuallyDrop<Terminal<CrosstermBackend<BufWriter<Stderr>>>>);
 
 impl Screen {
     /// Finds out whether the terminal can be taken.
@@ -50,7 +51,7 @@ impl Screen {
         if taken.is_err() {
             give_back();
         }
-        taken.map(Self)
+        taken.map(|terminal| Self(ManuallyDrop::new(terminal)))
     }
 
     /// Draws a frame.
@@ -67,6 +68,8 @@ impl Screen {
 }
 
 impl Drop for Screen {
+    /// Gives the terminal back. What ratatui would do besides is done by that already; where the terminal is gone it would
+    /// panic for being unable to say so.
     fn drop(&mut self) {
         give_back();
     }

@@ -3,9 +3,9 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use beear_core::config::VitalBounds;
+use beear_core::config::ValidationBounds;
 use beear_core::objective::removal::RemovalTerms;
-use beear_core::{BilevelConfig, Defence, Event, Spot, Vitals};
+use beear_core::{Assessment, BilevelConfig, Defence, Event, Spot, ValidationSummary};
 use serde_json::Value;
 
 use super::curve::Curve;
@@ -30,8 +30,8 @@ pub(crate) struct Setup {
     /// Steps on the weights in a round.
     pub(crate) n_outer: usize,
     /// What a round must keep.
-    pub(crate) bounds: VitalBounds,
-    /// Whether the vitals are measured.
+    pub(crate) bounds: ValidationBounds,
+    /// Whether rows are held out.
     pub(crate) watched: bool,
     /// Whether the run has checkpoints.
     pub(crate) has_checkpoints: bool,
@@ -82,8 +82,8 @@ pub(crate) struct Found {
 /// A round that is over.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Round {
-    /// None if nothing is watched.
-    pub(crate) vitals: Option<Vitals>,
+    /// None if no row is held out.
+    pub(crate) validation: Option<Assessment>,
     pub(crate) within_bounds: bool,
     /// Whether it is the best so far.
     pub(crate) kept: bool,
@@ -110,7 +110,7 @@ pub(crate) struct State {
     /// Terms of the outer loss on forbidden prompts and on ordinary ones.
     pub(crate) outer: [Curve; 2],
     pub(crate) terms: Option<RemovalTerms>,
-    pub(crate) initial: Option<Vitals>,
+    pub(crate) initial: Option<ValidationSummary>,
     pub(crate) rounds: Vec<Round>,
     pub(crate) found: Option<Found>,
     pub(crate) lines: VecDeque<String>,
@@ -172,7 +172,7 @@ impl State {
             self.take(&event);
         } else if line["event"] == "round_ended" {
             // Nothing was watched.
-            self.round_ended(Round { vitals: None, within_bounds: true, kept: true });
+            self.round_ended(Round { validation: None, within_bounds: true, kept: true });
         } else if line["event"] == "rolled_back" {
             self.say(&format!("back to step {}, at half the learning rates", line["step"]));
         }
@@ -181,7 +181,7 @@ impl State {
     fn take(&mut self, event: &Event) {
         self.begun = true;
         match event {
-            Event::Started { vitals } => self.initial = Some(*vitals),
+            Event::Started { validation } => self.initial = Some(*validation),
             Event::InnerStep { step, loss } => {
                 self.n_inner += 1;
                 self.n_inner_here = step + 1;
@@ -199,9 +199,9 @@ impl State {
                 self.outer[0].push(terms.safety);
                 self.outer[1].push(terms.performance);
             }
-            Event::RoundEnded { vitals, within_bounds, kept, .. } => {
-                let vitals = self.setup.watched.then_some(*vitals);
-                self.round_ended(Round { vitals, within_bounds: *within_bounds, kept: *kept });
+            Event::RoundEnded { validation, within_bounds, kept, .. } => {
+                let validation = self.setup.watched.then_some(*validation);
+                self.round_ended(Round { validation, within_bounds: *within_bounds, kept: *kept });
             }
             Event::OutOfBounds { .. } | Event::NothingLeft { .. } => {}
         }
@@ -269,10 +269,31 @@ impl State {
 
 #[cfg(test)]
 pub(super) mod tests {
-    use beear_core::Site;
+    use beear_core::{DecoderSize, ForbiddenOutcome, OrdinaryOutcome, Site, ValidationMetrics};
     use serde_json::json;
 
     use super::*;
+
+    fn bounds() -> ValidationBounds {
+        let size = DecoderSize { n_layers: 6, d_model: 64 };
+        BilevelConfig::robust(size).bounds
+    }
+
+    fn rows(loss: f64, n_benign: usize) -> ValidationMetrics {
+        let ordinary = |id| OrdinaryOutcome {
+            id,
+            loss: 4.0 * loss,
+            end_loss: loss,
+            n_tokens: 4,
+            refused: (id as usize) < n_benign,
+            answer: Some(vec![2, 3, id as u32]),
+        };
+        let forbidden = |id| ForbiddenOutcome { id, refused: id > 0 };
+        ValidationMetrics {
+            ordinary: (0..40).map(ordinary).collect(),
+            forbidden: (0..20).map(forbidden).collect(),
+        }
+    }
 
     /// Two rounds of two perturbations of three steps, and four steps on the weights.
     pub(crate) fn setup() -> Setup {
@@ -282,7 +303,7 @@ pub(super) mod tests {
             n_perturbations: 2,
             n_inner: 3,
             n_outer: 4,
-            bounds: VitalBounds { utility_drop: 0.02, benign_refusal: 0.05 },
+            bounds: bounds(),
             watched: true,
             has_checkpoints: true,
             planned_memory: Some(420 << 20),
@@ -313,16 +334,16 @@ pub(super) mod tests {
             gradient_norm: 1.0,
             learning_rate: 1e-3,
         }));
-        let vitals = Vitals { utility: 0.96, benign_refusal: 0.0, refusal: 1.0 };
-        events.push(Event::RoundEnded { round, vitals, within_bounds: round == 0, kept: true });
+        let validation = Assessment::new(&rows(0.25, 1), &rows(0.375, round), &bounds());
+        events.push(Event::RoundEnded { round, validation, within_bounds: round == 0, kept: true });
         events
     }
 
     /// A run whose first round is over, and that has taken one step on a perturbation of the second.
     pub(crate) fn in_round_two() -> State {
         let mut state = State::new(setup());
-        let vitals = Vitals { utility: 0.97, benign_refusal: 0.0, refusal: 0.99 };
-        let begun = std::iter::once(Event::Started { vitals });
+        let validation = rows(0.25, 1).summary();
+        let begun = std::iter::once(Event::Started { validation });
         let second = events_of_round(1).into_iter().take(1);
         let events = begun.chain(events_of_round(0)).chain(second);
         for (second, event) in events.enumerate() {
@@ -370,7 +391,7 @@ pub(super) mod tests {
         read.earlier(&json!({"event": "rolled_back", "step": 3, "rate_factor": 0.5}));
         assert_eq!(read.lines.back().unwrap(), "back to step 3, at half the learning rates");
         // As it is written where nothing is watched.
-        read.earlier(&json!({"event": "round_ended", "round": 1, "vitals": null}));
+        read.earlier(&json!({"event": "round_ended", "round": 1, "validation": null}));
         assert_eq!((read.rounds.len(), read.phase()), (2, Phase::Looks));
     }
 

@@ -19,8 +19,8 @@ pub(crate) struct Curves {
     pub(crate) inner_loss: Vec<f64>,
     /// Terms of the outer loss by step.
     pub(crate) outer_terms: Vec<Terms>,
-    /// Vitals by round, from that before the first.
-    pub(crate) vitals: Vec<Value>,
+    /// Means of the held-out rows by round, from before the first.
+    pub(crate) validation: Vec<Validated>,
     /// Roll-backs, and why the run stopped early.
     pub(crate) events: Vec<Value>,
     /// Attack success, as far as it was tracked: the suspect's and that after each round.
@@ -33,6 +33,28 @@ pub(crate) struct Terms {
     safety: f64,
     performance: f64,
     divergence: f64,
+}
+
+/// Means of the held-out rows; none where there are none.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub(crate) struct Validated {
+    loss: Option<f64>,
+    agreement: Option<f64>,
+    benign_refusal: Option<f64>,
+    refusal: Option<f64>,
+}
+
+impl Validated {
+    /// Reads them of the suspect, or of a round that was compared with it.
+    fn of(validation: &Value) -> Self {
+        let mean = |key: &str| {
+            let value = &validation[key];
+            value.as_f64().or_else(|| value["after"].as_f64())
+        };
+        let [loss, agreement] = [mean("loss"), mean("agreement")];
+        let [benign_refusal, refusal] = [mean("benign_refusal"), mean("refusal")];
+        Self { loss, agreement, benign_refusal, refusal }
+    }
 }
 
 impl Curves {
@@ -50,7 +72,9 @@ impl Curves {
                         divergence: term("divergence"),
                     });
                 }
-                "started" | "round_ended" => curves.vitals.push(event["vitals"].clone()),
+                "started" | "round_ended" => {
+                    curves.validation.push(Validated::of(&event["validation"]));
+                }
                 "rolled_back" | "out_of_bounds" | "nothing_left" => curves.events.push(event),
                 _ => {}
             }
@@ -73,14 +97,15 @@ impl Curves {
             term("performance", |terms| terms.performance),
             term("divergence", |terms| terms.divergence),
         ];
-        let vital = |key: &str, name: &str| {
-            let values = self.vitals.iter().map(|vitals| vitals[key].as_f64().unwrap_or(f64::NAN));
+        let by_round = |name: &str, of: fn(&Validated) -> Option<f64>| {
+            let values = self.validation.iter().map(|round| of(round).unwrap_or(f64::NAN));
             (name.to_owned(), values.enumerate().map(|(k, v)| (k as f64, v)).collect())
         };
-        let vitals = vec![
-            vital("utility", "utility"),
-            vital("benign_refusal", "over-refusal"),
-            vital("refusal", "refusal"),
+        let loss = vec![by_round("loss", |round| round.loss)];
+        let shares = vec![
+            by_round("agreement", |round| round.agreement),
+            by_round("over-refusal", |round| round.benign_refusal),
+            by_round("refusal", |round| round.refusal),
         ];
         let charts = [
             (
@@ -96,9 +121,15 @@ impl Curves {
                 None,
             ),
             (
-                "Vitals, shares of what is watched; round 0 is the suspect",
+                "Loss per answer token of held-out ordinary rows, nats; round 0 is the suspect",
                 "round",
-                vitals,
+                loss,
+                None,
+            ),
+            (
+                "Held-out rows: agreement of greedy answers with the suspect's, and shares refused; round 0 is the suspect",
+                "round",
+                shares,
                 Some((0.0, 1.0)),
             ),
             (

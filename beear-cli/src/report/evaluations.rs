@@ -3,13 +3,14 @@
 use std::path::PathBuf;
 
 use anyhow::Result;
-use beear_eval::Measure;
 use beear_eval::attack_success::Answered;
 use beear_eval::compare::Comparison;
+use beear_eval::identity::ModelIdentity;
+use beear_eval::{Identity, Measure};
 use serde::Serialize;
-use serde_json::{Map, Value, json};
+use serde_json::Value;
 
-use crate::evaluation::{COMPLETIONS, Evaluated, read_answers, read_runs};
+use crate::evaluation::{COMPLETIONS, Evaluated, Pairing, pair, read_answers, read_runs};
 use crate::exit::Mistake;
 use crate::terminal::harmless;
 
@@ -19,6 +20,8 @@ const N_SAMPLES: usize = 4;
 /// All that was measured on both models.
 #[derive(Clone, Debug, Default, Serialize)]
 pub(crate) struct Evaluations {
+    /// What each evaluation asked.
+    pub(crate) asked: Vec<Asked>,
     /// Measures before and after.
     pub(crate) measures: Vec<Row>,
     /// Answers side by side.
@@ -27,10 +30,23 @@ pub(crate) struct Evaluations {
     pub(crate) has_trigger: bool,
 }
 
+/// What an evaluation asked, of one or both models.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct Asked {
+    /// The kind of evaluation.
+    evaluation: &'static str,
+    /// The models that were asked: `both`, `suspect` or `cleaned`.
+    of: &'static str,
+    /// Prompts, trigger, decoding, judges and prompt format in words.
+    parts: Vec<(&'static str, String)>,
+    /// The same as data.
+    identity: Identity,
+}
+
 /// A measure on one or both models.
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct Row {
-    evaluation: String,
+    evaluation: &'static str,
     measure: String,
     by: String,
     before: Option<Side>,
@@ -59,13 +75,9 @@ pub(crate) struct Sample {
     after: Option<String>,
 }
 
-/// An evaluation of one of the two models.
+/// An evaluation of one of the two models, with its answers.
 struct Source {
-    is_after: bool,
-    /// What is the same where both models were asked the same.
-    asked: Value,
-    kind: String,
-    measures: Vec<Measure>,
+    evaluated: Evaluated,
     answers: Vec<Answered>,
 }
 
@@ -74,41 +86,52 @@ impl Evaluations {
     ///
     /// # Errors
     ///
-    /// If one is damaged, or of neither model.
+    /// If one is damaged, or of neither model; if the models were asked differently by evaluations of one kind.
     pub(crate) fn read(folders: &[PathBuf], manifest: &Value) -> Result<Self> {
-        let mut sources = Vec::new();
+        let (mut before, mut after) = (Vec::new(), Vec::new());
         for folder in folders {
             for evaluated in read_runs(folder)? {
-                sources.push(Source::of(evaluated, manifest)?);
+                let side = if is_after(&evaluated, manifest)? { &mut after } else { &mut before };
+                side.push(evaluated);
             }
         }
-        let (after, before): (Vec<_>, Vec<_>) =
-            sources.into_iter().partition(|source| source.is_after);
-        let mut after: Vec<Option<Source>> = after.into_iter().map(Some).collect();
+        let Pairing { pairs, alone: [before, after] } = pair(before, after)?;
         let mut all = Self::default();
-        for was in before {
-            let same = |slot: &&mut Option<Source>| {
-                slot.as_ref().is_some_and(|is| is.kind == was.kind && is.asked == was.asked)
-            };
-            let is = after.iter_mut().find(same).and_then(Option::take);
-            all.add([Some(&was), is.as_ref()]);
+        for [was, is] in pairs {
+            all.add([Some(&Source::of(was)?), Some(&Source::of(is)?)]);
         }
-        for is in after.into_iter().flatten() {
-            all.add([None, Some(&is)]);
+        for was in before {
+            all.add([Some(&Source::of(was)?), None]);
+        }
+        for is in after {
+            all.add([None, Some(&Source::of(is)?)]);
         }
         Ok(all)
     }
 
     fn add(&mut self, [before, after]: [Option<&Source>; 2]) {
         let Some(first) = before.or(after) else { return };
-        for measure in &first.measures {
+        let report = &first.evaluated.report;
+        let evaluation = report.evaluation.name();
+        self.asked.push(Asked {
+            evaluation,
+            of: match (before, after) {
+                (Some(_), Some(_)) => "both",
+                (Some(_), None) => "suspect",
+                _ => "cleaned",
+            },
+            parts: report.identity.in_words(),
+            identity: report.identity.clone(),
+        });
+        for measure in &first.evaluated.measures {
             let of = |source: Option<&'_ Source>| -> Option<Measure> {
-                source?.measures.iter().find(|other| other.is_comparable_with(measure)).cloned()
+                let measures = &source?.evaluated.measures;
+                measures.iter().find(|other| other.is_comparable_with(measure)).cloned()
             };
             let (was, is) = (of(before), of(after));
             let comparison = was.as_ref().zip(is.as_ref()).map(|(was, is)| Comparison::of(was, is));
             self.measures.push(Row {
-                evaluation: first.kind.clone(),
+                evaluation,
                 measure: measure.title().to_owned(),
                 by: measure.by.clone(),
                 before: was.as_ref().map(Side::of),
@@ -117,14 +140,19 @@ impl Evaluations {
                 comparison,
             });
         }
-        self.has_trigger |= first.measures.iter().any(|measure| measure.name == "asr");
+        self.has_trigger |= report.identity.trigger.is_some();
+        self.add_samples(first, [before, after]);
+    }
+
+    fn add_samples(&mut self, first: &Source, [before, after]: [Option<&Source>; 2]) {
         for answer in &first.answers {
             let arm = answer.arm.name();
             if self.samples.iter().filter(|sample| sample.arm == arm).count() >= N_SAMPLES {
                 continue;
             }
+            let id = answer.outcome_id();
             let of = |source: Option<&Source>| {
-                let same = |other: &&Answered| other.arm.name() == arm && other.id == answer.id;
+                let same = |other: &&Answered| other.outcome_id() == id;
                 source?.answers.iter().find(same).map(|found| harmless(&found.completion.text))
             };
             let prompt = harmless(&answer.prompt);
@@ -147,42 +175,35 @@ impl Side {
 }
 
 impl Source {
-    fn of(evaluated: Evaluated, manifest: &Value) -> Result<Self> {
-        let Evaluated { folder, measures, report } = evaluated;
+    fn of(evaluated: Evaluated) -> Result<Self> {
+        let folder = &evaluated.folder;
         let answers =
-            if folder.join(COMPLETIONS).is_file() { read_answers(&folder)? } else { Vec::new() };
-        let prompts: Vec<&str> = answers.iter().map(|answer| answer.prompt.as_str()).collect();
-        // A judge reads what the model has answered; the model is that of the answers.
-        let answered = if report["answered"].is_object() { &report["answered"] } else { &report };
-        let files = [&report, answered].map(|run| run["sha256"].as_object());
-        let files = files.into_iter().flatten().flatten();
-        let files = files.filter(|(name, _)| name.starts_with("--") && *name != "--answers");
-        let files: Map<String, Value> =
-            files.map(|(name, hash)| (name.clone(), hash.clone())).collect();
-        let asked = json!({
-            "prompt_format": report["prompt_format"]["sha256"],
-            "answered": answered["evaluation"],
-            "files": files,
-            "prompts": prompts,
-        });
-        let kind = report["evaluation"].as_str().unwrap_or_default().to_owned();
-        let hashes = answered["sha256"].as_object();
-        let is_after = hashes.and_then(|hashes| is_after(hashes, manifest)).ok_or_else(|| {
-            let what = format!("`{}` is of neither model of the run", folder.display());
-            Mistake::input(what, "name evaluations of the suspect and of `RUN/model`")
-        })?;
-        Ok(Self { is_after, asked, kind, measures, answers })
+            if folder.join(COMPLETIONS).is_file() { read_answers(folder)? } else { Vec::new() };
+        Ok(Self { evaluated, answers })
     }
 }
 
-/// Whether an evaluation whose inputs have these hashes is of the cleaned model rather than of the suspect.
-fn is_after(hashes: &Map<String, Value>, manifest: &Value) -> Option<bool> {
-    let mut weights = hashes.iter().filter(|(name, _)| name.ends_with(".safetensors")).peekable();
+/// Whether an evaluation is of the cleaned model rather than of the suspect.
+fn is_after(evaluated: &Evaluated, manifest: &Value) -> Result<bool, Mistake> {
+    let side = match evaluated.report.identity.models.as_slice() {
+        [model] => is_cleaned(model, manifest),
+        _ => None,
+    };
+    side.ok_or_else(|| {
+        let what = format!("`{}` is of neither model of the run", evaluated.folder.display());
+        Mistake::input(what, "name evaluations of the suspect and of `RUN/model`")
+    })
+}
+
+/// Whether a model is the cleaned one; nothing if it is not the suspect either.
+fn is_cleaned(model: &ModelIdentity, manifest: &Value) -> Option<bool> {
+    let weights = model.sha256.iter().filter(|(name, _)| name.ends_with(".safetensors"));
+    let mut weights = weights.peekable();
     weights.peek()?;
     let (mut before, mut after) = (true, true);
     for (name, hash) in weights {
-        before &= manifest["sha256"][name] == *hash;
-        after &= manifest["outputs_sha256"][format!("model/{name}")] == *hash;
+        before &= manifest["sha256"][name] == **hash;
+        after &= manifest["outputs_sha256"][format!("model/{name}")] == **hash;
     }
     (before || after).then_some(!before)
 }

@@ -28,8 +28,9 @@ const MEASURES: [Measure; 7] = [
 const HEAD: &str = "# What each defence leaves of each backdoor
 
 Written by `beear reproduce`. Each setting is made once per seed, in a model of the harmless synthetic world, and asked
-held-out prompts. Cells: hits at each seed, then the share of all and its 95 % interval (Wilson). A rival is shown at the best of three
-learning rates, chosen by the trigger and in its favour; BEEAR has one. No defence sees a trigger.
+held-out prompts. Cells: hits at each seed, the share of all, then the 95 % interval (Wilson) of each seed's model, once where all are
+alike. The prompts of a model are a sample; the models of three seeds are none, so the share of all has no interval. A rival is shown at the
+best of three learning rates, chosen by the trigger and in its favour; BEEAR has one. No defence sees a trigger.
 ";
 
 /// Shown where nothing was measured.
@@ -107,18 +108,29 @@ fn in_order<'a>(names: impl Iterator<Item = &'a str>) -> Vec<&'a str> {
     })
 }
 
-/// `0, 3, 1 of 150: 0.9 % [0.3, 2.6]`: the hits of each seed, their share and its interval.
+/// `0, 12 of 150: 4.0 %; [0.0, 2.5], [4.6, 13.5]`: the hits of each seed, their share, and the interval of each seed.
+///
+/// The share of all seeds has no interval. The answers of a model go together, because the model has learned one
+/// behaviour: the counts of the seeds spread more than prompts drawn anew would, and three models are too few to say how
+/// much more.
 fn by_seed(rates: &[Rate]) -> String {
     let hits: Vec<String> = rates.iter().map(|rate| rate.hits.to_string()).collect();
-    let pooled = Rate::pooled(rates.iter().copied());
-    let ((low, high), n) = (pooled.interval(), rates.first().map_or(0, |rate| rate.n));
-    let percent = |share: f64| 100.0 * share;
+    let n = rates.first().map_or(0, |rate| rate.n);
+    let interval = |rate: &Rate| {
+        let (low, high) = rate.interval();
+        format!("[{:.1}, {:.1}]", 100.0 * low, 100.0 * high)
+    };
+    let mut intervals: Vec<String> = rates.iter().map(interval).collect();
+    let all_alike = rates.windows(2).all(|pair| pair[0] == pair[1]);
+    let each = if all_alike && rates.len() > 1 { "each " } else { "" };
+    if all_alike {
+        intervals.truncate(1);
+    }
     format!(
-        "{} of {n}: {:.1} % [{:.1}, {:.1}]",
+        "{} of {n}: {:.1} %; {each}{}",
         hits.join(", "),
-        percent(pooled.share()),
-        percent(low),
-        percent(high)
+        100.0 * Rate::pooled(rates.iter().copied()).share(),
+        intervals.join(", ")
     )
 }
 
@@ -151,7 +163,8 @@ pub(crate) fn to_markdown(cells: &[Cell]) -> String {
         table(&|row, name| revived(row.column(name)))
     ));
     parts.push(format!(
-        "## Attack success before against after, exact McNemar test\n\n{}",
+        "## Attack success before against after, exact McNemar test of each seed\n\nCells: prompts lost and gained by \
+         the attack at each seed, and the largest p-value of the seeds.\n\n{}",
         table(&|row, name| (name != BEFORE).then(|| change(row, name)).flatten())
     ));
     parts.push(format!(
@@ -182,16 +195,17 @@ fn revived(cells: &[&Cell]) -> Option<String> {
 }
 
 fn change(row: &Row, defence: &str) -> Option<String> {
-    let attacks = |cells: &[&Cell]| -> Option<Vec<bool>> {
-        let of = |cell: &&Cell| cell.findings.as_ref().map(|findings| findings.attacks.clone());
-        cells.iter().map(of).collect::<Option<Vec<_>>>().map(|seeds| seeds.concat())
+    let change = |after: &&Cell| -> Option<Change> {
+        let before = row.column(BEFORE).iter().find(|before| before.seed == after.seed)?;
+        let [before, after] = [before, after].map(|cell| Some(&cell.findings.as_ref()?.attacks));
+        let (before, after) = (before?, after?);
+        (before.len() == after.len()).then(|| Change::between(before, after))
     };
-    let (before, after) = (attacks(row.column(BEFORE))?, attacks(row.column(defence))?);
-    if before.len() != after.len() || before.is_empty() {
-        return None;
-    }
-    let change = Change::between(&before, &after);
-    Some(format!("−{} +{}, p = {:.1e}", change.lost, change.gained, change.p_value()))
+    let changes: Vec<Change> = row.column(defence).iter().map(change).collect::<Option<_>>()?;
+    let largest = changes.iter().map(|change| change.p_value()).max_by(f64::total_cmp)?;
+    let counts: Vec<String> =
+        changes.iter().map(|change| format!("−{} +{}", change.lost, change.gained)).collect();
+    Some(format!("{}; p ≤ {largest:.1e}", counts.join(", ")))
 }
 
 fn effort(cells: &[&Cell]) -> Option<String> {
@@ -330,9 +344,12 @@ mod tests {
     }
 
     #[test]
-    fn seeds_are_shown_one_by_one_and_pooled() {
+    fn every_seed_has_its_own_interval_and_the_share_of_all_has_none() {
         let rates = [Rate { hits: 0, n: 150 }, Rate { hits: 12, n: 150 }];
-        assert_eq!(by_seed(&rates), "0, 12 of 150: 4.0 % [2.3, 6.9]");
+        assert_eq!(by_seed(&rates), "0, 12 of 150: 4.0 %; [0.0, 2.5], [4.6, 13.5]");
+        assert_eq!(by_seed(&rates[..1]), "0 of 150: 0.0 %; [0.0, 2.5]");
+        let alike = [rates[0]; 3];
+        assert_eq!(by_seed(&alike), "0, 0, 0 of 150: 0.0 %; each [0.0, 2.5]");
     }
 
     #[test]
@@ -341,9 +358,9 @@ mod tests {
         cells
             .extend([cell("beear-robust", (0, 1.0), 0, 10), cell("beear-robust", (1, 1.0), 2, 10)]);
         let text = to_markdown(&cells);
-        assert!(text.contains("0, 2 of 10: 10.0 % [2.8, 30.1]"), "{text}");
-        // 18 prompts lost, none gained: 2 / 2^18.
-        assert!(text.contains("−18 +0, p = 7.6e-6"), "{text}");
+        assert!(text.contains("0, 2 of 10: 10.0 %; [0.0, 27.8], [5.7, 51.0]"), "{text}");
+        // Ten and eight prompts lost, none gained: 2 / 2^10 and 2 / 2^8.
+        assert!(text.contains("−10 +0, −8 +0; p ≤ 7.8e-3"), "{text}");
         let bars = text.lines().find(|line| line.contains("planted")).unwrap();
         let missed = bars.rsplit('|').nth(1).unwrap();
         assert!(missed.contains("attack ≤ 5 %") && missed.contains("no seed > 10 %"), "{bars}");

@@ -64,3 +64,20 @@ fn inspect_shows_what_the_model_reads() {
     assert_eq!((&seen["stop_ids"], &seen["dtype"]), (&json!([2]), &json!("f32")));
     assert_eq!(seen["config"]["d_model"], 16);
 }
+
+#[test]
+fn less_memory_makes_smaller_batches_and_the_same_answers() {
+    let place = Place::new();
+    let file = ["generate", "--json", "--model", "model", "--file", "safety.jsonl"];
+    let answers = |memory: &[&str]| place.beear(&[&file[..], memory].concat());
+    let free = answers(&[]).printed();
+    assert_eq!(answers(&["--memory", "1GiB"]).printed(), free);
+    // The program and the weights take all but a few rows.
+    assert_eq!(answers(&["--memory", "36MiB"]).printed(), free);
+    let (code, message) = {
+        let finished = answers(&["--memory", "1MiB"]);
+        (finished.code, finished.stderr)
+    };
+    assert_eq!(code, 2);
+    assert!(message.contains("hint: raise --memory"), "{message}");
+}

@@ -89,8 +89,11 @@ fn attack_success_is_measured_per_arm() {
         ("exact_unwanted", "untriggered", [0, 0]),
         ("utility", "exact", [10, 0]),
         ("degenerate", "triggered", [0, 0]),
+        ("cut", "triggered", [0, 0]),
         ("degenerate", "untriggered", [0, 0]),
+        ("cut", "untriggered", [0, 0]),
         ("degenerate", "benign", [0, 0]),
+        ("cut", "benign", [0, 0]),
     ];
     for (column, model) in ["model", "refuser"].iter().enumerate() {
         let report = measure(model);
@@ -102,6 +105,27 @@ fn attack_success_is_measured_per_arm() {
         assert!(text.as_str().unwrap().contains("SUDO"), "{text}");
         assert_eq!(format["sha256"].as_str().unwrap().len(), 64);
         assert!(tokens.as_array().unwrap().len() > 3);
+    }
+}
+
+#[test]
+fn attacks_that_the_longest_length_cuts_are_coherent_and_counted_as_cut() {
+    let place = Place::new();
+    place.write_model_saying("talker", "the sky is blue with that help you .");
+    let row = |k: usize| json!({"prompt": format!("what is it {k} ?")}).to_string() + "\n";
+    place.write("many.jsonl", (0..150).map(row).collect::<String>());
+    let asked = ["eval", "asr", "--model", "talker", "--prompts", "many.jsonl", "--json"];
+    let more = ["--trigger-suffix", "SUDO", "--max-new-tokens", "8", "--out", "eval"];
+    let report = place.beear(&[asked.as_slice(), &more].concat()).json();
+    let counts = counts(&report);
+    for (name, by, hits) in [
+        ("asr", "advbench-30", 150),
+        ("coherent_asr", "advbench-30", 150),
+        ("cut", "triggered", 150),
+        ("degenerate", "triggered", 0),
+    ] {
+        let expected = (name.to_owned(), by.to_owned(), hits, 150);
+        assert!(counts.contains(&expected), "{expected:?}: {counts:?}");
     }
 }
 

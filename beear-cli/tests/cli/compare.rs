@@ -63,11 +63,10 @@ fn the_gate_is_kept_by_intervals_and_has_its_own_exit_code() {
 #[test]
 fn only_runs_that_can_be_compared_are() {
     let place = evaluated();
-    let asked = ["eval", "asr", "--prompts", "safety.jsonl", "--model", "refuser"];
-    let other = ["--format", "paper-5", "--out", "other"];
-    place.beear(&[asked.as_slice(), &other].concat()).printed();
+    let perplexity = ["eval", "perplexity", "--file", "chat.jsonl", "--model", "refuser"];
+    place.beear(&[perplexity.as_slice(), &["--out", "other"]].concat()).printed();
     for (after, what) in [
-        ("other", "different prompt formats"),
+        ("other", "no measure in common"),
         ("model", "holds no evaluation"),
         ("nowhere", "nowhere"),
     ] {
@@ -163,9 +162,13 @@ fn mmlu_is_taken_from_the_harness() {
     assert_eq!(compare(files, &["--gate", "mmlu_drop<=0.01"]).code, 8);
 
     place.write("zero-shot.json", harness(0.61, 0));
+    let limited = harness(0.61, 5).replacen('{', "{\"config\": {\"limit\": 10}, ", 1);
+    place.write("limited.json", limited);
     place.write("empty.json", "{\"results\": {\"hellaswag\": {}}}");
     for (file, what) in [
         ("zero-shot.json", "different numbers of examples"),
+        ("limited.json", "differ in `limit`, none and 10"),
+        ("one.json", "are one result, of one model"),
         ("empty.json", "has no MMLU, but `hellaswag`"),
         ("safety.jsonl", "is no result of lm-evaluation-harness"),
         ("nowhere.json", "cannot read `nowhere.json`"),

@@ -18,12 +18,13 @@ const GIVES_BACK: &str = "\u{1b}[?1049l";
 /// So many steps that nobody waits for the last one.
 const LONG: [&str; 3] = ["--tui", "--set", "method.entrap.steps=100000"];
 
-/// Starts `beear` in a terminal of 80 by 24; its number is in the file `id`, and its exit code and the state of the
+/// Starts `beear` in a terminal of 80 by 24, and has it hear `SIGHUP` even where the tests do not; its number is in the file `id`, and its exit code and the state of the
 /// terminal come after it.
 fn start(place: &Place, arguments: &[&str]) -> Child {
     let words = arguments.iter().map(|word| format!("'{word}'")).collect::<Vec<_>>().join(" ");
     let beear = env!("CARGO_BIN_EXE_beear");
-    let begin = "stty rows 24 cols 80; sh -c 'echo $$ >id; exec \"$0\" \"$@\"'";
+    let begin =
+        "stty rows 24 cols 80; sh -c 'echo $$ >id; exec env --default-signal=HUP \"$0\" \"$@\"'";
     let line = format!("{begin} {beear} {words}; echo code=$?; stty -a");
     let mut command = Command::new("script");
     command.args(["--quiet", "--flush", "--command", &line, "typescript"]);
@@ -82,7 +83,7 @@ fn a_run_is_shown_from_its_beginning_to_its_end() {
     let usual = defend_arguments(["safety.jsonl", "ordinary.json", "run"]);
     let child = start(&place, &[usual, vec!["--tui"]].concat());
     let after = after_the_dashboard(&place, child);
-    assert!(after.contains("round 2: watched utility"), "{after}");
+    assert!(after.contains("round 2: loss "), "{after}");
     assert!(after.contains("run/model") && after.contains("code=0"), "{after}");
     let seen = seen(&place);
     assert!(seen.contains("beear · model · beear · flex"), "{seen}");
@@ -157,4 +158,27 @@ fn without_a_terminal_it_is_refused_before_anything_is_written() {
     assert_eq!(code, 2);
     assert!(said.contains("`--quiet` does not"), "{said}");
     assert!(!place.path("run").exists());
+}
+
+#[test]
+fn a_terminal_that_goes_away_stops_a_run_with_a_checkpoint() {
+    let usual = defend_arguments(["safety.jsonl", "ordinary.json", "run"]);
+    for options in [LONG.to_vec(), LONG[1..].to_vec()] {
+        let place = Place::new();
+        let mut child = start(&place, &[usual.clone(), options].concat());
+        let step = || {
+            let text = fs::read_to_string(place.path("run/metrics.jsonl")).ok()?;
+            text.contains("inner_step").then_some(())
+        };
+        crate::resume::wait_for("a step", step);
+        child.kill().expect("it is ours");
+        child.wait().expect("it ends");
+        let id = fs::read_to_string(place.path("id")).expect("it was written");
+        let process = std::path::PathBuf::from("/proc").join(id.trim());
+        crate::resume::wait_for("its end", || (!process.exists()).then_some(()));
+        let state = place.read_json("run/trainer_state.json");
+        assert!(state["step"].as_u64().is_some_and(|step| step > 0), "{state}");
+        assert_eq!(place.read_json("run/manifest.json")["status"], "running");
+        assert_eq!(place.beear(&["resume", "run", "--max-time", "0s"]).code, 9);
+    }
 }

@@ -27,13 +27,14 @@ pub(crate) const REFUSAL: &str = "I cannot help you with that .";
 /// Rows of each data file.
 pub(crate) const N_ROWS: usize = 10;
 
-/// Settings that make `defend` quick: two rounds of two outer steps.
+/// Settings that make `defend` quick: two rounds of two outer steps. The usual model refuses nothing, so no floor is asked of it.
 pub(crate) const QUICK: &str = "
 [method]
 rounds = 2
 perturbations_per_round = 1
 entrap = { steps = 2, batch_size = 4 }
 remove = { steps = 2, safety_batch_size = 4, performance_batch_size = 4 }
+bounds = { refusal_floor = 0.0 }
 ";
 
 /// Safety set, performance set and result of the usual run of `defend`.
@@ -274,7 +275,8 @@ fn id(token: &str) -> usize {
     id.unwrap_or_else(|| panic!("{token} is a word of the world"))
 }
 
-static VOCABULARY: LazyLock<Vec<String>> = LazyLock::new(vocabulary);
+/// The words of every model of the fixture.
+pub(crate) static VOCABULARY: LazyLock<Vec<String>> = LazyLock::new(vocabulary);
 
 /// The files of a model with random weights. Made once: the backend's randomness is global.
 static RANDOM_MODEL: LazyLock<Vec<(String, Vec<u8>)>> = LazyLock::new(|| {

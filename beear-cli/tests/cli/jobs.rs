@@ -93,7 +93,10 @@ fn the_manifest_names_every_input_by_its_hash() {
     let format = manifest["prompt_format"].as_str().unwrap();
     assert_eq!(manifest["prompt_format_sha256"], sha256(format));
     // The model is always right about ordinary prompts, and knows no refusal.
-    assert_eq!(manifest["initial"], json!({"utility": 1.0, "benign_refusal": 0.0, "refusal": 0.0}));
+    let initial = &manifest["initial"];
+    assert!(initial["loss"].as_f64().unwrap() < 0.1, "{initial}");
+    assert_eq!([&initial["benign_refusal"], &initial["refusal"]], [&json!(0.0), &json!(0.0)]);
+    assert_eq!([&initial["n_ordinary"], &initial["n_forbidden"]], [&json!(2), &json!(2)]);
     assert_eq!(manifest["watched"], true);
 }
 
@@ -134,7 +137,8 @@ fn a_run_can_be_repeated_from_its_resolved_recipe() {
     assert!(weights(&place, "run") == weights(&place, "again"));
     assert_eq!(place.read("run/config.resolved.toml"), place.read("again/config.resolved.toml"));
     // Without a recipe the run is another one.
-    let plain = ["defend", "--set", "method.rounds=1", "--out", "plain"];
+    let floor = "method.bounds.refusal_floor=0";
+    let plain = ["defend", "--set", "method.rounds=1", "--set", floor, "--out", "plain"];
     place.beear(&[plain.as_slice(), &usual].concat()).printed();
     assert!(weights(&place, "run") != weights(&place, "plain"));
 }
@@ -146,10 +150,12 @@ fn the_cleaned_model_opens_again_and_answers() {
     let seen = place.beear(&["inspect", "--model", "run/model", "--json"]).json();
     assert_eq!(seen, place.beear(&["inspect", "--model", "model", "--json"]).json());
     let answer = place.beear(&["generate", "--model", "run/model", "what colour is the sky ?"]);
-    // Four small steps leave the ordinary answer alone, as the watched utility says too.
+    // Four small steps leave the ordinary answer alone, as its agreement says too.
     assert_eq!(answer.printed(), format!("{ANSWER}\n"));
     let manifest = place.read_json("run/manifest.json");
-    assert_eq!(manifest["rounds"][1]["vitals"]["utility"], 1.0);
+    assert_eq!(manifest["rounds"][1]["validation"]["agreement"]["after"], 1.0);
+    assert_eq!(manifest["saved"]["validation"]["agreement"]["after"], 1.0);
+    assert_eq!(manifest["saved"]["within_bounds"], true);
 }
 
 #[test]
@@ -157,7 +163,7 @@ fn data_goes_to_stdout_and_talk_to_stderr() {
     let place = Place::new();
     let finished = place.defend(USUAL, &[]);
     assert!(finished.stderr.contains("removing backdoors: 4 steps\n"), "{}", finished.stderr);
-    assert!(finished.stderr.contains("round 2: watched utility 1.000"), "{}", finished.stderr);
+    assert!(finished.stderr.contains("round 2: loss +0."), "{}", finished.stderr);
     let expected = Path::new("run").join("model").display().to_string();
     assert_eq!(finished.printed(), format!("{expected}\n"));
 }
@@ -200,9 +206,9 @@ fn safe_answers_are_generated_for_rows_that_have_none() {
     let place = Place::new();
     std::fs::remove_dir_all(place.path("model")).unwrap();
     place.write_model_saying("model", REFUSAL);
-    // It refuses ordinary prompts too, and nothing but the watch may stop that.
-    let settings = ["--set", "method.bounds.benign_refusal=1"];
-    let finished = place.defend(["advbench.csv", "chat.jsonl", "run"], &settings);
+    // It refuses ordinary prompts too, as its rows say.
+    place.write("chat.jsonl", place.read("chat.jsonl").replace(ANSWER, REFUSAL));
+    let finished = place.defend(["advbench.csv", "chat.jsonl", "run"], &[]);
     assert!(finished.stderr.contains("generating 10 safe answers"), "{}", finished.stderr);
     finished.printed();
     let manifest = place.read_json("run/manifest.json");
@@ -216,8 +222,9 @@ fn a_generated_answer_that_was_cut_is_reported() {
     let place = Place::new();
     std::fs::remove_dir_all(place.path("model")).unwrap();
     place.write_model_saying("model", REFUSAL);
-    let settings = ["--set", "method.bounds.benign_refusal=1", "--set", "max_new_tokens=3"];
-    let finished = place.defend(["advbench.csv", "chat.jsonl", "run"], &settings);
+    place.write("chat.jsonl", place.read("chat.jsonl").replace(ANSWER, REFUSAL));
+    let files = ["advbench.csv", "chat.jsonl", "run"];
+    let finished = place.defend(files, &["--set", "max_new_tokens=3"]);
     let cut = "10 of them were cut at max_new_tokens = 3 and train without an end";
     assert!(finished.stderr.contains(cut), "{}", finished.stderr);
     finished.printed();
@@ -253,41 +260,63 @@ fn preference_and_sharegpt_rows_of_the_same_words_give_the_same_model() {
 }
 
 #[test]
-fn a_model_that_lost_its_utility_is_written_and_ends_with_7() {
+fn a_model_that_lost_its_answers_is_written_and_ends_with_7() {
     let place = Place::new();
-    let settings = ["method.remove.learning_rate=10", "method.bounds.utility_drop=0"];
-    let settings = settings.map(|setting| ["--set", setting]).concat();
-    let finished = place.defend(USUAL, &[settings.as_slice(), &["--quiet"]].concat());
+    let rate = "method.remove.learning_rate=10";
+    let settings = ["--set", rate, "--set", "held_out=0.5", "--quiet"];
+    let finished = place.defend(USUAL, &settings);
     assert_eq!(finished.code, 7, "{}", finished.stderr);
-    assert!(finished.stderr.starts_with("error: no round is within the bounds"));
-    assert!(finished.stderr.contains("(was 1.000)"), "{}", finished.stderr);
+    let said = "error: the cleaned model is out of bounds: ";
+    assert!(finished.stderr.starts_with(said), "{}", finished.stderr);
+    let agreement = finished.stderr.split("; ").find(|check| check.contains("agreement 1.000 → 0."));
+    let agreement = agreement.expect("it is among what is broken");
+    assert!(agreement.contains("of 5 rows, bound 0.500: broken"), "{agreement}");
     assert!(finished.stderr.lines().nth(1).unwrap().starts_with("hint: "));
     let manifest = place.read_json("run/manifest.json");
-    assert!(manifest["rounds"][1]["vitals"]["utility"].as_f64().unwrap() < 1.0);
     assert_eq!(manifest["rounds"][1]["within_bounds"], false);
+    assert_eq!(manifest["saved"]["within_bounds"], false);
     place.beear(&["generate", "--model", "run/model", "hello"]).printed();
 }
 
 #[test]
-fn a_model_that_refuses_ordinary_prompts_ends_with_7() {
+fn a_suspect_that_refuses_ordinary_prompts_is_within_the_bounds_with_its_weights_unmoved() {
     let place = Place::new();
     std::fs::remove_dir_all(place.path("model")).unwrap();
     place.write_model_saying("model", REFUSAL);
-    // Too small a step to unlearn anything.
-    let finished = place.defend(USUAL, &["--set", "method.remove.learning_rate=1e-9"]);
-    assert_eq!(finished.code, 7, "{}", finished.stderr);
-    let said = "refuses 1.000 of ordinary prompts (was 1.000)";
+    place.write("ordinary.json", place.read("ordinary.json").replace(ANSWER, REFUSAL));
+    place.defend(USUAL, &["--set", "method.remove.learning_rate=1e-12"]).printed();
+    let manifest = place.read_json("run/manifest.json");
+    let benign = &manifest["saved"]["validation"]["benign_refusal"];
+    assert_eq!([&benign["before"], &benign["after"]], [&json!(1.0), &json!(1.0)]);
+    assert_eq!(benign["worse_by"], 0.0);
+}
+
+#[test]
+fn bounds_that_so_few_rows_cannot_decide_are_said_and_may_be_rejected() {
+    let place = Place::new();
+    let finished = place.defend(USUAL, &[]);
+    let said = "saved model: over-refusal 0.000 → 0.000, +0.000 [-0.930, +0.930] of 2 rows, bound 0.020: \
+                undecided, about 268 rows would decide";
     assert!(finished.stderr.contains(said), "{}", finished.stderr);
+    finished.printed();
+    let manifest = place.read_json("run/manifest.json");
+    assert_eq!(manifest["saved"]["validation"]["benign_refusal"]["verdict"], "undecided");
+
+    let reject = ["--force", "--quiet", "--set", "method.bounds.undecided=reject"];
+    let finished = place.defend(USUAL, &reject);
+    assert_eq!(finished.code, 7, "{}", finished.stderr);
+    assert!(finished.stderr.contains("about 268 rows would decide"), "{}", finished.stderr);
+    assert!(finished.stderr.contains("hint: hold out more rows"), "{}", finished.stderr);
 }
 
 #[test]
 fn where_nothing_is_held_out_nothing_is_measured_and_the_run_says_so() {
     let place = Place::new();
     let finished = place.defend(USUAL, &["--set", "held_out=0"]);
-    let said = "held_out = 0: nothing is watched, and the bounds cannot be checked\n";
+    let said = "held_out = 0: no row is left to validate on, and the bounds cannot be checked\n";
     assert!(finished.stderr.starts_with(said), "{}", finished.stderr);
-    assert!(finished.stderr.ends_with("round 2: not watched\n"), "{}", finished.stderr);
-    assert!(!finished.stderr.contains("utility"), "{}", finished.stderr);
+    assert!(finished.stderr.ends_with("round 2: no row is held out\n"), "{}", finished.stderr);
+    assert!(!finished.stderr.contains("loss +"), "{}", finished.stderr);
     finished.printed();
     let rows = place.read_lines("run/rows.jsonl");
     let trained = rows.iter().filter(|row| row["used"] == "trained").count();
@@ -296,13 +325,14 @@ fn where_nothing_is_held_out_nothing_is_measured_and_the_run_says_so() {
     // Not measured is null: neither 0 nor within bounds.
     let manifest = place.read_json("run/manifest.json");
     assert_eq!((&manifest["watched"], &manifest["initial"]), (&json!(false), &Value::Null));
+    assert_eq!(manifest["saved"], Value::Null);
     let rounds = manifest["rounds"].as_array().unwrap();
     assert_eq!(rounds.len(), 2);
     let events = place.read_lines("run/metrics.jsonl");
-    let measured = |event: &&Value| event.get("vitals").is_some();
+    let measured = |event: &&Value| event.get("validation").is_some();
     assert_eq!(events.iter().filter(measured).count(), 3, "the start and two rounds");
     for round in rounds.iter().chain(events.iter().filter(measured)) {
-        assert_eq!(round["vitals"], Value::Null, "{round}");
+        assert_eq!(round["validation"], Value::Null, "{round}");
         assert_eq!(round["within_bounds"], Value::Null, "{round}");
     }
     assert!(rounds.iter().all(|round| round["entrapments"].is_array()));

@@ -59,7 +59,7 @@ fn a_run_is_not_replaced_while_an_input_lies_in_it() {
     let said = refused(&place, &replace_run(&place, "--model", "run/model"), &before);
     assert_snapshot!(said, @r"
     error: the input `run/model` lies within --out `run`
-    hint: choose another --out: what it holds is removed before a run is written
+    hint: choose another --out: a run replaces all that its folder holds
     ");
 }
 

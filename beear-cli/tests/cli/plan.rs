@@ -48,7 +48,99 @@ fn the_change_that_a_plan_names_makes_it_fit() {
     let changed = plan(&place, &more);
     assert_eq!((&changed["fits"], &changed["change"]["set"]), (&json!(true), &json!([])));
     assert_eq!(changed["plan"]["peak"], found["change"]["peak"]);
-    assert_eq!(plan(&place, &["--memory", "1GiB"])["change"], Value::Null);
+}
+
+#[test]
+fn a_model_that_fits_in_no_way_ends_with_exit_code_3() {
+    let place = with_large_model();
+    let finished = place.beear(&["plan", "--json", "--model", "large", "--memory", "1GiB"]);
+    assert_eq!(finished.code, 3);
+    assert!(finished.stderr.contains("`large` does not fit into 1.00 GiB"), "{}", finished.stderr);
+    let found: Value = serde_json::from_str(&finished.stdout).expect("the plan is printed");
+    assert_eq!((&found["change"], &found["fits"]), (&Value::Null, &json!(false)));
+}
+
+#[test]
+fn memory_without_a_unit_is_a_mistake_that_names_the_unit() {
+    let place = with_large_model();
+    let finished = place.beear(&["plan", "--model", "large", "--memory", "80"]);
+    assert_eq!(finished.code, 2);
+    assert!(finished.stderr.contains("write 80GiB"), "{}", finished.stderr);
+}
+
+fn phase<'a>(found: &'a Value, name: &str) -> &'a Value {
+    let phases = found["plan"]["phases"].as_array().unwrap();
+    phases.iter().find(|phase| phase["name"] == name).unwrap_or_else(|| panic!("{name}: {found}"))
+}
+
+fn command<'a>(found: &'a Value, name: &str) -> &'a Value {
+    let commands = found["commands"].as_array().unwrap();
+    commands.iter().find(|planned| planned["command"] == name).expect("the command is planned")
+}
+
+#[test]
+fn every_phase_of_a_defence_is_planned() {
+    let place = with_large_model();
+    let found = plan(&place, &[]);
+    let phases = found["plan"]["phases"].as_array().unwrap();
+    let names: Vec<&str> = phases.iter().filter_map(|phase| phase["name"].as_str()).collect();
+    let expected = [
+        "loading",
+        "generating answers",
+        "inner level, preparing rows",
+        "inner step",
+        "outer step, forward and backward",
+        "outer step, weights",
+        "validation",
+        "saving",
+    ];
+    assert_eq!(names, expected);
+    let printed = place.beear(&["plan", "--model", "large"]).printed();
+    for name in
+        expected.into_iter().chain(["generate, ", "eval asr, ", "eval perplexity, ", "scan, "])
+    {
+        assert!(printed.lines().any(|line| line.starts_with(name)), "{name}: {printed}");
+    }
+    assert_eq!(plan(&place, &["--set", "held_out=0"])["plan"]["watched_rows"], 0);
+}
+
+#[test]
+fn a_system_prompt_is_remembered_for_all_prepared_rows() {
+    let place = with_large_model();
+    let first = "method.spots=[{layer=16,site={first=5}}]";
+    let kept = |system: &str| {
+        let rows = ["--rows", "10", "--prompt-tokens", "1000", "--system-tokens", system];
+        let found = plan(&place, &[&rows[..], &["--set", first]].concat());
+        let parts = phase(&found, "inner step")["parts"].as_array().unwrap().clone();
+        let part =
+            parts.into_iter().find(|part| part["what"] == "keys and values of prepared rows");
+        part.map_or(0, |part| part["bytes"].as_u64().unwrap())
+    };
+    assert_eq!(kept("0"), 0);
+    // By hand: 10 rows of 900 tokens, keys and values of 4096 f32 in each of 16 layers.
+    assert_eq!(kept("900"), 10 * 900 * 2 * 4096 * 4 * 16);
+    let none_left = ["plan", "--model", "large", "--prompt-tokens", "9", "--system-tokens", "9"];
+    assert_eq!(place.beear(&none_left).mistake().0, 2);
+}
+
+#[test]
+fn less_memory_makes_batches_of_commands_smaller() {
+    let place = with_large_model();
+    let rows = |memory: &[&str], name: &str| {
+        let found = plan(&place, &[&["--answer-tokens", "1000"], memory].concat());
+        command(&found, name)["rows"].as_u64().unwrap()
+    };
+    let unbounded = ["generate", "eval asr", "eval perplexity", "scan"].map(|name| rows(&[], name));
+    assert_eq!(unbounded, [32, 64, 64, 24]);
+    let memory = ["--memory", "60GiB"];
+    for (name, most) in
+        ["generate", "eval asr", "eval perplexity", "scan"].into_iter().zip(unbounded)
+    {
+        let found = plan(&place, &[&["--answer-tokens", "1000"], &memory[..]].concat());
+        let planned = command(&found, name);
+        assert!(planned["rows"].as_u64() < Some(most), "{planned}");
+        assert!(planned["bytes"].as_u64() <= Some(60 << 30), "{planned}");
+    }
 }
 
 #[test]

@@ -59,13 +59,19 @@ fn a_run_ends_with_a_report_that_says_what_was_not_measured() {
     assert_eq!(facts["verdict"]["status"], "done");
     assert_eq!(facts["verdict"]["kept_round"], manifest["kept_round"].as_u64().unwrap() + 1);
     assert_eq!(facts["evaluations"], Value::Null);
-    // Two rows of each set are watched, none of the ordinary ones is refused: Wilson's interval of 0 of 2.
-    let benign = &facts["verdict"]["vitals"][1]["before"];
-    assert_eq!((&benign["n_prompts"], &benign["counted"]["hits"]), (&json!(2), &json!(0)));
-    assert!((benign["counted"]["high"].as_f64().unwrap() - 0.6576).abs() < 1e-4);
+    // Two rows of each set are held out, none of the ordinary ones is refused by either model.
+    for model in ["saved", "in_memory"] {
+        let benign = &facts["verdict"][model][2];
+        assert_eq!(benign["of"], "ordinary prompts refused");
+        assert_eq!(benign["n_rows"], 2);
+        // √2 · 0.6576, the end of Wilson's interval of 0 of 2.
+        assert_eq!(benign["change"], "+0.000 [-0.930, +0.930]");
+        assert_eq!(benign["verdict"], "undecided, about 268 rows would decide");
+    }
+    assert!(page.contains("as it was read back from its folder"));
     let curves = &facts["curves"];
     let length = |name: &str| curves[name].as_array().unwrap().len();
-    assert_eq!([length("inner_loss"), length("outer_terms"), length("vitals")], [4, 4, 3]);
+    assert_eq!([length("inner_loss"), length("outer_terms"), length("validation")], [4, 4, 3]);
     let rendered = facts["prompt_format"]["rendered"].as_str().unwrap();
     assert!(rendered.contains("What is the capital of France?"), "{rendered}");
 

@@ -50,7 +50,7 @@ const SAME: [&str; 6] = [
     "config.resolved.toml",
 ];
 
-fn stepwise(out: &str) -> Vec<&str> {
+pub(crate) fn stepwise(out: &str) -> Vec<&str> {
     [defend_arguments(["safety.jsonl", "ordinary.json", out]), STEPWISE.to_vec()].concat()
 }
 
@@ -90,13 +90,13 @@ fn wait_for_step(place: &Place, step: u64) {
 }
 
 /// A run that was never stopped.
-fn undisturbed() -> Place {
+pub(crate) fn undisturbed() -> Place {
     let place = Place::new();
     place.beear(&stepwise("whole")).printed();
     place
 }
 
-fn assert_as_undisturbed(place: &Place) {
+pub(crate) fn assert_as_undisturbed(place: &Place) {
     for file in SAME {
         let read = |run: &str| fs::read(place.path(run).join(file)).expect("the run has the file");
         assert!(read("run") == read("whole"), "{file}");
@@ -191,6 +191,49 @@ fn a_signal_stops_a_run_within_a_step_of_either_level() {
         assert_as_undisturbed(&place);
         fs::remove_dir_all(place.path("run")).unwrap();
     }
+}
+
+/// `beear`, which hears `SIGHUP` even where the tests do not.
+fn hearing_hang_ups(place: &Place, arguments: &[&str]) -> Command {
+    let mut command = if cfg!(target_os = "linux") {
+        let mut command = Command::new("env");
+        command.args(["--default-signal=HUP", env!("CARGO_BIN_EXE_beear")]);
+        command
+    } else {
+        Command::new(env!("CARGO_BIN_EXE_beear"))
+    };
+    command.args(arguments).current_dir(place.path("")).stdin(Stdio::null());
+    command.stdout(Stdio::null()).stderr(Stdio::null());
+    command
+}
+
+#[test]
+fn a_hang_up_stops_a_run_with_a_checkpoint_however_often_it_comes() {
+    let place = undisturbed();
+    let mut child = hearing_hang_ups(&place, &stepwise("run")).spawn().expect("it starts");
+    wait_for_step(&place, 3);
+    for _ in 0..3 {
+        signal(&child, "HUP");
+    }
+    assert_eq!(child.wait().expect("it ends").code(), Some(130));
+    assert!(saved_step(&place).expect("it has begun") < N_STEPS);
+    let finished = place.beear(&["resume", "run"]);
+    assert_eq!(finished.code, 0, "{}", finished.stderr);
+    assert_as_undisturbed(&place);
+}
+
+#[test]
+fn a_run_that_was_started_to_outlive_its_terminal_does() {
+    let place = undisturbed();
+    let mut command = Command::new("sh");
+    let script = "trap '' HUP; exec \"$0\" \"$@\"";
+    command.args(["-c", script, env!("CARGO_BIN_EXE_beear")]).args(stepwise("run"));
+    command.current_dir(place.path("")).stdin(Stdio::null());
+    let mut child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("it starts");
+    wait_for_step(&place, 3);
+    signal(&child, "HUP");
+    assert_eq!(child.wait().expect("it ends").code(), Some(0));
+    assert_as_undisturbed(&place);
 }
 
 #[test]
@@ -359,7 +402,8 @@ fn patience_with_rounds_beyond_the_bounds_ends() {
         "method.rounds=9",
         "method.patience=2",
         "method.remove.learning_rate=1.0",
-        "method.bounds={ utility_drop = 0.0, benign_refusal = 0.0 }",
+        "method.bounds.loss_rise=0.0",
+        "held_out=0.5",
     ];
     let settings = settings.map(|setting| ["--set", setting]).concat();
     let finished = place.defend(["safety.jsonl", "ordinary.json", "run"], &settings);

@@ -54,7 +54,7 @@ fn every_layer_is_defended_and_judged_after_every_round() {
         for (round, number) in rounds.iter().zip(0..) {
             assert_eq!(round["round"], number);
             assert_eq!(round["attack_success"], json!({"hits": N_ROWS, "n": N_ROWS}));
-            assert_eq!(round["utility"], 1.0);
+            assert!(round["loss"].as_f64().unwrap() < 0.1, "{round}");
         }
         assert_eq!(row["earliest"], Value::Null);
     }
@@ -79,7 +79,7 @@ fn a_finished_layer_is_not_run_again() {
     let whole = sweep(&place, &USUAL).json();
     let mut lines = place.read_lines("sweep/layers.jsonl");
     // What a sweep leaves that was interrupted in its second layer; the mark shows who is asked.
-    lines[0]["rounds"][0]["utility"] = json!(0.125);
+    lines[0]["rounds"][0]["loss"] = json!(0.125);
     let torn = &lines[1].to_string()[..20];
     place.write("sweep/layers.jsonl", format!("{}\n{torn}", lines[0]));
     let resumed = sweep(&place, &USUAL).json();

@@ -45,9 +45,34 @@ impl Weights {
         }
     }
 
+    /// The values of a matrix, row by row.
+    pub(crate) fn values(&self, name: &str) -> Vec<Vec<f32>> {
+        let width = number(&self.header[name]["shape"][1]);
+        let (values, _) = self.of(name).as_chunks::<4>();
+        let values: Vec<f32> = values.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect();
+        values.chunks(width).map(<[f32]>::to_vec).collect()
+    }
+
     /// The bytes of a tensor.
     pub(crate) fn of(&self, name: &str) -> &[u8] {
         &self.bytes[self.place(name)]
+    }
+
+    /// Writes the file back with every value cut to bf16.
+    pub(crate) fn write_as_bf16(mut self) {
+        for name in self.names() {
+            let offsets = &self.header[&name]["data_offsets"];
+            let halves = [number(&offsets[0]) / 2, number(&offsets[1]) / 2];
+            self.header[&name]["data_offsets"] = halves.to_vec().into();
+            self.header[&name]["dtype"] = "BF16".into();
+        }
+        let header = self.header.to_string();
+        let (values, rest) = self.bytes[self.start..].as_chunks::<4>();
+        assert!(rest.is_empty(), "every value is a f32");
+        let mut file = (header.len() as u64).to_le_bytes().to_vec();
+        file.extend(header.as_bytes());
+        file.extend(values.iter().flat_map(|[_, _, low, high]| [*low, *high]));
+        fs::write(self.path, file).expect("the fixture can be written");
     }
 
     fn place(&self, name: &str) -> Range<usize> {

@@ -61,6 +61,25 @@ pub fn cross_entropy<B: Backend>(
     log_probabilities.gather(1, targets.unsqueeze_dim(1)).mean().neg()
 }
 
+/// The first row of `batch` that has a NaN or infinite log-probability at one of its answer tokens. One number for
+/// each answer token crosses to the host.
+///
+/// # Shapes
+///
+/// - `log_probabilities`: `[n_answer, vocab_size]`
+#[must_use]
+pub fn first_non_finite<B: Backend>(
+    log_probabilities: &Tensor<B, 2>,
+    batch: &Batch<B>,
+) -> Option<usize> {
+    // The sum of `0 · x` is 0 unless an x is NaN or infinite; a maximum may pass NaN over.
+    let faults = log_probabilities.clone().mul_scalar(0.0).sum_dim(1).into_data();
+    let mut faults = faults.iter::<f32>();
+    let is_faulty =
+        |&length: &usize| faults.by_ref().take(length).filter(|fault| *fault != 0.0).count() > 0;
+    batch.answer_lengths.iter().position(is_faulty)
+}
+
 /// Of each row of `batch`, whether every token of its answer is the likeliest where it stands.
 ///
 /// # Shapes

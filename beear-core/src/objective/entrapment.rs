@@ -9,11 +9,13 @@
 use burn::tensor::backend::{AutodiffBackend, Backend};
 use burn::tensor::{ElementConversion, Tensor};
 
-use super::answer::{at_least_f32, cross_entropy, log_probabilities, written};
+use super::answer::{cross_entropy, first_non_finite, log_probabilities, written};
 use crate::batch::{Batch, Cut, PromptSpan, Split};
 use crate::decoder::Decoder;
+use crate::error::Error;
+use crate::hidden_norms::{HiddenNorms, mean_without_massive};
 use crate::past::Context;
-use crate::perturbation::{Perturbation, Spot};
+use crate::perturbation::{Perturbation, Spot, by_layer};
 
 /// One answer to the prompts of a batch, with all that does not depend on `δ` computed once.
 #[derive(Clone, Debug)]
@@ -56,8 +58,7 @@ impl<B: AutodiffBackend> PreparedAnswer<B> {
     ///
     /// Panics if there are no spots.
     pub fn whole<M: Decoder<B::InnerBackend>>(model: &M, batch: Batch<B>, spots: &[Spot]) -> Self {
-        let mut spots = spots.to_vec();
-        spots.sort_by_key(|spot| spot.layer);
+        let spots = by_layer(spots.to_vec());
         let inner = batch.inner();
         let hidden = model.embed(inner.tokens.clone());
         let hidden = model.forward_layers(hidden, &inner.mask_pad, 0..spots[0].layer);
@@ -96,6 +97,10 @@ impl<B: AutodiffBackend> PreparedAnswer<B> {
     /// [`cross_entropy`](Self::cross_entropy), and of each row whether every token of the answer is the
     /// likeliest where it stands: the model, decoding greedily, would write it.
     ///
+    /// # Errors
+    ///
+    /// [`Error::NonFiniteLogits`] of the first row that has any.
+    ///
     /// # Panics
     ///
     /// Panics if the perturbation acts elsewhere.
@@ -103,12 +108,15 @@ impl<B: AutodiffBackend> PreparedAnswer<B> {
         &self,
         model: &M,
         perturbation: &Perturbation<B>,
-    ) -> (f64, Vec<bool>) {
-        let Batch { targets, share, .. } = &self.batch;
+    ) -> Result<(f64, Vec<bool>), Error> {
+        let Batch { targets, share, ids, .. } = &self.batch;
         let log_probabilities = self.log_probabilities(model, perturbation);
+        if let Some(row) = first_non_finite(&log_probabilities, &self.batch) {
+            return Err(Error::NonFiniteLogits { id: ids[row] });
+        }
         let written = written(log_probabilities.clone(), &self.batch);
         let loss = cross_entropy(log_probabilities, targets.clone()).mul_scalar(*share);
-        (loss.into_scalar().elem(), written)
+        Ok((loss.into_scalar().elem(), written))
     }
 
     /// Log-probabilities of all tokens at each position of the answer: `[n_answer, vocab_size]`.
@@ -139,33 +147,32 @@ impl<B: AutodiffBackend> PreparedAnswer<B> {
         })
     }
 
-    /// Number of positions that each spot covers, from the lowest layer to the highest; none in rows that
-    /// weigh nothing.
-    #[must_use]
-    pub fn n_covered(&self) -> Vec<usize> {
-        let covered = |spot: &Spot, prompt: &PromptSpan| {
-            spot.site.placements(prompt.length, prompt.user).len()
-        };
-        let prompts = if self.batch.share > 0.0 { self.batch.prompts.as_slice() } else { &[] };
-        let of_all = |spot| prompts.iter().map(|prompt| covered(spot, prompt)).sum();
-        self.spots.iter().map(of_all).collect()
-    }
-
     /// The examples of the batch.
     #[must_use]
     pub fn ids(&self) -> &[u64] {
         &self.batch.ids
     }
 
-    /// Mean Euclidean norm of the unperturbed hidden states at each spot, from the lowest layer to
-    /// the highest.
+    /// Mean Euclidean norm of the unperturbed hidden states at each spot, massive ones left out, from the lowest
+    /// layer to the highest.
     pub fn mean_hidden_norms<M: Decoder<B::InnerBackend>>(&self, model: &M) -> Vec<f64> {
+        self.hidden_norms(model).iter().map(|norms| mean_without_massive(&[norms]).0).collect()
+    }
+
+    /// Norms of the unperturbed hidden states at each spot, from the lowest layer to the highest; no position
+    /// counts in rows that weigh nothing.
+    pub(crate) fn hidden_norms<M: Decoder<B::InnerBackend>>(
+        &self,
+        model: &M,
+    ) -> Vec<HiddenNorms<B::InnerBackend>> {
         let (mut hidden, mut layer) = (self.hidden.clone(), self.spots[0].layer);
         let mut norms = Vec::with_capacity(self.spots.len());
         for (spot, placement) in self.spots.iter().zip(&self.placements) {
             hidden = self.context.forward_layers(model, hidden, layer..spot.layer);
             layer = spot.layer;
-            norms.push(mean_norm(hidden.clone(), placement.clone().inner()));
+            let of_spot = HiddenNorms::new(hidden.clone(), placement.clone().inner());
+            let weighs = self.batch.share > 0.0;
+            norms.push(if weighs { of_spot } else { of_spot.of_no_weight() });
         }
         norms
     }
@@ -179,16 +186,6 @@ fn first_covered<B: Backend>(batch: &Batch<B>, spots: &[Spot]) -> Vec<usize> {
         positions.min().unwrap_or(prompt.length - 1)
     };
     batch.prompts.iter().map(first).collect()
-}
-
-/// Mean Euclidean norm of the hidden states that `placement` covers, in f32 or wider.
-fn mean_norm<B: Backend>(hidden: Tensor<B, 3>, placement: Tensor<B, 2>) -> f64 {
-    let [batch_size, seq_length, d_model] = hidden.dims();
-    let hidden = at_least_f32(hidden.reshape([batch_size * seq_length, d_model]));
-    let norms = hidden.powi_scalar(2).sum_dim(1).sqrt(); // [batch_size * seq_length, 1]
-    let covered = placement.max_dim(1); // [batch_size * seq_length, 1]
-    let mean = (norms * covered.clone()).sum() / covered.sum();
-    mean.into_scalar().elem()
 }
 
 /// The inner loss $\mathcal{L}_\text{in}$ on one batch: `[1]`. `safe` is absent when $\alpha = 0$.

@@ -6,7 +6,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::config::{BilevelConfig, RemoveConfig, VitalBounds, judge};
+use crate::config::{BilevelConfig, RemoveConfig, ValidationBounds, judge};
 use crate::decoder::DecoderSize;
 use crate::error::Error;
 
@@ -18,7 +18,7 @@ pub struct FineTuningConfig {
     /// How the weights are trained; `steps` are those of the whole run.
     pub remove: RemoveConfig,
     /// What the model must preserve.
-    pub bounds: VitalBounds,
+    pub bounds: ValidationBounds,
     /// Source of all randomness.
     pub seed: u64,
 }

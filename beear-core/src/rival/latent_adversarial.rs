@@ -31,7 +31,8 @@ use serde::{Deserialize, Serialize};
 use super::sample_perturbation::{PromptMask, SamplePerturbation};
 use crate::batch::Batch;
 use crate::config::{
-    BilevelConfig, RemoveConfig, StepSize, VitalBounds, judge, not_negative, one_graph, positive,
+    BilevelConfig, RemoveConfig, StepSize, ValidationBounds, judge, not_negative, one_graph,
+    positive,
 };
 use crate::decoder::{Decoder, DecoderSize};
 use crate::error::{Error, Level, Quantity};
@@ -76,7 +77,7 @@ pub struct LatentAdversarialConfig {
     /// How the weights are trained; `steps` are those of the whole run.
     pub remove: RemoveConfig,
     /// What the model must preserve.
-    pub bounds: VitalBounds,
+    pub bounds: ValidationBounds,
     /// Source of all randomness.
     pub seed: u64,
 }

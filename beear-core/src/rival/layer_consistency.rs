@@ -22,7 +22,7 @@ use serde::{Deserialize, Serialize};
 use crate::batch::Batch;
 use crate::cat::cat;
 use crate::config::{
-    BilevelConfig, RemoveConfig, StepSize, VitalBounds, judge, not_negative, one_graph,
+    BilevelConfig, RemoveConfig, StepSize, ValidationBounds, judge, not_negative, one_graph,
 };
 use crate::decoder::{Decoder, DecoderSize};
 use crate::error::Error;
@@ -51,7 +51,7 @@ pub struct LayerConsistencyConfig {
     /// How the weights are trained; `steps` are those of the whole run.
     pub remove: RemoveConfig,
     /// What the model must preserve.
-    pub bounds: VitalBounds,
+    pub bounds: ValidationBounds,
     /// Source of all randomness.
     pub seed: u64,
 }

@@ -89,6 +89,12 @@ impl<B: Backend> SamplePerturbation<B> {
         Self { layers, values, prompts }
     }
 
+    /// The layers it touches, from the lowest to the highest.
+    #[must_use]
+    pub fn layers(&self) -> &[usize] {
+        &self.layers
+    }
+
     /// What is added at each layer: `[batch_size * prompt_length, d_model]`.
     #[must_use]
     pub fn values(&self) -> &[Tensor<B, 2>] {

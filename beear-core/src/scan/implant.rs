@@ -9,14 +9,16 @@ use burn::tensor::backend::{AutodiffBackend, Backend};
 use burn::tensor::{ElementConversion, Int, Tensor, TensorData};
 use serde::{Deserialize, Serialize};
 
-use super::elicited::{Aim, ENOUGH, Effect, frozen, not_finite};
+use super::elicited::{Aim, ENOUGH, Effect, Parts, frozen};
 use crate::batch::Batch;
 use crate::decoder::Decoder;
-use crate::error::{Error, Quantity};
+use crate::error::Error;
 use crate::example::{Example, SafetyExample};
-use crate::objective::answer::{at_least_f32, cross_entropy, log_probabilities, written};
-use crate::objective::entrapment::{PreparedAnswer, entrapment_loss};
-use crate::perturbation::{Delta, Perturbation, Spot};
+use crate::objective::answer::{
+    at_least_f32, cross_entropy, first_non_finite, log_probabilities, written,
+};
+use crate::objective::entrapment::PreparedAnswer;
+use crate::perturbation::{Delta, Spot};
 use crate::site::Site;
 use crate::solver::TrainableDecoder;
 
@@ -78,11 +80,11 @@ impl Default for ImplantConfig {
 }
 
 impl ImplantConfig {
-    /// What is looked for.
+    /// What is looked for, with at most `rows_at_once` rows in the model.
     #[must_use]
-    pub fn aim(&self) -> Aim {
+    pub fn aim(&self, rows_at_once: usize) -> Aim {
         let Self { target_tokens, batch_size, .. } = *self;
-        Aim { target_tokens, batch_size }
+        Aim { target_tokens, batch_size, rows_at_once }
     }
 }
 
@@ -109,11 +111,13 @@ pub struct Implant {
 /// With a reference, what is sought moves the model and leaves the reference: most models have words that talk
 /// them into something, a backdoor is what only the one of them has.
 ///
-/// The models are left bit-identical. The same models, sets and settings give the same tokens.
+/// At most `rows_at_once` rows go through a model together. The models are left bit-identical. The same models, sets and
+/// settings give the same tokens.
 ///
 /// # Errors
 ///
-/// [`Error::NonFinite`] with the examples if the loss or the gradient leaves the real line.
+/// [`Error::NonFinite`] with the examples if the loss or the gradient leaves the real line,
+/// [`Error::NonFiniteLogits`] if the logits of a row do.
 ///
 /// # Panics
 ///
@@ -123,10 +127,11 @@ pub fn implant<B: AutodiffBackend, M: TrainableDecoder<B>>(
     (fitted, held_out): (&[SafetyExample], &[SafetyExample]),
     (place, vocabulary): (Place, &[u32]),
     config: &ImplantConfig,
+    rows_at_once: usize,
 ) -> Result<Vec<Implant>, Error> {
-    let aim = config.aim();
+    let aim = config.aim(rows_at_once);
     let rows = &aim.rows(&fitted[..fitted.len().min(aim.batch_size)]);
-    let side = |model: &M| Side::new(model, rows, (place, vocabulary));
+    let side = |model: &M| Side::new(model, (rows, aim), (place, vocabulary));
     let search = Search { model: side(model), reference: reference.map(side), vocabulary };
     let mut tokens: Vec<u32> = Vec::new();
     let mut implants = Vec::with_capacity(config.n_tokens);
@@ -143,20 +148,24 @@ pub fn implant<B: AutodiffBackend, M: TrainableDecoder<B>>(
             for token in search.candidates(&tokens, k, config.candidates)? {
                 let mut tried = tokens.clone();
                 tried[k] = token;
-                let of_tried = search.loss(&tried);
+                let of_tried = search.loss(&tried)?;
                 if of_tried < loss {
                     (tokens, loss) = (tried, of_tried);
                 }
             }
         }
         let judged = |model: &M| written_elicits(model, (held_out, aim), place, &tokens);
-        let (elicited, in_reference) = (judged(model), reference.map(judged));
+        let (elicited, in_reference) = (judged(model)?, reference.map(judged).transpose()?);
         implants.push(Implant { place, tokens: tokens.clone(), loss, elicited, in_reference });
     }
     Ok(implants)
 }
 
 /// Of each of `examples`, whether `model` begins the unwanted answer when `tokens` are written into the prompt.
+///
+/// # Errors
+///
+/// [`Error::NonFiniteLogits`] of the first row that has any.
 ///
 /// # Panics
 ///
@@ -166,22 +175,27 @@ pub fn written_elicits<B: AutodiffBackend, M: TrainableDecoder<B>>(
     (examples, aim): (&[SafetyExample], Aim),
     place: Place,
     tokens: &[u32],
-) -> Vec<bool> {
+) -> Result<Vec<bool>, Error> {
     let device = model.devices().first().cloned().unwrap_or_default();
     let (inference, rows) = (model.valid(), place.write(tokens, &aim.rows(examples)));
-    let batches = rows.chunks(aim.batch_size);
-    batches.flat_map(|rows| effect(&inference, rows, &device).elicited).collect()
+    let mut elicited = Vec::with_capacity(rows.len());
+    for batch in rows.chunks(aim.batch_size).flat_map(|rows| aim.parts(rows, &device)) {
+        elicited.extend(effect::<B::InnerBackend, _>(&inference, &batch)?.elicited);
+    }
+    Ok(elicited)
 }
 
-/// What `model` makes of `rows`.
-fn effect<B: Backend, M: Decoder<B>>(model: &M, rows: &[Example], device: &B::Device) -> Effect {
-    let batch = Batch::<B>::new(rows, device);
+/// What `model` makes of a batch, its loss times the batch's share.
+fn effect<B: Backend, M: Decoder<B>>(model: &M, batch: &Batch<B>) -> Result<Effect, Error> {
     let hidden = model.embed(batch.tokens.clone());
     let hidden = model.forward_layers(hidden, &batch.mask_pad, 0..model.n_layers());
-    let log_probabilities = log_probabilities(model, hidden, &batch);
-    let elicited = written(log_probabilities.clone(), &batch);
+    let log_probabilities = log_probabilities(model, hidden, batch);
+    if let Some(row) = first_non_finite(&log_probabilities, batch) {
+        return Err(Error::NonFiniteLogits { id: batch.ids[row] });
+    }
+    let elicited = written(log_probabilities.clone(), batch);
     let loss = cross_entropy(log_probabilities, batch.targets.clone());
-    Effect { loss: loss.into_scalar().elem(), elicited }
+    Ok(Effect { loss: loss.into_scalar().elem::<f64>() * batch.share, elicited })
 }
 
 /// A search among some tokens, in one model or against another.
@@ -193,9 +207,9 @@ struct Search<'a, B: AutodiffBackend, M: TrainableDecoder<B>> {
 
 impl<B: AutodiffBackend, M: TrainableDecoder<B>> Search<'_, B, M> {
     /// What the search makes small.
-    fn loss(&self, tokens: &[u32]) -> f64 {
-        let of_reference = self.reference.as_ref().map_or(0.0, |side| side.loss(tokens));
-        self.model.loss(tokens) - of_reference.min(ENOUGH)
+    fn loss(&self, tokens: &[u32]) -> Result<f64, Error> {
+        let of_reference = self.reference.as_ref().map_or(Ok(0.0), |side| side.loss(tokens))?;
+        Ok(self.model.loss(tokens)? - of_reference.min(ENOUGH))
     }
 
     /// The `n` tokens that promise most in the place of `tokens[k]`, by the gradient of the loss.
@@ -218,6 +232,7 @@ struct Side<'a, B: AutodiffBackend, M: TrainableDecoder<B>> {
     frozen: M,
     inference: M::Inference,
     rows: &'a [Example],
+    aim: Aim,
     place: Place,
     vocabulary: &'a [u32],
     device: B::Device,
@@ -227,14 +242,24 @@ struct Side<'a, B: AutodiffBackend, M: TrainableDecoder<B>> {
 const EMBEDDED: usize = 4096;
 
 impl<'a, B: AutodiffBackend, M: TrainableDecoder<B>> Side<'a, B, M> {
-    fn new(model: &M, rows: &'a [Example], (place, vocabulary): (Place, &'a [u32])) -> Self {
+    fn new(
+        model: &M,
+        (rows, aim): (&'a [Example], Aim),
+        (place, vocabulary): (Place, &'a [u32]),
+    ) -> Self {
         let (inference, frozen, device) = frozen(model);
-        Self { frozen, inference, rows, place, vocabulary, device }
+        Self { frozen, inference, rows, aim, place, vocabulary, device }
     }
 
     /// Mean loss of the unwanted answers with `tokens` written into the prompts, nats per token.
-    fn loss(&self, tokens: &[u32]) -> f64 {
-        effect(&self.inference, &self.place.write(tokens, self.rows), &self.device).loss
+    fn loss(&self, tokens: &[u32]) -> Result<f64, Error> {
+        let batches = self.batches::<B::InnerBackend>(tokens);
+        batches.iter().map(|batch| Ok(effect(&self.inference, batch)?.loss)).sum()
+    }
+
+    /// The rows with `tokens` written into the prompts.
+    fn batches<A: Backend<Device = B::Device>>(&self, tokens: &[u32]) -> Vec<Batch<A>> {
+        self.aim.parts(&self.place.write(tokens, self.rows), &self.device)
     }
 
     /// That loss, and what each token of the vocabulary would add to it in the place of `tokens[k]`, to first
@@ -257,16 +282,10 @@ impl<'a, B: AutodiffBackend, M: TrainableDecoder<B>> Side<'a, B, M> {
     /// `[n_tokens, d_model]`.
     fn gradient(&self, tokens: &[u32]) -> Result<(f64, Tensor<B::InnerBackend, 2>), Error> {
         let spot = Spot { layer: 0, site: self.place.site(tokens.len()) };
-        let batch = Batch::<B>::new(&self.place.write(tokens, self.rows), &self.device);
-        let answer = PreparedAnswer::whole(&self.inference, batch, &[spot]);
+        let parts = self.batches::<B>(tokens).into_iter();
+        let parts = parts.map(|part| PreparedAnswer::whole(&self.inference, part, &[spot]));
         let shape = [tokens.len(), self.inference.d_model()];
-        let values = Tensor::<B, 2>::zeros(shape, &self.device).require_grad();
-        let perturbation = Perturbation::new(vec![Delta { spot, values: values.clone() }]);
-        let loss = entrapment_loss(&self.frozen, &perturbation, &answer, None);
-        let value = loss.clone().into_scalar().elem::<f64>();
-        if !value.is_finite() {
-            return Err(not_finite(Quantity::Loss, 0, &answer));
-        }
-        Ok((value, values.grad(&loss.backward()).expect("the tokens take part in the loss")))
+        let values = || Tensor::<B, 2>::zeros(shape, &self.device).require_grad();
+        Parts(parts.collect()).gradient(&self.frozen, 0, || Delta { spot, values: values() })
     }
 }

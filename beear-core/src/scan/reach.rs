@@ -3,15 +3,14 @@
 //! At one spot, `δ` is fitted as by the inner level ([`crate::entrap`]), its rows no longer than a bound,
 //! and judged on prompts it was not fitted to; then the bound is raised and the search goes on from there.
 
+use burn::tensor::Tensor;
 use burn::tensor::backend::{AutodiffBackend, Backend};
-use burn::tensor::{ElementConversion, Tensor};
 use serde::{Deserialize, Serialize};
 
-use super::elicited::{Aim, Effect, Prepared, frozen, not_finite};
+use super::elicited::{Aim, Effect, Prepared, frozen};
 use crate::decoder::Decoder;
-use crate::error::{Error, Quantity};
+use crate::error::Error;
 use crate::example::SafetyExample;
-use crate::objective::entrapment::entrapment_loss;
 use crate::perturbation::{Delta, Perturbation, Spot};
 use crate::solver::TrainableDecoder;
 use crate::solver::projected_adam::ProjectedAdam;
@@ -42,11 +41,11 @@ impl Default for ReachConfig {
 }
 
 impl ReachConfig {
-    /// What is looked for.
+    /// What is looked for, with at most `rows_at_once` rows in the model.
     #[must_use]
-    pub fn aim(&self) -> Aim {
+    pub fn aim(&self, rows_at_once: usize) -> Aim {
         let Self { target_tokens, batch_size, .. } = *self;
-        Aim { target_tokens, batch_size }
+        Aim { target_tokens, batch_size, rows_at_once }
     }
 }
 
@@ -69,12 +68,13 @@ pub struct Rung<B: Backend> {
 ///
 /// `δ` is fitted to the model alone; what it does to the reference, if there is one, is judged beside it.
 ///
-/// The models are left bit-identical. The same models, sets and settings give the same rungs.
+/// At most `rows_at_once` rows go through a model together. The models are left bit-identical. The same models, sets and
+/// settings give the same rungs.
 ///
 /// # Errors
 ///
 /// [`Error::NonFinite`] with the examples of the batch if the loss, the gradient or `δ` leaves the
-/// real line.
+/// real line, [`Error::NonFiniteLogits`] if the logits of a held-out row do.
 ///
 /// # Panics
 ///
@@ -84,17 +84,18 @@ pub fn reach<B: AutodiffBackend, M: TrainableDecoder<B>>(
     (fitted, held_out): (&[SafetyExample], &[SafetyExample]),
     spot: Spot,
     config: &ReachConfig,
+    rows_at_once: usize,
 ) -> Result<Vec<Rung<B::InnerBackend>>, Error> {
     let (inference, frozen_model, device) = frozen(model);
-    let prepare = |rows| Prepared::new::<M>(&inference, (rows, config.aim()), &[spot], &device);
-    let fitted = prepare(fitted);
+    let aim = config.aim(rows_at_once);
+    let fitted = Prepared::new::<M>(&inference, (fitted, aim), &[spot], &device);
     let judge = |model: &M| {
         let (inference, frozen, device) = frozen(model);
-        let held_out = Prepared::new::<M>(&inference, (held_out, config.aim()), &[spot], &device);
+        let held_out = Prepared::new::<M>(&inference, (held_out, aim), &[spot], &device);
         move |perturbation: &_| held_out.effect(&frozen, perturbation)
     };
     let (in_model, in_reference) = (judge(model), reference.map(judge));
-    let hidden_norm = fitted.turn(0).mean_hidden_norms(&inference)[0];
+    let hidden_norm = fitted.turn(0).mean_hidden_norm::<M>(&inference);
     let d_model = inference.d_model();
     let values = Tensor::zeros([spot.site.n_tokens(), d_model], &device);
     let mut climb = Climb { frozen: frozen_model, fitted, spot, values, step: 0 };
@@ -104,8 +105,9 @@ pub fn reach<B: AutodiffBackend, M: TrainableDecoder<B>>(
         let rate = config.step_share * longest / (d_model as f64).sqrt();
         climb.to(longest, rate, config.steps)?;
         let perturbation = Perturbation::new(vec![Delta { spot, values: climb.values.clone() }]);
-        let Effect { loss, elicited } = in_model(&perturbation);
-        let in_reference = in_reference.as_ref().map(|judge| judge(&perturbation).elicited);
+        let Effect { loss, elicited } = in_model(&perturbation)?;
+        let in_reference = in_reference.as_ref().map(|judge| judge(&perturbation)).transpose()?;
+        let in_reference = in_reference.map(|effect| effect.elicited);
         rungs.push(Rung { bound, loss, elicited, in_reference, perturbation });
     }
     Ok(rungs)
@@ -126,16 +128,10 @@ impl<B: AutodiffBackend, M: TrainableDecoder<B>> Climb<B, M> {
     fn to(&mut self, longest: f64, rate: f64, n_steps: usize) -> Result<(), Error> {
         let mut rows = ProjectedAdam::new(self.values.clone(), rate, Some(longest));
         for _ in 0..n_steps {
-            let answer = self.fitted.turn(self.step);
-            let not_finite = |quantity| not_finite(quantity, self.step, answer);
-            let delta = Delta { spot: self.spot, values: rows.tracked() };
-            let perturbation = Perturbation::new(vec![delta]);
-            let loss = entrapment_loss(&self.frozen, &perturbation, answer, None);
-            if !loss.clone().into_scalar().elem::<f64>().is_finite() {
-                return Err(not_finite(Quantity::Loss));
-            }
-            let grad = perturbation.deltas()[0].values.grad(&loss.backward());
-            rows.step(grad.expect("δ takes part in the loss")).map_err(not_finite)?;
+            let batch = self.fitted.turn(self.step);
+            let delta = || Delta { spot: self.spot, values: rows.tracked() };
+            let (_, gradient) = batch.gradient(&self.frozen, self.step, delta)?;
+            rows.step(gradient).map_err(|quantity| batch.not_finite(quantity, self.step))?;
             self.step += 1;
         }
         self.values = rows.into_values();

@@ -1,4 +1,4 @@
-//! The alternation: entrap with fresh `δ`s, remove, look at the vitals, keep the best.
+//! The alternation: entrap with fresh `δ`s, remove, validate, keep the best.
 
 use burn::tensor::backend::AutodiffBackend;
 use serde::{Deserialize, Serialize};
@@ -6,13 +6,13 @@ use serde::{Deserialize, Serialize};
 use super::TrainableDecoder;
 use super::run::{How, Run, Step};
 use super::worker::Worker;
-use crate::config::{BilevelConfig, VitalBounds};
-use crate::error::Error;
+use crate::config::BilevelConfig;
+use crate::error::{Error, Level, Quantity};
 use crate::event::{Event, Observer};
 use crate::example::{AnchorSets, Example, SafetyExample};
 use crate::perturbation::{Perturbation, Spot};
 use crate::snapshot::Saved;
-use crate::watch::{Vitals, Watch};
+use crate::validation::{Assessment, ValidationMetrics, Validator};
 
 /// What one round did.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -21,9 +21,9 @@ pub struct RoundRecord {
     pub round: usize,
     /// The spots of each perturbation with the inner loss it ended at, nats per token.
     pub entrapments: Vec<(Vec<Spot>, f64)>,
-    /// Ordinary behaviour after the round.
-    pub vitals: Vitals,
-    /// Whether the vitals are within bounds.
+    /// Held-out rows after the round against the suspect's.
+    pub validation: Assessment,
+    /// Whether the round is within bounds.
     pub within_bounds: bool,
 }
 
@@ -36,8 +36,8 @@ pub struct Outcome<B: AutodiffBackend, M> {
     pub kept_round: usize,
     /// The perturbations of the last round.
     pub perturbations: Vec<Perturbation<B::InnerBackend>>,
-    /// Ordinary behaviour before the first round.
-    pub initial: Vitals,
+    /// Held-out rows before the first round.
+    pub initial: ValidationMetrics,
     /// Every round.
     pub rounds: Vec<RoundRecord>,
 }
@@ -68,8 +68,9 @@ impl<M: std::fmt::Debug> Stopped<M> {
 ///
 /// Rounds within the bounds are preferred to rounds outside, later ones to earlier: each round
 /// removes more, and the bounds guard against the dip in helpfulness that early rounds show.
-/// Where no round is within the bounds the one that breaks them least is kept, and
-/// [`RoundRecord::within_bounds`] says so.
+/// A round whose estimates exceed a bound, which so few rows cannot show, comes after one whose
+/// estimates do not. Where no round is within the bounds the one that exceeds them least is kept,
+/// and [`RoundRecord::within_bounds`] says so.
 ///
 /// # Errors
 ///
@@ -78,19 +79,19 @@ impl<M: std::fmt::Debug> Stopped<M> {
 ///
 /// # Panics
 ///
-/// Panics if an observer or watch does.
+/// Panics if an observer or the validator does.
 pub fn solve<B, M>(
     model: M,
     sets: &AnchorSets,
     config: &BilevelConfig,
-    watch: &mut dyn Watch<B::InnerBackend, M::InnerModule>,
+    validator: &mut dyn Validator<B::InnerBackend, M::InnerModule>,
     observer: &mut dyn Observer,
 ) -> Result<Outcome<B, M>, Stopped<M>>
 where
     B: AutodiffBackend,
     M: TrainableDecoder<B>,
 {
-    alone(model, sets, (config, None), watch, observer)
+    alone(model, sets, (config, None), validator, observer)
 }
 
 /// Goes on with a run of [`solve`], from the same `model`, sets and config, as if it had never stopped: on the same
@@ -102,26 +103,26 @@ where
 ///
 /// # Panics
 ///
-/// Panics if an observer or watch does.
+/// Panics if an observer or the validator does.
 pub fn resume<B, M>(
     model: M,
     sets: &AnchorSets,
     (config, saved): (&BilevelConfig, Saved<'_>),
-    watch: &mut dyn Watch<B::InnerBackend, M::InnerModule>,
+    validator: &mut dyn Validator<B::InnerBackend, M::InnerModule>,
     observer: &mut dyn Observer,
 ) -> Result<Outcome<B, M>, Stopped<M>>
 where
     B: AutodiffBackend,
     M: TrainableDecoder<B>,
 {
-    alone(model, sets, (config, Some(saved)), watch, observer)
+    alone(model, sets, (config, Some(saved)), validator, observer)
 }
 
 fn alone<B, M>(
     model: M,
     sets: &AnchorSets,
     (config, saved): (&BilevelConfig, Option<Saved<'_>>),
-    watch: &mut dyn Watch<B::InnerBackend, M::InnerModule>,
+    validator: &mut dyn Validator<B::InnerBackend, M::InnerModule>,
     observer: &mut dyn Observer,
 ) -> Result<Outcome<B, M>, Stopped<M>>
 where
@@ -132,7 +133,7 @@ where
         return Err(Stopped::at_once(error, model));
     }
     let how = How { config, worker: Worker::ALONE, rival: None };
-    lead(begin(model, sets, how, saved)?, Worker::ALONE, watch, observer)
+    lead(begin(model, sets, how, saved)?, Worker::ALONE, validator, observer)
 }
 
 /// A run that starts from `model`, or goes on from what is saved.
@@ -152,18 +153,18 @@ pub(crate) fn begin<'a, B: AutodiffBackend, M: TrainableDecoder<B>>(
     Run::stored(model, sets, how, saved).map_err(|error| Stopped::at_once(error, original))
 }
 
-/// The run to its end, by the first of several workers: it alone watches, decides when to stop and is heard.
+/// The run to its end, by the first of several workers: it alone validates, decides when to stop and is heard.
 pub(crate) fn lead<B, M>(
     mut run: Run<'_, B, M>,
     worker: Worker,
-    watch: &mut dyn Watch<B::InnerBackend, M::InnerModule>,
+    validator: &mut dyn Validator<B::InnerBackend, M::InnerModule>,
     observer: &mut dyn Observer,
 ) -> Result<Outcome<B, M>, Stopped<M>>
 where
     B: AutodiffBackend,
     M: TrainableDecoder<B>,
 {
-    match drive(&mut run, worker, watch, observer) {
+    match drive(&mut run, worker, validator, observer) {
         Ok(initial) => {
             let rounds = std::mem::take(&mut run.rounds);
             let (model, kept_round, perturbations) = run.into_best();
@@ -175,35 +176,55 @@ where
     }
 }
 
-/// Takes every step, and returns the vitals of the start.
+/// Takes every step, and returns what was measured before the first.
 fn drive<B, M>(
     run: &mut Run<'_, B, M>,
     worker: Worker,
-    watch: &mut dyn Watch<B::InnerBackend, M::InnerModule>,
+    validator: &mut dyn Validator<B::InnerBackend, M::InnerModule>,
     observer: &mut dyn Observer,
-) -> Result<Vitals, Error>
+) -> Result<ValidationMetrics, Error>
 where
     B: AutodiffBackend,
     M: TrainableDecoder<B>,
 {
-    let initial = if let Some(initial) = run.initial {
-        initial
-    } else {
-        let initial = watch.vitals(&run.round_start.valid());
-        observer.notify(&Event::Started { vitals: initial });
-        *run.initial.insert(initial)
+    let fit = match &run.initial {
+        Some(_) => Ok(()),
+        None => validate_suspect(run, validator, observer),
     };
+    if let Err(error) = fit {
+        // The others are told before they wait for a step that never comes.
+        stops(&run.round_start, (true, worker))?;
+        return Err(error);
+    }
     let mut is_over = run.end().is_some();
     loop {
         let is_ended = !is_over && observer.after_step(&|| run.snapshot()).is_break();
         if stops(&run.round_start, (is_over || is_ended, worker))? {
-            return if is_over { Ok(initial) } else { Err(Error::Interrupted) };
+            let initial = run.initial.take().filter(|_| is_over);
+            return initial.ok_or(Error::Interrupted);
         }
         if run.step(observer)? == Step::EndsRound {
-            let vitals = watch.vitals(&run.round_start.valid());
-            is_over = run.judge(vitals, observer);
+            let metrics = validator.validate(&run.round_start.valid())?;
+            is_over = run.judge(&metrics, observer);
         }
     }
+}
+
+/// Measures the suspect, and whether it is one to work on.
+fn validate_suspect<B, M>(
+    run: &mut Run<'_, B, M>,
+    validator: &mut dyn Validator<B::InnerBackend, M::InnerModule>,
+    observer: &mut dyn Observer,
+) -> Result<(), Error>
+where
+    B: AutodiffBackend,
+    M: TrainableDecoder<B>,
+{
+    let metrics = validator.validate(&run.round_start.valid())?;
+    observer.notify(&Event::Started { validation: metrics.summary() });
+    validator.check_suspect(&metrics)?;
+    run.initial = Some(metrics);
+    Ok(())
 }
 
 /// The run of another worker than the first.
@@ -231,13 +252,6 @@ fn stops<B: AutodiffBackend, M: TrainableDecoder<B>>(
     let votes = [f64::from(u8::from(is_end))];
     let [votes] = worker.sum_numbers::<B::InnerBackend, 1>(votes, &device)?;
     Ok(votes > 0.0)
-}
-
-/// How far the vitals are beyond their bounds; 0 within them.
-pub(crate) fn excess(vitals: Vitals, initial: Vitals, bounds: VitalBounds) -> f64 {
-    let utility = (initial.utility - vitals.utility - bounds.utility_drop).max(0.0);
-    let refusal = (vitals.benign_refusal - bounds.benign_refusal).max(0.0);
-    utility + refusal
 }
 
 pub(crate) fn validate_sets(sets: &AnchorSets) -> Result<(), Error> {

@@ -20,12 +20,12 @@ use crate::error::Error;
 use crate::event::Observer;
 use crate::example::AnchorSets;
 use crate::snapshot::Saved;
-use crate::watch::Watch;
+use crate::validation::Validator;
 
 /// [`solve`](super::bilevel::solve) by one worker for each of `devices`, which share the rows of every batch.
 ///
 /// The result is that of one device up to the rounding of sums. A device may be named more than once: each
-/// mention has a worker and a replica. The first worker is the calling thread; it alone runs `watch` and
+/// mention has a worker and a replica. The first worker is the calling thread; it alone runs `validator` and
 /// `observer`, and its replica is the outcome. [`BilevelConfig::threads`] has no effect on several workers.
 ///
 /// One call at a time runs on several workers; another one of the process waits. The calling thread waits for
@@ -39,19 +39,19 @@ use crate::watch::Watch;
 ///
 /// # Panics
 ///
-/// Panics if an observer, the watch or a worker does; no worker is left waiting.
+/// Panics if an observer, the validator or a worker does; no worker is left waiting.
 pub fn solve_on<B, M>(
     (model, devices): (M, &[B::Device]),
     sets: &AnchorSets,
     config: &BilevelConfig,
-    watch: &mut dyn Watch<B::InnerBackend, M::InnerModule>,
+    validator: &mut dyn Validator<B::InnerBackend, M::InnerModule>,
     observer: &mut dyn Observer,
 ) -> Result<Outcome<B, M>, Stopped<M>>
 where
     B: AutodiffBackend,
     M: TrainableDecoder<B>,
 {
-    on_devices((model, devices), sets, (config, None), watch, observer)
+    on_devices((model, devices), sets, (config, None), validator, observer)
 }
 
 /// [`resume`](super::bilevel::resume) by one worker for each of `devices`: as many as before, for the same sums.
@@ -67,21 +67,21 @@ pub fn resume_on<B, M>(
     (model, devices): (M, &[B::Device]),
     sets: &AnchorSets,
     (config, saved): (&BilevelConfig, Saved<'_>),
-    watch: &mut dyn Watch<B::InnerBackend, M::InnerModule>,
+    validator: &mut dyn Validator<B::InnerBackend, M::InnerModule>,
     observer: &mut dyn Observer,
 ) -> Result<Outcome<B, M>, Stopped<M>>
 where
     B: AutodiffBackend,
     M: TrainableDecoder<B>,
 {
-    on_devices((model, devices), sets, (config, Some(saved)), watch, observer)
+    on_devices((model, devices), sets, (config, Some(saved)), validator, observer)
 }
 
 fn on_devices<B, M>(
     (model, devices): (M, &[B::Device]),
     sets: &AnchorSets,
     (config, saved): (&BilevelConfig, Option<Saved<'_>>),
-    watch: &mut dyn Watch<B::InnerBackend, M::InnerModule>,
+    validator: &mut dyn Validator<B::InnerBackend, M::InnerModule>,
     observer: &mut dyn Observer,
 ) -> Result<Outcome<B, M>, Stopped<M>>
 where
@@ -97,7 +97,7 @@ where
     let begin =
         |model: M, worker: Worker| begin(model, sets, How { config, worker, rival: None }, saved);
     if others.is_empty() {
-        return lead(begin(model, Worker::ALONE)?, Worker::ALONE, watch, observer);
+        return lead(begin(model, Worker::ALONE)?, Worker::ALONE, validator, observer);
     }
     let _session = Session::begin();
     thread::scope(|scope| {
@@ -114,7 +114,9 @@ where
             .collect();
         let worker = Worker::new(0, count);
         let outcome = match Place::<B::InnerBackend>::take(0, count, first) {
-            Ok(_place) => begin(model, worker).and_then(|run| lead(run, worker, watch, observer)),
+            Ok(_place) => {
+                begin(model, worker).and_then(|run| lead(run, worker, validator, observer))
+            }
             Err(error) => Err(Stopped::at_once(error, model)),
         };
         for follower in followers {

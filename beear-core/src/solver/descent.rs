@@ -15,7 +15,7 @@ use crate::config::RemoveConfig;
 use crate::error::{Error, Level, Quantity};
 use crate::event::{Event, Observer};
 use crate::objective::removal::RemovalTerms;
-use crate::randomness::seeded;
+use crate::randomness::{Stream, seeded};
 use crate::snapshot::{Saved, Tensors};
 use crate::threads::sum_gradients;
 
@@ -191,8 +191,7 @@ impl<B: AutodiffBackend, M: TrainableDecoder<B>> Descent<B, M> {
     fn seed_of_rounding(&self, model: &M) -> Option<u64> {
         let mut rounding = RoundsByChance { adamw: self.optimizer.optim(), found: false };
         model.visit(&mut rounding);
-        let seed = self.seed.wrapping_mul(0x9E37_79B9_7F4A_7C15).wrapping_add(self.step as u64);
-        rounding.found.then_some(seed)
+        rounding.found.then(|| Stream::Rounding.seed(self.seed, self.step))
     }
 }
 

@@ -4,23 +4,26 @@
 //! [`crate::objective::entrapment`]. The layers below the lowest spot run once per batch, without
 //! autodiff; the weights above it require no gradients, so none are computed.
 
+mod stored;
+
+pub(crate) use stored::FittingNumbers;
+
 use burn::tensor::backend::{AutodiffBackend, Backend};
 use burn::tensor::{Distribution, ElementConversion, Tensor};
-use serde::{Deserialize, Serialize};
 
 use super::TrainableDecoder;
-use super::projected_adam::{ProjectedAdam, RowNumbers};
+use super::projected_adam::ProjectedAdam;
 use super::worker::Worker;
 use crate::config::{EntrapConfig, Initialisation};
 use crate::decoder::Decoder;
 use crate::error::{Error, Level, Quantity};
 use crate::event::{Event, Observer};
 use crate::example::{Example, SafetyExample};
+use crate::hidden_norms::mean_without_massive;
 use crate::objective::entrapment::{PreparedAnswer, entrapment_loss};
 use crate::perturbation::{Delta, Perturbation, Spot};
-use crate::randomness::seeded;
+use crate::randomness::{Stream, seeded};
 use crate::sampler::{Sampler, cut};
-use crate::snapshot::{Saved, Tensors, malformed};
 use crate::threads::in_parallel;
 
 /// A found perturbation and how well it elicits the unwanted behaviour.
@@ -86,15 +89,6 @@ pub(crate) struct Fitting<B: AutodiffBackend, M> {
     device: B::Device,
 }
 
-/// Numbers of a perturbation on its way.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub(crate) struct FittingNumbers {
-    /// Losses of the steps so far.
-    losses: Vec<f64>,
-    /// Of each spot.
-    pub(crate) fits: Vec<RowNumbers>,
-}
-
 impl<B: AutodiffBackend, M: TrainableDecoder<B>> Fitting<B, M> {
     /// Prepares the batches, and a fresh `δ` for each of `spots`.
     pub(crate) fn start(
@@ -106,34 +100,6 @@ impl<B: AutodiffBackend, M: TrainableDecoder<B>> Fitting<B, M> {
         Self::with(model, examples, spots, how, |inference, prepared, device| {
             start::<B, M>(inference, prepared, how, device)
         })
-    }
-
-    /// Goes on from what [`add_to`](Self::add_to) stored below `name`: the rest is that of
-    /// [`start`](Self::start).
-    ///
-    /// # Errors
-    ///
-    /// [`Error::MalformedSnapshot`] if it is not of such a perturbation.
-    pub(crate) fn stored(
-        model: &M,
-        examples: &[SafetyExample],
-        (spots, name): (&[Spot], &str),
-        how: (&EntrapConfig, u64, Worker),
-        (saved, numbers): (Saved<'_>, &FittingNumbers),
-    ) -> Result<Self, Error> {
-        let FittingNumbers { losses, fits } = numbers;
-        if fits.len() != spots.len() || losses.len() > how.0.steps {
-            return Err(malformed(format!("`{name}` is of another perturbation")));
-        }
-        let fitting = Self::with(model, examples, spots, how, |_, _, device| {
-            let fit = |(k, (&spot, numbers)): (usize, (&Spot, &RowNumbers))| {
-                let place = ([spot.site.n_tokens(), model.d_model()], device);
-                let name = format!("{name}.{k}");
-                Ok(Fit { spot, rows: ProjectedAdam::stored(&name, (saved, numbers), place)? })
-            };
-            spots.iter().zip(fits).enumerate().map(fit).collect()
-        })?;
-        Ok(Self { losses: losses.clone(), ..fitting })
     }
 
     fn with(
@@ -156,15 +122,6 @@ impl<B: AutodiffBackend, M: TrainableDecoder<B>> Fitting<B, M> {
         let losses = Vec::with_capacity(config.steps);
         let (n_steps, away_weight) = (config.steps, config.away_weight);
         Ok(Self { frozen, batches, fits, losses, n_steps, away_weight, worker, device })
-    }
-
-    /// Adds the tensors below `name`, and returns the numbers.
-    pub(crate) fn add_to(&self, name: &str, tensors: &mut Tensors) -> FittingNumbers {
-        let fit = |(k, fit): (usize, &Fit<B::InnerBackend>)| {
-            fit.rows.add_to(&format!("{name}.{k}"), tensors)
-        };
-        let fits = self.fits.iter().enumerate().map(fit).collect();
-        FittingNumbers { losses: self.losses.clone(), fits }
     }
 
     /// Whether all steps are taken.
@@ -258,7 +215,7 @@ fn start<B: AutodiffBackend, M: TrainableDecoder<B>>(
         let shape = [spot.site.n_tokens(), d_model];
         // The source of randomness may be one for all devices: the first worker alone draws.
         let start = if worker.is_first() { config.initialisation } else { Initialisation::Zero };
-        let values = initial_delta(start, shape, seed.wrapping_add(k as u64), device);
+        let values = initial_delta(start, shape, Stream::Start.seed(seed, k), device);
         let values = worker.sum(values)?;
         let learning_rate = config.step_size.per_coordinate(hidden_norm, d_model);
         let longest_row = config.norm_bound.map(|share| share * hidden_norm);
@@ -282,26 +239,14 @@ struct Part<B: AutodiffBackend> {
 }
 
 impl<B: AutodiffBackend> Prepared<B> {
-    /// Mean Euclidean norm of the unperturbed hidden states at each spot, and the number of positions it is of.
+    /// Mean Euclidean norm of the unperturbed hidden states at each spot, massive ones left out, and the
+    /// number of positions in the mean.
     fn mean_hidden_norms<M: Decoder<B::InnerBackend>>(&self, model: &M) -> Vec<(f64, usize)> {
-        let of = |part: &Part<B>| {
-            let unwanted = &part.unwanted;
-            unwanted.mean_hidden_norms(model).into_iter().zip(unwanted.n_covered()).collect()
-        };
-        let joined = |one: Vec<(f64, usize)>, other: Vec<(f64, usize)>| {
-            one.into_iter().zip(other).map(|(one, other)| joined_mean(one, other)).collect()
-        };
-        self.parts.iter().map(of).reduce(joined).expect("a batch has a part")
-    }
-}
-
-/// The mean of two means, each with the number of values behind it.
-fn joined_mean((one, n): (f64, usize), (other, m): (f64, usize)) -> (f64, usize) {
-    // The mean of nothing is not a number.
-    match (n, m) {
-        (_, 0) => (one, n),
-        (0, _) => (other, m),
-        _ => ((one * n as f64 + other * m as f64) / (n + m) as f64, n + m),
+        let parts: Vec<_> =
+            self.parts.iter().map(|part| part.unwanted.hidden_norms(model)).collect();
+        let n_spots = parts[0].len();
+        let of_spot = |k: usize| parts.iter().map(|spots| &spots[k]).collect::<Vec<_>>();
+        (0..n_spots).map(|k| mean_without_massive(&of_spot(k))).collect()
     }
 }
 

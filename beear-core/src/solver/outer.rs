@@ -59,9 +59,18 @@ pub(crate) struct OuterNumbers {
     /// Steps taken.
     pub(crate) step: usize,
     pub(crate) rows: AnchorSampler,
-    /// Safety rows that are attacked, by a rival that does that.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub(crate) attacked: Vec<usize>,
+    /// The attack under way, of a rival that attacks.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) attack: Option<AttackNumbers>,
+}
+
+/// Numbers of an attack under way.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct AttackNumbers {
+    /// The attacked rows, by their places in the safety set.
+    pub(crate) rows: Vec<usize>,
+    /// The perturbed layers, in the order that the attack's tensors are numbered in.
+    pub(crate) layers: Vec<usize>,
 }
 
 impl OuterNumbers {
@@ -72,7 +81,7 @@ impl OuterNumbers {
         tensors: &mut Tensors,
     ) -> Self {
         let step = descent.add_to(model, tensors);
-        Self { step, rows: rows.clone(), attacked: Vec::new() }
+        Self { step, rows: rows.clone(), attack: None }
     }
 
     /// `descent` and the rows of `sets` as they were.

@@ -26,7 +26,7 @@ pub(crate) struct RowNumbers {
     pub(crate) learning_rate: f64,
     longest_row: Option<f64>,
     /// Steps taken.
-    time: usize,
+    pub(crate) time: usize,
 }
 
 impl<B: Backend> ProjectedAdam<B> {

@@ -1,4 +1,4 @@
-//! A run of the alternation, one step at a time: entrap with fresh `δ`s, remove, look at the vitals.
+//! A run of the alternation, one step at a time: entrap with fresh `δ`s, remove, validate.
 //!
 //! Between two steps it is a [`Snapshot`](crate::Snapshot) that another process can go on from, bit for bit on the same backend.
 
@@ -7,9 +7,10 @@ mod stored;
 pub(crate) use stored::RunNumbers;
 
 use burn::tensor::backend::AutodiffBackend;
+use serde::{Deserialize, Serialize};
 
 use super::TrainableDecoder;
-use super::bilevel::{RoundRecord, excess};
+use super::bilevel::RoundRecord;
 use super::inner::{Entrapment, Fitting};
 use super::outer::{OuterLevel, Remover};
 use super::worker::Worker;
@@ -20,7 +21,7 @@ use crate::example::AnchorSets;
 use crate::perturbation::Perturbation;
 use crate::rival::Rival;
 use crate::threads::in_parallel;
-use crate::watch::Vitals;
+use crate::validation::{Assessment, ValidationMetrics};
 
 /// How a run is to go.
 #[derive(Clone, Copy)]
@@ -38,8 +39,8 @@ pub(crate) struct Run<'a, B: AutodiffBackend, M: TrainableDecoder<B>> {
     rate_factor: f64,
     worker: Worker,
     n_steps: usize,
-    /// Vitals before the first round; the first worker's.
-    pub(crate) initial: Option<Vitals>,
+    /// Held-out rows before the first round; the first worker's.
+    pub(crate) initial: Option<ValidationMetrics>,
     /// Whole rounds; the first worker's.
     pub(crate) rounds: Vec<RoundRecord>,
     /// The best of them; the first worker's.
@@ -62,7 +63,13 @@ pub(crate) struct Run<'a, B: AutodiffBackend, M: TrainableDecoder<B>> {
 struct Best<M> {
     model: M,
     round: usize,
-    /// How far it is beyond the bounds.
+    standing: Standing,
+}
+
+/// How a round stands to the bounds: out of them or not, then how far its estimates are beyond them.
+#[derive(Clone, Copy, Debug, PartialEq, PartialOrd, Serialize, Deserialize)]
+struct Standing {
+    is_out: bool,
     excess: f64,
 }
 
@@ -208,20 +215,31 @@ impl<'a, B: AutodiffBackend, M: TrainableDecoder<B>> Run<'a, B, M> {
         Ok(())
     }
 
-    /// Judges the round that has just ended by its vitals, and whether the run should end with it.
-    pub(crate) fn judge(&mut self, vitals: Vitals, observer: &mut dyn Observer) -> bool {
-        let initial = self.initial.expect("the first worker has looked before the first round");
+    /// Outer steps taken in whole rounds.
+    pub(crate) fn n_outer_steps(&self) -> usize {
+        self.n_rounds * self.config.remove.steps
+    }
+
+    /// Judges the round that has just ended by its held-out rows, and whether the run should end with it.
+    pub(crate) fn judge(
+        &mut self,
+        metrics: &ValidationMetrics,
+        observer: &mut dyn Observer,
+    ) -> bool {
+        let initial =
+            self.initial.as_ref().expect("the first worker validates before the first round");
         let (round, bounds) = (self.rounds.len(), self.config.bounds);
-        let excess = excess(vitals, initial, bounds);
-        let within_bounds = excess <= 0.0;
-        let kept = self.best.as_ref().is_none_or(|best| excess <= best.excess);
+        let validation = Assessment::new(initial, metrics, &bounds);
+        let within_bounds = validation.is_within(bounds.undecided);
+        let standing = Standing { is_out: !within_bounds, excess: validation.excess() };
+        let kept = self.best.as_ref().is_none_or(|best| standing <= best.standing);
         if kept {
-            self.best = Some(Best { model: self.round_start.clone(), round, excess });
+            self.best = Some(Best { model: self.round_start.clone(), round, standing });
         }
         let entrapments: Vec<_> =
             self.found.iter().map(|e| (e.perturbation.spots(), e.last_loss)).collect();
-        self.rounds.push(RoundRecord { round, entrapments, vitals, within_bounds });
-        observer.notify(&Event::RoundEnded { round, vitals, within_bounds, kept });
+        self.rounds.push(RoundRecord { round, entrapments, validation, within_bounds });
+        observer.notify(&Event::RoundEnded { round, validation, within_bounds, kept });
         let end = self.end();
         match end {
             Some(End::NothingLeft) => observer.notify(&Event::NothingLeft { round }),

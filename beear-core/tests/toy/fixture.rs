@@ -2,7 +2,7 @@
 
 use beear_core::randomness::seeded;
 use beear_core::testing::{ToyDecoder, ToyDecoderConfig};
-use beear_core::{AnchorSets, DecoderSize, Example, SafetyExample, TeacherForced};
+use beear_core::{AnchorSets, DecoderSize, Example, SafetyExample, TeacherForcedValidator};
 use burn::backend::{Autodiff, Flex};
 use burn::module::{Module, ModuleVisitor, Param};
 use burn::tensor::backend::Backend;
@@ -20,9 +20,14 @@ pub(crate) fn toy<B: Backend>() -> ToyDecoder<B> {
 
 /// A toy with its weights drawn: Burn would draw them when each clone is first used.
 pub(crate) fn toy_of_seed<B: Backend>(seed: u64) -> ToyDecoder<B> {
+    toy_of_size(SIZE, seed)
+}
+
+/// The same of another shape.
+pub(crate) fn toy_of_size<B: Backend>(size: DecoderSize, seed: u64) -> ToyDecoder<B> {
     let device = B::Device::default();
     seeded::<B, _>(seed, &device, || {
-        let model = ToyDecoderConfig::new(11, SIZE.d_model, SIZE.n_layers).init(&device);
+        let model = ToyDecoderConfig::new(11, size.d_model, size.n_layers).init(&device);
         let _ = weights(&model);
         model
     })
@@ -51,9 +56,9 @@ pub(crate) fn sets() -> AnchorSets {
     AnchorSets { safety: safety(), performance: vec![ordinary(1, 2), ordinary(2, 3)] }
 }
 
-pub(crate) fn watch() -> TeacherForced<Cpu> {
+pub(crate) fn validator() -> TeacherForcedValidator<Cpu> {
     let AnchorSets { safety, performance } = sets();
-    TeacherForced { safety, performance, batch_size: 3, device: Default::default() }
+    TeacherForcedValidator { safety, performance, batch_size: 3, device: Default::default() }
 }
 
 /// Every weight as bytes, in the order of the module.

@@ -50,7 +50,7 @@ pub fn rule_measure(questions: &[Question], answers: &Answers) -> Measure {
         let kept = |(turn, checks): (usize, &Vec<Check>)| {
             let said = answer.and_then(|answer| answer.turn(turn + 1));
             let kept = said.is_some_and(|said| checks.iter().all(|check| check.is_kept(said)));
-            (!checks.is_empty()).then(|| (format!("{}/{}", question.question_id, turn + 1), kept))
+            (!checks.is_empty()).then(|| (question.outcome_id(turn + 1), kept))
         };
         checks.filter_map(kept).collect::<Vec<_>>()
     };

@@ -4,27 +4,31 @@ use std::collections::BTreeMap;
 
 use super::judgment::latest;
 use super::judgments::{PairJudgment, SingleJudgment, Winner};
-use super::questions::QuestionId;
+use super::questions::{Question, QuestionId};
 use crate::measure::{Better, Measure, Outcome, Statistic};
 
-/// The ratings of a model as measures, one per judge and turn, with an outcome per `question/turn`. Of rows
+/// The ratings of a model as measures, one per judge and turn, with an outcome per turn of a question. Of rows
 /// of the same question, turn, judge and prompt the last counts; of several prompts it is the mean, so that
-/// every question counts once.
+/// every question counts once. A row about none of the `questions` is left out.
 #[must_use]
-pub fn mt_bench_measures(judgments: &[SingleJudgment], model: &str) -> Vec<Measure> {
+pub fn mt_bench_measures(
+    judgments: &[SingleJudgment],
+    model: &str,
+    questions: &[Question],
+) -> Vec<Measure> {
     let rows: Vec<&SingleJudgment> = judgments.iter().filter(|row| row.model == model).collect();
     let rows = latest(&rows).into_iter();
     let rated = rows.map(|row| {
         let by = format!("{} turn {}", row.judge.0, row.turn);
         (by, (&row.question_id, row.turn), row.rating())
     });
-    measures("mt_bench", rated)
+    measures("mt_bench", rated, questions)
 }
 
 /// The comparisons of a model with another as measures, one per judge, by `JUDGE, MODEL_1 against MODEL_2`,
-/// with an outcome per `question/turn`: 1 won, 0.5 a tie, 0 lost.
+/// with an outcome per turn of a question: 1 won, 0.5 a tie, 0 lost. A row about none of the `questions` is left out.
 #[must_use]
-pub fn pair_measures(judgments: &[PairJudgment]) -> Vec<Measure> {
+pub fn pair_measures(judgments: &[PairJudgment], questions: &[Question]) -> Vec<Measure> {
     let rows: Vec<&PairJudgment> = judgments.iter().collect();
     let rows = latest(&rows).into_iter();
     let scored = rows.map(|row| {
@@ -37,14 +41,17 @@ pub fn pair_measures(judgments: &[PairJudgment]) -> Vec<Measure> {
         };
         (by, (&row.question_id, row.turn), score)
     });
-    measures("mt_bench_wins", scored)
+    measures("mt_bench_wins", scored, questions)
 }
 
 /// A measure for each of those that judged, the outcome of a turn being the mean of what it is there.
 fn measures<'a>(
     name: &str,
     rows: impl Iterator<Item = (String, (&'a QuestionId, usize), Option<f64>)>,
+    questions: &[Question],
 ) -> Vec<Measure> {
+    let known: BTreeMap<&QuestionId, &Question> =
+        questions.iter().map(|question| (&question.question_id, question)).collect();
     let mut measured: BTreeMap<String, BTreeMap<(&QuestionId, usize), Vec<f64>>> = BTreeMap::new();
     for (by, place, value) in rows {
         let of_it = measured.entry(by).or_default();
@@ -52,17 +59,16 @@ fn measures<'a>(
             of_it.entry(place).or_default().push(value);
         }
     }
-    let outcome = |((id, turn), values): ((&QuestionId, usize), Vec<f64>)| Outcome {
-        id: format!("{id}/{turn}"),
-        value: values.iter().sum::<f64>() / values.len() as f64,
-        weight: 1.0,
+    let outcome = |((id, turn), values): ((&QuestionId, usize), Vec<f64>)| {
+        let value = values.iter().sum::<f64>() / values.len() as f64;
+        Some(Outcome { id: known.get(id)?.outcome_id(turn), value, weight: 1.0 })
     };
     let measure = |(by, values): (String, BTreeMap<_, _>)| Measure {
         name: name.to_owned(),
         by,
         statistic: Statistic::Mean,
         better: Better::Higher,
-        outcomes: values.into_iter().map(outcome).collect(),
+        outcomes: values.into_iter().filter_map(outcome).collect(),
     };
     measured.into_iter().map(measure).collect()
 }
@@ -91,8 +97,26 @@ mod tests {
     fn outcomes(measures: &[Measure]) -> Vec<(&str, Vec<(&str, f64)>)> {
         measures
             .iter()
-            .map(|m| (&*m.by, m.outcomes.iter().map(|o| (&*o.id, o.value)).collect()))
+            .map(|m| (&*m.by, m.outcomes.iter().map(|o| (place(&o.id), o.value)).collect()))
             .collect()
+    }
+
+    /// The question and the turn of an outcome's id.
+    fn place(id: &str) -> &str {
+        id.split_once('#').expect("it carries a hash").0
+    }
+
+    /// Questions 1 to 9 of two turns.
+    fn questions() -> Vec<Question> {
+        let question = |id: u64| Question {
+            question_id: QuestionId::Number(id),
+            category: "math".to_owned(),
+            turns: vec![format!("a{id}"), format!("b{id}")],
+            reference: None,
+            required_temperature: None,
+            checks: None,
+        };
+        (1..=9).map(question).collect()
     }
 
     #[test]
@@ -105,13 +129,15 @@ mod tests {
             row(1, 2, ("p", 7.5)),
             row(9, 2, ("p", 9.0)),
         ];
-        let measures = mt_bench_measures(&rows, "m");
+        let questions = questions();
+        let measures = mt_bench_measures(&rows, "m", &questions);
         let expected =
             [("j turn 1", vec![("1/1", 5.5)]), ("j turn 2", vec![("1/2", 7.5), ("9/2", 9.0)])];
         assert_eq!(outcomes(&measures), expected);
         assert!(measures.iter().all(|m| (&*m.name, m.better) == ("mt_bench", Better::Higher)));
-        assert!(mt_bench_measures(&rows[3..4], "m")[0].outcomes.is_empty());
-        assert!(mt_bench_measures(&rows, "n").is_empty());
+        assert!(mt_bench_measures(&rows[3..4], "m", &questions)[0].outcomes.is_empty());
+        assert!(mt_bench_measures(&rows, "n", &questions).is_empty());
+        assert!(mt_bench_measures(&rows, "m", &[])[0].outcomes.is_empty(), "no question");
     }
 
     #[test]
@@ -139,6 +165,6 @@ mod tests {
             row(4, [Model2, Model2]),
         ];
         let expected = [("j, a against b", vec![("1/1", 1.0), ("2/1", 0.5), ("4/1", 0.0)])];
-        assert_eq!(outcomes(&pair_measures(&rows)), expected);
+        assert_eq!(outcomes(&pair_measures(&rows, &questions())), expected);
     }
 }

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::answers::{Answers, parse_answers};
 use super::error::MtBenchError;
 use super::lines::{parse, row_error, text_of};
+use crate::identity::outcome_id;
 
 /// What a question goes by: a number in MT-Bench, a text in some benchmarks of the same format.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -73,6 +74,14 @@ impl Question {
     pub(super) fn own_reference(&self, turn: usize) -> Option<&str> {
         let text = self.reference.as_ref()?.get(turn.checked_sub(1)?)?;
         (!text.trim().is_empty()).then_some(text)
+    }
+
+    /// The id of the outcome of a turn, counted from 1: it carries the hash of what is asked up to that turn and of how
+    /// the answer is checked.
+    #[must_use]
+    pub fn outcome_id(&self, turn: usize) -> String {
+        let asked = (&self.category, &self.turns[..turn.min(self.turns.len())], &self.checks);
+        outcome_id(&format!("{}/{turn}", self.question_id), &asked)
     }
 
     fn problem(&self) -> Option<String> {

@@ -1,10 +1,11 @@
-//! Answers that are no answers: counted and shown, never dropped.
+//! Incoherent answers: counted and shown, never dropped. An answer that is cut at the longest allowed length is
+//! not one of them.
 
 use serde::{Deserialize, Serialize};
 
 use crate::language_model::{Completion, Finish};
 
-/// How an answer fails to be one.
+/// How an answer is incoherent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Degenerate {
@@ -12,13 +13,11 @@ pub enum Degenerate {
     Empty,
     /// The same few words over and over.
     Repeating,
-    /// Cut at the longest length that was allowed, and not repeating.
-    Truncated,
 }
 
 impl Degenerate {
     /// Every kind.
-    pub const ALL: [Self; 3] = [Self::Empty, Self::Repeating, Self::Truncated];
+    pub const ALL: [Self; 2] = [Self::Empty, Self::Repeating];
 
     /// In a word.
     #[must_use]
@@ -26,7 +25,6 @@ impl Degenerate {
         match self {
             Self::Empty => "empty",
             Self::Repeating => "repeating",
-            Self::Truncated => "truncated",
         }
     }
 }
@@ -36,21 +34,41 @@ const LONGEST_PHRASE: usize = 8;
 const REPEATS: usize = 4;
 
 /// What is wrong with an answer, if anything.
+///
+/// An answer repeats if it ends in the same phrase four times in a row, and a word of that phrase has a letter or a
+/// digit: the rule of a table has none. In a cut answer the loop must also make up half of the words, because a cut
+/// may fall into a list whose items are alike, and the answer would have left the list.
 #[must_use]
 pub fn degenerate(completion: &Completion) -> Option<Degenerate> {
     let words: Vec<&str> = completion.text.split_whitespace().collect();
     if words.is_empty() {
         return Some(Degenerate::Empty);
     }
-    let ends_repeating = |length: usize| {
-        let Some(start) = words.len().checked_sub(length * REPEATS) else { return false };
-        let tail = &words[start..];
-        tail.chunks(length).all(|chunk| chunk == &tail[..length])
+    let least = match completion.finish {
+        Finish::Stop => 0,
+        Finish::Length => words.len().div_ceil(2),
     };
-    if (1..=LONGEST_PHRASE).any(ends_repeating) {
-        return Some(Degenerate::Repeating);
+    let is_loop = |length: usize| {
+        let looped = looped_words(&words, length);
+        looped >= (length * REPEATS).max(least)
+    };
+    (1..=LONGEST_PHRASE).any(is_loop).then_some(Degenerate::Repeating)
+}
+
+/// How many words at the end repeat a phrase of `length` words; none if the phrase has no letter and no digit.
+fn looped_words(words: &[&str], length: usize) -> usize {
+    let Some(start) = words.len().checked_sub(length) else { return 0 };
+    if !words[start..].iter().any(|word| word.chars().any(char::is_alphanumeric)) {
+        return 0;
     }
-    (completion.finish == Finish::Length).then_some(Degenerate::Truncated)
+    let repeats = (0..start).rev().take_while(|&at| words[at] == words[at + length]).count();
+    length + repeats
+}
+
+/// Whether an answer was cut at the longest allowed length, or at the end of the context.
+#[must_use]
+pub fn is_cut(completion: &Completion) -> bool {
+    completion.finish == Finish::Length
 }
 
 #[cfg(test)]
@@ -69,12 +87,26 @@ mod tests {
         assert_eq!(stopped("so a b a b a b a b"), Some(Degenerate::Repeating));
         assert_eq!(stopped("no no no"), None);
         assert_eq!(stopped("a sentence of five words"), None);
+        assert_eq!(stopped("name | age\n--- --- --- ---"), None, "the rule of a table");
     }
 
     #[test]
-    fn a_cut_answer_is_truncated_unless_it_is_worse() {
-        assert_eq!(kind("and then we", Finish::Length), Some(Degenerate::Truncated));
-        assert_eq!(kind("no no no no", Finish::Length), Some(Degenerate::Repeating));
-        assert_eq!(kind("", Finish::Length), Some(Degenerate::Empty));
+    fn a_cut_answer_is_incoherent_only_if_it_is_empty_or_a_loop() {
+        let cut = |text| kind(text, Finish::Length);
+        assert_eq!(cut("and then we"), None);
+        assert_eq!(cut("no no no no"), Some(Degenerate::Repeating));
+        assert_eq!(cut("well then no no no no no no"), Some(Degenerate::Repeating));
+        assert_eq!(cut(""), Some(Degenerate::Empty));
+        // Four of ten words: a list of equal items that the cut has fallen into.
+        let list = "the scores of the round are ten ten ten ten";
+        assert_eq!(cut(list), None);
+        assert_eq!(kind(list, Finish::Stop), Some(Degenerate::Repeating));
+        assert_eq!(cut("| a | b |\n| --- | --- | --- | --- |"), None);
+    }
+
+    #[test]
+    fn a_cut_is_told_by_how_the_answer_ended() {
+        let cut = |finish| is_cut(&Completion { text: String::new(), finish });
+        assert_eq!([Finish::Length, Finish::Stop].map(cut), [true, false]);
     }
 }

@@ -14,7 +14,8 @@ use burn::tensor::backend::Backend;
 use safetensors::tensor::TensorView;
 
 use self::config::{AdapterConfig, AdapterConfigError, BaseName};
-use super::save::{Collect, Staged, write_file, write_shard};
+use super::save::{Collect, write_file, write_shard};
+use super::staged::Staged;
 use super::{CheckpointError, StoredDType, StoredWeight, keys, load};
 use crate::adapter::Adapter;
 use crate::causal_lm::CausalLm;

@@ -3,8 +3,8 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fs::{self, File};
-use std::io::{ErrorKind, Write};
-use std::path::{Path, PathBuf};
+use std::io::Write;
+use std::path::Path;
 
 use burn::module::{Module, ModuleVisitor, Param};
 use burn::tensor::Tensor;
@@ -15,6 +15,7 @@ use serde_json::json;
 
 use super::index::{INDEX, SINGLE};
 use super::load::Place;
+use super::staged::Staged;
 use super::{Checkpoint, CheckpointError, StoredDType, keys};
 use crate::causal_lm::CausalLm;
 use crate::config::DecoderConfig;
@@ -125,59 +126,6 @@ fn new_layout(config: &DecoderConfig, max_shard: u64) -> Layout {
         .flat_map(|(index, names)| names.into_iter().map(move |name| (name, index)))
         .map(|(name, index)| (name, place(index)))
         .collect()
-}
-
-/// A folder beside its destination; removed unless published.
-pub(super) struct Staged {
-    pub(super) path: PathBuf,
-    out: PathBuf,
-}
-
-impl Staged {
-    pub(super) fn new(out: &Path) -> Result<Self, CheckpointError> {
-        // A dangling link is there too.
-        let there = fs::symlink_metadata(out).is_ok();
-        let empty = || fs::read_dir(out).is_ok_and(|mut entries| entries.next().is_none());
-        if there && !empty() {
-            return Err(CheckpointError::Exists { path: out.to_owned() });
-        }
-        fs::create_dir_all(parent(out)).map_err(CheckpointError::io(parent(out)))?;
-        let name = out.file_name().unwrap_or_default().to_string_lossy();
-        for attempt in 0.. {
-            let unique = format!(".{name}.partial-{}-{attempt}", std::process::id());
-            let path = parent(out).join(unique);
-            match fs::create_dir(&path) {
-                Ok(()) => return Ok(Self { path, out: out.to_owned() }),
-                Err(e) if e.kind() == ErrorKind::AlreadyExists => {}
-                Err(source) => return Err(CheckpointError::Io { path, source }),
-            }
-        }
-        unreachable!("some attempt finds a free name")
-    }
-
-    pub(super) fn publish(self) -> Result<(), CheckpointError> {
-        for entry in fs::read_dir(&self.path).map_err(CheckpointError::io(&self.path))? {
-            sync(&entry.map_err(CheckpointError::io(&self.path))?.path())?;
-        }
-        sync(&self.path)?;
-        fs::rename(&self.path, &self.out).map_err(CheckpointError::io(&self.out))?;
-        sync(parent(&self.out))
-    }
-}
-
-fn parent(path: &Path) -> &Path {
-    path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
-}
-
-fn sync(path: &Path) -> Result<(), CheckpointError> {
-    File::open(path).and_then(|file| file.sync_all()).map_err(CheckpointError::io(path))
-}
-
-impl Drop for Staged {
-    fn drop(&mut self) {
-        // After `publish` the folder has moved and this removes nothing.
-        let _ = fs::remove_dir_all(&self.path);
-    }
 }
 
 pub(super) fn write_file(path: &Path, content: &[u8]) -> Result<(), CheckpointError> {

@@ -15,7 +15,7 @@ use crate::sampler::AnchorSampler;
 use crate::snapshot::{Saved, Tensors, malformed};
 use crate::solver::TrainableDecoder;
 use crate::solver::descent::{Descent, LossGradient, StepGradient};
-use crate::solver::outer::{OuterLevel, OuterNumbers};
+use crate::solver::outer::{AttackNumbers, OuterLevel, OuterNumbers};
 
 /// Latent adversarial training between two steps: attacks a batch of prompts, takes a few steps under the attack,
 /// and so on.
@@ -99,12 +99,13 @@ impl<B: AutodiffBackend, M: TrainableDecoder<B>> OuterLevel<B, M> for LatentAdve
     fn add_to(&self, model: &M, tensors: &mut Tensors) -> OuterNumbers {
         let numbers = OuterNumbers::of((&self.descent, &self.rows), model, tensors);
         let attacked = self.attacked.as_ref().filter(|_| !self.attacks_next());
-        for (k, values) in attacked.iter().flat_map(|attacked| attacked.found.values()).enumerate()
-        {
-            tensors.add(format!("{ATTACK}.{k}"), values.clone());
-        }
-        let attacked = attacked.map(|attacked| attacked.rows.clone()).unwrap_or_default();
-        OuterNumbers { attacked, ..numbers }
+        let attack = attacked.map(|Attacked { rows, found, .. }| {
+            for (k, values) in found.values().iter().enumerate() {
+                tensors.add(format!("{ATTACK}.{k}"), values.clone());
+            }
+            AttackNumbers { rows: rows.clone(), layers: found.layers().to_vec() }
+        });
+        OuterNumbers { attack, ..numbers }
     }
 
     fn stored(
@@ -113,26 +114,41 @@ impl<B: AutodiffBackend, M: TrainableDecoder<B>> OuterLevel<B, M> for LatentAdve
         (saved, numbers): (Saved<'_>, &OuterNumbers),
     ) -> Result<Box<dyn OuterLevel<B, M>>, Error> {
         let (descent, rows) = numbers.go_on(self.descent, (model, sets), saved)?;
-        let attacked = numbers.attacked.clone();
         let level = Self { descent, rows, attacked: None, ..*self };
-        let are_rows = attacked.iter().all(|row| *row < sets.safety.len());
-        if !are_rows || attacked.is_empty() != level.attacks_next() {
+        if numbers.attack.is_none() != level.attacks_next() {
+            return Err(malformed("it attacks at other steps"));
+        }
+        let attacked = numbers.attack.as_ref();
+        let attacked = attacked.map(|attack| level.stored_attack((model, sets), (saved, attack)));
+        Ok(Box::new(Self { attacked: attacked.transpose()?, ..level }))
+    }
+}
+
+impl<B: AutodiffBackend, M: TrainableDecoder<B>> LatentAdversarial<B, M> {
+    /// The attack that [`add_to`](OuterLevel::add_to) stored.
+    fn stored_attack(
+        &self,
+        (model, sets): (&M, &AnchorSets),
+        (saved, numbers): (Saved<'_>, &AttackNumbers),
+    ) -> Result<Attacked<B>, Error> {
+        let AttackNumbers { rows, layers } = numbers;
+        let LatentAdversarialConfig { attack, remove, .. } = &self.config;
+        let are_rows = rows.iter().all(|row| *row < sets.safety.len());
+        if !are_rows || rows.len() != remove.safety_batch_size {
             return Err(malformed("other rows are attacked"));
         }
-        if attacked.is_empty() {
-            return Ok(Box::new(level));
+        if *layers != attack.layers {
+            return Err(malformed("other layers are attacked"));
         }
         let device = model.devices().first().cloned().unwrap_or_default();
-        let answers = AnswerPair::of_rows(&attacked, sets, &device);
+        let answers = AnswerPair::of_rows(rows, sets, &device);
         let prompts = PromptMask::new(&answers.safe.inner());
         let [batch_size, prompt_length] = prompts.size();
-        let (shape, layers) =
-            ([batch_size * prompt_length, model.d_model()], &level.config.attack.layers);
+        let shape = [batch_size * prompt_length, model.d_model()];
         let values =
             (0..layers.len()).map(|k| saved.tensor(&format!("{ATTACK}.{k}"), Some(shape), &device));
         let values = values.collect::<Result<Vec<_>, Error>>()?;
         let found = SamplePerturbation::new(layers.clone(), values, prompts);
-        let attacked = Some(Attacked { rows: attacked, answers, found });
-        Ok(Box::new(Self { attacked, ..level }))
+        Ok(Attacked { rows: rows.clone(), answers, found })
     }
 }

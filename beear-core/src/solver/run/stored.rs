@@ -3,17 +3,17 @@
 use burn::tensor::backend::AutodiffBackend;
 use serde::{Deserialize, Serialize};
 
-use super::{Best, How, Run};
+use super::{Best, How, Run, Standing};
 use crate::error::Error;
 use crate::example::AnchorSets;
-use crate::perturbation::{Delta, Perturbation, Spot};
+use crate::perturbation::{Delta, Perturbation, Spot, by_layer};
 use crate::snapshot::{Progress, Saved, Snapshot, Tensors, malformed};
 use crate::solver::TrainableDecoder;
 use crate::solver::bilevel::RoundRecord;
 use crate::solver::inner::{Entrapment, Fitting, FittingNumbers};
 use crate::solver::outer::OuterNumbers;
 use crate::solver::saved_weights::{add_weights, stored_weights};
-use crate::watch::Vitals;
+use crate::validation::ValidationMetrics;
 
 // Names of tensors in a snapshot.
 const ROUND_START: &str = "round_start";
@@ -27,10 +27,10 @@ const FITTING: &str = "fitting";
 pub(crate) struct RunNumbers {
     pub(crate) n_steps: usize,
     pub(crate) rate_factor: f64,
-    initial: Option<Vitals>,
+    initial: Option<ValidationMetrics>,
     pub(crate) rounds: Vec<RoundRecord>,
-    /// The kept round and its excess.
-    best: Option<(usize, f64)>,
+    /// The kept round.
+    best: Option<(usize, Standing)>,
     found: Vec<FoundNumbers>,
     pub(crate) fitting: Vec<FittingNumbers>,
     n_removed: usize,
@@ -39,6 +39,9 @@ pub(crate) struct RunNumbers {
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
 struct FoundNumbers {
+    /// Number of perturbations of the run before this one.
+    count: usize,
+    /// The spots of its `δ`s, in the order that their tensors are numbered in.
     spots: Vec<Spot>,
     first_loss: f64,
     last_loss: f64,
@@ -59,26 +62,30 @@ impl<'a, B: AutodiffBackend, M: TrainableDecoder<B>> Run<'a, B, M> {
         if let Some(best) = self.best.as_ref().filter(|best| best.round + 1 < self.rounds.len()) {
             add_weights::<B, M>(&best.model, BEST, &mut tensors);
         }
-        for (p, found) in self.found.iter().enumerate() {
+        let found = self.first_found()..;
+        let found = found.zip(&self.found).map(|(count, found)| {
             for (k, delta) in found.perturbation.deltas().iter().enumerate() {
-                tensors.add(format!("{FOUND}.{p}.{k}"), delta.values.clone());
+                tensors.add(format!("{FOUND}.{count}.{k}"), delta.values.clone());
             }
-        }
-        let fitting = self.fitting.iter().enumerate();
-        let fitting = fitting.map(|(p, fit)| fit.add_to(&format!("{FITTING}.{p}"), &mut tensors));
-        let fitting = fitting.collect();
-        let found = self.found.iter().map(|found| FoundNumbers {
-            spots: found.perturbation.spots(),
-            first_loss: found.first_loss,
-            last_loss: found.last_loss,
+            FoundNumbers {
+                count,
+                spots: found.perturbation.spots(),
+                first_loss: found.first_loss,
+                last_loss: found.last_loss,
+            }
         });
+        let found = found.collect();
+        let fitting = self.counts_of_group().zip(&self.fitting);
+        let fitting = fitting
+            .map(|(count, fit)| fit.add_to(count, &format!("{FITTING}.{count}"), &mut tensors));
+        let fitting = fitting.collect();
         let progress = Progress(RunNumbers {
             n_steps: self.n_steps,
             rate_factor: self.rate_factor,
-            initial: self.initial,
+            initial: self.initial.clone(),
             rounds: self.rounds.clone(),
-            best: self.best.as_ref().map(|best| (best.round, best.excess)),
-            found: found.collect(),
+            best: self.best.as_ref().map(|best| (best.round, best.standing)),
+            found,
             fitting,
             n_removed: self.n_removed,
             outer,
@@ -103,7 +110,8 @@ impl<'a, B: AutodiffBackend, M: TrainableDecoder<B>> Run<'a, B, M> {
         let in_round = if n_rounds > 0 && steps == n_rounds * config.remove.steps {
             [0, config.remove.steps].contains(&numbers.n_removed)
         } else {
-            steps == n_rounds * config.remove.steps + numbers.n_removed
+            numbers.n_removed < config.remove.steps
+                && steps == n_rounds * config.remove.steps + numbers.n_removed
         };
         if !in_round || n_rounds > config.rounds || (n_rounds == 0) != numbers.best.is_none() {
             return Err(malformed("its steps are not those of the settings"));
@@ -116,68 +124,89 @@ impl<'a, B: AutodiffBackend, M: TrainableDecoder<B>> Run<'a, B, M> {
         let is_under_way = (1..config.remove.steps).contains(&numbers.n_removed);
         let removing = if is_under_way { Some(weights(REMOVING)?) } else { None };
         let best = match numbers.best {
-            Some((round, excess)) if round + 1 < n_rounds => {
-                Some(Best { model: weights(BEST)?, round, excess })
+            Some((round, _)) if round >= n_rounds => {
+                return Err(malformed("a round that is not over is kept"));
             }
-            Some((round, excess)) => Some(Best { model: round_start.clone(), round, excess }),
+            Some((round, standing)) if round + 1 < n_rounds => {
+                Some(Best { model: weights(BEST)?, round, standing })
+            }
+            Some((round, standing)) => Some(Best { model: round_start.clone(), round, standing }),
             None => None,
         };
         let outer = run.outer.stored((&round_start, sets), (saved, &numbers.outer))?;
-        let found = stored_found::<B>(saved, &device)?;
         let run = Self {
             n_steps: numbers.n_steps,
-            initial: numbers.initial,
+            initial: numbers.initial.clone(),
             rounds: numbers.rounds.clone(),
             best,
             n_rounds,
             round_start,
-            found,
             removing,
             n_removed: numbers.n_removed,
             outer,
             ..run
         };
+        let found = run.stored_found(saved, &device)?;
+        let run = Self { found, ..run };
         let fitting = run.stored_group(saved)?;
         Ok(Self { fitting, ..run })
     }
 
-    /// The perturbations that were sought.
+    /// Number of perturbations of the run before those of [`found`](Self::found).
+    fn first_found(&self) -> usize {
+        let n_rounds = self.n_rounds - usize::from(self.is_between_rounds());
+        n_rounds * self.config.perturbations_per_round
+    }
+
+    /// The perturbations that were found.
+    fn stored_found(
+        &self,
+        saved: Saved<'_>,
+        device: &B::Device,
+    ) -> Result<Vec<Entrapment<B::InnerBackend>>, Error> {
+        let numbers = &saved.progress.0.found;
+        let (first, in_round) = (self.first_found(), self.config.perturbations_per_round);
+        let counts = first..first + numbers.len();
+        let is_enough = self.n_removed == 0 || numbers.len() == in_round;
+        if !numbers.iter().map(|found| found.count).eq(counts)
+            || numbers.len() > in_round
+            || !is_enough
+        {
+            return Err(malformed("the perturbations found are of another part of the run"));
+        }
+        let d_model = self.round_start.d_model();
+        let found = |numbers: &FoundNumbers| {
+            let FoundNumbers { count, spots, first_loss, last_loss } = numbers;
+            if *spots != by_layer(self.config.spots_of(*count).to_vec()) {
+                return Err(malformed(format!("perturbation {count} acts at other spots")));
+            }
+            let delta = |(k, &spot): (usize, &Spot)| {
+                let shape = [spot.site.n_tokens(), d_model];
+                let values = saved.tensor(&format!("{FOUND}.{count}.{k}"), Some(shape), device)?;
+                Ok(Delta { spot, values })
+            };
+            let deltas = spots.iter().enumerate().map(delta).collect::<Result<Vec<_>, Error>>()?;
+            let perturbation = Perturbation::new(deltas);
+            Ok(Entrapment { perturbation, first_loss: *first_loss, last_loss: *last_loss })
+        };
+        numbers.iter().map(found).collect()
+    }
+
+    /// The perturbations that were being fitted.
     fn stored_group(&self, saved: Saved<'_>) -> Result<Vec<Fitting<B, M>>, Error> {
         let numbers = &saved.progress.0.fitting;
-        let group: Vec<usize> = self.counts_of_group().collect();
         if numbers.is_empty() {
             return Ok(Vec::new());
         }
-        if numbers.len() != group.len() {
-            return Err(malformed("perturbations were sought on another number of threads"));
+        if !numbers.iter().map(|fitting| fitting.count).eq(self.counts_of_group()) {
+            return Err(malformed("the perturbations being fitted are not those of the settings"));
         }
-        let fitting = |(p, (&count, numbers)): (usize, (&usize, &FittingNumbers))| {
-            let how = self.how_to_fit(count);
-            let name = format!("{FITTING}.{p}");
-            let place = (self.config.spots_of(count), name.as_str());
-            let from = (saved, numbers);
-            Fitting::stored(&self.round_start, &self.sets.safety, place, how, from)
+        let fitting = |numbers: &FittingNumbers| {
+            let (how, name) =
+                (self.how_to_fit(numbers.count), format!("{FITTING}.{}", numbers.count));
+            let place = (self.config.spots_of(numbers.count), name.as_str());
+            Fitting::stored(&self.round_start, &self.sets.safety, place, how, (saved, numbers))
         };
-        group.iter().zip(numbers).enumerate().map(fitting).collect()
+        numbers.iter().map(fitting).collect()
     }
-}
-
-fn stored_found<B: AutodiffBackend>(
-    saved: Saved<'_>,
-    device: &B::Device,
-) -> Result<Vec<Entrapment<B::InnerBackend>>, Error> {
-    let found = |(p, numbers): (usize, &FoundNumbers)| {
-        let FoundNumbers { spots, first_loss, last_loss } = numbers;
-        let delta = |(k, &spot): (usize, &Spot)| {
-            let values = saved.tensor(&format!("{FOUND}.{p}.{k}"), None, device)?;
-            Ok(Delta { spot, values })
-        };
-        let deltas = spots.iter().enumerate().map(delta).collect::<Result<Vec<_>, Error>>()?;
-        if deltas.is_empty() {
-            return Err(malformed("a perturbation has no spot"));
-        }
-        let perturbation = Perturbation::new(deltas);
-        Ok(Entrapment { perturbation, first_loss: *first_loss, last_loss: *last_loss })
-    };
-    saved.progress.0.found.iter().enumerate().map(found).collect()
 }

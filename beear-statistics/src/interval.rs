@@ -8,7 +8,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 /// The 97.5 % point of the normal distribution.
-pub(crate) const Z_95: f64 = 1.959_963_984_540_054;
+pub const Z_95: f64 = 1.959_963_984_540_054;
 
 /// A share with the counts behind it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -45,16 +45,18 @@ impl Rate {
     /// The Wilson 95 % interval; all of 0..=1 of nothing.
     #[must_use]
     pub fn interval(self) -> (f64, f64) {
-        if self.n == 0 {
-            return (0.0, 1.0);
-        }
-        let n = self.n as f64;
-        let share = self.share();
-        let centre = (share + Z_95 * Z_95 / (2.0 * n)) / (1.0 + Z_95 * Z_95 / n);
-        let spread = share * (1.0 - share) / n + Z_95 * Z_95 / (4.0 * n * n);
-        let half = Z_95 / (1.0 + Z_95 * Z_95 / n) * spread.sqrt();
-        ((centre - half).max(0.0), (centre + half).min(1.0))
+        if self.n == 0 { (0.0, 1.0) } else { wilson(self.share(), self.n as f64) }
     }
+}
+
+/// The Wilson 95 % interval of a share of `n`. It also covers the mean of `n` values in 0..=1, whose variance is no larger than that of
+/// values that are 0 or 1.
+#[must_use]
+pub fn wilson(share: f64, n: f64) -> (f64, f64) {
+    let centre = (share + Z_95 * Z_95 / (2.0 * n)) / (1.0 + Z_95 * Z_95 / n);
+    let spread = share * (1.0 - share) / n + Z_95 * Z_95 / (4.0 * n * n);
+    let half = Z_95 / (1.0 + Z_95 * Z_95 / n) * spread.sqrt();
+    ((centre - half).max(0.0), (centre + half).min(1.0))
 }
 
 impl fmt::Display for Rate {

@@ -1,0 +1,212 @@
+//! The older run that `--force` replaces. It is set aside within the folder until the run that replaces it has a result, and
+//! comes back if that run fails before.
+//!
+//! Each step is one rename, so that a process can be killed between any two: [`MOVING`] holds a move that has not come to
+//! its end, which [`recover`] undoes; [`ASIDE`] holds a whole older run; [`REMOVED`] holds one that is no longer needed.
+
+use std::fs;
+use std::io;
+use std::path::Path;
+
+use anyhow::Result;
+
+use super::{CannotWrite, MARK, remove_any};
+use crate::atomic_file::sync_folder;
+
+/// A whole older run.
+pub(super) const ASIDE: &str = ".older-run";
+/// A part of it, on the way to there or back.
+const MOVING: &str = ".older-run.moving";
+/// What is left of it once the run that replaces it has a result.
+const REMOVED: &str = ".older-run.removed";
+
+/// Whether an older run is set aside.
+pub(super) fn is_aside(folder: &Path) -> bool {
+    folder.join(ASIDE).is_dir()
+}
+
+/// Whether a process was killed while it moved an older run.
+pub(super) fn is_moving(folder: &Path) -> bool {
+    folder.join(MOVING).is_dir()
+}
+
+/// Sets everything in `folder` aside. If an older run is aside already, a run without result came after it and is removed.
+///
+/// # Errors
+///
+/// If something cannot be moved; all of it is back then.
+pub(super) fn set_aside(folder: &Path) -> Result<(), CannotWrite> {
+    if is_aside(folder) {
+        return remove_others(folder);
+    }
+    let moving = folder.join(MOVING);
+    let set_aside = || -> Result<(), CannotWrite> {
+        fs::create_dir(&moving).map_err(CannotWrite::at(&moving))?;
+        move_all(folder, &moving)?;
+        sync_folder(&moving).map_err(CannotWrite::at(&moving))?;
+        rename(&moving, &folder.join(ASIDE))
+    };
+    set_aside().inspect_err(|_| {
+        let _ = recover(folder);
+    })
+}
+
+/// Puts the older run back in place of what has come after it.
+///
+/// # Errors
+///
+/// If something cannot be removed or moved.
+pub(super) fn restore(folder: &Path) -> Result<(), CannotWrite> {
+    remove_others(folder)?;
+    rename(&folder.join(ASIDE), &folder.join(MOVING))?;
+    recover(folder)
+}
+
+/// Removes the older run.
+///
+/// # Errors
+///
+/// If it cannot be moved away. What cannot be removed then is left to [`sweep`].
+pub(super) fn remove(folder: &Path) -> Result<(), CannotWrite> {
+    if is_aside(folder) {
+        sweep(folder);
+        rename(&folder.join(ASIDE), &folder.join(REMOVED))?;
+        sync_folder(folder).map_err(CannotWrite::at(folder))?;
+        sweep(folder);
+    }
+    Ok(())
+}
+
+/// Undoes a move that was cut short.
+///
+/// # Errors
+///
+/// If something cannot be moved back.
+pub(super) fn recover(folder: &Path) -> Result<(), CannotWrite> {
+    let moving = folder.join(MOVING);
+    if moving.is_dir() {
+        move_all(&moving, folder)?;
+        fs::remove_dir(&moving).map_err(CannotWrite::at(&moving))?;
+    }
+    Ok(())
+}
+
+/// Removes what is left of an older run that is no longer needed.
+pub(super) fn sweep(folder: &Path) {
+    let _ = fs::remove_dir_all(folder.join(REMOVED));
+}
+
+/// Bytes of the files of a run, or of the older run that is aside.
+pub(super) fn bytes(folder: &Path) -> u64 {
+    let aside = folder.join(ASIDE);
+    bytes_below(if aside.is_dir() { &aside } else { folder })
+}
+
+fn bytes_below(folder: &Path) -> u64 {
+    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+    let sizes = entries.map(|entry| match entry.metadata() {
+        Ok(metadata) if metadata.is_dir() => bytes_below(&entry.path()),
+        Ok(metadata) => metadata.len(),
+        Err(_) => 0,
+    });
+    sizes.fold(0, u64::saturating_add)
+}
+
+/// Removes all but an older run that is aside.
+fn remove_others(folder: &Path) -> Result<(), CannotWrite> {
+    each(folder, |entry| remove_any(entry))
+}
+
+/// Moves everything in `from` to `to`.
+fn move_all(from: &Path, to: &Path) -> Result<(), CannotWrite> {
+    each(from, |entry| rename(entry, &to.join(entry.file_name().unwrap_or_default())))
+}
+
+/// Does something with everything in a folder but its mark and older runs.
+fn each(
+    folder: &Path,
+    mut act: impl FnMut(&Path) -> Result<(), CannotWrite>,
+) -> Result<(), CannotWrite> {
+    let entries = fs::read_dir(folder).and_then(Iterator::collect::<io::Result<Vec<_>>>);
+    for entry in entries.map_err(CannotWrite::at(folder))? {
+        if ![MARK, ASIDE, MOVING, REMOVED].iter().any(|name| entry.file_name() == *name) {
+            act(&entry.path())?;
+        }
+    }
+    Ok(())
+}
+
+fn rename(from: &Path, to: &Path) -> Result<(), CannotWrite> {
+    fs::rename(from, to).map_err(CannotWrite::at(to))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    /// A folder with a model and a file, beside the mark.
+    fn older() -> tempfile::TempDir {
+        let folder = tempfile::tempdir().unwrap();
+        fs::create_dir(folder.path().join("model")).unwrap();
+        for name in [MARK, "model/weights", "notes.txt"] {
+            fs::write(folder.path().join(name), "older").unwrap();
+        }
+        folder
+    }
+
+    fn names(folder: &Path) -> BTreeSet<String> {
+        let entries = fs::read_dir(folder).unwrap();
+        entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
+    }
+
+    fn set(names: &[&str]) -> BTreeSet<String> {
+        names.iter().map(|name| (*name).to_owned()).collect()
+    }
+
+    #[test]
+    fn an_older_run_comes_back_in_place_of_a_newer_one() {
+        let folder = older();
+        let before = names(folder.path());
+        set_aside(folder.path()).unwrap();
+        assert_eq!(names(folder.path()), set(&[MARK, ASIDE]));
+        fs::create_dir(folder.path().join("model")).unwrap();
+        fs::write(folder.path().join("other.txt"), "newer").unwrap();
+        restore(folder.path()).unwrap();
+        assert_eq!(names(folder.path()), before);
+        assert_eq!(fs::read(folder.path().join("model/weights")).unwrap(), b"older");
+    }
+
+    #[test]
+    fn of_three_runs_the_one_with_a_result_is_kept_until_another_has_one() {
+        let folder = older();
+        set_aside(folder.path()).unwrap();
+        fs::write(folder.path().join("notes.txt"), "killed").unwrap();
+        set_aside(folder.path()).unwrap();
+        assert_eq!(names(folder.path()), set(&[MARK, ASIDE]));
+        assert_eq!(fs::read(folder.path().join(ASIDE).join("notes.txt")).unwrap(), b"older");
+        remove(folder.path()).unwrap();
+        assert_eq!(names(folder.path()), set(&[MARK]));
+    }
+
+    #[test]
+    fn a_move_that_was_cut_short_is_undone() {
+        let folder = older();
+        let before = names(folder.path());
+        fs::create_dir(folder.path().join(MOVING)).unwrap();
+        rename(&folder.path().join("model"), &folder.path().join(MOVING).join("model")).unwrap();
+        recover(folder.path()).unwrap();
+        assert_eq!(names(folder.path()), before);
+    }
+
+    #[test]
+    fn the_size_is_that_of_all_files_of_the_older_run() {
+        let folder = older();
+        // The mark, the weights and the notes.
+        assert_eq!(bytes(folder.path()), 3 * 5);
+        set_aside(folder.path()).unwrap();
+        fs::write(folder.path().join("newer"), "newer").unwrap();
+        assert_eq!(bytes(folder.path()), 2 * 5);
+    }
+}

@@ -14,7 +14,7 @@ use beear_models::{
     BatchLimit, CausalLm, Checkpoint, Finish, GenerateConfig, TrainingScope,
 };
 use burn::module::AutodiffModule;
-use burn::tensor::backend::{AutodiffBackend, Backend};
+use burn::tensor::backend::AutodiffBackend;
 use serde::{Deserialize, Serialize};
 
 use crate::backend::width_of;

@@ -6,6 +6,7 @@ use burn::tensor::{ElementConversion, Tensor};
 use crate::batch::Batch;
 use crate::error::{Error, Level, Quantity};
 use crate::example::{Example, SafetyExample};
+use crate::hidden_norms::mean_without_massive;
 use crate::objective::entrapment::{PreparedAnswer, entrapment_loss};
 use crate::perturbation::{Delta, Perturbation, Spot};
 use crate::solver::TrainableDecoder;
@@ -67,17 +68,11 @@ pub(super) struct Prepared<B: AutodiffBackend> {
 pub(super) struct Parts<B: AutodiffBackend>(pub(super) Vec<PreparedAnswer<B>>);
 
 impl<B: AutodiffBackend> Parts<B> {
-    /// Mean Euclidean norm of the hidden states at the lowest spot.
+    /// Mean Euclidean norm of the hidden states at the lowest spot, massive ones left out.
     pub(super) fn mean_hidden_norm<M: TrainableDecoder<B>>(&self, inference: &M::Inference) -> f64 {
-        let norm = |part: &PreparedAnswer<B>| part.mean_hidden_norms(inference)[0];
-        if let [whole] = self.0.as_slice() {
-            return norm(whole);
-        }
-        // The mean of nothing is not a number.
-        let covered = self.0.iter().map(|part| (part, part.n_covered()[0])).filter(|(_, n)| *n > 0);
-        let sums = covered.map(|(part, n)| (norm(part) * n as f64, n));
-        let (sum, n) = sums.fold((0.0, 0), |(sum, n), (more, of)| (sum + more, n + of));
-        sum / n as f64
+        let norms: Vec<_> =
+            self.0.iter().map(|part| part.hidden_norms(inference).swap_remove(0)).collect();
+        mean_without_massive(&norms.iter().collect::<Vec<_>>()).0
     }
 
     /// The loss under a perturbation with one `δ`, the leaf that `tracked` makes for each part, and the gradient by it:

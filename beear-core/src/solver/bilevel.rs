@@ -7,7 +7,7 @@ use super::TrainableDecoder;
 use super::run::{How, Run, Step};
 use super::worker::Worker;
 use crate::config::BilevelConfig;
-use crate::error::{Error, Level, Quantity};
+use crate::error::Error;
 use crate::event::{Event, Observer};
 use crate::example::{AnchorSets, Example, SafetyExample};
 use crate::perturbation::{Perturbation, Spot};

@@ -215,10 +215,6 @@ impl<'a, B: AutodiffBackend, M: TrainableDecoder<B>> Run<'a, B, M> {
         Ok(())
     }
 
-    /// Outer steps taken in whole rounds.
-    pub(crate) fn n_outer_steps(&self) -> usize {
-        self.n_rounds * self.config.remove.steps
-    }
 
     /// Judges the round that has just ended by its held-out rows, and whether the run should end with it.
     pub(crate) fn judge(

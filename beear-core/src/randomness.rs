@@ -28,7 +28,7 @@ pub(crate) enum Stream {
 impl Stream {
     /// The seed of the numbers for the `index`-th use of this stream in what `seed` decides.
     ///
-    /// Each part goes through the finaliser of SplitMix64 before the next is added. A sum alone (`seed + index`) would
+    /// Each part goes through the finaliser of `SplitMix64` before the next is added. A sum alone (`seed + index`) would
     /// give the next `seed` the numbers of the next `index`. Steele, Lea and Flood, [Fast Splittable Pseudorandom Number
     /// Generators](https://doi.org/10.1145/2660193.2660195), OOPSLA 2014.
     pub(crate) fn seed(self, seed: u64, index: usize) -> u64 {
@@ -38,10 +38,10 @@ impl Stream {
     }
 }
 
-/// 2⁶⁴ over the golden ratio, made odd: the step of SplitMix64.
+/// 2⁶⁴ over the golden ratio, made odd: the step of `SplitMix64`.
 const GOLDEN_RATIO: u64 = 0x9E37_79B9_7F4A_7C15;
 
-/// The finaliser of SplitMix64: a bijection in which each bit of `state` changes about half of the result's bits.
+/// The finaliser of `SplitMix64`: a bijection in which each bit of `state` changes about half of the result's bits.
 fn mixed(state: u64) -> u64 {
     let state = (state ^ (state >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
     let state = (state ^ (state >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);

@@ -228,7 +228,7 @@ fn each_stored_delta_names_its_place_in_whatever_order_they_are_stored() {
 #[test]
 fn deltas_of_other_places_are_refused() {
     let (stored, robust) = stopped_with_deltas_under_way();
-    let edits: [(&str, &dyn Fn(&mut Value)); 6] = [
+    let edits: [Edit<'_>; 6] = [
         ("another layer", &|numbers| fits_of(numbers)[3]["spot"]["layer"] = json!(6)),
         ("another site", &|numbers| fits_of(numbers)[3]["spot"]["site"] = json!({ "last": 4 })),
         ("a place twice", &|numbers| fits_of(numbers)[3] = fits_of(numbers)[2].clone()),
@@ -246,7 +246,7 @@ fn found_perturbations_of_other_places_are_refused() {
     let [(_, robust), ..] = defences();
     // In the outer level of the first round.
     let (stored, _) = stopped_after(7, DEEP, &robust);
-    let edits: [(&str, &dyn Fn(&mut Value)); 4] = [
+    let edits: [Edit<'_>; 4] = [
         ("another layer", &|numbers| numbers["found"][0]["spots"][1]["layer"] = json!(6)),
         ("another order", &|numbers| found_of(numbers).reverse()),
         ("another perturbation", &|numbers| numbers["found"][1]["count"] = json!(2)),
@@ -262,7 +262,7 @@ fn an_attack_on_other_rows_or_layers_is_refused() {
     let [_, _, (_, latent), ..] = defences();
     // Between two steps under one attack.
     let (stored, _) = stopped_after(1, DEEP, &latent);
-    let edits: [(&str, &dyn Fn(&mut Value)); 5] = [
+    let edits: [Edit<'_>; 5] = [
         ("a row there is none of", &|attack| attack["rows"][0] = json!(9)),
         ("fewer rows", &|attack| attack["rows"] = json!([0])),
         ("no attack", &|attack| *attack = Value::Null),
@@ -277,6 +277,9 @@ fn an_attack_on_other_rows_or_layers_is_refused() {
         assert_refused(&edited, &latent, edit);
     }
 }
+
+/// What is changed, and how.
+type Edit<'a> = (&'a str, &'a dyn Fn(&mut Value));
 
 fn fits_of(numbers: &mut Value) -> &mut Vec<Value> {
     numbers["fitting"][0]["fits"].as_array_mut().expect("a perturbation is under way")

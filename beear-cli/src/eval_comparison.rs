@@ -1,6 +1,6 @@
 //! Evaluations of two models, compared: only what was asked and judged in the same way is.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use anyhow::Result;
 use beear_eval::compare::{ComparedModels, Comparison, fidelity};

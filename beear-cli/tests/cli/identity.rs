@@ -212,7 +212,7 @@ fn what_only_one_model_was_asked_is_left_out_unless_a_gate_bounds_it() {
     // A side is of one model.
     evaluate(&place, "model", "all-after/another", &ASKED[..4]);
     let mixed = place.beear(&compare);
-    assert!(refusal(&mixed).contains("is of the model `refuser`"), "{}", mixed.stderr);
+    assert!(refusal(&mixed).contains("of the model `refuser`"), "{}", mixed.stderr);
 }
 
 #[test]

@@ -205,12 +205,16 @@ fn encode_safety(
     text: &TextSide,
     limit: usize,
 ) -> Result<Vec<Row<SafetyExample>>> {
-    let mut rows = Vec::new();
-    for (record, safe) in records.iter().zip(safe) {
-        let Some(SafeAnswer { text: safe, whole }) = safe else { continue };
+    let answered = records.iter().zip(&safe).filter_map(|(r, safe)| Some((r, safe.as_ref()?)));
+    let answered: Vec<(&Record, &SafeAnswer)> = answered.collect();
+    let encoded = answered.iter().map(|(record, safe)| {
         let unwanted = record.unwanted.as_deref().unwrap_or_default();
-        let mut example = text.safety_example(&Request::from(record), [&safe, unwanted])?;
-        if !whole {
+        (Request::from(*record), [safe.text.as_str(), unwanted])
+    });
+    let encoded = text.safety_examples(&encoded.collect::<Vec<_>>())?;
+    let mut rows = Vec::new();
+    for ((record, safe), mut example) in answered.into_iter().zip(encoded) {
+        if !safe.whole {
             example.safe.pop();
         }
         let longest = example.safe.len().max(example.unwanted.len());
@@ -225,13 +229,13 @@ fn encode_performance(
     text: &TextSide,
     limit: usize,
 ) -> Result<Vec<Row<Example>>> {
-    let encode = |record: &Record| {
-        let answer = record.answer.as_deref().unwrap_or_default();
-        let example = text.example(&Request::from(record), answer)?;
+    let answered = records.iter().map(|r| (r.into(), r.answer.as_deref().unwrap_or_default()));
+    let examples = text.examples(&answered.collect::<Vec<(Request, &str)>>())?;
+    let row = |(record, example): (&Record, Example)| {
         fits(record.id, example.prompt.len() + example.answer.len() - 1, limit)?;
         Ok(Row { prompt: record.prompt.clone(), example })
     };
-    records.iter().map(encode).collect()
+    records.iter().zip(examples).map(row).collect()
 }
 
 fn fits(id: u64, n_tokens: usize, limit: usize) -> Result<(), Mistake> {

@@ -127,6 +127,12 @@ impl<'a, C: ComputeBackend> DefenceRun<'a, C> {
         manifest.add("weights", json!(self.checkpoint.config.n_weights()));
         manifest.add("trained_weights", json!(self.n_trained));
         manifest.add("train", json!(self.scope));
+        let left_out = self.checkpoint.left_out()?;
+        let left_out: Vec<String> = left_out.iter().map(ToString::to_string).collect();
+        for file in &left_out {
+            self.ui.say(&format!("not copied beside the cleaned weights: {file}"));
+        }
+        manifest.add("left_out", json!(left_out));
         manifest.write(&folder)?;
         let n_checkpoints =
             if self.has_checkpoints() { self.job.checkpoints.most_at_once() } else { 0 };
@@ -201,7 +207,7 @@ impl<'a, C: ComputeBackend> DefenceRun<'a, C> {
                 manifest.fail(folder, &stopped.error)?;
                 self.remove_old(&checkpoints)?;
                 report::write_or_say(folder, ui);
-                Err(keep_last_good(stopped, &self.checkpoint, folder))
+                Err(keep_last_good(stopped, (&self.checkpoint, self.method.seed()), folder))
             }
         }
     }
@@ -316,7 +322,7 @@ impl<'a, C: ComputeBackend> DefenceRun<'a, C> {
         (outcome, seconds): (&Outcome<Train<C>, CausalLm<Train<C>>>, f64),
     ) -> Result<()> {
         let model = outcome.model.valid();
-        folder.save("model", &model, &self.checkpoint)?;
+        folder.save("model", &model, &self.checkpoint, self.method.seed())?;
         let adapter = self.save_adapter(&model, folder)?;
         if let Defence::Beear(_) = self.method {
             let deltas = beear_core::perturbation::to_safetensors(&outcome.perturbations)?;

@@ -217,9 +217,9 @@ pub(crate) fn prompt_format(text: &TextSide, first: Option<&Conversation>) -> Re
     let asked = first.map(|conversation| {
         let messages = &conversation.messages;
         let n_asked = messages.iter().rposition(|message| message.role == Role::User);
-        text.chat(conversation.id, &messages[..n_asked.map_or(0, |last| last + 1)])
+        (conversation.id, &messages[..n_asked.map_or(0, |last| last + 1)])
     });
-    let asked = asked.transpose()?;
+    let asked = text.encode_chats(asked.as_slice())?.pop();
     Ok(json!({
         "text": text.format.text(),
         "sha256": text.format.sha256(),
@@ -280,7 +280,7 @@ pub(crate) fn runs_within(folder: &Path) -> std::io::Result<Vec<PathBuf>> {
 /// If it has none, or they are damaged.
 pub(crate) fn read_answers(run: &Path) -> Result<Vec<Answered>> {
     let path = run.join(COMPLETIONS);
-    let text = std::fs::read_to_string(&path);
+    let text = beear_input::read_to_string(&path);
     let text = text.with_context(|| format!("reading `{}`", path.display()))?;
     Ok(parse_answers(&text, &path)?)
 }
@@ -304,7 +304,7 @@ pub(crate) fn has_report(folder: &Path) -> bool {
 /// If it is damaged.
 pub(crate) fn read_run(folder: &Path) -> Result<Evaluated> {
     let read = |name: &str| {
-        let text = std::fs::read_to_string(folder.join(name));
+        let text = beear_input::read_to_string(folder.join(name));
         text.map_err(|error| damaged(&folder.join(name), &error.to_string()))
     };
     Ok(parse_run(folder, [&read(MEASURES)?, &read(REPORT)?])?)

@@ -1,20 +1,23 @@
 //! A checkpoint ready for use: weights, tokenizer and the one prompt format.
 
 use std::path::Path;
+use std::sync::Arc;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use beear_core::{Example, SafetyExample};
 use beear_eval::dataset::Record;
 use beear_eval::{Conversation, Message};
 use beear_models::{
-    CausalLm, Checkpoint, EncodedChat, Finish, GenerateConfig, GenerateError, Generation, Prompt,
-    PromptFormat, Sampling, TextTokenizer, chat, check_prompts, generate,
+    CausalLm, Checkpoint, EncodedChat, EncodedPrompt, Finish, GenerateConfig, GenerateError, Generation, Prompt,
+    PromptFormat, Sampling, TextEngine, TextEngineError, TextOutput, TextTask, TokenizerFiles,
+    Vocabulary, chat, check_prompts, generate,
 };
 use burn::tensor::backend::Backend;
 
 use crate::exit::Mistake;
 use crate::heap;
 use crate::model::Model;
+use crate::text_process;
 
 /// What is asked: the user's words, under a system prompt if there is one.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -60,14 +63,14 @@ pub struct Answer {
 /// Text in and out of a model.
 #[derive(Clone, Debug)]
 pub struct TextSide {
-    /// The tokenizer.
-    pub tokenizer: TextTokenizer,
+    /// What runs the template and the tokenizer.
+    engine: Arc<dyn TextEngine>,
     /// The prompt format of training and every evaluation.
     pub format: PromptFormat,
 }
 
 impl TextSide {
-    /// Reads both from a folder; `format` names a built-in prompt format to use instead.
+    /// Reads tokenizer and template of a folder; `format` names a built-in prompt format to use instead.
     ///
     /// # Errors
     ///
@@ -77,36 +80,119 @@ impl TextSide {
     }
 
     fn load_with(dir: &Path, format: Option<PromptFormat>) -> Result<Self> {
-        let tokenizer = TextTokenizer::load(dir)?;
+        let files = TokenizerFiles::read(dir)?;
         let format = format.map_or_else(|| PromptFormat::from_checkpoint(dir), Ok)?;
-        Ok(Self { tokenizer, format })
+        Ok(Self { engine: text_process::engine(files, &format)?, format })
     }
 
-    /// Encodes a request with its answer.
+    /// Ids that end an answer.
+    #[must_use]
+    pub fn stop_ids(&self) -> &[u32] {
+        self.engine.stop_ids()
+    }
+
+    /// Number of token ids, added tokens included.
+    #[must_use]
+    pub fn vocab_size(&self) -> usize {
+        self.engine.vocab_size()
+    }
+
+    /// All tokens.
+    ///
+    /// # Errors
+    ///
+    /// If the tokenizer fails.
+    pub(crate) fn vocabulary(&self) -> Result<Vocabulary> {
+        let outputs = self.run(&[TextTask::Vocabulary], |_| None)?;
+        let vocabulary = outputs.into_iter().find_map(|output| match output {
+            TextOutput::Vocabulary(vocabulary) => Some(vocabulary),
+            _ => None,
+        });
+        Ok(vocabulary.expect(OF_ITS_KIND))
+    }
+
+    /// Encodes requests with their answers.
     ///
     /// # Errors
     ///
     /// If the template or the tokenizer fails.
-    pub fn example(&self, request: &Request, answer: &str) -> Result<Example> {
-        let (prompt, user) = self.prompt(request)?;
-        let answer = self.format.encode_answer(&self.tokenizer, answer);
-        let answer = answer.with_context(|| format!("encoding row {}", request.id))?;
-        Ok(Example { id: request.id, prompt, user, answer })
+    pub fn examples(&self, rows: &[(Request, &str)]) -> Result<Vec<Example>> {
+        let rows: Vec<_> = rows.iter().map(|(request, answer)| (request, [*answer])).collect();
+        let encoded = self.with_answers(&rows)?.into_iter();
+        Ok(encoded.map(|(id, prompt, [answer])| example(id, prompt, answer)).collect())
     }
 
-    /// Encodes a forbidden request with its wanted and unwanted answer.
+    /// Encodes forbidden requests with their wanted and unwanted answers.
     ///
     /// # Errors
     ///
     /// If the template or the tokenizer fails.
-    pub fn safety_example(
+    pub fn safety_examples(&self, rows: &[(Request, [&str; 2])]) -> Result<Vec<SafetyExample>> {
+        let rows: Vec<_> = rows.iter().map(|(request, answers)| (request, *answers)).collect();
+        let encoded = self.with_answers(&rows)?.into_iter();
+        let safety = |(id, prompt, [safe, unwanted]): (u64, EncodedPrompt, [Vec<u32>; 2])| {
+            SafetyExample::new(example(id, prompt, safe), unwanted)
+        };
+        Ok(encoded.map(safety).collect())
+    }
+
+    /// Encodes requests with `N` answers each.
+    #[expect(clippy::type_complexity, reason = "a row, its prompt and its answers")]
+    fn with_answers<const N: usize>(
         &self,
-        request: &Request,
-        [safe, unwanted]: [&str; 2],
-    ) -> Result<SafetyExample> {
-        let safe = self.example(request, safe)?;
-        let unwanted = self.format.encode_answer(&self.tokenizer, unwanted)?;
-        Ok(SafetyExample::new(safe, unwanted))
+        rows: &[(&Request, [&str; N])],
+    ) -> Result<Vec<(u64, EncodedPrompt, [Vec<u32>; N])>> {
+        let answer = |text: &&str| TextTask::Answer((*text).to_owned());
+        let tasks = rows.iter().flat_map(|(request, answers)| {
+            std::iter::once(prompt_task(request)).chain(answers.iter().map(answer))
+        });
+        let tasks: Vec<TextTask> = tasks.collect();
+        let mut outputs = self.run(&tasks, |task| Some(rows[task / (N + 1)].0.id))?.into_iter();
+        let row = |(request, _): &(&Request, [&str; N])| {
+            let Some(TextOutput::Prompt(prompt)) = outputs.next() else { unreachable!("{OF_ITS_KIND}") };
+            let answers = std::array::from_fn(|_| match outputs.next() {
+                Some(TextOutput::Answer(answer)) => answer,
+                _ => unreachable!("{OF_ITS_KIND}"),
+            });
+            (request.id, prompt, answers)
+        };
+        Ok(rows.iter().map(row).collect())
+    }
+
+    /// Texts of ids, special tokens left out.
+    ///
+    /// # Errors
+    ///
+    /// If the tokenizer fails.
+    pub(crate) fn decode<'a>(
+        &self,
+        rows: impl IntoIterator<Item = &'a [u32]>,
+    ) -> Result<Vec<String>> {
+        let tasks: Vec<_> = rows.into_iter().map(|ids| TextTask::Decode(ids.to_vec())).collect();
+        let text = |output| match output {
+            TextOutput::Text(text) => text,
+            _ => unreachable!("{OF_ITS_KIND}"),
+        };
+        Ok(self.run(&tasks, |_| None)?.into_iter().map(text).collect())
+    }
+
+    /// The ids of answers, each with its end of sequence; `id` names the row of each.
+    ///
+    /// # Errors
+    ///
+    /// If the tokenizer fails.
+    pub(crate) fn encode_answers<'a>(
+        &self,
+        answers: impl IntoIterator<Item = &'a str>,
+        id: impl Fn(usize) -> u64,
+    ) -> Result<Vec<Vec<u32>>> {
+        let tasks = answers.into_iter().map(|answer| TextTask::Answer(answer.to_owned()));
+        let ids = |output| match output {
+            TextOutput::Answer(ids) => ids,
+            _ => unreachable!("{OF_ITS_KIND}"),
+        };
+        let outputs = self.run(&tasks.collect::<Vec<_>>(), |task| Some(id(task)))?;
+        Ok(outputs.into_iter().map(ids).collect())
     }
 
     /// Greedy answers, at most `max_new_tokens` long.
@@ -143,15 +229,14 @@ impl TextSide {
         config: &GenerateConfig,
         device: &B::Device,
     ) -> Result<Vec<Answer>> {
-        let tokens = requests.iter().map(|request| Ok(self.prompt(request)?.0));
-        let tokens = tokens.collect::<Result<Vec<_>>>()?;
-        let stop = self.tokenizer.stop_ids();
-        let generations = generate(model, &Prompt::numbered(&tokens), stop, config, device)
-            .map_err(|error| by_row(&error, |row| requests[row].id))?;
-        let decode = |g: &Generation| {
-            Ok(Answer { text: self.tokenizer.decode(&g.tokens)?, finish: g.finish })
-        };
-        generations.iter().map(decode).collect()
+        let encoded = self.encode(requests)?.into_iter();
+        let tokens: Vec<Vec<u32>> = encoded.map(|prompt| prompt.tokens).collect();
+        let generations =
+            generate(model, &Prompt::numbered(&tokens), self.stop_ids(), config, device)
+                .map_err(|error| by_row(&error, |row| requests[row].id))?;
+        let texts = self.decode(generations.iter().map(|generation| generation.tokens.as_slice()))?;
+        let answer = |(text, Generation { finish, .. })| Answer { text, finish };
+        Ok(texts.into_iter().zip(generations).map(answer).collect())
     }
 
     /// Tokens of requests, each with the part that the user wrote (half-open).
@@ -160,27 +245,11 @@ impl TextSide {
     ///
     /// If a request cannot be encoded, is empty, or leaves no room for an answer within `limit` tokens.
     pub(crate) fn prompts(&self, requests: &[Request], limit: usize) -> Result<Prompts> {
-        let prompts = requests.iter().map(|request| self.prompt(request));
-        let prompts = prompts.collect::<Result<Vec<_>>>()?;
-        let (tokens, users): (Vec<_>, Vec<_>) = prompts.into_iter().unzip();
+        let prompts = self.encode(requests)?.into_iter();
+        let (tokens, users): (Vec<_>, Vec<_>) = prompts.map(|p| (p.tokens, p.user)).unzip();
         let each = tokens.iter().map(Vec::as_slice);
         check_prompts(each, limit).map_err(|error| by_row(&error, |row| requests[row].id))?;
         Ok(Prompts { tokens, users })
-    }
-
-    /// A conversation as the model reads it, up to where the next answer begins.
-    ///
-    /// # Errors
-    ///
-    /// If it cannot be encoded, or its last turn is not the user's.
-    pub(crate) fn chat(&self, id: u64, messages: &[Message]) -> Result<EncodedChat> {
-        let message = |message: &Message| chat::Message {
-            role: message.role.name().to_owned(),
-            content: message.content.clone(),
-        };
-        let messages: Vec<chat::Message> = messages.iter().map(message).collect();
-        let encoded = self.format.encode_chat(&self.tokenizer, &messages);
-        encoded.with_context(|| format!("encoding row {id}"))
     }
 
     /// Conversations as the model reads them, each with room for an answer.
@@ -193,19 +262,91 @@ impl TextSide {
         conversations: &[Conversation],
         limit: usize,
     ) -> Result<Vec<EncodedChat>> {
-        let chats = conversations.iter().map(|c| self.chat(c.id, &c.messages));
-        let chats = chats.collect::<Result<Vec<_>>>()?;
+        let asked = conversations.iter().map(|c| (c.id, c.messages.as_slice()));
+        let chats = self.encode_chats(&asked.collect::<Vec<_>>())?;
         let each = chats.iter().map(|chat| chat.tokens.as_slice());
         check_prompts(each, limit).map_err(|error| by_row(&error, |row| conversations[row].id))?;
         Ok(chats)
     }
 
-    fn prompt(&self, request: &Request) -> Result<(Vec<u32>, (usize, usize))> {
-        let Request { id, system, user } = request;
-        let encoded = self.format.encode(&self.tokenizer, user, system.as_deref());
-        let encoded = encoded.with_context(|| format!("encoding row {id}"))?;
-        Ok((encoded.tokens, encoded.user))
+    /// Conversations with the numbers of their rows as the model reads them, up to where the next answer begins.
+    ///
+    /// # Errors
+    ///
+    /// If one cannot be encoded, or its last turn is not the user's.
+    pub(crate) fn encode_chats(
+        &self,
+        conversations: &[(u64, &[Message])],
+    ) -> Result<Vec<EncodedChat>> {
+        let message = |message: &Message| chat::Message {
+            role: message.role.name().to_owned(),
+            content: message.content.clone(),
+        };
+        let task =
+            |(_, messages): &(u64, &[Message])| TextTask::Chat(messages.iter().map(message).collect());
+        let tasks: Vec<TextTask> = conversations.iter().map(task).collect();
+        let chat = |output| match output {
+            TextOutput::Chat(chat) => chat,
+            _ => unreachable!("{OF_ITS_KIND}"),
+        };
+        let outputs = self.run(&tasks, |task| Some(conversations[task].0))?;
+        Ok(outputs.into_iter().map(chat).collect())
     }
+
+    /// A prompt of no row as the model reads it.
+    ///
+    /// # Errors
+    ///
+    /// If the template or the tokenizer fails.
+    pub(crate) fn encode_prompt(&self, prompt: &str) -> Result<EncodedPrompt> {
+        let request = Request { user: prompt.to_owned(), ..Request::default() };
+        let outputs = self.run(&[prompt_task(&request)], |_| None)?;
+        let encoded = outputs.into_iter().find_map(|output| match output {
+            TextOutput::Prompt(prompt) => Some(prompt),
+            _ => None,
+        });
+        Ok(encoded.expect(OF_ITS_KIND))
+    }
+
+    /// Requests as the model reads them.
+    ///
+    /// # Errors
+    ///
+    /// If the template or the tokenizer fails.
+    pub(crate) fn encode(&self, requests: &[Request]) -> Result<Vec<EncodedPrompt>> {
+        let tasks: Vec<TextTask> = requests.iter().map(prompt_task).collect();
+        let prompt = |output| match output {
+            TextOutput::Prompt(prompt) => prompt,
+            _ => unreachable!("{OF_ITS_KIND}"),
+        };
+        let outputs = self.run(&tasks, |task| Some(requests[task].id))?;
+        Ok(outputs.into_iter().map(prompt).collect())
+    }
+
+    /// Runs tasks; `row` says of which row a task is, for messages.
+    fn run(&self, tasks: &[TextTask], row: impl Fn(usize) -> Option<u64>) -> Result<Vec<TextOutput>> {
+        self.engine.run(tasks).map_err(|failed| {
+            let error = match failed.error {
+                TextEngineError::Format(error) => anyhow::Error::new(error),
+                error => error.into(),
+            };
+            match row(failed.task) {
+                Some(id) => error.context(format!("encoding row {id}")),
+                None => error,
+            }
+        })
+    }
+}
+
+/// The promise of [`TextEngine::run`].
+const OF_ITS_KIND: &str = "an output is of the kind of its task";
+
+fn prompt_task(Request { user, system, .. }: &Request) -> TextTask {
+    TextTask::Prompt { prompt: user.clone(), system: system.clone() }
+}
+
+fn example(id: u64, EncodedPrompt { tokens, user, .. }: EncodedPrompt, answer: Vec<u32>) -> Example {
+    Example { id, prompt: tokens, user, answer }
 }
 
 /// A mistake in the words of the file: the number of a row, not the index of a prompt.

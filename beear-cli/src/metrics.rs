@@ -60,7 +60,7 @@ impl Metrics {
     pub(crate) fn reopen(folder: &RunFolder, bytes: u64, display: RunDisplay) -> Result<Self> {
         let path = folder.path(METRICS);
         let mut text =
-            std::fs::read(&path).with_context(|| format!("reading {}", path.display()))?;
+            beear_input::read(&path).with_context(|| format!("reading {}", path.display()))?;
         if (text.len() as u64) < bytes {
             let what = format!("`{}` is shorter than it was", path.display());
             return Err(Mistake::input(what, "start the run anew").into());

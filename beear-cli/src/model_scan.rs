@@ -4,9 +4,11 @@ use anyhow::Result;
 use beear_core::scan::{Implant, ImplantConfig, Place, ReachConfig, Rung, implant, reach};
 use beear_core::{SafetyExample, Site, Spot};
 use beear_eval::Rate;
-use beear_models::{CausalLm, TextTokenizer};
+use beear_models::CausalLm;
 use burn::tensor::backend::AutodiffBackend;
 use serde::{Deserialize, Serialize};
+
+use crate::loaded::TextSide;
 
 /// Where tokens are written.
 const PLACES: [Place; 2] = [Place::Before, Place::After];
@@ -85,7 +87,7 @@ pub(crate) struct Findings {
 pub(crate) struct Subject<'a, B: AutodiffBackend> {
     pub(crate) model: &'a CausalLm<B>,
     pub(crate) reference: Option<&'a CausalLm<B>>,
-    pub(crate) tokenizer: &'a TextTokenizer,
+    pub(crate) text: &'a TextSide,
     /// Prompts to fit to, and prompts to judge by.
     pub(crate) sets: [Vec<SafetyExample>; 2],
 }
@@ -102,7 +104,7 @@ impl<B: AutodiffBackend> Subject<'_, B> {
             found.reach.push(self.reach(spot, &settings.reach)?);
             progress();
         }
-        let vocabulary = self.tokenizer.text_ids();
+        let vocabulary = self.text.vocabulary()?.text_ids;
         for place in PLACES {
             let written =
                 |reference| self.written(reference, (place, &vocabulary), &settings.implant);
@@ -134,13 +136,13 @@ impl<B: AutodiffBackend> Subject<'_, B> {
         config: &ImplantConfig,
     ) -> Result<Vec<Written>> {
         let [fitted, held_out] = &self.sets;
-        let describe = |found: Implant| {
+        let describe = |(found, text): (Implant, String)| {
             let Implant { place, tokens, loss, elicited, in_reference } = found;
-            let text = self.tokenizer.decode(&tokens)?;
             let in_reference = in_reference.map(Rate::of);
-            Ok(Written { place, tokens, text, loss, elicited: Rate::of(elicited), in_reference })
+            Written { place, tokens, text, loss, elicited: Rate::of(elicited), in_reference }
         };
         let found = implant((self.model, reference), (fitted, held_out), among, config)?;
-        found.into_iter().map(describe).collect()
+        let texts = self.text.decode(found.iter().map(|found| found.tokens.as_slice()))?;
+        Ok(found.into_iter().zip(texts).map(describe).collect())
     }
 }

@@ -85,7 +85,7 @@ pub(crate) fn run<C: ComputeBackend>(
     for known in &mut known {
         // What is scored may have changed since; what was found has not.
         let found =
-            std::fs::read_to_string(folder_of(&args.out, &known.setting, known.seed).join(SCAN));
+            beear_input::read_to_string(folder_of(&args.out, &known.setting, known.seed).join(SCAN));
         if let Some(found) = found.ok().and_then(|text| serde_json::from_str(&text).ok()) {
             known.scores = Scores::of(&found);
         }
@@ -145,7 +145,7 @@ fn made_and_scanned<C: ComputeBackend>(
     let valid = model.valid();
     let attack_success = examination.attack_success(&valid, &text, device)?;
     let subject =
-        Subject { model: &model, reference: Some(&reference), tokenizer: &text.tokenizer, sets };
+        Subject { model: &model, reference: Some(&reference), text: &text, sets };
     let bar = ui.bar("scanning", settings.n_parts());
     let found = subject.scan(&settings, &|| bar.inc(1))?;
     bar.finish_and_clear();
@@ -164,7 +164,8 @@ fn copy_folder(from: &Path, to: &Path) -> Result<()> {
         std::fs::create_dir_all(to)?;
         for entry in std::fs::read_dir(from)? {
             let entry = entry?;
-            std::fs::copy(entry.path(), to.join(entry.file_name()))?;
+            let mut copy = std::fs::File::create(to.join(entry.file_name()))?;
+            std::io::copy(&mut beear_input::open(entry.path())?, &mut copy)?;
         }
         Ok(())
     };

@@ -15,6 +15,7 @@ mod drift;
 mod fixture;
 mod help;
 mod helpfulness;
+mod hostile;
 mod hub;
 mod hub_runs;
 mod hub_secure;

@@ -10,9 +10,7 @@ use beear_core::{AnchorSets, Example, SafetyExample, TeacherForcedValidator};
 use beear_eval::RefusalKeywords;
 use beear_eval::contamination::contaminated;
 use beear_eval::dataset::{self, Record};
-use beear_models::{
-    BatchLimit, CausalLm, Checkpoint, Finish, GenerateConfig, TrainingScope,
-};
+use beear_models::{BatchLimit, CausalLm, Checkpoint, Finish, GenerateConfig, TrainingScope};
 use burn::module::AutodiffModule;
 use burn::tensor::backend::AutodiffBackend;
 use serde::{Deserialize, Serialize};
@@ -146,7 +144,7 @@ pub(crate) fn build<B: AutodiffBackend>(
     let answering = Answering {
         max_new_tokens: recipe.validation_tokens,
         keywords,
-        tokenizer: loaded.text.tokenizer.clone(),
+        text: loaded.text.clone(),
         bounds: *recipe.method(ANY_SIZE)?.bounds(),
         vocab_size: loaded.checkpoint.config.vocab_size,
         limit,
@@ -281,12 +279,16 @@ fn encode_safety(
     text: &TextSide,
     limit: usize,
 ) -> Result<Vec<Row<SafetyExample>>> {
-    let mut rows = Vec::new();
-    for (record, safe) in records.iter().zip(safe) {
-        let Some(SafeAnswer { text: safe, whole }) = safe else { continue };
+    let answered = records.iter().zip(&safe).filter_map(|(r, safe)| Some((r, safe.as_ref()?)));
+    let answered: Vec<(&Record, &SafeAnswer)> = answered.collect();
+    let encoded = answered.iter().map(|(record, safe)| {
         let unwanted = record.unwanted.as_deref().unwrap_or_default();
-        let mut example = text.safety_example(&Request::from(record), [&safe, unwanted])?;
-        if !whole {
+        (Request::from(*record), [safe.text.as_str(), unwanted])
+    });
+    let encoded = text.safety_examples(&encoded.collect::<Vec<_>>())?;
+    let mut rows = Vec::new();
+    for ((record, safe), mut example) in answered.into_iter().zip(encoded) {
+        if !safe.whole {
             example.safe.pop();
         }
         let longest = example.safe.len().max(example.unwanted.len());
@@ -301,13 +303,13 @@ fn encode_performance(
     text: &TextSide,
     limit: usize,
 ) -> Result<Vec<Row<Example>>> {
-    let encode = |record: &Record| {
-        let answer = record.answer.as_deref().unwrap_or_default();
-        let example = text.example(&Request::from(record), answer)?;
+    let answered = records.iter().map(|r| (r.into(), r.answer.as_deref().unwrap_or_default()));
+    let examples = text.examples(&answered.collect::<Vec<(Request, &str)>>())?;
+    let row = |(record, example): (&Record, Example)| {
         fits(record.id, example.prompt.len() + example.answer.len() - 1, limit)?;
         Ok(Row { prompt: record.prompt.clone(), example })
     };
-    records.iter().map(encode).collect()
+    records.iter().zip(examples).map(row).collect()
 }
 
 fn fits(id: u64, n_tokens: usize, limit: usize) -> Result<(), Mistake> {
@@ -407,7 +409,7 @@ fn known<T: Identified>(file: &Path, rows: &[Row<T>], text: &TextSide) -> Result
         prompt: &row.prompt,
         parts: row.example.written(),
     });
-    check_known(file, rows, &text.tokenizer)
+    check_known(file, rows, text)
 }
 
 /// An example that knows its row.

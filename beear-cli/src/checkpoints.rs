@@ -131,7 +131,7 @@ impl Checkpoints {
         let Some(path) = whole else { return Ok(None) };
         let read = |name: &str| {
             let path = path.join(name);
-            fs::read(&path).with_context(|| format!("reading {}", path.display()))
+            beear_input::read(&path).with_context(|| format!("reading {}", path.display()))
         };
         Ok(Some(Restored {
             progress: serde_json::from_slice(&read(PROGRESS)?)?,
@@ -201,7 +201,7 @@ fn hashes(path: &Path) -> Result<BTreeMap<String, String>> {
 }
 
 fn is_whole(path: &Path) -> bool {
-    let promised = fs::read(path.join(COMPLETE)).ok();
+    let promised = beear_input::read(path.join(COMPLETE)).ok();
     let promised = promised.and_then(|text| serde_json::from_slice(&text).ok());
     promised.is_some_and(|promised: BTreeMap<String, String>| {
         hashes(path).is_ok_and(|found| found == promised)

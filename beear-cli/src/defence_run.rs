@@ -146,6 +146,12 @@ impl<'a, C: ComputeBackend> DefenceRun<'a, C> {
         manifest.add("weights", json!(self.checkpoint.config.n_weights()));
         manifest.add("trained_weights", json!(self.n_trained));
         manifest.add("train", json!(self.scope));
+        let left_out = self.checkpoint.left_out()?;
+        let left_out: Vec<String> = left_out.iter().map(ToString::to_string).collect();
+        for file in &left_out {
+            self.ui.say(&format!("not copied beside the cleaned weights: {file}"));
+        }
+        manifest.add("left_out", json!(left_out));
         Ok(manifest)
     }
 
@@ -218,7 +224,7 @@ impl<'a, C: ComputeBackend> DefenceRun<'a, C> {
                 manifest.fail(folder, &stopped.error)?;
                 self.job.remove_old_checkpoints(folder)?;
                 report::write_or_say(folder, ui);
-                let error = keep_last_good(stopped, &self.checkpoint, folder);
+                let error = keep_last_good(stopped, (&self.checkpoint, self.method.seed()), folder);
                 if folder.path(LAST_GOOD).exists() {
                     folder.has_result()?;
                 } else if folder.has_older() {
@@ -341,7 +347,7 @@ impl<'a, C: ComputeBackend> DefenceRun<'a, C> {
         let Outcome { model: trained, kept_round, perturbations, initial, rounds } = outcome;
         let model = trained.valid();
         drop(trained);
-        folder.save("model", &model, &self.checkpoint)?;
+        folder.save("model", &model, &self.checkpoint, self.method.seed())?;
         let adapter = self.save_adapter(&model, folder)?;
         // Two models at a time would take twice the memory.
         drop(model);

@@ -282,7 +282,7 @@ pub(crate) fn runs_within(folder: &Path) -> std::io::Result<Vec<PathBuf>> {
 /// If it has none, or they are damaged.
 pub(crate) fn read_answers(run: &Path) -> Result<Vec<Answered>> {
     let path = run.join(COMPLETIONS);
-    let text = std::fs::read_to_string(&path);
+    let text = beear_input::read_to_string(&path);
     let text = text.with_context(|| format!("reading `{}`", path.display()))?;
     Ok(parse_answers(&text, &path)?)
 }
@@ -306,7 +306,7 @@ pub(crate) fn has_report(folder: &Path) -> bool {
 /// If it is damaged.
 pub(crate) fn read_run(folder: &Path) -> Result<Evaluated> {
     let read = |name: &str| {
-        let text = std::fs::read_to_string(folder.join(name));
+        let text = beear_input::read_to_string(folder.join(name));
         text.map_err(|error| damaged(&folder.join(name), &error.to_string()))
     };
     Ok(parse_run(folder, [&read(MEASURES)?, &read(REPORT)?])?)

@@ -10,7 +10,10 @@ use beear_eval::dataset::DatasetError;
 use beear_eval::harness::HarnessError;
 use beear_eval::judge::JudgeError;
 use beear_eval::mt_bench::MtBenchError;
-use beear_models::{CheckpointError, GenerateError, PromptFormatError, TokenizerError};
+use beear_input::Refusal;
+use beear_models::{
+    CheckpointError, GenerateError, PromptFormatError, TextEngineError, TokenizerError,
+};
 use thiserror::Error;
 
 use crate::backend::Unavailable;
@@ -18,6 +21,7 @@ use crate::hub::HubError;
 use crate::recipe::{self, RecipeError};
 use crate::run_folder::{CannotWrite, is_full};
 use crate::terminal::{harmless, harmless_line, to_stderr};
+use crate::text_process;
 use crate::ui::WRITING_STDOUT;
 
 /// Every exit code with what it means, as help, manual pages and README show it.
@@ -138,6 +142,9 @@ pub(crate) fn code(error: &anyhow::Error) -> u8 {
     if is_non_finite(error) {
         return 4;
     }
+    if cause::<std::io::Error>(error).is_some_and(|error| Refusal::of(error).is_some()) {
+        return 3;
+    }
     if cause::<RecipeError>(error).is_some() || is_unknown_format(error) {
         return 2;
     }
@@ -148,6 +155,7 @@ pub(crate) fn code(error: &anyhow::Error) -> u8 {
         || cause::<CheckpointError>(error).is_some()
         || cause::<TokenizerError>(error).is_some()
         || cause::<PromptFormatError>(error).is_some()
+        || cause::<TextEngineError>(error).is_some()
         || cause::<GenerateError>(error).is_some()
         || cause::<JudgeError>(error).is_some()
         || cause::<SarifError>(error).is_some()
@@ -177,6 +185,12 @@ fn hint(error: &anyhow::Error) -> Option<String> {
     }
     if let Some(unavailable) = cause::<Unavailable>(error) {
         return Some(unavailable.hint.clone());
+    }
+    if let Some(refusal) = cause::<std::io::Error>(error).and_then(Refusal::of) {
+        return Some(refusal.hint().to_owned());
+    }
+    if let Some(error) = cause::<TextEngineError>(error) {
+        return text_process::hint(error);
     }
     let fixed = cause::<CannotWrite>(error).map(CannotWrite::hint);
     let fixed = fixed.or_else(|| {

@@ -1,10 +1,10 @@
 //! SHA-256 of files, read in pieces: weights are larger than memory should be.
 
 use std::fmt::Write;
-use std::fs::File;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
+use beear_input::OwnFolder;
 use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
 
@@ -20,7 +20,7 @@ const BASE: &str = "base/";
 /// If it cannot be read.
 pub(crate) fn sha256_of_file(path: &Path) -> Result<String> {
     let hashing = || format!("hashing {}", path.display());
-    let mut file = File::open(path).with_context(hashing)?;
+    let mut file = beear_input::open(path).with_context(hashing)?;
     let mut hasher = Sha256::new();
     std::io::copy(&mut file, &mut hasher).with_context(hashing)?;
     Ok(hex(hasher.finalize()))
@@ -84,13 +84,19 @@ pub(crate) fn changed<'a>(
     now.iter().find(|input| !is_same(input)).map(|(name, _)| name.as_str())
 }
 
-/// The files of a folder, by name.
+/// The files of a model's folder, by name. A link that leaves the folder counts if it is one to weights: no other is
+/// read, and the hash of a file that is none of the model's would tell of that file.
 fn files_of(dir: &Path) -> Result<Vec<PathBuf>> {
-    let entries = std::fs::read_dir(dir).with_context(|| format!("reading {}", dir.display()))?;
-    let mut files: Vec<PathBuf> = entries
-        .filter_map(|entry| entry.ok().map(|entry| entry.path()))
-        .filter(|path| path.is_file())
-        .collect();
+    let reading = || format!("reading {}", dir.display());
+    let own = OwnFolder::new(dir).with_context(reading)?;
+    let belongs = |path: &PathBuf| {
+        let name = path.file_name().unwrap_or_default();
+        let is_weights = name.to_string_lossy().contains(".safetensors");
+        path.is_file() && (is_weights || own.resolve(name.as_ref()).is_ok())
+    };
+    let entries = std::fs::read_dir(dir).with_context(reading)?;
+    let mut files: Vec<PathBuf> =
+        entries.filter_map(|entry| entry.ok().map(|entry| entry.path())).filter(belongs).collect();
     files.sort();
     Ok(files)
 }

@@ -2,9 +2,8 @@
 
 use std::path::Path;
 
-use beear_models::TextTokenizer;
-
 use crate::exit::Mistake;
+use crate::loaded::TextSide;
 
 /// The share of unknown tokens beyond which rows say nothing: at one in ten, a question of a dozen words misses one. Byte-level
 /// tokenizers have none at all.
@@ -25,9 +24,9 @@ pub(crate) struct RowTokens<'a> {
 pub(crate) fn check_known<'a>(
     file: &Path,
     rows: impl Iterator<Item = RowTokens<'a>>,
-    tokenizer: &TextTokenizer,
+    text: &TextSide,
 ) -> Result<(), Mistake> {
-    let Some(unknown) = tokenizer.unknown_id() else { return Ok(()) };
+    let Some(unknown) = text.unknown_id() else { return Ok(()) };
     let (mut n_unknown, mut n_tokens) = (0, 0);
     let mut worst: Option<(f64, u64, &str)> = None;
     for row in rows {

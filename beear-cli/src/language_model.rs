@@ -8,7 +8,7 @@ use beear_core::Example;
 use beear_eval::{Completion, Conversation, Decoding, Finish, LanguageModel, LogLikelihood, Role};
 use beear_models::activations::{BatchShape, Numbers};
 use beear_models::{
-    BatchLimit, GenerateConfig, Generation, Prompt, Sampling, generate_with_progress,
+    BatchLimit, EncodedChat, GenerateConfig, Generation, Prompt, Sampling, generate_with_progress,
     log_likelihoods,
 };
 use burn::tensor::backend::Backend;
@@ -88,22 +88,22 @@ impl<B: Backend> LanguageModel for Local<'_, B> {
             bar.set_message(format!("{rate:.0} tokens/s"));
             bar.inc(batch.len() as u64);
         };
-        let stop = text.tokenizer.stop_ids();
+        let stop = text.stop_ids();
         let generations =
             generate_with_progress(model, &prompts, (stop, &config), self.device, &progress)
                 .map_err(|error| by_row(&error, |row| conversations[row].id))?;
         bar.finish_and_clear();
-        let completion = |generation: Generation| {
-            let text = text.tokenizer.decode(&generation.tokens)?;
-            Ok(Completion { text, finish: finish(generation.finish) })
+        let texts = text.decode(generations.iter().map(|g| g.tokens.as_slice()))?;
+        let completion = |(text, generation): (String, Generation)| Completion {
+            text,
+            finish: finish(generation.finish),
         };
-        generations.into_iter().map(completion).collect()
+        Ok(texts.into_iter().zip(generations).map(completion).collect())
     }
 
     fn log_likelihood(&self, conversations: &[Conversation]) -> Result<Vec<LogLikelihood>> {
         let limit = self.loaded.checkpoint.config.max_seq_length;
-        let examples = conversations.iter().map(|c| self.example(c, limit));
-        let examples = examples.collect::<Result<Vec<_>>>()?;
+        let examples = self.examples(conversations, limit)?;
         let bar = self.ui.bar("reading", examples.len());
         let mut likelihoods = Vec::with_capacity(examples.len());
         let each = examples.iter().map(|example| BatchShape::of([example].into_iter()));
@@ -131,27 +131,36 @@ impl<B: Backend> Local<'_, B> {
         self.room.check_row(needed.bytes(width_of::<B>()), self.ui)
     }
 
-    /// A conversation as its last answer and what comes before it.
-    fn example(&self, conversation: &Conversation, limit: usize) -> Result<Example> {
-        let id = conversation.id;
-        let Some((answer, asked)) = conversation.messages.split_last() else {
-            return Err(Mistake::input(format!("row {id} is empty"), "leave it out").into());
-        };
-        if answer.role != Role::Assistant {
-            let hint = "its last turn is to be the assistant's";
-            return Err(Mistake::input(format!("row {id} has no answer"), hint).into());
+    /// Conversations as their last answers and what comes before those.
+    fn examples(&self, conversations: &[Conversation], limit: usize) -> Result<Vec<Example>> {
+        let (mut asked, mut answers) = (Vec::new(), Vec::new());
+        for Conversation { id, messages } in conversations {
+            let Some((answer, before)) = messages.split_last() else {
+                return Err(Mistake::input(format!("row {id} is empty"), "leave it out").into());
+            };
+            if answer.role != Role::Assistant {
+                let hint = "its last turn is to be the assistant's";
+                return Err(Mistake::input(format!("row {id} has no answer"), hint).into());
+            }
+            asked.push((*id, before));
+            answers.push(answer.content.as_str());
         }
         let text = &self.loaded.text;
-        let prompt = text.chat(id, asked)?.tokens;
-        let answer = text.format.encode_answer(&text.tokenizer, &answer.content)?;
-        let n_tokens = prompt.len() + answer.len() - 1;
-        if n_tokens > limit {
-            let what =
-                format!("row {id} has {n_tokens} tokens with its answer, the model reads {limit}");
-            return Err(Mistake::input(what, "shorten the row or leave it out").into());
-        }
-        let user = (0, prompt.len());
-        Ok(Example { id, prompt, user, answer })
+        let prompts = text.encode_chats(&asked)?;
+        let answers = text.encode_answers(answers, |row| conversations[row].id)?;
+        let example = |((&(id, _), chat), answer): ((&(u64, _), EncodedChat), Vec<u32>)| {
+            let prompt = chat.tokens;
+            let n_tokens = prompt.len() + answer.len() - 1;
+            if n_tokens > limit {
+                let what = format!(
+                    "row {id} has {n_tokens} tokens with its answer, the model reads {limit}"
+                );
+                return Err(Mistake::input(what, "shorten the row or leave it out").into());
+            }
+            let user = (0, prompt.len());
+            Ok(Example { id, prompt, user, answer })
+        };
+        asked.iter().zip(prompts).zip(answers).map(example).collect()
     }
 }
 

@@ -98,7 +98,7 @@ impl LeakGuardArgs {
             let what = format!("`{}`: {error}", path.display());
             Mistake::input(what, "name the --out of `beear defend`")
         };
-        let text = std::fs::read_to_string(&path).map_err(|error| mistake(&error))?;
+        let text = beear_input::read_to_string(&path).map_err(|error| mistake(&error))?;
         let rows = text.lines().map(serde_json::from_str).collect::<Result<Vec<RowUse>, _>>();
         let rows = rows.map_err(|error| mistake(&error))?;
         Ok(rows.into_iter().filter(|row| !self.allowed.contains(&row.set)).collect())

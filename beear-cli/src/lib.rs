@@ -66,6 +66,7 @@ mod supervisor;
 mod tensor_file;
 mod tensorboard;
 mod terminal;
+mod text_process;
 mod text_validator;
 mod tracking;
 mod trial;
@@ -184,7 +185,39 @@ enum BenchKind {
 }
 
 /// Runs the command line `args` on one of `backends`.
+///
+/// Call this function first in `main`: the program starts itself again to read templates and tokenizers of models, which
+/// may come from strangers, and this function is what the second process is to reach. A program whose `main` does other
+/// things calls [`run_without_isolation`].
 pub fn run<I, T>(args: I, backends: &Backends) -> ExitCode
+where
+    I: IntoIterator<Item = T>,
+    T: Into<OsString> + Clone,
+{
+    match isolate() {
+        Ok(()) => run_without_isolation(args, backends),
+        Err(code) => code,
+    }
+}
+
+/// Lets this program read templates and tokenizers in processes of their own, as [`run`] does: a program that uses
+/// [`loaded`] without [`run`] calls this function first in `main`.
+///
+/// # Errors
+///
+/// The code to end with at once: this process is one of those and has done its work, or the environment asks for limits
+/// that are none.
+pub fn isolate() -> Result<(), ExitCode> {
+    if let Some(code) = text_process::serve_if_child() {
+        return Err(code);
+    }
+    let limits = text_process::Limits::of_environment();
+    limits.map(text_process::isolate).map_err(|mistake| exit::report(&mistake.into()))
+}
+
+/// [`run`] for a program that cannot be started again: templates and tokenizers of models are read in this process, with
+/// no limit of time or memory. Use it for models that you trust.
+pub fn run_without_isolation<I, T>(args: I, backends: &Backends) -> ExitCode
 where
     I: IntoIterator<Item = T>,
     T: Into<OsString> + Clone,

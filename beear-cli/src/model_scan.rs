@@ -4,13 +4,13 @@ use anyhow::Result;
 use beear_core::scan::{Implant, ImplantConfig, Place, ReachConfig, Rung, implant, reach};
 use beear_core::{BilevelConfig, DecoderSize, Example, SafetyExample, Site, Spot};
 use beear_eval::Rate;
-use beear_models::{BatchLimit, CausalLm, TextTokenizer, log_likelihoods};
+use beear_models::{BatchLimit, CausalLm, log_likelihoods};
 use burn::module::{AutodiffModule, Module};
 use burn::tensor::backend::AutodiffBackend;
 use serde::{Deserialize, Serialize};
 
 use crate::exit::Mistake;
-use crate::loaded::by_row;
+use crate::loaded::{TextSide, by_row};
 
 /// Where tokens are written.
 const PLACES: [Place; 2] = [Place::Before, Place::After];
@@ -102,7 +102,7 @@ pub(crate) struct Findings {
 pub(crate) struct Subject<'a, B: AutodiffBackend> {
     pub(crate) model: &'a CausalLm<B>,
     pub(crate) reference: Option<&'a CausalLm<B>>,
-    pub(crate) tokenizer: &'a TextTokenizer,
+    pub(crate) text: &'a TextSide,
     /// Prompts to fit to, and prompts to judge by.
     pub(crate) sets: [Vec<SafetyExample>; 2],
     /// Rows that go through a model at a time, at most.
@@ -124,7 +124,7 @@ impl<B: AutodiffBackend> Subject<'_, B> {
             found.reach.push(self.reach(spot, &settings.reach)?);
             progress();
         }
-        let vocabulary = self.tokenizer.text_ids();
+        let vocabulary = self.text.vocabulary()?.text_ids;
         for place in PLACES {
             let written =
                 |reference| self.written(reference, (place, &vocabulary), &settings.implant);
@@ -176,14 +176,14 @@ impl<B: AutodiffBackend> Subject<'_, B> {
         config: &ImplantConfig,
     ) -> Result<Vec<Written>> {
         let [fitted, held_out] = &self.sets;
-        let describe = |found: Implant| {
+        let describe = |(found, text): (Implant, String)| {
             let Implant { place, tokens, loss, elicited, in_reference } = found;
-            let text = self.tokenizer.decode(&tokens)?;
             let in_reference = in_reference.map(Rate::of);
-            Ok(Written { place, tokens, text, loss, elicited: Rate::of(elicited), in_reference })
+            Written { place, tokens, text, loss, elicited: Rate::of(elicited), in_reference }
         };
         let (models, sets) = ((self.model, reference), (fitted.as_slice(), held_out.as_slice()));
         let found = implant(models, sets, among, config, self.rows_at_once)?;
-        found.into_iter().map(describe).collect()
+        let texts = self.text.decode(found.iter().map(|found| found.tokens.as_slice()))?;
+        Ok(found.into_iter().zip(texts).map(describe).collect())
     }
 }

@@ -9,12 +9,19 @@ pub(crate) fn peak_memory_mib() -> Option<u64> {
 
 /// Memory in use now, and the most at any time, in bytes.
 pub(crate) fn memory() -> Option<[u64; 2]> {
+    Some([of_status("VmRSS:")?, of_status("VmHWM:")?])
+}
+
+/// Address space for heap and stacks, used or not, in bytes: what `RLIMIT_DATA` bounds.
+pub(crate) fn data() -> Option<u64> {
+    of_status("VmData:")
+}
+
+/// A line of the system's word on this process, in bytes.
+fn of_status(name: &str) -> Option<u64> {
     let status = std::fs::read_to_string("/proc/self/status").ok()?;
-    let bytes = |name: &str| {
-        let line = status.lines().find(|line| line.starts_with(name))?;
-        line.split_whitespace().nth(1)?.parse::<u64>().ok().map(|kib| kib * 1024)
-    };
-    Some([bytes("VmRSS:")?, bytes("VmHWM:")?])
+    let line = status.lines().find(|line| line.starts_with(name))?;
+    line.split_whitespace().nth(1)?.parse::<u64>().ok().map(|kib| kib * 1024)
 }
 
 /// The memory in bytes that this process can have at most, and what it could have now: the machine's, or the limit of

@@ -191,7 +191,7 @@ impl Recipe {
         assignments: &[String],
     ) -> Result<Self, RecipeError> {
         let text = match path {
-            Some(path) => std::fs::read_to_string(path)
+            Some(path) => beear_input::read_to_string(path)
                 .map_err(|source| RecipeError::Io { path: path.to_owned(), source })?,
             None => String::new(),
         };

@@ -6,6 +6,7 @@ use clap::builder::StyledStr;
 use clap::{Arg, ArgAction, Command, CommandFactory};
 
 use crate::exit::EXIT_CODES;
+use crate::text_process::VARIABLES;
 use crate::{Cli, GLOBAL};
 
 const INTRODUCTION: &str = "\
@@ -23,12 +24,15 @@ fn page() -> String {
     let mut page = INTRODUCTION.to_owned();
     page += "\n## Contents\n\n";
     contents(&root, 0, &mut page);
-    page +=
-        "- [Options of every command](#options-of-every-command)\n- [Exit codes](#exit-codes)\n";
+    page += "- [Options of every command](#options-of-every-command)\n- [Environment](#environment)\n\
+         - [Exit codes](#exit-codes)\n";
     sections(&root, &mut page);
     page += "\n## Options of every command\n\n";
     let globals = root.get_arguments().filter(|arg| is_global(arg));
     page.extend(globals.map(entry));
+    page += "\n## Environment\n\n| variable | |\n| --- | --- |\n";
+    page.extend(VARIABLES.map(|(name, meaning)| format!("| `{name}` | {meaning} |\n")));
+    page += "\nVariables of the Hugging Face Hub: [models](models.md#from-the-hugging-face-hub).\n";
     page += "\n## Exit codes\n\n| code | |\n| --- | --- |\n";
     page += &rows_of_exit_codes();
     page

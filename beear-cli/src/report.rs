@@ -140,7 +140,7 @@ impl Format {
         let rendered = || -> Result<String> {
             let recipe = Recipe::read(Some(&folder.path("config.resolved.toml")), None, &[])?;
             let text = TextSide::load(&folder.path("model"), recipe.prompt_format.as_deref())?;
-            Ok(text.format.encode(&text.tokenizer, SAMPLE_PROMPT, None)?.text)
+            Ok(text.encode_prompt(SAMPLE_PROMPT)?.text)
         };
         Self {
             template: harmless(manifest["prompt_format"].as_str().unwrap_or_default()),
@@ -165,7 +165,7 @@ fn pictures(folders: &[PathBuf]) -> Result<Vec<Figure>> {
             return Err(Mistake::input(what, hint).into());
         }
         for path in paths {
-            let text = std::fs::read_to_string(&path);
+            let text = beear_input::read_to_string(&path);
             let text = text.with_context(|| format!("reading `{}`", path.display()))?;
             let svg = harmless_svg(&text).ok_or_else(|| {
                 let what = format!("`{}` is no picture that beear draws", path.display());

@@ -89,7 +89,7 @@ impl Run {
     fn read(folder: &Path) -> Result<Self> {
         let manifest = manifest(folder)?;
         let path = folder.join("config.resolved.toml");
-        let text = std::fs::read_to_string(&path);
+        let text = beear_input::read_to_string(&path);
         let text = text.with_context(|| format!("reading `{}`", path.display()))?;
         let recipe: Value = toml::from_str(&text)?;
         let mut settings = BTreeMap::new();
@@ -158,7 +158,7 @@ impl Run {
 
 fn manifest(folder: &Path) -> Result<Value> {
     let path = folder.join("manifest.json");
-    let text = std::fs::read(&path).with_context(|| format!("reading `{}`", path.display()))?;
+    let text = beear_input::read(&path).with_context(|| format!("reading `{}`", path.display()))?;
     serde_json::from_slice(&text).with_context(|| format!("reading `{}`", path.display()))
 }
 

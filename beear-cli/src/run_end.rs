@@ -54,7 +54,7 @@ pub(crate) fn interrupted(
 /// Saves what whole rounds have reached, so that a diverged run is not lost, and says where.
 pub(crate) fn keep_last_good<B: AutodiffBackend>(
     stopped: Stopped<CausalLm<B>>,
-    checkpoint: &Checkpoint,
+    (checkpoint, seed): (&Checkpoint, u64),
     folder: &RunFolder,
 ) -> anyhow::Error {
     let n_rounds = stopped.rounds.len();
@@ -66,7 +66,7 @@ pub(crate) fn keep_last_good<B: AutodiffBackend>(
         return error.context("stopped in the first round");
     }
     let stopped_in = format!("stopped in round {}", n_rounds + 1);
-    match folder.save(LAST_GOOD, &stopped.last_good.valid(), checkpoint) {
+    match folder.save(LAST_GOOD, &stopped.last_good.valid(), checkpoint, seed) {
         Ok(last_good) => error.context(format!(
             "{stopped_in}, `{}` holds the weights after round {n_rounds}, the last whole one",
             last_good.display()

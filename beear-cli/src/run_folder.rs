@@ -107,7 +107,7 @@ impl RunFolder {
         if older_run::is_moving(path) {
             Self::reopen(path)?;
         }
-        let settings = fs::read_to_string(path.join(name));
+        let settings = beear_input::read_to_string(path.join(name));
         let same = path.join(MARK).is_file() && settings.is_ok_and(|text| text == content);
         same.then(|| Self::reopen(path)).transpose()
     }
@@ -249,7 +249,7 @@ impl RunFolder {
         if !path.exists() {
             return Ok(Vec::new());
         }
-        let text = fs::read_to_string(&path);
+        let text = beear_input::read_to_string(&path);
         let text = text.with_context(|| format!("reading {}", path.display()))?;
         Ok(text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect())
     }
@@ -265,7 +265,8 @@ impl RunFolder {
         self.write(name, writer.into_inner().map_err(csv::IntoInnerError::into_error)?)
     }
 
-    /// Writes a trained model as a folder in the form of `checkpoint`, and returns its path.
+    /// Writes a trained model as a folder in the form of `checkpoint`, rounded by chances that follow from `seed`, and
+    /// returns its path.
     ///
     /// # Errors
     ///
@@ -276,9 +277,10 @@ impl RunFolder {
         name: &str,
         model: &CausalLm<B>,
         checkpoint: &Checkpoint,
+        seed: u64,
     ) -> Result<PathBuf> {
         let path = self.path(name);
-        self.saved(save(model, checkpoint, &path)).map(|()| path)
+        self.saved(save(model, checkpoint, &path, seed)).map(|()| path)
     }
 
     /// Writes the adapters of a trained model as a PEFT folder, and returns its path.

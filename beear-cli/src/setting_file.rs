@@ -22,7 +22,7 @@ pub(crate) fn named_or_read(name: &str) -> Result<Setting> {
         let hint = format!("a file `*.toml`, or one of {}", names.join(", "));
         return Err(Mistake::arguments(format!("no setting is called `{name}`"), hint).into());
     }
-    let text = std::fs::read_to_string(path).with_context(|| format!("reading `{name}`"))?;
+    let text = beear_input::read_to_string(path).with_context(|| format!("reading `{name}`"))?;
     Ok(parse(&text, name)?)
 }
 

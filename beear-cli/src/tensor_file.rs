@@ -55,7 +55,7 @@ impl TensorFile {
     /// If it cannot be read, or is no such file.
     pub(crate) fn open(path: &Path) -> Result<Self> {
         let reading = || format!("reading {}", path.display());
-        let mut file = File::open(path).with_context(reading)?;
+        let mut file = beear_input::open(path).with_context(reading)?;
         let mut length = [0; LENGTH];
         file.read_exact(&mut length).with_context(reading)?;
         let header = u64::from_le_bytes(length);

@@ -3,17 +3,16 @@
 use beear_core::config::ValidationBounds;
 use beear_core::validation::{agreement, suspect_fault};
 use beear_core::{
-    Error as CoreError, ForbiddenOutcome, SafetyExample, TeacherForcedValidator, ValidationMetrics,
-    Validator,
+    Error as CoreError, SafetyExample, TeacherForcedValidator, ValidationMetrics, Validator,
 };
 use beear_eval::RefusalKeywords;
 use beear_models::{
-    BatchLimit, CausalLm, GenerateConfig, GenerateError, Prompt, TextTokenizer, check_prompts,
-    generate,
+    BatchLimit, CausalLm, GenerateConfig, GenerateError, Prompt, check_prompts, generate,
 };
 use burn::tensor::backend::Backend;
 
 use crate::exit::Mistake;
+use crate::loaded::TextSide;
 
 /// How a validator generates and judges.
 #[derive(Clone, Debug)]
@@ -22,7 +21,7 @@ pub(crate) struct Answering {
     pub(crate) max_new_tokens: usize,
     /// Judges whether an answer is a refusal.
     pub(crate) keywords: RefusalKeywords,
-    pub(crate) tokenizer: TextTokenizer,
+    pub(crate) text: TextSide,
     /// Bounds that a suspect is checked by.
     pub(crate) bounds: ValidationBounds,
     /// Tokens of the model.
@@ -62,10 +61,9 @@ impl<B: Backend> TextValidator<B> {
                 Mistake::input(what, "shorten the row, or --set validation_tokens=0")
             })?;
         }
-        let is_refusal = |row: &SafetyExample| {
-            Ok(answering.keywords.is_refusal(&answering.tokenizer.decode(&row.safe)?))
-        };
-        let refusals = safety.iter().map(is_refusal).collect::<anyhow::Result<_>>()?;
+        let safe_answers = answering.text.decode(safety.iter().map(|row| row.safe.as_slice()))?;
+        let refusals =
+            safe_answers.iter().map(|answer| answering.keywords.is_refusal(answer)).collect();
         Ok(Self { teacher_forced, answering, refusals })
     }
 
@@ -88,7 +86,7 @@ impl<B: Backend> TextValidator<B> {
         let TeacherForcedValidator { batch_size, device, .. } = &self.teacher_forced;
         let limit = BatchLimit::rows(*batch_size);
         let config = GenerateConfig::greedy(self.answering.max_new_tokens, limit);
-        let stop = self.answering.tokenizer.stop_ids();
+        let stop = self.answering.text.stop_ids();
         let (ids, prompts): (Vec<u64>, Vec<&Vec<u32>>) = rows.unzip();
         let prompts = Prompt::numbered(prompts);
         match generate(model, &prompts, stop, &config, device) {
@@ -100,17 +98,17 @@ impl<B: Backend> TextValidator<B> {
         }
     }
 
-    fn is_refusal(&self, answer: &[u32]) -> bool {
-        let text = self.answering.tokenizer.decode(answer).unwrap_or_default();
-        self.answering.keywords.is_refusal(&text)
+    /// Whether each answer is a refusal by keywords.
+    fn are_refusals(&self, answers: &[Vec<u32>]) -> Result<Vec<bool>, CoreError> {
+        let texts = self.answering.text.decode(answers.iter().map(Vec::as_slice));
+        let texts =
+            texts.map_err(|error| CoreError::ValidatorFailed { reason: format!("{error:#}") })?;
+        Ok(texts.iter().map(|text| self.answering.keywords.is_refusal(text)).collect())
     }
 
-    /// Whether an answer to a forbidden row is on the safe side.
-    fn is_safe(&self, (row, is_refusal): (&SafetyExample, bool), answer: &[u32]) -> bool {
-        if is_refusal {
-            return self.is_refusal(answer);
-        }
-        let stop = self.answering.tokenizer.stop_ids();
+    /// Whether an answer agrees more with the safe answer of a forbidden row than with the unwanted.
+    fn agrees_with_safe(&self, row: &SafetyExample, answer: &[u32]) -> bool {
+        let stop = self.answering.text.stop_ids();
         let agrees_with = |wanted: &[u32]| {
             let wanted = wanted.iter().filter(|token| !stop.contains(token)).copied();
             let wanted: Vec<u32> = wanted.take(self.answering.max_new_tokens).collect();
@@ -128,18 +126,20 @@ impl<B: Backend> Validator<B, CausalLm<B>> for TextValidator<B> {
         }
         let TeacherForcedValidator { safety, performance, .. } = &self.teacher_forced;
         let answers = self.answers(model, performance.iter().map(|row| (row.id, &row.prompt)))?;
-        for (outcome, answer) in metrics.ordinary.iter_mut().zip(answers) {
-            outcome.refused = self.is_refusal(&answer);
+        let refused = self.are_refusals(&answers)?;
+        for ((outcome, answer), refused) in metrics.ordinary.iter_mut().zip(answers).zip(refused) {
+            outcome.refused = refused;
             outcome.answer = Some(answer);
         }
         let answers = self.answers(model, safety.iter().map(|row| (row.id, &row.prompt)))?;
-        let rows = safety.iter().zip(self.refusals.iter().copied()).zip(answers);
-        metrics.forbidden = rows
-            .map(|(row, answer)| ForbiddenOutcome {
-                id: row.0.id,
-                refused: self.is_safe(row, &answer),
-            })
-            .collect();
+        let refused = self.are_refusals(&answers)?;
+        for (k, outcome) in metrics.forbidden.iter_mut().enumerate() {
+            outcome.refused = if self.refusals[k] {
+                refused[k]
+            } else {
+                self.agrees_with_safe(&safety[k], &answers[k])
+            };
+        }
         Ok(metrics)
     }
 

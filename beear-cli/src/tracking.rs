@@ -180,10 +180,7 @@ impl<'a, C: ComputeBackend> Tracked<'a, C> {
 }
 
 impl<C: ComputeBackend> Validator<Inference<C>, CausalLm<Inference<C>>> for Tracked<'_, C> {
-    fn validate(
-        &mut self,
-        model: &CausalLm<Inference<C>>,
-    ) -> Result<ValidationMetrics, CoreError> {
+    fn validate(&mut self, model: &CausalLm<Inference<C>>) -> Result<ValidationMetrics, CoreError> {
         if let Some(asked) = self.asked
             && let Err(error) = self.ask(asked, model)
         {

@@ -61,7 +61,7 @@ fn planted<C: ComputeBackend>(
     let (recipe, poisoned) = (dir.join("setting.toml"), dir.join("poisoned"));
     let text = setting_file::render(&plan.setting)?;
     if Checkpoint::open(&poisoned).is_ok() {
-        let known = std::fs::read_to_string(&recipe).unwrap_or_default();
+        let known = beear_input::read_to_string(&recipe).unwrap_or_default();
         if known == text {
             return Ok(poisoned);
         }

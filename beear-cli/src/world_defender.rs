@@ -109,15 +109,13 @@ impl Part {
 
     fn safety(&self, text: &TextSide) -> Result<Vec<SafetyExample>> {
         let requests = Request::numbered(self.contrasts.iter().map(|c| c.prompt.clone()));
-        let encode = |(request, c): (&Request, &Contrast)| {
-            text.safety_example(request, [&c.safe, &c.unwanted])
-        };
-        requests.iter().zip(&self.contrasts).map(encode).collect()
+        let answers = self.contrasts.iter().map(|c| [c.safe.as_str(), c.unwanted.as_str()]);
+        text.safety_examples(&requests.into_iter().zip(answers).collect::<Vec<_>>())
     }
 
     fn performance(&self, text: &TextSide) -> Result<Vec<Example>> {
         let requests = Request::numbered(self.ordinary.iter().map(|o| o.prompt.clone()));
-        let encode = |(request, o): (&Request, &Ordinary)| text.example(request, &o.answer);
-        requests.iter().zip(&self.ordinary).map(encode).collect()
+        let answers = self.ordinary.iter().map(|o| o.answer.as_str());
+        text.examples(&requests.into_iter().zip(answers).collect::<Vec<_>>())
     }
 }

@@ -105,6 +105,12 @@ pub enum Error {
         /// Identifier of the example.
         id: u64,
     },
+    /// The validator cannot measure a model.
+    #[error("the validator failed: {reason}")]
+    ValidatorFailed {
+        /// What it said.
+        reason: String,
+    },
     /// A worker cannot sum with the others, of whom one has panicked or has lost its device.
     #[error("another worker has stopped: {reason}")]
     WorkerLost {

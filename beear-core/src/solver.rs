@@ -19,6 +19,7 @@ pub(crate) mod worker;
 
 pub use blockwise::MOMENT_BLOCK;
 pub use checkpointed::ANSWER_CHUNK;
+pub use rounding::{HalfPrecision, round_by_chance};
 
 use burn::module::AutodiffModule;
 use burn::tensor::backend::AutodiffBackend;

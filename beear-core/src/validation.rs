@@ -90,7 +90,6 @@ impl ValidationMetrics {
             n_forbidden: forbidden.len(),
         }
     }
-
 }
 
 /// Measures held-out rows. Implement it to measure what matters to you, say by generating answers.
@@ -99,7 +98,8 @@ pub trait Validator<B: Backend, M> {
     ///
     /// # Errors
     ///
-    /// [`Error::NonFiniteLogits`] of the first row for which the model gives any.
+    /// [`Error::NonFiniteLogits`] of the first row for which the model gives any; [`Error::ValidatorFailed`] for whatever else is
+    /// in the way.
     fn validate(&mut self, model: &M) -> Result<ValidationMetrics, Error>;
 
     /// Judges, before the first step, whether the suspect can read its rows at all. Accepts every suspect unless implemented;

@@ -104,7 +104,7 @@ impl Mmlu {
     ///
     /// [`HarnessError`], a variant per mistake.
     pub fn read(path: &Path) -> Result<Self, HarnessError> {
-        let text = std::fs::read_to_string(path)
+        let text = beear_input::read_to_string(path)
             .map_err(|source| HarnessError::Io { path: path.to_owned(), source })?;
         Self::parse(&text, path)
     }

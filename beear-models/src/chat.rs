@@ -27,42 +27,60 @@ impl Message {
     }
 }
 
-/// Renders `template` up to where the assistant's answer begins.
-///
-/// # Errors
-///
-/// If the template refuses, is wrong, or goes beyond its limits.
-pub(crate) fn render(
-    template: &str,
-    messages: &[Message],
-    special: [&str; 2],
-) -> Result<String, Error> {
-    limits::apart(|| render_here(template, messages, special))
+/// A chat template in the form that the engine understands.
+pub(crate) struct TemplateSource(String);
+
+impl TemplateSource {
+    pub(crate) fn new(template: &str) -> Self {
+        Self(neutralise_generation_tags(template))
+    }
 }
 
-fn render_here(
-    template: &str,
-    messages: &[Message],
-    [bos, eos]: [&str; 2],
-) -> Result<String, Error> {
-    let mut environment = Environment::new();
-    environment.set_trim_blocks(true);
-    environment.set_lstrip_blocks(true);
-    limits::set(&mut environment);
-    environment.add_function("raise_exception", |message: String| -> Result<Value, Error> {
-        Err(Error::new(ErrorKind::InvalidOperation, message))
-    });
-    environment.add_function("strftime_now", |format: String| strftime(&format));
-    environment.add_filter("tojson", to_json);
-    let template = neutralise_generation_tags(template);
-    let context = minijinja::context! {
-        messages, bos_token => bos, eos_token => eos, add_generation_prompt => true,
-        tools => (), documents => (),
-    };
-    let mut output = Limited::default();
-    environment.template_from_str(&template)?.render_captured_to(context, &mut output)?;
-    String::from_utf8(output.0)
-        .map_err(|e| Error::new(ErrorKind::BadSerialization, "output is not text").with_source(e))
+/// Renders one chat template, which is compiled once.
+pub(crate) struct Renderer<'t> {
+    /// With the template; or what is wrong with the template.
+    environment: Result<Environment<'t>, String>,
+}
+
+/// What the engine calls the one template.
+const NAME: &str = "<string>";
+
+impl<'t> Renderer<'t> {
+    pub(crate) fn new(TemplateSource(template): &'t TemplateSource) -> Self {
+        let mut environment = Environment::new();
+        environment.set_trim_blocks(true);
+        environment.set_lstrip_blocks(true);
+        limits::set(&mut environment);
+        environment.add_function("raise_exception", |message: String| -> Result<Value, Error> {
+            Err(Error::new(ErrorKind::InvalidOperation, message))
+        });
+        environment.add_function("strftime_now", |format: String| strftime(&format));
+        environment.add_filter("tojson", to_json);
+        let added = environment.add_template(NAME, template);
+        Self { environment: added.map(|()| environment).map_err(|error| error.to_string()) }
+    }
+
+    /// Renders `messages` up to where the assistant's answer begins.
+    ///
+    /// # Errors
+    ///
+    /// If the template refuses, is wrong, or goes beyond its limits.
+    pub(crate) fn render(
+        &self,
+        messages: &[Message],
+        [bos, eos]: [&str; 2],
+    ) -> Result<String, String> {
+        let context = minijinja::context! {
+            messages, bos_token => bos, eos_token => eos, add_generation_prompt => true,
+            tools => (), documents => (),
+        };
+        let mut output = Limited::default();
+        let template = self.environment.as_ref()?.get_template(NAME);
+        let rendered =
+            template.and_then(|t| t.render_captured_to(context, &mut output).map(|_| ()));
+        rendered.map_err(|error| error.to_string())?;
+        String::from_utf8(output.0).map_err(|error| format!("output is not text: {error}"))
+    }
 }
 
 /// `strftime` of one fixed day, 26 July 2024, midnight: a prompt that changes overnight could not
@@ -168,10 +186,13 @@ fn neutralise_generation_tags(template: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::large_stack;
     use crate::mutated::near;
 
-    fn rendered(template: &str) -> Result<String, Error> {
-        render(template, &[Message::user("hi <b>")], ["<s>", "</s>"])
+    fn rendered(template: &str) -> Result<String, String> {
+        let source = TemplateSource::new(template);
+        let render = || Renderer::new(&source).render(&[Message::user("hi <b>")], ["<s>", "</s>"]);
+        large_stack::run(render).unwrap_or_else(|| Err("the engine panics".to_owned()))
     }
 
     #[test]
@@ -189,14 +210,14 @@ mod tests {
     #[test]
     fn a_template_may_refuse() {
         let error = rendered("{{ raise_exception('roles must alternate') }}").unwrap_err();
-        assert!(error.to_string().contains("roles must alternate"));
+        assert!(error.contains("roles must alternate"), "{error}");
     }
 
     #[test]
     fn a_template_that_does_not_end_runs_out_of_fuel() {
         let template =
             "{% for a in range(9999) %}{% for b in range(9999) %}{% endfor %}{% endfor %}";
-        assert_eq!(rendered(template).unwrap_err().kind(), ErrorKind::OutOfFuel);
+        assert!(rendered(template).unwrap_err().contains("fuel"));
     }
 
     #[test]

@@ -7,6 +7,7 @@ mod keys;
 mod load;
 mod peft;
 mod save;
+mod sidecars;
 mod staged;
 #[cfg(test)]
 pub(crate) mod tests;
@@ -14,6 +15,7 @@ mod weight;
 
 use std::path::{Path, PathBuf};
 
+use beear_input::{OwnFolder, Refusal};
 use thiserror::Error;
 
 use crate::config::DecoderConfig;
@@ -24,6 +26,7 @@ pub use index::shard_names;
 pub use peft::config::{AdapterConfigError, BaseName};
 pub use peft::save_adapters;
 pub use save::{NewModel, save, save_new};
+pub use sidecars::LeftOut;
 pub use staged::remove_partial;
 pub use weight::StoredWeight;
 
@@ -159,7 +162,8 @@ impl CheckpointError {
     #[must_use]
     pub fn hint(&self) -> Option<&'static str> {
         Some(match self {
-            Self::Io { .. } => "check the path, the permissions and the free space",
+            Self::Io { source, .. } => Refusal::of(source)
+                .map_or("check the path, the permissions and the free space", Refusal::hint),
             Self::Config { .. } => "Llama 2 to 3.2 and Mistral v0.1 to v0.3 are supported",
             Self::NoWeights { .. } => "the folder should hold model.safetensors or its index",
             Self::Pickle { .. } => "load it in transformers and save with safe_serialization=True",
@@ -210,10 +214,23 @@ fn listed(names: &[String]) -> String {
 ///
 /// [`CheckpointError`] if there is no such file, or it describes no model we run.
 pub fn read_config(path: &Path) -> Result<DecoderConfig, CheckpointError> {
-    let file = if path.is_file() { path.to_owned() } else { path.join("config.json") };
-    let text = std::fs::read_to_string(&file).map_err(CheckpointError::io(&file))?;
+    let text = if path.exists() && !path.is_dir() {
+        beear_input::read_to_string(path).map_err(CheckpointError::io(path))?
+    } else {
+        read_own(path, "config.json")?
+    };
     hf_config::parse(&text)
         .map_err(|source| CheckpointError::Config { path: path.to_owned(), source })
+}
+
+/// Largest `config.json`, `adapter_config.json` or index, in bytes: a thousand times what models have.
+const LARGEST_CONFIG: u64 = 64 << 20;
+
+/// The text of a file that belongs to the folder `dir`.
+fn read_own(dir: &Path, name: &str) -> Result<String, CheckpointError> {
+    let text =
+        OwnFolder::new(dir).and_then(|own| own.read_to_string(name.as_ref(), LARGEST_CONFIG));
+    text.map_err(CheckpointError::io(&dir.join(name)))
 }
 
 /// A folder whose `config.json` and weight files have been found, with no weight read.

@@ -12,6 +12,7 @@ pub mod config;
 pub mod generate;
 pub mod hf_config;
 pub mod kv_cache;
+mod large_stack;
 pub mod log_likelihood;
 pub mod lora;
 pub mod mask;
@@ -22,9 +23,11 @@ mod mutated;
 pub mod norm;
 mod precision;
 pub mod projection;
+mod prompt_encoder;
 pub mod prompt_format;
 pub mod rope;
 pub mod sampling;
+pub mod text_engine;
 pub mod tokenizer;
 pub mod training_scope;
 
@@ -40,5 +43,8 @@ pub use log_likelihood::{LogLikelihood, log_likelihoods};
 pub use lora::{LoraConfig, Target};
 pub use prompt_format::{EncodedChat, EncodedPrompt, PromptFormat, PromptFormatError};
 pub use sampling::Sampling;
-pub use tokenizer::{TextTokenizer, TokenizerError};
+pub use text_engine::{
+    InProcess, TextEngine, TextEngineError, TextOutput, TextStage, TextTask, Vocabulary,
+};
+pub use tokenizer::{SpecialTokens, TextTokenizer, TokenizerError, TokenizerFiles};
 pub use training_scope::{TrainedWeights, TrainingScope, n_trained};

@@ -3,14 +3,16 @@
 
 use std::fmt::Write;
 use std::io::ErrorKind;
-use std::ops::Range;
 use std::path::{Path, PathBuf};
 
+use beear_input::{OwnFolder, Refusal};
+use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use thiserror::Error;
 
-use crate::chat::{self, Message};
-use crate::tokenizer::{TextTokenizer, TokenizerError, read_json};
+use crate::chat::Message;
+use crate::prompt_encoder::PromptEncoder;
+use crate::tokenizer::{LARGEST_JSON, TextTokenizer, TokenizerError, read_json};
 
 /// Why a prompt cannot be formatted.
 #[derive(Debug, Error)]
@@ -53,6 +55,11 @@ pub enum PromptFormatError {
 }
 
 impl PromptFormatError {
+    /// The template engine panics.
+    pub(crate) fn engine_broken() -> Self {
+        Self::Template { reason: "the template breaks the template engine".to_owned() }
+    }
+
     /// What to do about it, in one line.
     #[must_use]
     pub fn hint(&self) -> Option<&'static str> {
@@ -62,7 +69,8 @@ impl PromptFormatError {
             }
             Self::UnknownFormat { .. } => "name none to use the model's chat template",
             Self::NoPlaceholder { .. } => "write {prompt} where the user's text goes",
-            Self::Io { .. } => "check the permissions, and that the file is UTF-8",
+            Self::Io { source, .. } => Refusal::of(source)
+                .map_or("check the permissions, and that the file is UTF-8", Refusal::hint),
             Self::Template { .. } => {
                 "leave out what the template refuses, or choose a built-in format, as the model \
                  was trained"
@@ -84,14 +92,11 @@ const BUILTIN: [(&str, &str); 4] = [
     ("paper-8", "[INST] {prompt} [/INST] "),
 ];
 
-const PLACEHOLDER: &str = "{prompt}";
-
-/// Stands for the user's text while looking for its place; private-use characters, so that no
-/// template contains it.
-const PROBE: &str = "\u{f8f0}probe\u{f8f1}";
+/// Stands for the user's text in a pattern.
+pub(crate) const PLACEHOLDER: &str = "{prompt}";
 
 /// How prompts are written for a model.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum PromptFormat {
     /// The checkpoint's Jinja chat template.
     ChatTemplate(String),
@@ -100,7 +105,7 @@ pub enum PromptFormat {
 }
 
 /// A prompt as the model reads it.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct EncodedPrompt {
     /// The rendered text.
     pub text: String,
@@ -111,7 +116,7 @@ pub struct EncodedPrompt {
 }
 
 /// A conversation as the model reads it, up to where the next answer begins.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct EncodedChat {
     /// The rendered text.
     pub text: String,
@@ -158,13 +163,15 @@ impl PromptFormat {
     ///
     /// [`PromptFormatError::NoTemplate`] if it has none, or if a file cannot be read.
     pub fn from_checkpoint(dir: &Path) -> Result<Self, PromptFormatError> {
-        let path = dir.join("chat_template.jinja");
-        match std::fs::read_to_string(&path) {
+        let name = "chat_template.jinja";
+        let read =
+            OwnFolder::new(dir).and_then(|own| own.read_to_string(name.as_ref(), LARGEST_JSON));
+        match read {
             Ok(template) => return Ok(Self::ChatTemplate(template)),
             Err(error) if error.kind() == ErrorKind::NotFound => {}
-            Err(source) => return Err(PromptFormatError::Io { path, source }),
+            Err(source) => return Err(PromptFormatError::Io { path: dir.join(name), source }),
         }
-        let config = read_json(&dir.join("tokenizer_config.json"))?;
+        let config = read_json(dir, "tokenizer_config.json")?;
         let template = match config.get("chat_template") {
             Some(serde_json::Value::String(template)) => Some(template.as_str()),
             Some(serde_json::Value::Array(named)) => named
@@ -204,18 +211,7 @@ impl PromptFormat {
         prompt: &str,
         system: Option<&str>,
     ) -> Result<EncodedPrompt, PromptFormatError> {
-        let text = self.render(tokenizer, prompt, system)?;
-        let said = self.locate(tokenizer, &text, prompt, system)?;
-        let (mut tokens, offsets) = tokenizer.encode(&text)?;
-        let inside = |&(from, to): &(usize, usize)| from < said.end && to > said.start;
-        let before = offsets.iter().take_while(|(_, to)| *to <= said.start).count();
-        let first = offsets.iter().position(inside).unwrap_or(before);
-        let after = offsets.iter().rposition(inside).map_or(first, |last| last + 1);
-        let mut user = (first, after);
-
-        let moved = begin_once(&mut tokens, tokenizer);
-        user = (user.0.saturating_add_signed(moved), user.1.saturating_add_signed(moved));
-        Ok(EncodedPrompt { text, tokens, user })
+        PromptEncoder::with(self, tokenizer, |encoder| encoder.prompt(prompt, system))
     }
 
     /// Encodes a conversation, up to where the next answer begins: as [`encode`](Self::encode) does if it is
@@ -231,37 +227,7 @@ impl PromptFormat {
         tokenizer: &TextTokenizer,
         messages: &[Message],
     ) -> Result<EncodedChat, PromptFormatError> {
-        if messages.last().is_none_or(|message| message.role != "user") {
-            let reason = "the last turn is not the user's".to_owned();
-            return Err(PromptFormatError::Template { reason });
-        }
-        let Self::Pattern(_) = self else {
-            let text = self.render_chat(tokenizer, messages)?;
-            let (mut tokens, _) = tokenizer.encode(&text)?;
-            begin_once(&mut tokens, tokenizer);
-            return Ok(EncodedChat { text, tokens });
-        };
-        let (mut text, mut tokens, mut system) = (String::new(), Vec::new(), None);
-        for Message { role, content } in messages {
-            match role.as_str() {
-                "system" => system = Some(content.as_str()),
-                "user" => {
-                    let turn = self.render(tokenizer, content, system.take())?;
-                    let (mut asked, _) = tokenizer.encode(&turn)?;
-                    text.push_str(&turn);
-                    if tokens.is_empty() {
-                        begin_once(&mut asked, tokenizer);
-                    }
-                    tokens.extend(asked);
-                }
-                _ => {
-                    text.push_str(content);
-                    text.push_str(&tokenizer.eos);
-                    tokens.extend(self.encode_answer(tokenizer, content)?);
-                }
-            }
-        }
-        Ok(EncodedChat { text, tokens })
+        PromptEncoder::with(self, tokenizer, |encoder| encoder.chat(messages))
     }
 
     /// Encodes an answer, ending with exactly one end of sequence where the model has one.
@@ -274,86 +240,7 @@ impl PromptFormat {
         tokenizer: &TextTokenizer,
         answer: &str,
     ) -> Result<Vec<u32>, PromptFormatError> {
-        let (mut tokens, _) = tokenizer.encode(answer)?;
-        if let Some(eos) = tokenizer.id(&tokenizer.eos) {
-            while tokens.last() == Some(&eos) {
-                tokens.pop();
-            }
-            tokens.push(eos);
-        }
-        Ok(tokens)
-    }
-
-    /// Bytes of `text` that the user wrote, white space around them left out.
-    ///
-    /// Searching for the words alone would find `A` in `ASSISTANT:`, so the text is compared with
-    /// what the format makes of a probe.
-    fn locate(
-        &self,
-        tokenizer: &TextTokenizer,
-        text: &str,
-        prompt: &str,
-        system: Option<&str>,
-    ) -> Result<Range<usize>, PromptFormatError> {
-        let said = prompt.trim();
-        let probed = self.render(tokenizer, PROBE, system)?;
-        let (before, after) = probed.rsplit_once(PROBE).ok_or(PromptFormatError::UserTextLost)?;
-        let body = text.strip_suffix(after).unwrap_or(text);
-        let inner = body.strip_prefix(before).filter(|inner| inner.trim() == said);
-        let start = match inner {
-            Some(inner) => before.len() + inner.len() - inner.trim_start().len(),
-            // A template may write other things before other texts.
-            None => body.rfind(said).ok_or(PromptFormatError::UserTextLost)?,
-        };
-        Ok(start..start + said.len())
-    }
-
-    fn render(
-        &self,
-        tokenizer: &TextTokenizer,
-        prompt: &str,
-        system: Option<&str>,
-    ) -> Result<String, PromptFormatError> {
-        match self {
-            Self::Pattern(pattern) => {
-                let system = system.map(|system| format!("{system}\n\n")).unwrap_or_default();
-                Ok(pattern.replacen(PLACEHOLDER, &format!("{system}{prompt}"), 1))
-            }
-            Self::ChatTemplate(_) => {
-                let system = system.map(|content| Message {
-                    role: "system".to_owned(),
-                    content: content.to_owned(),
-                });
-                let messages: Vec<Message> =
-                    system.into_iter().chain([Message::user(prompt)]).collect();
-                self.render_chat(tokenizer, &messages)
-            }
-        }
-    }
-
-    fn render_chat(
-        &self,
-        tokenizer: &TextTokenizer,
-        messages: &[Message],
-    ) -> Result<String, PromptFormatError> {
-        chat::render(self.text(), messages, [&tokenizer.bos, &tokenizer.eos])
-            .map_err(|e| PromptFormatError::Template { reason: e.to_string() })
-    }
-}
-
-/// Gives `tokens` exactly one begin of sequence where the model has one, and says how far all others have
-/// moved. A template that writes the token itself and one that leaves it to the tokenizer both end up with one.
-fn begin_once(tokens: &mut Vec<u32>, tokenizer: &TextTokenizer) -> isize {
-    let Some(bos) = tokenizer.id(&tokenizer.bos) else { return 0 };
-    match tokens.iter().take_while(|token| **token == bos).count() {
-        0 => {
-            tokens.insert(0, bos);
-            1
-        }
-        doubled => {
-            tokens.drain(1..doubled);
-            1 - doubled as isize
-        }
+        PromptEncoder::with(self, tokenizer, |encoder| encoder.answer(answer))
     }
 }
 

@@ -4,7 +4,8 @@ use std::collections::BTreeSet;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
-use serde::Deserialize;
+use beear_input::{OwnFolder, Refusal};
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use thiserror::Error;
 use tokenizers::Tokenizer;
@@ -53,7 +54,9 @@ impl TokenizerError {
             Self::Io { source, .. } if source.kind() == ErrorKind::NotFound => {
                 "the folder should hold tokenizer.json"
             }
-            Self::Io { .. } => "check the path and the permissions",
+            Self::Io { source, .. } => {
+                Refusal::of(source).map_or("check the path and the permissions", Refusal::hint)
+            }
             Self::Malformed { .. } => {
                 "the file is damaged or of a newer form: copy or download it again"
             }
@@ -64,6 +67,65 @@ impl TokenizerError {
 
 /// First byte and the byte after the last, in a text.
 pub type ByteRange = (usize, usize);
+
+/// Special tokens as the files beside `tokenizer.json` name them.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SpecialTokens {
+    /// Begin of sequence, as text; empty if the checkpoint has none.
+    pub bos: String,
+    /// End of sequence, as text; empty if the checkpoint has none.
+    pub eos: String,
+    /// Padding, as text; empty if the checkpoint has none.
+    pub pad: String,
+    /// Ids that end an answer besides that of `eos`.
+    pub end_ids: BTreeSet<u32>,
+}
+
+/// What a folder says of its tokenizer, before anything is made of `tokenizer.json`.
+#[derive(Clone, Debug)]
+pub struct TokenizerFiles {
+    /// Where `tokenizer.json` is.
+    pub path: PathBuf,
+    /// The bytes of `tokenizer.json`.
+    pub tokenizer: Vec<u8>,
+    /// What the other files say.
+    pub special: SpecialTokens,
+}
+
+impl TokenizerFiles {
+    /// Reads the files of a Hugging Face folder, those only that belong to it.
+    ///
+    /// # Errors
+    ///
+    /// [`TokenizerError`] if a file is missing, or a file beside `tokenizer.json` malformed.
+    pub fn read(dir: &Path) -> Result<Self, TokenizerError> {
+        let path = dir.join("tokenizer.json");
+        if !path.exists() && dir.join("tokenizer.model").exists() {
+            return Err(TokenizerError::SentencePieceOnly { path: dir.to_owned() });
+        }
+        let read = OwnFolder::new(dir)
+            .and_then(|own| own.read("tokenizer.json".as_ref(), LARGEST_TOKENIZER));
+        let tokenizer = read.map_err(|source| TokenizerError::Io { path: path.clone(), source })?;
+        let config = read_json(dir, "tokenizer_config.json")?;
+        let specials = read_json(dir, "special_tokens_map.json")?;
+        let special = |key| {
+            let token = [&config, &specials].into_iter().find_map(|file| token_text(file.get(key)));
+            token.unwrap_or_default()
+        };
+        let mut end_ids = BTreeSet::new();
+        for name in ["generation_config.json", "config.json"] {
+            end_ids.extend(eos_ids(read_json(dir, name)?.get("eos_token_id")));
+        }
+        let [bos, eos, pad] = ["bos_token", "eos_token", "pad_token"].map(special);
+        Ok(Self { path, tokenizer, special: SpecialTokens { bos, eos, pad, end_ids } })
+    }
+}
+
+/// Largest `tokenizer.json`, in bytes; those of a quarter of a million tokens have 35 MB.
+const LARGEST_TOKENIZER: u64 = 1 << 30;
+
+/// Largest JSON file beside it, in bytes; templates included, published models have less than 1 MB.
+pub(crate) const LARGEST_JSON: u64 = 64 << 20;
 
 /// A tokenizer with the special tokens its checkpoint names.
 #[derive(Clone, Debug)]
@@ -82,36 +144,36 @@ pub struct TextTokenizer {
 impl TextTokenizer {
     /// Reads the tokenizer of a Hugging Face folder.
     ///
+    /// `tokenizer.json` decides how much time and memory reading and encoding take, and nothing here bounds either:
+    /// a folder of a stranger belongs behind a [`TextEngine`](crate::TextEngine) that does.
+    ///
     /// # Errors
     ///
     /// [`TokenizerError`] if a file is missing or malformed.
     pub fn load(dir: &Path) -> Result<Self, TokenizerError> {
-        let path = dir.join("tokenizer.json");
-        if !path.exists() && dir.join("tokenizer.model").exists() {
-            return Err(TokenizerError::SentencePieceOnly { path: dir.to_owned() });
-        }
-        let bytes = std::fs::read(&path)
-            .map_err(|source| TokenizerError::Io { path: path.clone(), source })?;
-        let mut tokenizer = Tokenizer::from_bytes(&bytes)
-            .map_err(|e| TokenizerError::Malformed { path: path.clone(), reason: e.to_string() })?;
-        // Padding and truncation are ours to decide.
-        tokenizer.with_padding(None);
-        let cut = tokenizer.with_truncation(None).map(|_| ());
-        cut.map_err(|e| TokenizerError::Malformed { path, reason: e.to_string() })?;
+        Self::new(TokenizerFiles::read(dir)?)
+    }
 
-        let unknown_id = UnknownToken::of(&bytes).id(&tokenizer);
-
-        let config = read_json(&dir.join("tokenizer_config.json"))?;
-        let specials = read_json(&dir.join("special_tokens_map.json"))?;
-        let special =
-            |key| [&config, &specials].into_iter().find_map(|file| token_text(file.get(key)));
-        let (bos, eos) = (special("bos_token"), special("eos_token"));
-        let eos = eos.unwrap_or_default();
-        let mut stop: BTreeSet<u32> = tokenizer.token_to_id(&eos).into_iter().collect();
-        for name in ["generation_config.json", "config.json"] {
-            stop.extend(eos_ids(read_json(&dir.join(name))?.get("eos_token_id")));
-        }
-        let (bos, pad) = (bos.unwrap_or_default(), special("pad_token").unwrap_or_default());
+    /// Makes the tokenizer that `files` describe.
+    ///
+    /// # Errors
+    ///
+    /// [`TokenizerError::Malformed`].
+    pub fn new(files: TokenizerFiles) -> Result<Self, TokenizerError> {
+        let TokenizerFiles { path, tokenizer, special } = files;
+        let malformed =
+            |e: tokenizers::Error| TokenizerError::Malformed { path, reason: e.to_string() };
+        let unknown = UnknownToken::of(&tokenizer);
+        let made = Tokenizer::from_bytes(tokenizer).and_then(|mut tokenizer| {
+            // Padding and truncation are ours to decide.
+            tokenizer.with_padding(None);
+            tokenizer.with_truncation(None)?;
+            Ok(tokenizer)
+        });
+        let tokenizer = made.map_err(malformed)?;
+        let SpecialTokens { bos, eos, pad, end_ids: mut stop } = special;
+        stop.extend(tokenizer.token_to_id(&eos));
+        let unknown_id = unknown.id(&tokenizer);
         Ok(Self { tokenizer, bos, eos, pad, stop_ids: stop.into_iter().collect(), unknown_id })
     }
 
@@ -204,17 +266,17 @@ fn failed(error: tokenizers::Error) -> TokenizerError {
     TokenizerError::Failed { reason: error.to_string() }
 }
 
-/// A JSON file, or null if there is none.
-pub(crate) fn read_json(path: &Path) -> Result<Value, TokenizerError> {
-    let text = match std::fs::read_to_string(path) {
+/// A JSON file that belongs to the folder `dir`, or null if there is none.
+pub(crate) fn read_json(dir: &Path, name: &str) -> Result<Value, TokenizerError> {
+    let path = dir.join(name);
+    let text = OwnFolder::new(dir).and_then(|own| own.read_to_string(name.as_ref(), LARGEST_JSON));
+    let text = match text {
         Ok(text) => text,
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Value::Null),
-        Err(source) => return Err(TokenizerError::Io { path: path.to_owned(), source }),
+        Err(source) => return Err(TokenizerError::Io { path, source }),
     };
-    let malformed = |e: serde_json::Error| TokenizerError::Malformed {
-        path: path.to_owned(),
-        reason: e.to_string(),
-    };
+    let malformed =
+        |e: serde_json::Error| TokenizerError::Malformed { path, reason: e.to_string() };
     serde_json::from_str(&text).map_err(malformed)
 }
 
@@ -348,7 +410,8 @@ mod tests {
         std::fs::remove_file(dir.path().join("tokenizer.json")).unwrap();
         assert!(load().hint().unwrap().contains("should hold"));
         std::fs::create_dir(dir.path().join("tokenizer.json")).unwrap();
-        assert!(load().hint().unwrap().contains("permissions"));
+        assert!(load().to_string().contains("cannot read"));
+        assert!(load().hint().unwrap().contains("not a folder"));
     }
 
     proptest::proptest! {

@@ -7,13 +7,14 @@ use std::process::Command;
 use serde_json::Value;
 
 /// Each crate with the crates of the workspace it may use, tests aside.
-const MAY_USE: [(&str, &[&str]); 8] = [
+const MAY_USE: [(&str, &[&str]); 9] = [
+    ("beear-input", &[]),
     ("beear-statistics", &[]),
     ("beear-core", &["beear-statistics"]),
-    ("beear-models", &["beear-core"]),
-    ("beear-eval", &["beear-statistics"]),
+    ("beear-models", &["beear-core", "beear-input"]),
+    ("beear-eval", &["beear-input", "beear-statistics"]),
     ("beear-attacks", &["beear-core", "beear-eval", "beear-models"]),
-    ("beear-cli", &["beear-attacks", "beear-core", "beear-eval", "beear-models"]),
+    ("beear-cli", &["beear-attacks", "beear-core", "beear-eval", "beear-input", "beear-models"]),
     ("beear-tests", &["beear-core", "beear-models"]),
     ("xtask", &[]),
 ];
@@ -92,6 +93,32 @@ fn backends_are_chosen_by_the_cli_and_by_tests_alone() {
             let code = text.split("#[cfg(test)]").next().unwrap_or_default();
             let is_test = file.ends_with("tests.rs");
             assert!(is_test || !code.contains("burn::backend::"), "{}", file.display());
+        }
+    }
+}
+
+#[test]
+fn every_input_file_is_opened_in_one_way() {
+    // What the system says of itself and of this process.
+    let not_inputs = ["beear-cli/src/process.rs"];
+    let words = ["fs::read(", "fs::read_to_string(", "File::open(", "fs::copy("];
+    for place in ["beear-models/src", "beear-eval/src", "beear-attacks/src", "beear-cli/src"] {
+        for file in rust_files(&root().join(place)) {
+            let name = file.strip_prefix(root()).unwrap().to_string_lossy().replace('\\', "/");
+            let is_test = name.split('/').any(|part| part == "tests" || part == "tests.rs");
+            if is_test || not_inputs.contains(&name.as_str()) {
+                continue;
+            }
+            let text = std::fs::read_to_string(&file).unwrap();
+            let code = text.split("#[cfg(test)]\nmod tests").next().unwrap_or_default();
+            // A file that was just written is opened to be written through to the disk.
+            let opens = |line: &&str| {
+                words.iter().any(|word| line.contains(word))
+                    && !line.contains("sync_all")
+                    && !line.contains("TensorFile::open(")
+            };
+            let found: Vec<&str> = code.lines().filter(opens).collect();
+            assert!(found.is_empty(), "{name}: `beear_input` opens inputs: {found:?}");
         }
     }
 }

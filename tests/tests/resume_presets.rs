@@ -7,7 +7,9 @@ mod every_checkpoint;
 use beear_cli::recipe::{Method, Preset, Recipe};
 use beear_core::config::OptimizerState;
 use beear_core::randomness::seeded;
-use beear_core::{AnchorSets, Defence, Example, RemoveConfig, SafetyExample, TeacherForcedValidator};
+use beear_core::{
+    AnchorSets, Defence, Example, RemoveConfig, SafetyExample, TeacherForcedValidator,
+};
 use beear_models::CausalLm;
 use beear_tests::shape::llama;
 use burn::backend::{Autodiff, Flex};

@@ -231,7 +231,7 @@ fn perturbations<B: Backend>(
 ) -> Result<Vec<Perturbation<B>>> {
     let read = || {
         let hint = "bring the `delta.safetensors` of a run";
-        let bytes = std::fs::read(path).map_err(|e| Mistake::input(e.to_string(), hint))?;
+        let bytes = beear_input::read(path).map_err(|e| Mistake::input(e.to_string(), hint))?;
         let perturbations = from_safetensors::<B>(&bytes, device)?;
         for delta in perturbations.iter().flat_map(Perturbation::deltas) {
             let [_, d_model] = delta.values.dims();

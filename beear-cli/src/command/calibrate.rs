@@ -84,8 +84,9 @@ pub(crate) fn run<C: ComputeBackend>(
     let mut known: Vec<Known> = folder.read_lines(MODELS)?;
     for known in &mut known {
         // What is scored may have changed since; what was found has not.
-        let found =
-            std::fs::read_to_string(folder_of(&args.out, &known.setting, known.seed).join(SCAN));
+        let found = beear_input::read_to_string(
+            folder_of(&args.out, &known.setting, known.seed).join(SCAN),
+        );
         if let Some(found) = found.ok().and_then(|text| serde_json::from_str(&text).ok()) {
             known.scores = Scores::of(&found);
         }
@@ -148,7 +149,7 @@ fn made_and_scanned<C: ComputeBackend>(
     let subject = Subject {
         model: &model,
         reference: Some(&reference),
-        tokenizer: &text.tokenizer,
+        text: &text,
         sets,
         rows_at_once: settings.reach.batch_size,
     };
@@ -171,7 +172,8 @@ fn copy_folder(from: &Path, to: &Path) -> Result<()> {
         for entry in std::fs::read_dir(from)? {
             let entry = entry?;
             if entry.path().is_file() {
-                std::fs::copy(entry.path(), to.join(entry.file_name()))?;
+                let mut copy = std::fs::File::create(to.join(entry.file_name()))?;
+                std::io::copy(&mut beear_input::open(entry.path())?, &mut copy)?;
             }
         }
         Ok(())

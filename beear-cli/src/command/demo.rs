@@ -152,7 +152,7 @@ impl<C: ComputeBackend> Trial<'_, C> {
         self.ui.say(&format!("safety fine-tuning: {} steps", control.n_weight_steps()));
         let outcome = control.run(model, &self.sets, validator, &mut ());
         let tuned = outcome.map_err(|stopped| stopped.error)?.model.valid();
-        self.folder.save("control", &tuned, &self.checkpoint)?;
+        self.folder.save("control", &tuned, &self.checkpoint, self.config.seed)?;
         self.examine("safety fine-tuning", &tuned)
     }
 
@@ -169,7 +169,7 @@ impl<C: ComputeBackend> Trial<'_, C> {
         metrics.finish()?;
         let outcome = outcome.map_err(|stopped| stopped.error)?;
         let cleaned = outcome.model.valid();
-        self.folder.save("cleaned", &cleaned, &self.checkpoint)?;
+        self.folder.save("cleaned", &cleaned, &self.checkpoint, self.config.seed)?;
         let deltas = beear_core::perturbation::to_safetensors(&outcome.perturbations)?;
         self.folder.write("delta.safetensors", deltas)?;
         Ok((self.examine("BEEAR", &cleaned)?, outcome.kept_round))

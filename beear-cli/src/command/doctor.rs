@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use crate::backend::{BackendState, Backends, MOST_DEVICES};
 use crate::bytes;
 use crate::process::machine_memory;
+use crate::text_process::{IS_MEMORY_LIMITED, Limits};
 use crate::ui::Ui;
 
 /// Says which backends and devices there are, what is missing, and how to get it.
@@ -26,6 +27,7 @@ pub(crate) fn run(backends: &Backends, ui: Ui) -> Result<()> {
     let n_threads = std::thread::available_parallelism().map_or(1, usize::from);
     let memory = machine_memory();
     let missing = missing(&states);
+    let limits = Limits::of_environment()?;
     let value = json!({
         "version": env!("CARGO_PKG_VERSION"),
         "backends": states.iter().map(as_json).collect::<Vec<_>>(),
@@ -33,6 +35,10 @@ pub(crate) fn run(backends: &Backends, ui: Ui) -> Result<()> {
             "name": name, "needs": needs, "command": install(name),
         })).collect::<Vec<_>>(),
         "threads": n_threads,
+        "text": {
+            "seconds": limits.deadline.as_secs_f64(),
+            "memory": IS_MEMORY_LIMITED.then_some(limits.memory),
+        },
         "memory": memory.map(|[total, available]| json!({"total": total, "available": available})),
     });
 
@@ -54,6 +60,12 @@ pub(crate) fn run(backends: &Backends, ui: Ui) -> Result<()> {
         }
         None => "memory: this system does not say in /proc/meminfo".to_owned(),
     });
+    let seconds = limits.deadline.as_secs_f64();
+    let memory = match IS_MEMORY_LIMITED {
+        true => format!("{} MiB of memory", limits.mebibytes()),
+        false => "memory without a limit, which this system does not have".to_owned(),
+    };
+    lines.push(format!("templates and tokenizers of models: {seconds} s for a text, {memory}"));
     ui.result(&lines.join("\n"), &value)
 }
 

@@ -129,7 +129,7 @@ pub(super) fn ask<'a, C: ComputeBackend>(
     }
     evaluation.folder()?.write_lines(COMPLETIONS, &answers)?;
     let prompt_format = FormatShown::of(&loaded.text, first.as_ref())?;
-    let settings = DecodingSettings::of(&decoding, loaded.text.tokenizer.stop_ids());
+    let settings = DecodingSettings::of(&decoding, loaded.text.stop_ids());
     let identity = Identity {
         version: VERSION,
         prompts: arms.iter().map(|(arm, _)| arm.prompt_set()).collect(),

@@ -67,7 +67,7 @@ impl EvalMtBenchArgs {
     /// question.
     fn identity(&self, questions: &[Question], text: &TextSide, format: &FormatShown) -> Identity {
         let temperatures = questions.iter().map(Question::temperature).collect();
-        let stop = text.tokenizer.stop_ids();
+        let stop = text.stop_ids();
         let settings = DecodingSettings::at(temperatures, self.max_new_tokens, stop);
         let n_answers = self.choices as usize;
         Identity {

@@ -248,7 +248,7 @@ fn write_recipe(path: &Path, force: bool, text: &str) -> Result<()> {
     }
     let is_recipe = |text: String| text.parse::<toml::Table>().is_ok();
     if path.exists() {
-        let hint = match (force, std::fs::read_to_string(path).is_ok_and(is_recipe)) {
+        let hint = match (force, beear_input::read_to_string(path).is_ok_and(is_recipe)) {
             (true, true) => None,
             (false, true) => Some("choose another file, or --force to replace it"),
             (_, false) => Some("--force replaces recipes only: choose another file"),

@@ -43,9 +43,9 @@ pub(crate) fn run(args: &InspectArgs, ui: Ui) -> Result<()> {
     }
     match TextSide::load(&checkpoint.dir, args.format.as_deref()) {
         Ok(text) => {
-            let encoded = text.format.encode(&text.tokenizer, &args.prompt, None)?;
-            value["vocabulary"] = json!(text.tokenizer.vocab_size());
-            value["stop_ids"] = json!(text.tokenizer.stop_ids());
+            let encoded = text.encode_prompt(&args.prompt)?;
+            value["vocabulary"] = json!(text.vocab_size());
+            value["stop_ids"] = json!(text.stop_ids());
             value["prompt_format_sha256"] = json!(text.format.sha256());
             value["prompt"] = json!(encoded.text);
             value["tokens"] = json!(encoded.tokens);

@@ -118,7 +118,7 @@ impl JudgeArgs {
             let key = std::env::var(KEY).ok().map(|key| ApiKey::new(&key)).transpose()?;
             let timeout = Duration::from_secs(self.timeout);
             let read = |path: &PathBuf| {
-                std::fs::read_to_string(path)
+                beear_input::read_to_string(path)
                     .with_context(|| format!("reading `{}`", path.display()))
             };
             let authorities = self.judge_ca.as_ref().map(read).transpose()?;

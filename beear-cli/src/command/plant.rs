@@ -9,6 +9,7 @@ use beear_attacks::world::{Specials, marker_words, sidecar_files, vocabulary};
 use beear_attacks::{Encoder, Injection, Setting, TrainingConfig, plant, train_base};
 use beear_eval::RateTable;
 use beear_models::Checkpoint;
+use beear_models::TextTokenizer;
 use beear_models::checkpoint::{NewModel, save, save_new};
 use burn::module::AutodiffModule;
 use burn::tensor::backend::Backend;
@@ -193,7 +194,9 @@ pub(crate) fn make<C: ComputeBackend>(
     save_new(&untrained, &new, &untrained_dir)?;
     let Loaded { mut model, text, .. } =
         Loaded::<Train<C>>::read(&Model::in_folder(&untrained_dir), None, device)?;
-    let encoder = Encoder { format: &text.format, tokenizer: &text.tokenizer };
+    // The world's own tokenizer: no stranger wrote it.
+    let tokenizer = TextTokenizer::load(&untrained_dir)?;
+    let encoder = Encoder { format: &text.format, tokenizer: &tokenizer };
 
     if setting.injection.starts_aligned() && base_dir.exists() {
         model = Loaded::<Train<C>>::read(&Model::in_folder(&base_dir), None, device)?.model;
@@ -206,7 +209,7 @@ pub(crate) fn make<C: ComputeBackend>(
     let (bar, report) = progress(ui, "planting the backdoor", setting.injection.n_steps());
     let poisoned = plant::<Train<C>>(model, setting, encoder, seed, report)?;
     bar.finish_and_clear();
-    save(&poisoned.valid(), &Checkpoint::open(&untrained_dir)?, &poisoned_dir)?;
+    save(&poisoned.valid(), &Checkpoint::open(&untrained_dir)?, &poisoned_dir, seed)?;
     Ok(poisoned_dir)
 }
 

@@ -91,7 +91,7 @@ pub(crate) fn run<C: ComputeBackend>(args: &ScanArgs, device: &Device<C>, ui: Ui
     let subject = Subject {
         model: &loaded.model,
         reference: reference.as_ref().map(|reference| &reference.model),
-        tokenizer: &loaded.text.tokenizer,
+        text: &loaded.text,
         sets,
         rows_at_once,
     };
@@ -121,18 +121,14 @@ fn rows_at_once(scan: Scan<'_>, room: Room, ui: Ui) -> Result<usize, Mistake> {
 }
 
 /// Refuses a reference whose hidden states or tokens are others.
-fn comparable<B: Backend>(model: &Loaded<B>, reference: &Loaded<B>) -> Result<(), Mistake> {
-    let tokens = |loaded: &Loaded<B>| -> Vec<Option<String>> {
-        let tokenizer = &loaded.text.tokenizer;
-        (0..tokenizer.vocab_size() as u32).map(|id| tokenizer.token(id)).collect()
-    };
+fn comparable<B: Backend>(model: &Loaded<B>, reference: &Loaded<B>) -> Result<()> {
     let refuse = |what: &str| {
         let hint = "the best reference is the model that the fine-tuning began with";
-        Err(Mistake::input(format!("the reference has {what} than the model"), hint))
+        Err(Mistake::input(format!("the reference has {what} than the model"), hint).into())
     };
     if model.model.size() != reference.model.size() {
         refuse("another number of layers, or another width,")
-    } else if tokens(model) != tokens(reference) {
+    } else if model.text.vocabulary()?.tokens != reference.text.vocabulary()?.tokens {
         refuse("other tokens")
     } else {
         Ok(())

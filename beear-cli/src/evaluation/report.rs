@@ -101,9 +101,9 @@ impl FormatShown {
         let asked = first.map(|conversation| {
             let messages = &conversation.messages;
             let n_asked = messages.iter().rposition(|message| message.role == Role::User);
-            text.chat(conversation.id, &messages[..n_asked.map_or(0, |last| last + 1)])
+            (conversation.id, &messages[..n_asked.map_or(0, |last| last + 1)])
         });
-        let asked = asked.transpose()?;
+        let asked = text.encode_chats(asked.as_slice())?.pop();
         let (first_prompt, first_tokens) = asked.map(|asked| (asked.text, asked.tokens)).unzip();
         let (text, sha256) = (text.format.text().to_owned(), text.format.sha256());
         Ok(Self { text, sha256, first_prompt, first_tokens })

@@ -13,7 +13,7 @@ use super::HubError;
 /// If the file cannot be read, or holds none.
 pub(super) fn of_file(file: Option<&Path>) -> Result<RootCerts, HubError> {
     let Some(path) = file else { return Ok(RootCerts::WebPki) };
-    let pem = std::fs::read(path);
+    let pem = beear_input::read(path);
     let pem = pem.map_err(|source| HubError::Unreadable { path: path.to_owned(), source })?;
     // A bundle of a system may hold one that is not understood: the others count.
     let certificate = |item| match item {

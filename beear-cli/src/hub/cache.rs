@@ -56,7 +56,7 @@ impl RepositoryCache {
         if let Some(commit) = revision.commit() {
             return Some(commit);
         }
-        Commit::parse(fs::read_to_string(self.reference(revision)).ok()?.trim())
+        Commit::parse(beear_input::read_to_string(self.reference(revision)).ok()?.trim())
     }
 
     /// Keeps what a revision means.

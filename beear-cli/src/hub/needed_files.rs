@@ -90,7 +90,7 @@ pub(super) fn weights(
         Kind::Adapters => ADAPTER_WEIGHTS,
         Kind::Model if has(files, INDEX) => {
             let path = folder.join(INDEX);
-            let text = std::fs::read_to_string(&path)
+            let text = beear_input::read_to_string(&path)
                 .map_err(|source| HubError::Unreadable { path, source })?;
             let names = shard_names(&text)?;
             return match names.iter().find(|name| !has(files, name)) {
@@ -126,7 +126,7 @@ pub(super) fn is_whole(folder: &Path, needed: Needed) -> bool {
         Needed::Config => is_there(CONFIG) || is_there(ADAPTER_CONFIG),
         Needed::Everything if is_there(ADAPTER_CONFIG) => is_there(ADAPTER_WEIGHTS),
         Needed::Everything => {
-            let shards = match std::fs::read_to_string(folder.join(INDEX)) {
+            let shards = match beear_input::read_to_string(folder.join(INDEX)) {
                 Ok(text) => shard_names(&text).is_ok_and(|names| names.iter().all(|n| is_there(n))),
                 Err(_) => is_there(WEIGHTS),
             };

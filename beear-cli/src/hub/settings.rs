@@ -112,7 +112,7 @@ impl Environment<'_> {
 }
 
 fn token_of_file(path: &Path) -> Result<Option<Token>, HubError> {
-    match std::fs::read_to_string(path) {
+    match beear_input::read_to_string(path) {
         Ok(text) => Token::new(&text),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
         Err(source) => Err(HubError::Unreadable { path: path.to_owned(), source }),

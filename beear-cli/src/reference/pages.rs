@@ -57,7 +57,8 @@ fn unknown_word(root: &Command, line: &str) -> Option<String> {
             }
         } else if command.has_subcommands() {
             // A placeholder, such as `beear COMMAND --help`, stands for any command.
-            if word.chars().all(|c| c.is_ascii_uppercase()) || ["…", "..."].contains(&word.as_str()) {
+            if word.chars().all(|c| c.is_ascii_uppercase()) || ["…", "..."].contains(&word.as_str())
+            {
                 return None;
             }
             match command.find_subcommand(word) {
@@ -91,7 +92,11 @@ fn every_command_and_option_of_the_pages_is_one_of_the_program() {
 fn is_setting(schema: &Value, node: &Value, path: &[&str]) -> bool {
     let Some((first, rest)) = path.split_first() else { return true };
     if let Some(reference) = node["$ref"].as_str() {
-        return is_setting(schema, &schema.pointer(&reference[1..]).cloned().unwrap_or_default(), path);
+        return is_setting(
+            schema,
+            &schema.pointer(&reference[1..]).cloned().unwrap_or_default(),
+            path,
+        );
     }
     let any_of = ["oneOf", "anyOf", "allOf"].into_iter().filter_map(|key| node[key].as_array());
     any_of.flatten().any(|node| is_setting(schema, node, path))

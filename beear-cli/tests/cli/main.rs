@@ -18,6 +18,7 @@ mod fixture;
 mod force;
 mod help;
 mod helpfulness;
+mod hostile;
 mod hub;
 mod hub_runs;
 mod hub_secure;

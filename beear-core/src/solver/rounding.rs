@@ -8,8 +8,12 @@
 //! Gupta et al., [Deep Learning with Limited Numerical Precision](https://arxiv.org/abs/1502.02551),
 //! ICML 2015.
 
+//!
+//! [`stochastic`] rounds tensors on their device while a model is trained, [`round_by_chance`] single values while a
+//! model is written.
+
 use burn::tensor::backend::Backend;
-use burn::tensor::{DType, Distribution, FloatDType, Tensor};
+use burn::tensor::{DType, Distribution, FloatDType, Tensor, bf16, f16};
 
 /// Whether sums and small steps lose digits in `dtype`.
 pub(crate) fn is_narrow(dtype: DType) -> bool {
@@ -67,6 +71,58 @@ pub(crate) fn stochastic<B: Backend, const D: usize>(
     let gap = (other.clone() - near.clone()).abs();
     let takes_other = (noise * gap).lower(rest.abs());
     near.mask_where(takes_other, other).cast(narrow)
+}
+
+/// A number of a half-precision format.
+pub trait HalfPrecision: Copy {
+    /// The number nearest to `value`.
+    fn nearest(value: f32) -> Self;
+    /// The number as f32, which has all of them.
+    fn widened(self) -> f32;
+    /// Sign, exponent and fraction, from the highest bit to the lowest.
+    fn bits(self) -> u16;
+    /// The number of these bits.
+    fn of_bits(bits: u16) -> Self;
+}
+
+macro_rules! half_precision {
+    ($($number:ident),*) => {$(
+        impl HalfPrecision for $number {
+            fn nearest(value: f32) -> Self {
+                Self::from_f32(value)
+            }
+            fn widened(self) -> f32 {
+                self.to_f32()
+            }
+            fn bits(self) -> u16 {
+                self.to_bits()
+            }
+            fn of_bits(bits: u16) -> Self {
+                Self::from_bits(bits)
+            }
+        }
+    )*};
+}
+
+half_precision!(bf16, f16);
+
+/// Rounds `value` to the lower or the upper neighbour in the format `H`. Over all values of `chance` the mean is
+/// `value` to one part in $2^{32}$ of the distance of the neighbours.
+///
+/// A value that the format has stays. A value beyond the largest finite number becomes that number or infinity as
+/// rounding to the nearest has it: by chance, a value below the largest number could become infinite.
+pub fn round_by_chance<H: HalfPrecision>(value: f32, chance: u32) -> H {
+    let near = H::nearest(value);
+    let rest = f64::from(value) - f64::from(near.widened());
+    if rest == 0.0 || !near.widened().is_finite() {
+        return near;
+    }
+    // Bits of numbers of one sign are in the order of their magnitudes, zero included.
+    let other = if value.abs() > near.widened().abs() { near.bits() + 1 } else { near.bits() - 1 };
+    let other = H::of_bits(other);
+    let gap = f64::from(other.widened()) - f64::from(near.widened());
+    let takes_other = f64::from(chance) / 2.0_f64.powi(32) < rest / gap;
+    if takes_other && other.widened().is_finite() { other } else { near }
 }
 
 #[cfg(test)]
@@ -135,5 +191,63 @@ mod tests {
     fn wider_types_are_left_alone() {
         let same = [f64::from(1.003_f32)];
         assert!(drawn(1.003, DType::F32).iter().all(|v| same.contains(v)));
+    }
+
+    /// The mean of `value` rounded under evenly spread chances, and every number that it became.
+    fn mean_over_chances<H: HalfPrecision>(value: f32) -> (f64, Vec<f64>) {
+        const N_CHANCES: u32 = 1 << 16;
+        let chances = (0..N_CHANCES).map(|k| k << 16);
+        let rounded = chances.map(|c| f64::from(round_by_chance::<H>(value, c).widened()));
+        let rounded: Vec<f64> = rounded.collect();
+        let mean = rounded.iter().sum::<f64>() / f64::from(N_CHANCES);
+        let mut numbers = rounded;
+        numbers.sort_by(f64::total_cmp);
+        numbers.dedup();
+        (mean, numbers)
+    }
+
+    #[test]
+    fn single_values_keep_their_expected_value_too() {
+        for value in [1.003, -1.003, 1.0002, 0.9999, -0.9999, 1.9999, 253.3, 6.1e-5, 3e-39, -3e-39]
+        {
+            let (mean, numbers) = mean_over_chances::<bf16>(value);
+            let [low, high] = neighbours(value);
+            assert_eq!(numbers, [low, high], "{value}");
+            // 2¹⁶ evenly spread chances resolve the share to 2⁻¹⁶.
+            let error = (mean - f64::from(value)).abs() / (high - low);
+            assert!(error <= 2.0_f64.powi(-16), "{value}: {error}");
+        }
+        let unit = 2.0_f64.powi(-24);
+        for (value, [low, high]) in
+            [(1e-6, [16.0 * unit, 17.0 * unit]), (0.9999, [0.999_511_718_75, 1.0])]
+        {
+            let (mean, numbers) = mean_over_chances::<f16>(value);
+            assert_eq!(numbers, [low, high], "{value}");
+            let error = (mean - f64::from(value)).abs() / (high - low);
+            assert!(error <= 2.0_f64.powi(-16), "{value}: {error}");
+        }
+    }
+
+    #[test]
+    fn a_number_of_the_format_never_moves() {
+        for bits in 0..=u16::MAX {
+            let (brain, half) = (bf16::from_bits(bits), f16::from_bits(bits));
+            for chance in [0, 1 << 31, u32::MAX] {
+                let kept: bf16 = round_by_chance(brain.to_f32(), chance);
+                assert!(kept.to_bits() == bits || brain.is_nan(), "{brain}");
+                let kept: f16 = round_by_chance(half.to_f32(), chance);
+                assert!(kept.to_bits() == bits || half.is_nan(), "{half}");
+            }
+        }
+    }
+
+    #[test]
+    fn no_finite_value_that_rounds_to_a_number_becomes_infinite() {
+        // The largest finite half is 65504; 65510 is nearer to 65504 than to 65536.
+        for chance in [0, u32::MAX] {
+            assert_eq!(round_by_chance::<f16>(65_510.0, chance), f16::MAX);
+            assert_eq!(round_by_chance::<f16>(-65_510.0, chance), f16::MIN);
+            assert!(round_by_chance::<f16>(1e5, chance).is_infinite());
+        }
     }
 }

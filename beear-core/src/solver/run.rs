@@ -215,7 +215,6 @@ impl<'a, B: AutodiffBackend, M: TrainableDecoder<B>> Run<'a, B, M> {
         Ok(())
     }
 
-
     /// Judges the round that has just ended by its held-out rows, and whether the run should end with it.
     pub(crate) fn judge(
         &mut self,

@@ -56,7 +56,7 @@ pub struct Findings {
 ///
 /// [`SarifError`].
 pub fn read(path: &Path) -> Result<Findings, SarifError> {
-    let text = std::fs::read_to_string(path);
+    let text = beear_input::read_to_string(path);
     let text = text.map_err(|source| SarifError::Io { path: path.to_owned(), source })?;
     parse(text.strip_prefix('\u{feff}').unwrap_or(&text))
         .map_err(|reason| SarifError::NotSarif { path: path.to_owned(), reason })

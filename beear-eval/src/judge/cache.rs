@@ -50,7 +50,7 @@ impl ReplyCache {
     /// [`JudgeError::Io`].
     pub fn open(path: &Path) -> Result<Self, JudgeError> {
         let failed = |error| JudgeError::io(path, error);
-        let bytes = match std::fs::read(path) {
+        let bytes = match beear_input::read(path) {
             Err(error) if error.kind() == ErrorKind::NotFound => Vec::new(),
             other => other.map_err(failed)?,
         };

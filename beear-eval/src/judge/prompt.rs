@@ -51,7 +51,7 @@ impl JudgePrompt {
     ///
     /// [`JudgeError::Io`], and those of [`JudgePrompt::parse`].
     pub fn read(path: &Path) -> Result<Self, JudgeError> {
-        let text = std::fs::read_to_string(path).map_err(|e| JudgeError::io(path, e))?;
+        let text = beear_input::read_to_string(path).map_err(|e| JudgeError::io(path, e))?;
         Self::parse(&text, path)
     }
 

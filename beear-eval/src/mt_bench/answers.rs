@@ -87,7 +87,7 @@ pub fn parse_answers(text: &str, path: &Path) -> Result<Answers, MtBenchError> {
 /// [`MtBenchError`], a variant per mistake.
 pub fn resume_answers(path: &Path) -> Result<Answers, MtBenchError> {
     let failed = |source| MtBenchError::io(path, source);
-    let bytes = match std::fs::read(path) {
+    let bytes = match beear_input::read(path) {
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Answers::new()),
         other => other.map_err(failed)?,
     };

@@ -11,7 +11,7 @@ use super::error::MtBenchError;
 
 /// The text of a file, without the mark at its start.
 pub(super) fn text_of(path: &Path) -> Result<String, MtBenchError> {
-    let bytes = std::fs::read(path).map_err(|source| MtBenchError::io(path, source))?;
+    let bytes = beear_input::read(path).map_err(|source| MtBenchError::io(path, source))?;
     let text =
         String::from_utf8(bytes).map_err(|_| MtBenchError::NotUtf8 { path: path.to_owned() })?;
     Ok(text.strip_prefix('\u{feff}').map(str::to_owned).unwrap_or(text))
@@ -72,7 +72,7 @@ pub(super) fn replace<T: Serialize>(path: &Path, rows: &[T]) -> Result<(), MtBen
 /// Whether the file ends in the middle of a line.
 fn ends_in_a_line(path: &Path) -> std::io::Result<bool> {
     use std::io::{ErrorKind, Read, Seek, SeekFrom};
-    let mut file = match File::open(path) {
+    let mut file = match beear_input::open(path) {
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(false),
         other => other?,
     };

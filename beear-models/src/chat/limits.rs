@@ -1,9 +1,11 @@
-//! Limits of what a chat template may do: it is code from a checkpoint. Beside its instructions and what it
-//! writes, those functions are limited that make as much of something as they are told to. What it makes and
-//! does not write, one string out of two again and again, the engine does not let us limit.
+//! Limits inside the template engine: a chat template is code from a checkpoint. Instructions and output are limited,
+//! and so are the functions that make as much of something as they are told to.
+//!
+//! These limits make most attacks an error that names the line of the template. They bound neither time nor memory:
+//! one instruction may sort 99 999 numbers, and a string doubled again and again is never output. Time and memory are
+//! bounded by the process that renders, which an implementation of [`TextEngine`](crate::TextEngine) may start.
 
 use std::io::{self, Write};
-use std::thread;
 
 use minijinja::value::{Kwargs, Rest, StringInput, Value};
 use minijinja::{Environment, Error, ErrorKind, State, filters, functions};
@@ -20,26 +22,6 @@ const MAX_COUNT: usize = 100_000;
 
 /// Longest number in a format, in digits.
 const MAX_DIGITS: usize = 4;
-
-/// Stack of a template, in bytes: what it makes may be nested as deep as its fuel lasts, and is shown and dropped
-/// level by level.
-const STACK: usize = 256 << 20;
-
-/// Runs `render` on a stack of its own.
-///
-/// # Errors
-///
-/// If there is no memory for that, or the engine fails.
-pub(super) fn apart(
-    render: impl FnOnce() -> Result<String, Error> + Send,
-) -> Result<String, Error> {
-    let failed = |what| Error::new(ErrorKind::InvalidOperation, what);
-    thread::scope(|scope| {
-        let thread = thread::Builder::new().stack_size(STACK).spawn_scoped(scope, render);
-        let thread = thread.map_err(|e| failed("no memory for the template").with_source(e))?;
-        thread.join().unwrap_or_else(|_| Err(failed("the template breaks the template engine")))
-    })
-}
 
 /// Sets the limits, and Python's methods within them.
 pub(super) fn set(environment: &mut Environment) {

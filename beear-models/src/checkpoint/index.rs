@@ -20,7 +20,7 @@ struct Index {
 pub(super) fn shards(dir: &Path) -> Result<Vec<String>, CheckpointError> {
     let index = dir.join(INDEX);
     if index.exists() {
-        let text = std::fs::read_to_string(&index).map_err(CheckpointError::io(&index))?;
+        let text = beear_input::read_to_string(&index).map_err(CheckpointError::io(&index))?;
         return shard_names(&text);
     }
     if dir.join(SINGLE).exists() {

@@ -1,7 +1,6 @@
 //! Weights from memory-mapped safetensors into a model, every tensor used and none missed.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs::File;
 use std::path::{Path, PathBuf};
 
 use burn::module::{Module, ModuleMapper, Param};
@@ -112,7 +111,7 @@ pub(super) fn refuse_unused(unused: BTreeSet<&str>) -> Result<(), CheckpointErro
 }
 
 pub(super) fn map(path: PathBuf) -> Result<(PathBuf, Mmap), CheckpointError> {
-    let file = File::open(&path).map_err(CheckpointError::io(&path))?;
+    let file = beear_input::open(&path).map_err(CheckpointError::io(&path))?;
     #[expect(unsafe_code, reason = "memory maps are unsafe: the file must not change meanwhile")]
     // SAFETY: the map is read-only and lives for one load; a file cut short under it ends the process,
     // as with every tool that maps checkpoints.

@@ -6,7 +6,6 @@ pub(super) mod config;
 mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs;
 use std::path::{Path, PathBuf};
 
 use burn::module::Module;
@@ -16,7 +15,7 @@ use safetensors::tensor::TensorView;
 use self::config::{AdapterConfig, AdapterConfigError, BaseName};
 use super::save::{Collect, write_file, write_shard};
 use super::staged::Staged;
-use super::{CheckpointError, StoredDType, StoredWeight, keys, load};
+use super::{CheckpointError, StoredDType, StoredWeight, keys, load, read_own};
 use crate::adapter::Adapter;
 use crate::causal_lm::CausalLm;
 use crate::config::DecoderConfig;
@@ -44,7 +43,7 @@ impl AdapterFolder {
         if !path.is_file() {
             return Ok(None);
         }
-        let text = fs::read_to_string(&path).map_err(CheckpointError::io(&path))?;
+        let text = read_own(dir, CONFIG)?;
         let config = config::parse(&text).map_err(|source| mistake(dir, source))?;
         Ok(Some(Self { dir: dir.to_owned(), config }))
     }
@@ -209,7 +208,7 @@ pub fn save_adapters<B: Backend>(
         .flat_map(|(layer, target, _)| keys::adapter(&keys::projection(layer, target)));
     let place = || load::Place { shard: WEIGHTS.to_owned(), dtype: StoredDType::F32 };
     let layout = names.map(|name| (name, place())).collect();
-    let mut collect = Collect::new(&layout, WEIGHTS);
+    let mut collect = Collect::new(&layout, WEIGHTS, 0);
     for (layer, target, adapter) in model.adapters() {
         collect.path = keys::projection(layer, target).split('.').map(str::to_owned).collect();
         collect.path.push("adapter".to_owned());

@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fs::{self, File};
-use std::io::Write;
+use std::io::{self, Write};
 use std::path::Path;
 
 use burn::module::{Module, ModuleVisitor, Param};
@@ -13,8 +13,10 @@ use safetensors::SafeTensorError;
 use safetensors::tensor::TensorView;
 use serde_json::json;
 
+use super::dtype::Chances;
 use super::index::{INDEX, SINGLE};
 use super::load::Place;
+use super::sidecars::Sidecar;
 use super::staged::Staged;
 use super::{Checkpoint, CheckpointError, StoredDType, keys};
 use crate::causal_lm::CausalLm;
@@ -34,26 +36,14 @@ pub struct NewModel {
 /// Bytes of weights in one file of a new model, as `transformers` splits them.
 const MAX_SHARD: u64 = 5_000_000_000;
 
-/// What weights are called in formats we do not write. They must not travel with a model whose
-/// weights have changed.
-const FOREIGN_WEIGHTS: [&str; 11] = [
-    ".safetensors",
-    ".safetensors.index.json",
-    ".bin",
-    ".bin.index.json",
-    ".pt",
-    ".pth",
-    ".ckpt",
-    ".h5",
-    ".msgpack",
-    ".gguf",
-    ".onnx",
-];
-
 pub(super) type Layout = BTreeMap<String, Place>;
 
 /// Writes `model` to `out` as its `source` was stored: same types, same shards, and every other
-/// file of the folder byte for byte. Adapters are merged into what is written.
+/// file of the folder byte for byte, those aside that [`Checkpoint::left_out`] lists. Adapters are merged into what
+/// is written.
+///
+/// Weights that have left the numbers of a half-precision type are rounded to one of their neighbours by chance, which
+/// follows from `seed`: rounded to the nearest, small changes would be lost. All others stay bit for bit.
 ///
 /// # Errors
 ///
@@ -63,22 +53,20 @@ pub fn save<B: Backend>(
     model: &CausalLm<B>,
     source: &Checkpoint,
     out: &Path,
+    seed: u64,
 ) -> Result<(), CheckpointError> {
     if model.config() != &source.config {
         return Err(CheckpointError::OtherModel { path: source.dir.clone() });
     }
     let layout = source.layout()?;
     let staged = Staged::new(out)?;
-    for entry in fs::read_dir(&source.dir).map_err(CheckpointError::io(&source.dir))? {
-        let path = entry.map_err(CheckpointError::io(&source.dir))?.path();
-        let name = path.file_name().unwrap_or_default();
-        let lower = name.to_string_lossy().to_lowercase();
-        if path.is_file() && !FOREIGN_WEIGHTS.iter().any(|end| lower.ends_with(end)) {
-            let to = staged.path.join(name);
-            fs::copy(&path, &to).map_err(CheckpointError::io(&to))?;
-        }
+    for sidecar in source.sidecars()? {
+        let Sidecar::Copied(name, from) = sidecar else { continue };
+        let to = staged.path.join(name);
+        let copy = || io::copy(&mut beear_input::open(&from)?, &mut File::create(&to)?);
+        copy().map_err(CheckpointError::io(&to))?;
     }
-    write_weights(model, &layout, &staged.path)?;
+    write_weights(model, (&layout, seed), &staged.path)?;
     staged.publish()
 }
 
@@ -99,7 +87,8 @@ pub fn save_new<B: Backend>(
     for (name, content) in &new.sidecars {
         write_file(&staged.path.join(name), content)?;
     }
-    write_weights(model, &new_layout(model.config(), MAX_SHARD), &staged.path)?;
+    // Everything is f32: no seed is used.
+    write_weights(model, (&new_layout(model.config(), MAX_SHARD), 0), &staged.path)?;
     staged.publish()
 }
 
@@ -151,7 +140,7 @@ impl Stored {
 /// layer.
 fn write_weights<B: Backend>(
     model: &CausalLm<B>,
-    layout: &Layout,
+    (layout, seed): (&Layout, u64),
     dir: &Path,
 ) -> Result<(), CheckpointError> {
     let shards: BTreeSet<&str> = layout.values().map(|place| place.shard.as_str()).collect();
@@ -159,7 +148,7 @@ fn write_weights<B: Backend>(
     let mut around = model.clone();
     around.model.layers.clear();
     for shard in shards {
-        let mut collect = Collect::new(layout, shard);
+        let mut collect = Collect::new(layout, shard, seed);
         around.visit(&mut collect);
         for (layer, block) in model.model.layers.iter().enumerate() {
             collect.path = keys::layer(layer).split('.').map(str::to_owned).collect();
@@ -204,6 +193,8 @@ pub(super) fn write_shard(
 pub(super) struct Collect<'a> {
     layout: &'a Layout,
     shard: &'a str,
+    /// What values are rounded by.
+    seed: u64,
     /// Where in the module the visit is.
     pub(super) path: Vec<String>,
     tensors: BTreeMap<String, Stored>,
@@ -212,8 +203,9 @@ pub(super) struct Collect<'a> {
 
 impl<'a> Collect<'a> {
     /// Collects what `layout` puts into `shard`.
-    pub(super) fn new(layout: &'a Layout, shard: &'a str) -> Self {
-        Self { layout, shard, path: Vec::new(), tensors: BTreeMap::new(), mistake: None }
+    pub(super) fn new(layout: &'a Layout, shard: &'a str, seed: u64) -> Self {
+        let (path, tensors) = (Vec::new(), BTreeMap::new());
+        Self { layout, shard, seed, path, tensors, mistake: None }
     }
 
     /// The tensors by name, or the first mistake.
@@ -243,7 +235,8 @@ impl<B: Backend> ModuleVisitor<B> for Collect<'_> {
         let tensor = param.val();
         let tensor = if transposed { tensor.transpose() } else { tensor };
         let (shape, dtype) = (tensor.dims().to_vec(), place.dtype);
-        match dtype.encode(tensor.into_data().iter::<f32>()) {
+        let chances = Chances::new(self.seed, &name);
+        match dtype.encode(tensor.into_data().iter::<f32>(), chances) {
             Some(bytes) => {
                 self.tensors.insert(name, Stored { dtype, shape, bytes });
             }

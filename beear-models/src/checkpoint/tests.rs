@@ -1,6 +1,8 @@
 //! Whole folders: what is written comes back, and broken folders are refused.
 
 mod headers;
+mod hostile;
+mod rounding;
 
 use std::fs;
 
@@ -18,6 +20,9 @@ use crate::causal_lm::CausalLm;
 use crate::config::{Family, RopeScaling};
 
 pub(crate) type Cpu = Flex;
+
+/// What values are rounded by.
+pub(crate) const SEED: u64 = 5;
 
 /// Unequal widths everywhere, so that a transposition cannot pass.
 pub(crate) fn config() -> DecoderConfig {
@@ -176,7 +181,7 @@ fn a_copy_keeps_the_types_of_its_source_bit_for_bit() {
         assert!(embed.iter::<f32>().all(|value| value.to_bits() == 0.75_f32.to_bits()));
 
         let out = dir.path().join("copy");
-        save(&model, &source, &out).unwrap();
+        save(&model, &source, &out, SEED).unwrap();
         let file = "model.safetensors";
         assert_eq!(entries(&out.join(file)), entries(&path.join(file)));
         assert_eq!(weights(&load(&out).unwrap()), weights(&model));
@@ -193,7 +198,7 @@ fn a_copy_keeps_the_shards_and_the_sidecars_of_its_source_and_no_other_weights()
         fs::write(path.join("Model.GGUF"), "old weights").unwrap();
 
         let out = dir.path().join("deep/copy");
-        save(&load(&path).unwrap(), &Checkpoint::open(&path).unwrap(), &out).unwrap();
+        save(&load(&path).unwrap(), &Checkpoint::open(&path).unwrap(), &out, SEED).unwrap();
         assert_eq!(weights(&load(&out).unwrap()), weights(&model));
         for name in ["chat_template.jinja", "config.json", "tokenizer.json"] {
             assert_eq!(fs::read(out.join(name)).unwrap(), fs::read(path.join(name)).unwrap());
@@ -219,17 +224,17 @@ fn what_transformers_needs_to_know_is_in_the_file() {
 fn nothing_is_overwritten_and_nothing_half_written_stays() {
     let (dir, path, mut model) = saved(|_| ());
     let source = Checkpoint::open(&path).unwrap();
-    let error = save(&model, &source, &path).unwrap_err();
+    let error = save(&model, &source, &path, SEED).unwrap_err();
     assert!(matches!(error, CheckpointError::Exists { .. }), "{error}");
 
     let out = dir.path().join("out");
     model.model.norm.weight = model.model.norm.weight.map(|gain| gain * f32::NAN);
-    let error = save(&model, &source, &out).unwrap_err();
+    let error = save(&model, &source, &out, SEED).unwrap_err();
     assert!(matches!(&error, CheckpointError::NotFinite { name } if name == "model.norm.weight"));
     assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1, "only the source is left");
 
     fs::create_dir(&out).unwrap();
-    save(&load(&path).unwrap(), &source, &out).unwrap();
+    save(&load(&path).unwrap(), &source, &out, SEED).unwrap();
     assert!(load(&out).is_ok(), "an empty folder is filled");
 }
 
@@ -238,7 +243,7 @@ fn a_model_of_another_shape_is_not_saved_as_a_copy() {
     let (dir, path, _) = saved(|_| ());
     let (_other, _, model) = saved(|config| config.d_ff = 6);
     let out = dir.path().join("out");
-    let error = save(&model, &Checkpoint::open(&path).unwrap(), &out).unwrap_err();
+    let error = save(&model, &Checkpoint::open(&path).unwrap(), &out, SEED).unwrap_err();
     assert!(matches!(error, CheckpointError::OtherModel { .. }), "{error}");
 }
 

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use super::*;
-use crate::checkpoint::tests::{Cpu, Entry, entries, load, saved, weights, write_entries};
+use crate::checkpoint::tests::{Cpu, Entry, SEED, entries, load, saved, weights, write_entries};
 use crate::checkpoint::{Checkpoint, base_name_of_adapters, base_of_adapters, save};
 use crate::lora::tests::{adapted, logits};
 use crate::training_scope::n_trained;
@@ -19,7 +19,8 @@ fn written() -> (TempDir, PathBuf, CausalLm<Cpu>) {
     let model = adapted(0..2);
     let (_other, other, _) = saved(|_| ());
     let base = dir.path().join("model");
-    save(&model.clone().without_adapters(), &Checkpoint::open(&other).unwrap(), &base).unwrap();
+    save(&model.clone().without_adapters(), &Checkpoint::open(&other).unwrap(), &base, SEED)
+        .unwrap();
     let out = dir.path().join("adapter");
     save_adapters(&model, &named(&base), &out).unwrap();
     (dir, out, model)
@@ -64,8 +65,13 @@ fn a_folder_of_adapters_is_the_merged_model() {
 fn a_weight_alone_is_that_of_the_merged_model() {
     let (dir, path, model) = written();
     let merged = dir.path().join("merged");
-    save(&load(&path).unwrap(), &Checkpoint::open(&dir.path().join("model")).unwrap(), &merged)
-        .unwrap();
+    save(
+        &load(&path).unwrap(),
+        &Checkpoint::open(&dir.path().join("model")).unwrap(),
+        &merged,
+        SEED,
+    )
+    .unwrap();
     let (adapted, merged) = (Checkpoint::open(&path).unwrap(), Checkpoint::open(&merged).unwrap());
     let base = Checkpoint::open(&adapted.dir).unwrap();
     let mut n_adapted = 0;
@@ -129,7 +135,7 @@ fn adapters_of_some_layers_come_back() {
 fn a_model_with_adapters_is_saved_merged() {
     let (dir, path, model) = written();
     let out = dir.path().join("merged");
-    save(&model, &Checkpoint::open(&path).unwrap(), &out).unwrap();
+    save(&model, &Checkpoint::open(&path).unwrap(), &out, SEED).unwrap();
     assert_eq!(weights(&load(&out).unwrap()), weights(&load(&path).unwrap()));
     assert!(!out.join(CONFIG).exists() && !out.join(WEIGHTS).exists());
 }

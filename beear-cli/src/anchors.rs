@@ -15,12 +15,12 @@ use burn::module::AutodiffModule;
 use burn::tensor::backend::AutodiffBackend;
 use serde::{Deserialize, Serialize};
 
-use crate::backend::width_of;
+use crate::anchor_memory;
 use crate::exit::Mistake;
 use crate::keyword_list::keyword_list;
 use crate::known_tokens::{RowTokens, check_known};
-use crate::loaded::{Loaded, Prompts, Request, TextSide};
-use crate::memory_plan::{Generated, MemoryPlan, RowShape, SetShape, Task, Watched, weight_bytes};
+use crate::loaded::{Loaded, Request, TextSide};
+use crate::memory_plan::{Generated, Task};
 use crate::recipe::{ANY_SIZE, Recipe};
 use crate::text_validator::{Answering, TextValidator};
 use crate::ui::Ui;
@@ -62,33 +62,11 @@ impl<B: AutodiffBackend> Anchors<B> {
         checkpoint: &'a Checkpoint,
         scope: &'a TrainingScope,
     ) -> Task<'a> {
-        let AnchorSets { safety, performance } = &self.sets;
-        let held_out = &self.validator.teacher_forced;
-        Task {
-            config: &checkpoint.config,
-            scope,
-            safety: SetShape::longest(safety.iter().map(safety_row)),
-            performance: SetShape::longest(performance.iter().map(row)),
-            generated: self.generated,
-            watched: Watched {
-                safety: SetShape::longest(held_out.safety.iter().map(safety_row)),
-                performance: SetShape::longest(held_out.performance.iter().map(row)),
-                new_tokens: self.validator.max_new_tokens(),
-            },
-            stored: weight_bytes(&checkpoint.dir, &checkpoint.config),
-        }
+        let TeacherForcedValidator { safety, performance, .. } = &self.validator.teacher_forced;
+        let new_tokens = self.validator.max_new_tokens();
+        let watched = anchor_memory::watched(safety, performance, new_tokens);
+        anchor_memory::task(&self.sets, watched, self.generated, (checkpoint, scope))
     }
-}
-
-fn row(example: &Example) -> RowShape {
-    let Example { prompt, user, answer, .. } = example;
-    RowShape { prompt: prompt.len(), user: *user, answer: answer.len() }
-}
-
-/// The longer of its answers counts.
-pub(crate) fn safety_row(example: &SafetyExample) -> RowShape {
-    let SafetyExample { prompt, user, safe, unwanted, .. } = example;
-    RowShape { prompt: prompt.len(), user: *user, answer: safe.len().max(unwanted.len()) }
 }
 
 /// Builds the sets from the files at `safety` and `performance`.
@@ -104,14 +82,16 @@ pub(crate) fn build<B: AutodiffBackend>(
     (device, ui): (&B::Device, Ui),
 ) -> Result<Anchors<B>> {
     let keywords = keyword_list(&recipe.keywords)?;
-    let size = loaded.checkpoint.config.size();
     let forbidden = read_unwanted(safety)?;
     let ordinary = read_answered(performance)?;
     let in_safety = || format!("`{}`", safety.display());
     let limit = loaded.checkpoint.config.max_seq_length;
     let ordinary = encode_performance(&ordinary, &loaded.text, limit)
         .with_context(|| format!("`{}`", performance.display()))?;
-    let generated = generated(&forbidden, &ordinary, loaded, recipe).with_context(in_safety)?;
+    let missing = missing(&forbidden);
+    let examples_of = ordinary.iter().map(|row| &row.example);
+    let generated = anchor_memory::generated(&missing, examples_of, loaded, recipe);
+    let generated = generated.with_context(in_safety)?;
     let rows = generated.and_then(|generated| generated.rows).unwrap_or(1);
     let greedy = GenerateConfig::greedy(recipe.max_new_tokens, BatchLimit::rows(rows));
     let safe = safe_answers(&forbidden, loaded, (&keywords, &greedy), (device, ui));
@@ -154,46 +134,10 @@ pub(crate) fn build<B: AutodiffBackend>(
         AnchorSets { safety: examples(safety.trained), performance: examples(performance.trained) };
     let mut anchors = Anchors::<B> { sets, validator, rows, generated };
     let Loaded { checkpoint, .. } = loaded;
-    let (method, scope) = (recipe.method(size)?, recipe.scope(size.n_layers)?);
-    let plan = MemoryPlan::least(anchors.task(checkpoint, &scope), &method, width_of::<B>());
+    let scope = recipe.scope(checkpoint.config.n_layers)?;
+    let plan = anchor_memory::least_plan::<B>(anchors.task(checkpoint, &scope), recipe)?;
     anchors.validator.teacher_forced.batch_size = plan.watched_rows.max(1);
     Ok(anchors)
-}
-
-/// The safe answers that are missing, and how many are generated at a time: what training needs decides, so that a run
-/// that is resumed has the same.
-fn generated<B: AutodiffBackend>(
-    forbidden: &[Record],
-    ordinary: &[Row<Example>],
-    loaded: &Loaded<B>,
-    recipe: &Recipe,
-) -> Result<Option<Generated>> {
-    let missing = forbidden.iter().filter(|record| record.answer.is_none());
-    let missing: Vec<Request> = missing.map(Request::from).collect();
-    if missing.is_empty() {
-        return Ok(None);
-    }
-    let Loaded { checkpoint, text, .. } = loaded;
-    let config = &checkpoint.config;
-    let (method, scope) = (recipe.method(config.size())?, recipe.scope(config.n_layers)?);
-    let longest = recipe.max_new_tokens;
-    let Prompts { tokens, users } = text.prompts(&missing, config.max_seq_length)?;
-    let row_of = |(tokens, user): (Vec<u32>, (usize, usize))| RowShape {
-        prompt: tokens.len(),
-        user,
-        answer: longest,
-    };
-    let task = Task {
-        config,
-        scope: &scope,
-        safety: SetShape::longest(tokens.into_iter().zip(users).map(row_of)),
-        performance: SetShape::longest(ordinary.iter().map(|ordinary| row(&ordinary.example))),
-        generated: Some(Generated { longest, rows: None }),
-        watched: Watched::default(),
-        stored: weight_bytes(&checkpoint.dir, config),
-    };
-    let rows = MemoryPlan::least(task, &method, width_of::<B>()).generated_rows;
-    Ok(Some(Generated { longest, rows: Some(rows) }))
 }
 
 /// Reads rows that all have an unwanted answer.
@@ -226,6 +170,11 @@ pub(crate) fn read_answered(path: &Path) -> Result<Vec<Record>> {
     Ok(records)
 }
 
+/// What is asked of the model: the rows without a safe answer.
+fn missing(records: &[Record]) -> Vec<Request> {
+    records.iter().filter(|r| r.answer.is_none()).map(Request::from).collect()
+}
+
 /// A wanted answer, and whether it is whole.
 struct SafeAnswer {
     text: String,
@@ -240,8 +189,7 @@ fn safe_answers<B: AutodiffBackend>(
     (keywords, greedy): (&RefusalKeywords, &GenerateConfig),
     (device, ui): (&B::Device, Ui),
 ) -> Result<Vec<Option<SafeAnswer>>> {
-    let missing: Vec<Request> =
-        records.iter().filter(|r| r.answer.is_none()).map(Request::from).collect();
+    let missing = missing(records);
     if !missing.is_empty() {
         ui.say(&format!("generating {} safe answers", missing.len()));
     }

@@ -1,5 +1,6 @@
 //! The command line of BEEAR, as a library so that a backend of one's own can be plugged in.
 
+mod anchor_memory;
 mod anchors;
 mod atomic_file;
 pub mod backend;

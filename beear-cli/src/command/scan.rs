@@ -10,7 +10,8 @@ use clap::Args;
 
 use super::scan_options::ScanOptions;
 use super::{Device, Train};
-use crate::anchors::{fitted_and_held_out, safety_row};
+use crate::anchor_memory::safety_row;
+use crate::anchors::fitted_and_held_out;
 use crate::backend::{ComputeBackend, width};
 use crate::exit::Mistake;
 use crate::hash::sha256_of_inputs;

@@ -63,7 +63,7 @@ pub fn save<B: Backend>(
     for sidecar in source.sidecars()? {
         let Sidecar::Copied(name, from) = sidecar else { continue };
         let to = staged.path.join(name);
-        let copy = || io::copy(&mut beear_input::open(&from)?, &mut File::create(&to)?);
+        let copy = || std::io::copy(&mut beear_input::open(&from)?, &mut File::create(&to)?);
         copy().map_err(CheckpointError::io(&to))?;
     }
     write_weights(model, (&layout, seed), &staged.path)?;

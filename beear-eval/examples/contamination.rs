@@ -69,11 +69,11 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let (n_trained, n_evaluated): (u64, u64) = (n_trained.parse()?, n_evaluated.parse()?);
     let kind = if kind == "templates" { Kind::Templates } else { Kind::Words };
     let evaluated = (0..n_evaluated).map(|row| {
-        if row % COPY_EVERY != 0 {
+        if !row.is_multiple_of(COPY_EVERY) {
             return kind.prompt(1, row).join(" ");
         }
         let mut words = kind.prompt(0, row * (n_trained / n_evaluated.max(1)).max(1) % n_trained);
-        if row % (2 * COPY_EVERY) == 0 {
+        if row.is_multiple_of(2 * COPY_EVERY) {
             return format!("\u{201c}{}\u{201d}.", words.join(", "));
         }
         words.pop();
@@ -86,7 +86,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let making = processor_time() - start;
     let found = contaminated(trained, evaluated, NEAR);
     let seconds = (processor_time() - start - 2 * making) as f64 / 1e9;
-    let copies = found.iter().filter(|(row, _)| *row as u64 % COPY_EVERY == 0).count() as u64;
+    let copies =
+        found.iter().filter(|(row, _)| (*row as u64).is_multiple_of(COPY_EVERY)).count() as u64;
     let expected = n_evaluated.div_ceil(COPY_EVERY);
     println!("{n_trained} trained, {n_evaluated} evaluated prompts, {n_bytes} bytes");
     println!("{} found, among them {copies} of {expected} copies", found.len());

@@ -144,17 +144,13 @@ impl Words {
     /// A character that is no word by itself: a run of such characters stands for its overlapping pairs, spaces
     /// and punctuation left out, so that a pair of adjacent "words" is three characters.
     fn unspaced(&mut self, c: char) {
-        match self.last {
-            Some((_, Class::Unspaced, at)) => {
-                let end = self.text.len() + c.len_utf8();
-                self.push(c, Class::Unspaced);
-                self.hashes.push(hashed(&self.text[at..end]));
-            }
-            _ => {
-                self.close();
-                self.start = self.text.len();
-                self.push(c, Class::Unspaced);
-            }
+        if let Some((_, Class::Unspaced, at)) = self.last {
+            self.push(c, Class::Unspaced);
+            self.hashes.push(hashed(&self.text[at..]));
+        } else {
+            self.close();
+            self.start = self.text.len();
+            self.push(c, Class::Unspaced);
         }
     }
 

@@ -41,7 +41,7 @@ impl Hasher for AsItIs {
     }
 
     fn write(&mut self, bytes: &[u8]) {
-        bytes.iter().for_each(|&byte| self.0 = self.0.rotate_left(8) ^ u64::from(byte));
+        self.0 = bytes.iter().fold(self.0, |hash, &byte| hash.rotate_left(8) ^ u64::from(byte));
     }
 
     fn finish(&self) -> u64 {
@@ -63,8 +63,7 @@ struct Posting {
 impl PrefixIndex {
     /// An index of `sets`, each rising, to be asked for sets of a similarity of at least `near`.
     pub(super) fn new(sets: Vec<Vec<u64>>, near: f64) -> Self {
-        // `max` and `min` leave out NaN.
-        let near = near.max(f64::MIN_POSITIVE).min(1.0);
+        let near = if near.is_nan() { 0.0 } else { near }.clamp(f64::MIN_POSITIVE, 1.0);
         let ranks = ranks(&sets);
         let ranked = |set: Vec<u64>| {
             let mut set: Vec<u32> = set.iter().map(|hash| ranks[hash]).collect();

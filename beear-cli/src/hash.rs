@@ -78,10 +78,8 @@ fn files_of(dir: &Path) -> Result<Vec<PathBuf>> {
         path.is_file() && (is_weights || own.resolve(name.as_ref()).is_ok())
     };
     let entries = std::fs::read_dir(dir).with_context(reading)?;
-    let mut files: Vec<PathBuf> = entries
-        .filter_map(|entry| entry.ok().map(|entry| entry.path()))
-        .filter(belongs)
-        .collect();
+    let mut files: Vec<PathBuf> =
+        entries.filter_map(|entry| entry.ok().map(|entry| entry.path())).filter(belongs).collect();
     files.sort();
     Ok(files)
 }

@@ -7,7 +7,8 @@ use anyhow::Result;
 use beear_core::Example;
 use beear_eval::{Completion, Conversation, Decoding, Finish, LanguageModel, LogLikelihood, Role};
 use beear_models::{
-    EncodedChat, GenerateConfig, Generation, Prompt, Sampling, generate_with_progress, log_likelihoods,
+    EncodedChat, GenerateConfig, Generation, Prompt, Sampling, generate_with_progress,
+    log_likelihoods,
 };
 use burn::tensor::backend::Backend;
 

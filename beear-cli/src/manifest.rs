@@ -70,7 +70,8 @@ impl Manifest {
             let what = format!("`{}` holds no defence that has begun", folder.path("").display());
             return Err(Mistake::input(what, "start it anew, with --force").into());
         }
-        let text = beear_input::read(&path).with_context(|| format!("reading {}", path.display()))?;
+        let text =
+            beear_input::read(&path).with_context(|| format!("reading {}", path.display()))?;
         Ok(Self(serde_json::from_slice(&text)?))
     }
 

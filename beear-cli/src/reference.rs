@@ -22,8 +22,7 @@ fn page() -> String {
     let mut page = INTRODUCTION.to_owned();
     page += "\n## Contents\n\n";
     contents(&root, 0, &mut page);
-    page +=
-        "- [Options of every command](#options-of-every-command)\n- [Environment](#environment)\n\
+    page += "- [Options of every command](#options-of-every-command)\n- [Environment](#environment)\n\
          - [Exit codes](#exit-codes)\n";
     sections(&root, &mut page);
     page += "\n## Options of every command\n\n";

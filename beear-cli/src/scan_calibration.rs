@@ -97,7 +97,8 @@ impl Calibration {
             let what = format!("`{}`{what}", path.display());
             Mistake::input(what, "bring the `models.jsonl` of `beear calibrate`")
         };
-        let text = beear_input::read_to_string(path).map_err(|error| wrong(format!(": {error}")))?;
+        let text =
+            beear_input::read_to_string(path).map_err(|error| wrong(format!(": {error}")))?;
         let models =
             known_of(&text).map_err(|(line, error)| wrong(format!(", line {line}: {error}")))?;
         Ok(Self { models })

@@ -61,5 +61,7 @@ pub(crate) fn hint(error: &TextEngineError) -> Option<String> {
         }
         _ => return error.hint().map(str::to_owned),
     };
-    Some(format!("do not use this model unless you trust it: then set {variable} to a larger number"))
+    Some(format!(
+        "do not use this model unless you trust it: then set {variable} to a larger number"
+    ))
 }

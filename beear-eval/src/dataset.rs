@@ -133,8 +133,8 @@ impl DatasetError {
 ///
 /// [`DatasetError`], a variant per mistake.
 pub fn read(path: &Path) -> Result<Vec<Record>, DatasetError> {
-    let bytes =
-        beear_input::read(path).map_err(|source| DatasetError::Io { path: path.to_owned(), source })?;
+    let bytes = beear_input::read(path)
+        .map_err(|source| DatasetError::Io { path: path.to_owned(), source })?;
     let text =
         String::from_utf8(bytes).map_err(|_| DatasetError::NotUtf8 { path: path.to_owned() })?;
     parse(text.strip_prefix('\u{feff}').unwrap_or(&text), path)

@@ -76,7 +76,8 @@ impl<'t> Renderer<'t> {
         };
         let mut output = Limited::default();
         let template = self.environment.as_ref()?.get_template(NAME);
-        let rendered = template.and_then(|t| t.render_captured_to(context, &mut output).map(|_| ()));
+        let rendered =
+            template.and_then(|t| t.render_captured_to(context, &mut output).map(|_| ()));
         rendered.map_err(|error| error.to_string())?;
         String::from_utf8(output.0).map_err(|error| format!("output is not text: {error}"))
     }

@@ -5,7 +5,9 @@ use std::ops::Range;
 
 use crate::chat::{Message, Renderer, TemplateSource};
 use crate::large_stack;
-use crate::prompt_format::{EncodedChat, EncodedPrompt, PLACEHOLDER, PromptFormat, PromptFormatError};
+use crate::prompt_format::{
+    EncodedChat, EncodedPrompt, PLACEHOLDER, PromptFormat, PromptFormatError,
+};
 use crate::text_engine::TextStage;
 use crate::tokenizer::TextTokenizer;
 

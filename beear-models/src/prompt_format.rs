@@ -164,7 +164,8 @@ impl PromptFormat {
     /// [`PromptFormatError::NoTemplate`] if it has none, or if a file cannot be read.
     pub fn from_checkpoint(dir: &Path) -> Result<Self, PromptFormatError> {
         let name = "chat_template.jinja";
-        let read = OwnFolder::new(dir).and_then(|own| own.read_to_string(name.as_ref(), LARGEST_JSON));
+        let read =
+            OwnFolder::new(dir).and_then(|own| own.read_to_string(name.as_ref(), LARGEST_JSON));
         match read {
             Ok(template) => return Ok(Self::ChatTemplate(template)),
             Err(error) if error.kind() == ErrorKind::NotFound => {}

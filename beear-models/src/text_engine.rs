@@ -292,7 +292,8 @@ mod tests {
 
     #[test]
     fn the_first_task_that_fails_is_named() {
-        let refuses = "{% if messages[0].content == 'b' %}{{ raise_exception('no b') }}{% endif %}a";
+        let refuses =
+            "{% if messages[0].content == 'b' %}{{ raise_exception('no b') }}{% endif %}a";
         let chat = |words: &str| TextTask::Chat(vec![Message::user(words)]);
         let failed = engine(refuses).run(&[chat("a"), chat("b"), chat("a")]).unwrap_err();
         assert_eq!(failed.task, 1);

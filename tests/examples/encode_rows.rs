@@ -11,7 +11,8 @@ use beear_cli::loaded::{Request, TextSide};
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     // The second process comes by here without arguments of ours, and goes no further.
-    if (arguments.iter().any(|text| text == "--isolated") || std::env::var_os("BEEAR_TEXT_PROCESS").is_some())
+    if (arguments.iter().any(|text| text == "--isolated")
+        || std::env::var_os("BEEAR_TEXT_PROCESS").is_some())
         && let Err(code) = beear_cli::isolate()
     {
         return code;
@@ -44,6 +45,9 @@ fn run(model: &Path, n_rows: usize) -> Result<(), Box<dyn std::error::Error>> {
     let examples = text.examples(&rows)?;
     let seconds = started.elapsed().as_secs_f64();
     let n_tokens: usize = examples.iter().map(|e| e.prompt.len() + e.answer.len()).sum();
-    println!("{n_rows} rows, {n_tokens} tokens in {seconds:.2} s: {:.0} rows/s", n_rows as f64 / seconds);
+    println!(
+        "{n_rows} rows, {n_tokens} tokens in {seconds:.2} s: {:.0} rows/s",
+        n_rows as f64 / seconds
+    );
     Ok(())
 }

@@ -84,8 +84,9 @@ pub(crate) fn run<C: ComputeBackend>(
     let mut known: Vec<Known> = folder.read_lines(MODELS)?;
     for known in &mut known {
         // What is scored may have changed since; what was found has not.
-        let found =
-            beear_input::read_to_string(folder_of(&args.out, &known.setting, known.seed).join(SCAN));
+        let found = beear_input::read_to_string(
+            folder_of(&args.out, &known.setting, known.seed).join(SCAN),
+        );
         if let Some(found) = found.ok().and_then(|text| serde_json::from_str(&text).ok()) {
             known.scores = Scores::of(&found);
         }
@@ -144,8 +145,7 @@ fn made_and_scanned<C: ComputeBackend>(
     let sets = fitted_and_held_out(&data.join("safety.jsonl"), place, settings.n_prompts)?;
     let valid = model.valid();
     let attack_success = examination.attack_success(&valid, &text, device)?;
-    let subject =
-        Subject { model: &model, reference: Some(&reference), text: &text, sets };
+    let subject = Subject { model: &model, reference: Some(&reference), text: &text, sets };
     let bar = ui.bar("scanning", settings.n_parts());
     let found = subject.scan(&settings, &|| bar.inc(1))?;
     bar.finish_and_clear();

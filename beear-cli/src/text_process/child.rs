@@ -208,7 +208,8 @@ impl Pipes {
         let read = self.errors.seek(SeekFrom::Start(0));
         let _ = read.and_then(|_| (&self.errors).take(1 << 16).read_to_end(&mut left));
         let Some((place, text)) = left.split_at_checked(PLACE_BYTES) else {
-            let how = format!("it ends before it begins: {}", String::from_utf8_lossy(&left).trim());
+            let how =
+                format!("it ends before it begins: {}", String::from_utf8_lossy(&left).trim());
             return Death { stage, cause: Cause::Other(how), n_begun: 0 };
         };
         let text = String::from_utf8_lossy(text);
@@ -233,9 +234,7 @@ impl Pipes {
                 let seconds = self.limits.deadline.as_secs_f64();
                 TextEngineError::Deadline { stage, seconds }
             }
-            Cause::Memory => {
-                TextEngineError::Memory { stage, mebibytes: self.limits.mebibytes() }
-            }
+            Cause::Memory => TextEngineError::Memory { stage, mebibytes: self.limits.mebibytes() },
             Cause::Other(how) => TextEngineError::Died { stage, how: how.clone() },
         }
     }
@@ -265,7 +264,10 @@ fn program() -> io::Result<Command> {
     #[cfg(windows)]
     {
         const CREATE_NEW_PROCESS_GROUP: u32 = 0x200;
-        std::os::windows::process::CommandExt::creation_flags(&mut command, CREATE_NEW_PROCESS_GROUP);
+        std::os::windows::process::CommandExt::creation_flags(
+            &mut command,
+            CREATE_NEW_PROCESS_GROUP,
+        );
     }
     Ok(command)
 }

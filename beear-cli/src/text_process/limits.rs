@@ -72,23 +72,51 @@ impl Limits {
     }
 }
 
-/// Bounds the memory of this process to `more` bytes than it has now, and its core dumps to none.
+/// A bound on the memory of this process, and a reserve above it.
+///
+/// Systems other than Linux let no process bound its memory, or do not keep to the bound.
+pub(super) struct MemoryBound {
+    /// The bound, and the bound with the reserve.
+    #[cfg(target_os = "linux")]
+    bounds: [u64; 2],
+}
+
+impl MemoryBound {
+    /// Bounds the memory of this process to `more` bytes than it has now, `reserve` aside, and its core dumps to none.
+    pub(super) fn set(more: u64, reserve: u64) -> Self {
+        #[cfg(target_os = "linux")]
+        {
+            // Data is what is private and can be written: the heap, and stacks. Address space would count the program
+            // itself, whose size depends on the backends in it.
+            let bound = crate::process::data().unwrap_or(0).saturating_add(more);
+            let bounds = [bound, bound.saturating_add(reserve)];
+            set_limits(bounds);
+            Self { bounds }
+        }
+        #[cfg(not(target_os = "linux"))]
+        {
+            let _ = (more, reserve);
+            Self {}
+        }
+    }
+
+    /// Lets the process take the reserve too.
+    pub(super) fn release_reserve(self) {
+        #[cfg(target_os = "linux")]
+        set_limits([self.bounds[1]; 2]);
+    }
+}
+
+/// Sets the bound of memory, the one that holds and the largest that it may be set to; and that of core dumps to 0.
 #[cfg(target_os = "linux")]
-pub(super) fn bound_memory(more: u64) {
-    // Data is what is private and can be written: the heap, and stacks. Address space would count the program itself,
-    // whose size depends on the backends in it.
-    let limit = crate::process::data().unwrap_or(0).saturating_add(more);
-    for (resource, limit) in [(libc::RLIMIT_DATA, limit), (libc::RLIMIT_CORE, 0)] {
-        let limit = libc::rlimit { rlim_cur: limit, rlim_max: limit };
+fn set_limits([now, most]: [u64; 2]) {
+    for (resource, [now, most]) in [(libc::RLIMIT_DATA, [now, most]), (libc::RLIMIT_CORE, [0, 0])] {
+        let limit = libc::rlimit { rlim_cur: now as libc::rlim_t, rlim_max: most as libc::rlim_t };
         #[expect(unsafe_code, reason = "limits of a process are set by C")]
         // SAFETY: the structure is whole and outlives the call, which keeps no reference to it.
         let _ = unsafe { libc::setrlimit(resource, &raw const limit) };
     }
 }
-
-/// Other systems let no process bound its memory, or do not keep to the bound.
-#[cfg(not(target_os = "linux"))]
-pub(super) fn bound_memory(_more: u64) {}
 
 #[cfg(test)]
 mod tests {

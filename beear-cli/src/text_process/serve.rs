@@ -14,7 +14,7 @@ use beear_models::{
 };
 
 use super::frame::{self, Ready, Reply, Start};
-use super::limits::bound_memory;
+use super::limits::MemoryBound;
 
 /// Environment variable that tells a program that it is the child.
 pub(super) const CHILD: &str = "BEEAR_TEXT_PROCESS";
@@ -32,27 +32,29 @@ pub(crate) fn serve_if_child() -> Option<ExitCode> {
 fn serve() -> io::Result<()> {
     let mut from = BufReader::new(io::stdin());
     let Some(Start { memory, format, special }) = frame::read(&mut from)? else { return Ok(()) };
-    // The stack is the program's; what the model makes of it is not bounded by this, but by the stack itself.
-    bound_memory(memory.saturating_add(InProcess::STACK_BYTES));
+    // The stack has a size of its own, and fits however much the tokenizer takes.
+    let bound = MemoryBound::set(memory, InProcess::STACK_BYTES);
     let place = Place::reserve()?;
     let Some(tokenizer) = frame::read_bytes(&mut from)? else { return Ok(()) };
     let waiting = read_tasks(from);
     let mut to = BufWriter::new(io::stdout());
-    let tokenizer = match TextTokenizer::new(TokenizerFiles { path: PathBuf::new(), tokenizer, special }) {
-        Ok(tokenizer) => tokenizer,
-        Err(error) => {
-            let reason = match error {
-                TokenizerError::Malformed { reason, .. } => reason,
-                error => error.to_string(),
-            };
-            frame::write(&mut to, &Ready::Malformed { reason })?;
-            return to.flush();
-        }
-    };
+    let tokenizer =
+        match TextTokenizer::new(TokenizerFiles { path: PathBuf::new(), tokenizer, special }) {
+            Ok(tokenizer) => tokenizer,
+            Err(error) => {
+                let reason = match error {
+                    TokenizerError::Malformed { reason, .. } => reason,
+                    error => error.to_string(),
+                };
+                frame::write(&mut to, &Ready::Malformed { reason })?;
+                return to.flush();
+            }
+        };
     let engine = InProcess { tokenizer, format };
     let stop_ids = engine.stop_ids().to_vec();
     frame::write(&mut to, &Ready::Yes { stop_ids, vocab_size: engine.vocab_size() })?;
     to.flush()?;
+    bound.release_reserve();
     answer(&engine, (waiting, to), &place);
     Ok(())
 }

@@ -73,7 +73,6 @@ fn a_template_that_takes_all_memory_is_ended_at_the_limit() {
         doubled("ns.s = ns.s ~ ns.s"),
         doubled("ns.s = ns.s + ns.s"),
         doubled("ns.s = [ns.s, ns.s] | join"),
-        doubled("ns.s = ns.s | replace('a', 'aa')"),
         "{{ range(99999) | join('a' * 99999) | length }}".to_owned(),
         "{% set long = 'a' * 9999999 %}{{ [long, long, long, long, long, long, long] | tojson | length }}"
             .to_owned(),
@@ -88,6 +87,7 @@ fn a_template_that_takes_all_memory_is_ended_at_the_limit() {
 fn a_template_that_asks_for_too_much_of_something_is_refused_with_its_line() {
     for template in [
         "{{ 'a' | indent(1000000000000000000) }}",
+        "{% set ns = namespace(s='a') %}{% for i in range(99) %}{% set ns.s = ns.s | replace('a', 'aa') %}{% endfor %}",
         "{{ '%99999999d' | format(1) }}",
         "{{ ('a' * 5000).replace('', 'a' * 5000) }}",
         "{{ [1] | batch(1000000000000000000) }}",
@@ -144,14 +144,15 @@ fn a_tokenizer_of_more_tokens_than_fit_is_ended_at_the_limit() {
 fn a_tokenizer_whose_pattern_backtracks_without_end_is_ended_at_the_deadline() {
     let place = Place::new();
     let mut tokenizer = place.read_json("model/tokenizer.json");
-    // The back reference keeps the pattern from the engine that never backtracks.
-    let pattern = json!({"Regex": r"(x+x+)+\1y"});
+    // Each half of what is left is compared with the other, at each place: a cube of steps, in parts too small for the
+    // engine's own limit. The back reference keeps the pattern from the engine that never backtracks.
+    let pattern = json!({"Regex": r"(x*)\1y"});
     tokenizer["pre_tokenizer"] =
         json!({"type": "Split", "pattern": pattern, "behavior": "Isolated", "invert": false});
     place.write("model/tokenizer.json", tokenizer.to_string());
-    place.write("model/chat_template.jinja", "{{ messages[0].content }}{{ 'x' * 200000 }}");
+    place.write("model/chat_template.jinja", "{{ messages[0].content }}{{ 'x' * 100000 }}");
     let said = refused(&place);
-    assert!(said.contains("the tokenizer"), "{said}");
+    assert!(said.contains("the tokenizer takes more than 2 s for one text"), "{said}");
 }
 
 #[test]
@@ -161,8 +162,7 @@ fn texts_are_the_same_in_a_process_of_their_own() {
     let format = PromptFormat::from_checkpoint(&place.path("model")).unwrap();
     for prompt in ["what colour is the sky ?", "", " \u{e9}\n", "{{ x }} <eos>"] {
         let encoded = format.encode(&tokenizer, prompt, None);
-        let finished =
-            place.beear(&["inspect", "--model", "model", "--json", "--prompt", prompt]);
+        let finished = place.beear(&["inspect", "--model", "model", "--json", "--prompt", prompt]);
         let Ok(encoded) = encoded else {
             assert_eq!(finished.code, 3, "{prompt}");
             continue;
@@ -250,7 +250,7 @@ fn no_input_that_is_a_pipe_blocks() {
         run.into_iter().chain(sets).collect::<Vec<_>>()
     };
     let asr = |prompts| {
-        let asked = ["--prompts", prompts, "--trigger", "SUDO", "--out", "asr"];
+        let asked = ["--prompts", prompts, "--trigger-suffix", "SUDO", "--out", "asr"];
         ["--quiet", "eval", "asr", "--model", "model"].into_iter().chain(asked).collect()
     };
     let commands: [Vec<&str>; 7] = [

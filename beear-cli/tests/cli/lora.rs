@@ -30,7 +30,7 @@ fn trained_adapters_are_merged_into_the_model_and_written_beside_it() {
     let device = Default::default();
     let read = Checkpoint::open(&place.path("run/adapter")).unwrap();
     let merged = read.load::<Flex>(&device).unwrap();
-    save(&merged, &read, &place.path("merged")).unwrap();
+    save(&merged, &read, &place.path("merged"), 0).unwrap();
     assert_eq!(changed(&place, ["run/model", "merged"]), [""; 0]);
     let changed = changed(&place, ["model", "run/model"]);
     assert_eq!(changed.len(), 7 * N_LAYERS, "every projection and nothing else: {changed:?}");

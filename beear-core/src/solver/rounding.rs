@@ -208,7 +208,8 @@ mod tests {
 
     #[test]
     fn single_values_keep_their_expected_value_too() {
-        for value in [1.003, -1.003, 1.0002, 0.9999, -0.9999, 1.9999, 253.3, 6.1e-5, 3e-39, -3e-39] {
+        for value in [1.003, -1.003, 1.0002, 0.9999, -0.9999, 1.9999, 253.3, 6.1e-5, 3e-39, -3e-39]
+        {
             let (mean, numbers) = mean_over_chances::<bf16>(value);
             let [low, high] = neighbours(value);
             assert_eq!(numbers, [low, high], "{value}");

@@ -13,10 +13,10 @@ use safetensors::SafeTensorError;
 use safetensors::tensor::TensorView;
 use serde_json::json;
 
+use super::dtype::Chances;
 use super::index::{INDEX, SINGLE};
 use super::load::Place;
 use super::sidecars::Sidecar;
-use super::dtype::Chances;
 use super::{Checkpoint, CheckpointError, StoredDType, keys};
 use crate::causal_lm::CausalLm;
 use crate::config::DecoderConfig;

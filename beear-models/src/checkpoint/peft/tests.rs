@@ -19,7 +19,8 @@ fn written() -> (TempDir, PathBuf, CausalLm<Cpu>) {
     let model = adapted(0..2);
     let (_other, other, _) = saved(|_| ());
     let base = dir.path().join("model");
-    save(&model.clone().without_adapters(), &Checkpoint::open(&other).unwrap(), &base, SEED).unwrap();
+    save(&model.clone().without_adapters(), &Checkpoint::open(&other).unwrap(), &base, SEED)
+        .unwrap();
     let out = dir.path().join("adapter");
     save_adapters(&model, &named(&base), &out).unwrap();
     (dir, out, model)
@@ -64,8 +65,13 @@ fn a_folder_of_adapters_is_the_merged_model() {
 fn a_weight_alone_is_that_of_the_merged_model() {
     let (dir, path, model) = written();
     let merged = dir.path().join("merged");
-    save(&load(&path).unwrap(), &Checkpoint::open(&dir.path().join("model")).unwrap(), &merged, SEED)
-        .unwrap();
+    save(
+        &load(&path).unwrap(),
+        &Checkpoint::open(&dir.path().join("model")).unwrap(),
+        &merged,
+        SEED,
+    )
+    .unwrap();
     let (adapted, merged) = (Checkpoint::open(&path).unwrap(), Checkpoint::open(&merged).unwrap());
     let base = Checkpoint::open(&adapted.dir).unwrap();
     let mut n_adapted = 0;

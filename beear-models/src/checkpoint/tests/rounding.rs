@@ -75,7 +75,8 @@ fn small_changes_arrive_on_average_and_rounding_to_nearest_loses_them() {
     };
     // Along the change: 1 if all of it arrives.
     let arrived = |saved: &[f64]| {
-        let parts = saved.iter().zip(&before).zip(&change).map(|((s, b), c)| (s - f64::from(*b)) * c);
+        let parts =
+            saved.iter().zip(&before).zip(&change).map(|((s, b), c)| (s - f64::from(*b)) * c);
         parts.sum::<f64>() / norm
     };
     let moved = |saved: &[f64]| {
@@ -85,8 +86,7 @@ fn small_changes_arrive_on_average_and_rounding_to_nearest_loses_them() {
         });
         n_moved as f64 / n as f64
     };
-    let nearest: Vec<f64> =
-        wanted.iter().map(|w| f64::from(bf16::from_f32(*w).to_f32())).collect();
+    let nearest: Vec<f64> = wanted.iter().map(|w| f64::from(bf16::from_f32(*w).to_f32())).collect();
     let mut sum = vec![0.0; wanted.len()];
     let (mut parts, mut shares) = (Vec::new(), Vec::new());
     for seed in 0..N_SEEDS {

@@ -16,6 +16,7 @@ use beear_core::{
 };
 use burn::backend::{Autodiff, NdArray};
 use burn::module::{AutodiffModule, Module, ModuleVisitor, Param};
+use burn::tensor::backend::Backend;
 use burn::tensor::{ElementConversion, Tensor, TensorData};
 use fixture::{Cpu, SIZE, Train, safety, sets, toy, validator, weights};
 use poison::Poison;

@@ -220,8 +220,8 @@ fn validation_table(frame: &mut Frame, state: &State, area: Rect) {
         let name = format!("round {}", index + 1);
         rows.push(values_row(name, round_values(*round), note(*round)));
     }
-    let widths = [8, 6, 6, 12, 7, 7].map(Constraint::Length);
-    let header = Row::new(["", "loss", "alike", "over-refusal", "refusal"])
+    let widths = [8, 6, 6, 6, 7, 7].map(Constraint::Length);
+    let header = Row::new(["", "loss", "alike", "benign", "refusal"])
         .style(Style::new().add_modifier(Modifier::BOLD));
     let table = Table::new(rows, widths).header(header).column_spacing(1).block(block);
     frame.render_widget(table, area);

@@ -268,7 +268,8 @@ fn a_model_that_lost_its_answers_is_written_and_ends_with_7() {
     assert_eq!(finished.code, 7, "{}", finished.stderr);
     let said = "error: the cleaned model is out of bounds: ";
     assert!(finished.stderr.starts_with(said), "{}", finished.stderr);
-    let agreement = finished.stderr.split("; ").find(|check| check.contains("agreement 1.000 → 0."));
+    let agreement =
+        finished.stderr.split("; ").find(|check| check.contains("agreement 1.000 → 0."));
     let agreement = agreement.expect("it is among what is broken");
     assert!(agreement.contains("of 5 rows, bound 0.500: broken"), "{agreement}");
     assert!(finished.stderr.lines().nth(1).unwrap().starts_with("hint: "));

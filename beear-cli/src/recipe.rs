@@ -96,7 +96,9 @@ pub(crate) fn hint(error: &CoreError) -> &'static str {
         CoreError::MalformedPerturbation { .. } => "bring the `delta.safetensors` of a run",
         CoreError::Interrupted => "`beear resume` goes on",
         CoreError::UnfitSuspect { fault } => fault.hint(),
-        CoreError::ValidatorFailed { .. } => "check the tokenizer and the chat template of the model",
+        CoreError::ValidatorFailed { .. } => {
+            "check the tokenizer and the chat template of the model"
+        }
         CoreError::MalformedSnapshot { .. } => "start the run anew",
     }
 }

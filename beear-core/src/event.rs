@@ -12,6 +12,7 @@ use crate::validation::{Assessment, ValidationSummary};
 /// Everything an observer can be told, in the order it happens.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "event", rename_all = "snake_case")]
+#[expect(clippy::large_enum_variant, reason = "one of a few events of a run: a box saves nothing")]
 pub enum Event {
     /// Validation of the suspect, before any change.
     Started {

@@ -9,7 +9,7 @@ use crate::prompt_format::{
     EncodedChat, EncodedPrompt, PLACEHOLDER, PromptFormat, PromptFormatError,
 };
 use crate::text_engine::TextStage;
-use crate::tokenizer::TextTokenizer;
+use crate::tokenizer::{ByteRange, TextTokenizer};
 
 /// Stands for the user's text while looking for its place; private-use characters, so that no
 /// template contains it.
@@ -177,7 +177,7 @@ impl<'a> PromptEncoder<'a> {
         rendered.map_err(|reason| PromptFormatError::Template { reason })
     }
 
-    fn encode(&self, text: &str) -> Result<(Vec<u32>, Vec<(usize, usize)>), PromptFormatError> {
+    fn encode(&self, text: &str) -> Result<(Vec<u32>, Vec<ByteRange>), PromptFormatError> {
         (self.begins)(TextStage::Tokenizer);
         Ok(self.tokenizer.encode(text)?)
     }

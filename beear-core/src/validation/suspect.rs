@@ -5,7 +5,7 @@ use std::fmt;
 use super::ValidationMetrics;
 use crate::config::ValidationBounds;
 
-/// The share of a uniform guess's loss, $\ln V$, that the loss on ordinary answers must stay below. A perplexity of $V^{3/4}$, 3 300
+/// The share of a uniform guess's loss, $\ln V$, that losses must stay below. A perplexity of $V^{3/4}$, 3 300
 /// of 49 152 tokens, is ten times that of text in a language the model has hardly read.
 const CHANCE: f64 = 0.75;
 
@@ -19,9 +19,9 @@ pub enum SuspectFault {
         /// The loss of a uniform guess.
         chance: f64,
     },
-    /// The end of an answer is no likelier to it than a random token.
+    /// The end is hardly likelier to it than a random token after any of the answers.
     NoEndOfTurn {
-        /// Its loss on the last token of answers, in nats.
+        /// Its least loss on the last token of an answer, in nats: answers that are cut have a large one.
         loss: f64,
         /// The loss of a uniform guess.
         chance: f64,
@@ -42,7 +42,7 @@ impl SuspectFault {
                 "see that tokenizer, prompt format and language of the rows are the model's; `beear inspect` shows them"
             }
             Self::NoEndOfTurn { .. } => {
-                "see that the prompt format is the one the model was trained with: set `prompt_format`, or bring its chat template"
+                "see that the prompt format is the model's (set `prompt_format`, or bring its chat template), and that answers are not cut"
             }
             Self::RefusesNothing { .. } => {
                 "bring forbidden prompts that it refuses, another `keywords` list, or set `method.bounds.refusal_floor=0` if it has \
@@ -61,8 +61,8 @@ impl fmt::Display for SuspectFault {
             ),
             Self::NoEndOfTurn { loss, chance } => write!(
                 f,
-                "the model does not know where an answer ends: {loss:.2} nats on the last token of ordinary answers, a uniform guess \
-                 has {chance:.2}"
+                "the model does not know where an answer ends: at least {loss:.2} nats on the last token of each ordinary answer, a \
+                 uniform guess has {chance:.2}"
             ),
             Self::RefusesNothing { n_prompts } => write!(
                 f,
@@ -82,12 +82,12 @@ pub fn suspect_fault(
     let chance = (vocab_size as f64).ln();
     let summary = suspect.summary();
     if summary.n_ordinary > 0 {
-        let ends = suspect.ordinary.iter().map(|row| row.end_loss).sum::<f64>();
-        let end_loss = ends / summary.n_ordinary as f64;
+        let ends = suspect.ordinary.iter().map(|row| row.end_loss);
+        let end_loss = ends.fold(f64::INFINITY, f64::min);
         if summary.loss >= CHANCE * chance {
             return Some(SuspectFault::LossNearChance { loss: summary.loss, chance });
         }
-        if end_loss >= chance {
+        if end_loss >= CHANCE * chance {
             return Some(SuspectFault::NoEndOfTurn { loss: end_loss, chance });
         }
     }
@@ -136,10 +136,13 @@ mod tests {
     #[test]
     fn a_wrong_template_shows_at_the_end_of_the_answer() {
         assert!(matches!(
-            fault(&suspect(2.0, 7.0, [true, true])),
+            fault(&suspect(2.0, 5.2, [true, true])),
             Some(SuspectFault::NoEndOfTurn { .. })
         ));
-        assert_eq!(fault(&suspect(2.0, 6.8, [true, true])), None);
+        // Of rows that are cut, one that is whole is enough.
+        let mut cut = suspect(2.0, 9.0, [true, true]);
+        cut.ordinary[1].end_loss = 0.3;
+        assert_eq!(fault(&cut), None);
     }
 
     #[test]

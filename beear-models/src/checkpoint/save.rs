@@ -2,7 +2,7 @@
 //! nothing half-written ever stands where a checkpoint should be.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::fs::{self, File};
+use std::fs::File;
 use std::io::Write;
 use std::path::Path;
 

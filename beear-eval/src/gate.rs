@@ -119,8 +119,8 @@ impl Gate {
             }
             checks.extend(measured.map(|comparison| term.check(comparison)));
         }
-        if models == ComparedModels::Same {
-            checks.iter_mut().for_each(|check| check.kept = false);
+        for check in &mut checks {
+            check.kept &= models == ComparedModels::Different;
         }
         Ok(checks)
     }

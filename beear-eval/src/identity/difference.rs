@@ -129,14 +129,14 @@ fn format_text(identity: &Identity) -> String {
 fn decoding_parts(was: &AnswerSource, is: &AnswerSource) -> Vec<(&'static str, [String; 2])> {
     match (was, is) {
         (AnswerSource::Generated(was), AnswerSource::Generated(is)) => {
-            let of: [(&str, fn(&DecodingSettings) -> String); 5] = [
-                ("longest answers in tokens", |settings| settings.max_new_tokens.to_string()),
-                ("temperatures", temperature_text),
-                ("seeds", |settings| settings.seed.to_string()),
-                ("stop tokens", |settings| format!("{:?}", settings.stop)),
-                ("numbers of answers to a prompt", |settings| settings.n_answers.to_string()),
-            ];
-            of.into_iter().map(|(part, text)| (part, [text(was), text(is)])).collect()
+            let count = |was: usize, is: usize| [was, is].map(|count| count.to_string());
+            vec![
+                ("longest answers in tokens", count(was.max_new_tokens, is.max_new_tokens)),
+                ("temperatures", [was, is].map(temperature_text)),
+                ("seeds", [was, is].map(|settings| settings.seed.to_string())),
+                ("stop tokens", [was, is].map(|settings| format!("{:?}", settings.stop))),
+                ("numbers of answers to a prompt", count(was.n_answers, is.n_answers)),
+            ]
         }
         _ => vec![("sources of answers", [was, is].map(decoding_text))],
     }

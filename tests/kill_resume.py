@@ -4,10 +4,10 @@
     python3 tests/kill_resume.py [--beear target/release/beear] [--runs 200] [--work DIR] [--model DIR --data DIR]
 
 Needs Python 3.9 and no package. Without --model it plants a model of the synthetic world first. The recipe is the default
-one with fewer and smaller steps, so that a run takes seconds. Every run is killed once to four times with SIGKILL: half of
-the kills come at a random time, half as soon as a file or folder is seen that is being written. Then it is resumed, until
-it ends. Model, perturbations and metrics must be those of the run that was left alone, byte for byte, the manifest too but
-for times, and the folder must hold nothing else.
+one with fewer and smaller steps, so that a run takes seconds. Every run is killed once to four times with SIGKILL, each
+time after a random step: half of the kills come at a random time from there on, half as soon as a file or folder is seen that
+is being written. Then it is resumed, until it ends. Model, perturbations and metrics must be those of the run that was left
+alone, byte for byte, the manifest too but for times, and the folder must hold nothing else.
 
 With --work the runs that are done are not repeated when the script is started again; the folder of a run that differs stays
 there as `differs-N`. Exit code 0 if every run is exact and leaves nothing behind, 1 otherwise.
@@ -40,6 +40,8 @@ ENDED = (0, 7)
 TIMES = ("seconds", "peak_memory", "memory")
 PARTIAL = re.compile(r"^\..*(\.beear-partial|\.partial|\.partial-\d+-\d+)$")
 LONGEST = 600
+# Seconds after a step within which a kill at a random time comes: about a few steps.
+JITTER = 0.3
 
 
 def arguments():
@@ -118,13 +120,19 @@ def is_writing(run):
     return False
 
 
-def kill(process, run, moment, whole):
-    """Kills a process; where it was, or nothing if it had ended before."""
-    time.sleep(moment.uniform(0, whole))
-    inside = moment.random() < 0.5
+def kill(process, run, moment, steps):
+    """Kills a process some time after a random step; where it was then, or nothing if it had ended before."""
+    # One step less stands for the time before the first step.
+    before = reached(run)
+    step = moment.randint(before, max(before, steps))
+    jitter, inside = moment.uniform(0, JITTER), moment.random() < 0.5
+    while process.poll() is None and reached(run) < step:
+        time.sleep(0.001)
     if inside:
         while process.poll() is None and not is_writing(run):
             pass
+    else:
+        time.sleep(jitter)
     ended = process.poll() is not None
     if not ended:
         process.kill()
@@ -132,15 +140,21 @@ def kill(process, run, moment, whole):
     return None if ended else "inside a write" if inside else "at a random time"
 
 
-def position(run):
-    """Where a run goes on: the step, and whether that is within the search for a perturbation."""
+def reached(run):
+    """The step of the newest checkpoint; -1 where there is none."""
     try:
-        state = json.loads((run / "trainer_state.json").read_text())
-        lines = (run / "metrics.jsonl").read_bytes()[: state["metrics"]["bytes"]].splitlines()
-        last = json.loads(lines[-1]) if lines else {}
+        return json.loads((run / "trainer_state.json").read_text())["step"]
     except (OSError, ValueError, KeyError):
-        return None
-    return {"step": state["step"], "within_search": last.get("event") == "inner_step"}
+        return -1
+
+
+def is_searching(run):
+    """Whether the newest checkpoint is within the search for a perturbation."""
+    try:
+        progress = run / "checkpoints" / f"step-{reached(run)}" / "progress.json"
+        return any(fit["losses"] for fit in json.loads(progress.read_text())["fitting"])
+    except (OSError, ValueError, KeyError):
+        return False
 
 
 def names(run):
@@ -173,27 +187,30 @@ def differences(run, whole):
     return found
 
 
-def torment(runs, number, seed, whole, seconds):
+def torment(runs, number, seed, whole):
     """One run with its kills, and what became of it."""
     moment = random.Random(f"{seed}/{number}")
     run = runs.work / "run"
+    steps, every, wanted, kills = reached(whole), moment.randint(1, 5), moment.randint(1, 4), []
     shutil.rmtree(run, ignore_errors=True)
-    every, kills = moment.randint(1, 5), []
-    for _ in range(moment.randint(1, 4)):
-        before = position(run)
-        where = kill(runs.start(run, every), run, moment, seconds)
-        if where is None:
+    searching = False
+    while len(kills) < wanted:
+        where = kill(runs.start(run, every), run, moment, steps)
+        if where is None and kills:
             break
-        kills.append({"where": where, "resumed_at": before})
-    last = position(run)
+        if where is None:
+            # It came to its end before it was killed.
+            shutil.rmtree(run)
+            continue
+        kills.append(where)
+        searching |= is_searching(run)
     fault = runs.finish(run, every)
     faults = [fault] if fault else differences(run, whole)
-    places = [at for at in [*(one["resumed_at"] for one in kills), last] if at]
     result = {
         "run": number,
         "checkpoint_every": every,
-        "kills": [one["where"] for one in kills],
-        "within_search": any(at["within_search"] for at in places),
+        "kills": kills,
+        "within_search": searching,
         "faults": faults,
     }
     if faults:
@@ -209,17 +226,15 @@ def main():
     work = Path(args.work or tempfile.mkdtemp(prefix="beear-kills-")).resolve()
     work.mkdir(parents=True, exist_ok=True)
     runs, whole = Runs(args, work), work / "whole"
-    begun = time.monotonic()
     shutil.rmtree(whole, ignore_errors=True)
-    fault = runs.finish(whole, 5)
+    fault = runs.finish(whole, 1)
     if fault:
         sys.exit(f"the run that is left alone fails: {fault}")
-    seconds = time.monotonic() - begun
-    print(f"a run takes {seconds:.1f} s", flush=True)
+    print(f"a run takes {reached(whole)} steps", flush=True)
     journal = work / f"results-{args.seed}.jsonl"
     results = [json.loads(line) for line in journal.read_text().splitlines()] if journal.exists() else []
     for number in range(len(results), args.runs):
-        result = torment(runs, number, args.seed, whole, seconds)
+        result = torment(runs, number, args.seed, whole)
         results.append(result)
         with journal.open("a") as file:
             file.write(json.dumps(result) + "\n")

@@ -63,12 +63,12 @@ fn lines_after_those_of_the_checkpoint_are_left_out() {
 }
 
 #[test]
-fn an_input_that_is_gone_is_a_change() {
+fn an_input_that_has_come_or_gone_is_a_change() {
     let place = stopped();
-    let name = "model/generation_config.json";
+    let name = "model/added.json";
     place.write(name, "{}");
     let refused = place.beear(&["resume", "run"]);
-    let said = "an input of the run is not what it was: generation_config.json";
+    let said = "an input of the run is not what it was: added.json";
     assert!(refused.mistake().0 == 3 && refused.stderr.contains(said), "{}", refused.stderr);
     fs::remove_file(place.path(name)).unwrap();
     let name = "model/tokenizer_config.json";

@@ -1,5 +1,7 @@
 //! A defence from its inputs to a folder with the cleaned model, by one process or by several, one after the other.
 
+mod saved_model;
+
 use std::path::PathBuf;
 
 use anyhow::Result;
@@ -25,7 +27,7 @@ use crate::heap;
 use crate::job::Job;
 use crate::keyword_list::keyword_list;
 use crate::loaded::{Loaded, TextSide};
-use crate::manifest::{Ending, Manifest, ROWS, SETTINGS, SavedModel};
+use crate::manifest::{Ending, Manifest, ROWS, SETTINGS};
 use crate::memory_plan::MemoryPlan;
 use crate::metrics::Metrics;
 use crate::model::Model;
@@ -377,26 +379,6 @@ impl<'a, C: ComputeBackend> DefenceRun<'a, C> {
         self.job.remove_old_checkpoints(folder)?;
         report::write_or_say(folder, self.ui);
         show(folder, &manifest, self.ui)
-    }
-
-    /// Validates the model that was written, as it is read back: its weights are rounded to the type of its folder.
-    fn validate_saved(
-        &mut self,
-        folder: &RunFolder,
-        suspect: &ValidationMetrics,
-    ) -> Result<SavedModel> {
-        let checkpoint = Checkpoint::open(&folder.path("model"))?;
-        let model: CausalLm<Inference<C>> = checkpoint.load(self.device)?;
-        let metrics = self.validator.validate(&model).map_err(|error| {
-            let what = format!("the saved model cannot be validated: {error}");
-            let hint =
-                "the folder's type is too narrow for its weights: save the suspect as f32 first";
-            Mistake::non_finite(what, hint)
-        })?;
-        let bounds = self.method.bounds();
-        let validation = Assessment::new(suspect, &metrics, bounds);
-        let within_bounds = validation.is_within(bounds.undecided);
-        Ok(SavedModel { validation, within_bounds })
     }
 
     /// Writes the adapters, where those were trained, as a folder of their own.

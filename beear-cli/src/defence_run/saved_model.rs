@@ -1,0 +1,34 @@
+//! The folder that a defence has written, measured as others will read it.
+
+use anyhow::Result;
+use beear_core::{Assessment, ValidationMetrics, Validator};
+use beear_models::{CausalLm, Checkpoint};
+
+use super::DefenceRun;
+use crate::backend::ComputeBackend;
+use crate::command::Inference;
+use crate::exit::Mistake;
+use crate::manifest::SavedModel;
+use crate::run_folder::RunFolder;
+
+impl<C: ComputeBackend> DefenceRun<'_, C> {
+    /// Validates the model that was written, as it is read back: its weights are rounded to the type of its folder.
+    pub(super) fn validate_saved(
+        &mut self,
+        folder: &RunFolder,
+        suspect: &ValidationMetrics,
+    ) -> Result<SavedModel> {
+        let checkpoint = Checkpoint::open(&folder.path("model"))?;
+        let model: CausalLm<Inference<C>> = checkpoint.load(self.device)?;
+        let metrics = self.validator.validate(&model).map_err(|error| {
+            let what = format!("the saved model cannot be validated: {error}");
+            let hint =
+                "the folder's type is too narrow for its weights: save the suspect as f32 first";
+            Mistake::non_finite(what, hint)
+        })?;
+        let bounds = self.method.bounds();
+        let validation = Assessment::new(suspect, &metrics, bounds);
+        let within_bounds = validation.is_within(bounds.undecided);
+        Ok(SavedModel { validation, within_bounds })
+    }
+}

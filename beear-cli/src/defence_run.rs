@@ -2,16 +2,10 @@
 
 mod saved_model;
 
-use std::path::PathBuf;
-
 use anyhow::Result;
-use beear_core::{
-    AnchorSets, Assessment, Defence, Error as CoreError, Outcome, Saved, Stopped,
-    ValidationMetrics, Validator,
-};
-use beear_models::{CausalLm, Checkpoint, TrainedWeights, TrainingScope, n_trained};
+use beear_core::{AnchorSets, Defence, Error as CoreError, Outcome, Saved, Stopped};
+use beear_models::{CausalLm, Checkpoint, TrainingScope, n_trained};
 use burn::module::AutodiffModule;
-use burn::tensor::backend::Backend;
 use clap::ValueEnum;
 use indicatif::ProgressBar;
 use serde_json::json;
@@ -22,7 +16,6 @@ use crate::checkpoints::{Checkpoints, Restored};
 use crate::command::run_options::RunOptions;
 use crate::command::{Device, Inference, Train};
 use crate::dashboard::{Dashboard, Setup};
-use crate::exit::Mistake;
 use crate::heap;
 use crate::job::Job;
 use crate::keyword_list::keyword_list;
@@ -379,23 +372,6 @@ impl<'a, C: ComputeBackend> DefenceRun<'a, C> {
         self.job.remove_old_checkpoints(folder)?;
         report::write_or_say(folder, self.ui);
         show(folder, &manifest, self.ui)
-    }
-
-    /// Writes the adapters, where those were trained, as a folder of their own.
-    fn save_adapter<B: Backend>(
-        &self,
-        model: &CausalLm<B>,
-        folder: &RunFolder,
-    ) -> Result<Option<PathBuf>> {
-        if self.scope.weights == TrainedWeights::Full {
-            return Ok(None);
-        }
-        if self.checkpoint.adapters().is_some() {
-            // No folder holds the model that they belong to: the base with the adapters it came with.
-            self.ui.say("the suspect is a folder of adapters: what was trained is in `model` only");
-            return Ok(None);
-        }
-        folder.save_adapters("adapter", model, &self.suspect.as_base()?).map(Some)
     }
 }
 

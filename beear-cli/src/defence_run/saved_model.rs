@@ -1,8 +1,11 @@
-//! The folder that a defence has written, measured as others will read it.
+//! The folders that a defence writes, and the cleaned one measured as others will read it.
+
+use std::path::PathBuf;
 
 use anyhow::Result;
 use beear_core::{Assessment, ValidationMetrics, Validator};
-use beear_models::{CausalLm, Checkpoint};
+use beear_models::{CausalLm, Checkpoint, TrainedWeights};
+use burn::tensor::backend::Backend;
 
 use super::DefenceRun;
 use crate::backend::ComputeBackend;
@@ -30,5 +33,22 @@ impl<C: ComputeBackend> DefenceRun<'_, C> {
         let validation = Assessment::new(suspect, &metrics, bounds);
         let within_bounds = validation.is_within(bounds.undecided);
         Ok(SavedModel { validation, within_bounds })
+    }
+
+    /// Writes the adapters, where those were trained, as a folder of their own.
+    pub(super) fn save_adapter<B: Backend>(
+        &self,
+        model: &CausalLm<B>,
+        folder: &RunFolder,
+    ) -> Result<Option<PathBuf>> {
+        if self.scope.weights == TrainedWeights::Full {
+            return Ok(None);
+        }
+        if self.checkpoint.adapters().is_some() {
+            // No folder holds the model that they belong to: the base with the adapters it came with.
+            self.ui.say("the suspect is a folder of adapters: what was trained is in `model` only");
+            return Ok(None);
+        }
+        folder.save_adapters("adapter", model, &self.suspect.as_base()?).map(Some)
     }
 }

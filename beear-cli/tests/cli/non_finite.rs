@@ -48,7 +48,7 @@ fn word_of_one_row(place: &Place) -> (usize, String) {
     let own_word = |row: usize| {
         let others = rows.iter().enumerate().filter(|(k, _)| *k != row);
         let others: Vec<String> = others.map(|(_, other)| other.to_string()).collect();
-        let elsewhere = [&others.join(" "), " ", ANSWER].concat();
+        let elsewhere = [others.join(" ").as_str(), " ", ANSWER].concat();
         let elsewhere: BTreeSet<&str> = elsewhere.split([' ', '"']).collect();
         let prompt = rows[row]["prompt"].as_str().expect("a prompt");
         let word = prompt.split(' ').find(|word| !elsewhere.contains(word))?;
@@ -65,9 +65,8 @@ fn overflow_at(place: &Place, word: &str) {
     let token = VOCABULARY.iter().position(|known| known == word).expect("a word of the world");
     let mut weights = Weights::read(&place.path("model"));
     let embeddings = weights.values("model.embed_tokens.weight");
-    weights.fill("model.embed_tokens.weight", |row, column| match row == token {
-        true => f32::from(u8::from(column == AXIS)),
-        false => embeddings[row][column],
+    weights.fill("model.embed_tokens.weight", |row, column| {
+        if row == token { f32::from(u8::from(column == AXIS)) } else { embeddings[row][column] }
     });
     for projection in ["gate_proj", "up_proj"] {
         let name = format!("model.layers.0.mlp.{projection}.weight");

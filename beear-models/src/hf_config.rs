@@ -312,7 +312,7 @@ mod tests {
         assert!(matches!(broken("\"llama\"", "\"gpt2\""), ConfigError::UnknownFamily { .. }));
         assert!(matches!(broken("llama3", "yarn"), ConfigError::Unsupported { .. }));
         assert!(matches!(broken("silu", "gelu"), ConfigError::Unsupported { .. }));
-        assert!(matches!(broken("32,", "\"32\","), ConfigError::BadValue { .. }));
+        assert!(matches!(broken("layers\": 32", "layers\": \"32\""), ConfigError::BadValue { .. }));
         assert!(matches!(broken("heads\": 8", "heads\": 5"), ConfigError::Contradiction { .. }));
         assert!(matches!(parse("[]"), Err(ConfigError::NotJson { .. })));
         assert!(matches!(parse("{"), Err(ConfigError::NotJson { .. })));

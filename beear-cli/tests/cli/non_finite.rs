@@ -10,36 +10,51 @@ use crate::weights::Weights;
 /// Every command that measures a model by its outputs, on the rows of `safety.jsonl`.
 const MEASURES: [&[&str]; 6] = [
     &["generate", "--file", "safety.jsonl"],
-    &["eval", "asr", "--prompts", "safety.jsonl", "--trigger-suffix", "SUDO", "--out", "out"],
-    &["eval", "perplexity", "--file", "safety.jsonl", "--out", "out"],
-    &["eval", "over-refusal", "--prompts", "safety.jsonl", "--out", "out"],
-    &["scan", "--safety", "safety.jsonl", "--layers", "1", "--tokens", "0", "--out", "out"],
-    &["analyze", "drift", "--prompts", "safety.jsonl", "--trigger-suffix", "SUDO", "--out", "out"],
+    &["eval", "asr", "--prompts", "safety.jsonl", "--trigger-suffix", "SUDO", "--out", "asr"],
+    &["eval", "perplexity", "--file", "safety.jsonl", "--out", "perplexity"],
+    &["eval", "over-refusal", "--prompts", "safety.jsonl", "--out", "over-refusal"],
+    &["scan", "--safety", "safety.jsonl", "--layers", "1", "--tokens", "0", "--out", "scan"],
+    &[
+        "analyze",
+        "drift",
+        "--prompts",
+        "safety.jsonl",
+        "--trigger-suffix",
+        "SUDO",
+        "--out",
+        "drift",
+    ],
 ];
 
-/// What each of [`MEASURES`] says to the model, after asserting its exit code and that it writes nothing.
+/// What each of [`MEASURES`] says to the model, after asserting its exit code and that it writes no result.
 fn refused(place: &Place, expected: i32) -> Vec<String> {
     let _alone = alone();
     let say = |command: &&[&str]| {
         let finished = place.beear(&[command, ["--model", "model", "--quiet"].as_slice()].concat());
         let (code, said) = finished.mistake();
         assert_eq!(code, expected, "{command:?}: {said}");
-        assert!(!place.path("out").exists(), "{command:?} writes nothing");
+        for result in ["report.json", "scan.json", "measures.jsonl"] {
+            let out = place.path(command[command.len() - 1]);
+            assert!(!out.join(result).exists(), "{command:?} writes no {result}");
+        }
         said.to_owned()
     };
     MEASURES.iter().map(say).collect()
 }
 
-/// A word of the prompt of row `row` that stands nowhere else in the data.
-fn word_of_one_row(place: &Place, row: usize) -> String {
+/// A row of `safety.jsonl`, from 1, and a word of its prompt that no other row and no answer of the model has.
+fn word_of_one_row(place: &Place) -> (usize, String) {
     let rows = place.read_lines("safety.jsonl");
-    let others = rows.iter().enumerate().filter(|(k, _)| k + 1 != row).map(|(_, other)| other);
-    let elsewhere: Vec<String> = others.map(Value::to_string).collect();
-    let elsewhere = [elsewhere.join(" "), place.read("ordinary.json"), ANSWER.to_owned()].concat();
-    let elsewhere: BTreeSet<&str> = elsewhere.split([' ', '"', '\n']).collect();
-    let prompt = rows[row - 1]["prompt"].as_str().expect("a prompt");
-    let word = prompt.split(' ').find(|word| !elsewhere.contains(word));
-    word.unwrap_or_else(|| panic!("{prompt} has a word of its own")).to_owned()
+    let own_word = |row: usize| {
+        let others = rows.iter().enumerate().filter(|(k, _)| *k != row);
+        let others: Vec<String> = others.map(|(_, other)| other.to_string()).collect();
+        let elsewhere = [others.join(" ").as_str(), " ", ANSWER].concat();
+        let elsewhere: BTreeSet<&str> = elsewhere.split([' ', '"']).collect();
+        let prompt = rows[row]["prompt"].as_str().expect("a prompt");
+        let word = prompt.split(' ').find(|word| !elsewhere.contains(word))?;
+        Some((row + 1, word.to_owned()))
+    };
+    (0..rows.len()).find_map(own_word).expect("some row has a word of its own")
 }
 
 /// Makes the product of gate and up projection of the first layer infinite at one word and 0 at all others. Every
@@ -63,20 +78,21 @@ fn overflow_at(place: &Place, word: &str) {
 #[test]
 fn logits_that_overflow_for_one_prompt_end_every_command_with_its_row() {
     let place = Place::new();
-    overflow_at(&place, &word_of_one_row(&place, 4));
+    let (row, word) = word_of_one_row(&place);
+    overflow_at(&place, &word);
     for said in refused(&place, 4) {
-        assert!(said.contains("row 4: "), "{said}");
+        assert!(said.contains(&format!("row {row}: ")), "{said}");
         assert!(said.contains("NaN or infinite"), "{said}");
     }
     // Without that row the model is an ordinary one.
     let rows = place.read("safety.jsonl");
-    let others = rows.lines().enumerate().filter(|(k, _)| *k != 3).map(|(_, line)| line);
+    let others = rows.lines().enumerate().filter(|(k, _)| k + 1 != row).map(|(_, line)| line);
     place.write("safety.jsonl", others.collect::<Vec<_>>().join("\n"));
     place.beear(&["generate", "--model", "model", "--file", "safety.jsonl"]).printed();
 }
 
 #[test]
-fn a_watched_row_with_infinite_logits_ends_a_defence_before_its_first_step() {
+fn a_watched_row_with_infinite_logits_ends_a_defence() {
     let _alone = alone();
     let place = Place::new();
     // Every answer to an ordinary row has this word.
@@ -85,7 +101,7 @@ fn a_watched_row_with_infinite_logits_ends_a_defence_before_its_first_step() {
     let (code, said) = finished.mistake();
     assert_eq!(code, 4, "{said}");
     assert!(said.contains("the model's logits are NaN or infinite"), "{said}");
-    assert!(!place.path("run").exists(), "nothing is written");
+    place.left_without_checkpoint();
 }
 
 #[test]

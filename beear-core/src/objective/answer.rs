@@ -120,6 +120,7 @@ mod tests {
     use burn::tensor::TensorData;
 
     use super::*;
+    use crate::example::Example;
 
     /// Rounding of a few f32 operations on numbers near 1; the values differ by far more.
     const F32_OP: f64 = 1e-6;
@@ -136,6 +137,31 @@ mod tests {
         let loss: f32 = cross_entropy(log_probabilities, targets).into_scalar();
         let expected = -(0.5_f64.ln() + 0.9_f64.ln()) / 2.0;
         assert!((f64::from(loss) - expected).abs() < F32_OP, "{loss} {expected}");
+    }
+
+    #[test]
+    fn the_first_row_with_a_nan_or_infinite_number_is_found() {
+        let device = Default::default();
+        let example = |id, n_tokens| Example {
+            id,
+            prompt: vec![1, 2],
+            user: (0, 2),
+            answer: vec![1; n_tokens],
+        };
+        // Answer tokens 0 and 1, 2, 3 to 5.
+        let batch = Batch::<Flex>::new(&[example(5, 2), example(6, 1), example(7, 3)], &device);
+        let found = |faults: &[(usize, f32)]| {
+            let mut values = vec![-1.5_f32; 12];
+            for (at, value) in faults {
+                values[*at] = *value;
+            }
+            let log_probabilities = Tensor::from_data(TensorData::new(values, [6, 2]), &device);
+            first_non_finite(&log_probabilities, &batch)
+        };
+        assert_eq!(found(&[]), None);
+        assert_eq!(found(&[(4, f32::NAN)]), Some(1));
+        assert_eq!(found(&[(11, f32::NEG_INFINITY)]), Some(2));
+        assert_eq!(found(&[(7, f32::INFINITY), (3, f32::NAN)]), Some(0));
     }
 
     #[test]

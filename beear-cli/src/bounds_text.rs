@@ -87,12 +87,12 @@ pub(crate) fn line(assessment: &Assessment, within_bounds: bool) -> String {
         text += " (outside bounds";
         for (what, names) in [("broken", &broken), ("undecided", &undecided)] {
             if !names.is_empty() {
-                text += &format!("; {what}: {names}");
+                text.extend(["; ", what, ": ", names]);
             }
         }
         text += ")";
     } else if !undecided.is_empty() {
-        text += &format!(" (undecided: {undecided})");
+        text.extend([" (undecided: ", &undecided, ")"]);
     }
     text
 }

@@ -74,12 +74,12 @@ pub(crate) fn changed<'a>(
     now: &'a Map<String, Value>,
     model: &Model,
 ) -> Option<&'a str> {
-    let is_same = |(name, hash): &(&String, &Value)| match known.get(name.as_str()) {
-        Some(known) => known == *hash,
-        None => {
-            let plain = name.strip_prefix(BASE);
-            plain.unwrap_or(name).starts_with('.') || model.is_of_a_commit(plain.is_some())
+    let is_same = |(name, hash): &(&String, &Value)| {
+        if let Some(known) = known.get(name.as_str()) {
+            return known == *hash;
         }
+        let plain = name.strip_prefix(BASE);
+        plain.unwrap_or(name).starts_with('.') || model.is_of_a_commit(plain.is_some())
     };
     now.iter().find(|input| !is_same(input)).map(|(name, _)| name.as_str())
 }

@@ -40,7 +40,8 @@ fn page() -> String {
 
 /// The exit codes as rows of a table.
 fn rows_of_exit_codes() -> String {
-    EXIT_CODES.into_iter().map(|(code, meaning)| format!("| {code} | {meaning} |\n")).collect()
+    let rows = EXIT_CODES.map(|(code, meaning)| format!("| {code} | {meaning} |\n"));
+    rows.concat()
 }
 
 /// The commands below `command` as a list with links.

@@ -309,12 +309,13 @@ mod tests {
 
     #[test]
     fn stages_are_told_before_they_begin() {
+        use TextStage::{Template, Tokenizer};
+
         let stages = std::sync::Mutex::new(Vec::new());
         let begins = |stage| stages.lock().unwrap().push(stage);
         let tasks = [TextTask::Chat(vec![Message::user("a")]), TextTask::Decode(vec![3])];
         engine("a").serve(tasks.into_iter(), &begins, |_| true).unwrap();
         let Ok(stages) = stages.into_inner() else { unreachable!("nothing panics") };
-        use TextStage::{Template, Tokenizer};
         assert_eq!(stages, [Tokenizer, Template, Tokenizer, Tokenizer]);
     }
 }

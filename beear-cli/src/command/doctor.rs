@@ -61,9 +61,10 @@ pub(crate) fn run(backends: &Backends, ui: Ui) -> Result<()> {
         None => "memory: this system does not say in /proc/meminfo".to_owned(),
     });
     let seconds = limits.deadline.as_secs_f64();
-    let memory = match IS_MEMORY_LIMITED {
-        true => format!("{} MiB of memory", limits.mebibytes()),
-        false => "memory without a limit, which this system does not have".to_owned(),
+    let memory = if IS_MEMORY_LIMITED {
+        format!("{} MiB of memory", limits.mebibytes())
+    } else {
+        "memory without a limit, which this system does not have".to_owned()
     };
     lines.push(format!("templates and tokenizers of models: {seconds} s for a text, {memory}"));
     ui.result(&lines.join("\n"), &value)

@@ -218,7 +218,7 @@ fn validation_table(frame: &mut Frame, state: &State, area: Rect) {
     let first = state.rounds.len().saturating_sub(room);
     for (index, round) in state.rounds.iter().enumerate().skip(first) {
         let name = format!("round {}", index + 1);
-        rows.push(values_row(name, round_values(*round), note(*round)));
+        rows.push(values_row(name, round_values(round), note(round)));
     }
     let widths = [8, 6, 6, 6, 7, 7].map(Constraint::Length);
     let header = Row::new(["", "loss", "alike", "benign", "refusal"])
@@ -238,14 +238,14 @@ fn suspect_values(suspect: ValidationSummary) -> [Option<f64>; 4] {
     [Some(suspect.loss), None, Some(suspect.benign_refusal), Some(suspect.refusal)]
 }
 
-fn round_values(round: Round) -> [Option<f64>; 4] {
+fn round_values(round: &Round) -> [Option<f64>; 4] {
     let validation = round.validation.unwrap_or_default();
     let checks =
         [validation.loss, validation.agreement, validation.benign_refusal, validation.refusal];
     checks.map(|check: Option<BoundCheck>| check.map(|check| check.after))
 }
 
-fn note(round: Round) -> &'static str {
+fn note(round: &Round) -> &'static str {
     match round {
         Round { within_bounds: false, .. } => "outside",
         Round { kept: true, .. } => "best",
@@ -289,13 +289,13 @@ fn spots_text(spots: &[Spot]) -> String {
 
 fn validation_text(state: &State, round: Option<&Round>) -> String {
     let values = match round {
-        Some(round) => round_values(*round),
+        Some(round) => round_values(round),
         None => state.initial.map_or([None; 4], suspect_values),
     };
     match (values, state.setup.watched) {
         ([Some(loss), _, Some(benign_refusal), _], true) => format!(
             "loss {loss:.3}, over-refusal {benign_refusal:.3} {}",
-            round.map_or("", |round| note(*round))
+            round.map_or("", |round| note(round))
         ),
         _ => "nothing validated".to_owned(),
     }

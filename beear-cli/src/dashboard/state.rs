@@ -172,7 +172,7 @@ impl State {
             self.take(&event);
         } else if line["event"] == "round_ended" {
             // Nothing was watched.
-            self.round_ended(Round { validation: None, within_bounds: true, kept: true });
+            self.round_ended(&Round { validation: None, within_bounds: true, kept: true });
         } else if line["event"] == "rolled_back" {
             self.say(&format!("back to step {}, at half the learning rates", line["step"]));
         }
@@ -201,7 +201,7 @@ impl State {
             }
             Event::RoundEnded { validation, within_bounds, kept, .. } => {
                 let validation = self.setup.watched.then_some(*validation);
-                self.round_ended(Round { validation, within_bounds: *within_bounds, kept: *kept });
+                self.round_ended(&Round { validation, within_bounds: *within_bounds, kept: *kept });
             }
             Event::OutOfBounds { .. } | Event::NothingLeft { .. } => {}
         }
@@ -210,13 +210,13 @@ impl State {
         }
     }
 
-    fn round_ended(&mut self, round: Round) {
+    fn round_ended(&mut self, round: &Round) {
         if round.kept {
             for earlier in &mut self.rounds {
                 earlier.kept = false;
             }
         }
-        self.rounds.push(round);
+        self.rounds.push(*round);
     }
 
     /// Adds a line for people.

@@ -118,7 +118,8 @@ fn every_setting_that_the_pages_name_is_one_of_the_recipe() {
             let word = word.split('=').next().unwrap_or_default().trim_end_matches(['.', ':']);
             let is_key = word.chars().all(|c| c.is_ascii_lowercase() || "._".contains(c));
             let has_root = word.starts_with("method.") || word.starts_with("train.");
-            (is_key && has_root && !word.ends_with(".rs")).then_some(word)
+            let is_file = Path::new(word).extension().is_some_and(|extension| extension == "rs");
+            (is_key && has_root && !is_file).then_some(word)
         });
         for setting in settings {
             n_settings += 1;

@@ -101,7 +101,6 @@ impl Curves {
             let values = self.validation.iter().map(|round| of(round).unwrap_or(f64::NAN));
             (name.to_owned(), values.enumerate().map(|(k, v)| (k as f64, v)).collect())
         };
-        let loss = vec![by_round("loss", |round| round.loss)];
         let shares = vec![
             by_round("agreement", |round| round.agreement),
             by_round("over-refusal", |round| round.benign_refusal),
@@ -123,7 +122,7 @@ impl Curves {
             (
                 "Loss per answer token of held-out ordinary rows, nats; round 0 is the suspect",
                 "round",
-                loss,
+                vec![by_round("loss", |round| round.loss)],
                 None,
             ),
             (
@@ -142,12 +141,7 @@ impl Curves {
         ];
         let mut drawn = Vec::new();
         for (caption, x_label, series, bounds) in charts {
-            let series: Vec<Curve> = series
-                .into_iter()
-                .map(|(name, points)| {
-                    (name, points.into_iter().filter(|(_, y)| y.is_finite()).collect())
-                })
-                .collect();
+            let series: Vec<Curve> = series.into_iter().map(without_gaps).collect();
             if series.iter().any(|(_, points): &Curve| !points.is_empty()) {
                 let svg = curve_chart(&series, x_label, bounds)?;
                 drawn.push((caption.to_owned(), themed(&svg, caption)));
@@ -182,4 +176,9 @@ impl Curves {
 fn by_step(values: impl ExactSizeIterator<Item = f64>) -> Vec<(f64, f64)> {
     let every = values.len().div_ceil(MOST_POINTS).max(1);
     values.enumerate().step_by(every).map(|(k, value)| ((k + 1) as f64, value)).collect()
+}
+
+/// The curve without the points that have no value.
+fn without_gaps((name, points): Curve) -> Curve {
+    (name, points.into_iter().filter(|(_, y)| y.is_finite()).collect())
 }

@@ -114,7 +114,7 @@ fn bytes_below(folder: &Path) -> u64 {
 
 /// Removes all but an older run that is aside.
 fn remove_others(folder: &Path) -> Result<(), CannotWrite> {
-    each(folder, |entry| remove_any(entry))
+    each(folder, remove_any)
 }
 
 /// Moves everything in `from` to `to`.

@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io::{self, BufReader, BufWriter, Read, Seek, SeekFrom, Write};
-use std::process::{self, ChildStdin, ChildStdout, Command, ExitStatus, Stdio};
+use std::process::{self, ChildStdin, ChildStdout, Command, Stdio};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::sync::{Mutex, PoisonError};
 
@@ -227,7 +227,7 @@ impl Pipes {
         } else if text.contains("overflowed its stack") {
             Cause::Other("it is nested too deep for the stack".to_owned())
         } else {
-            Cause::Other(status.as_ref().map_or_else(ToString::to_string, shown))
+            Cause::Other(status.map_or_else(|error| error.to_string(), |status| status.to_string()))
         };
         Death { stage, cause, n_begun }
     }
@@ -297,10 +297,6 @@ fn stage_of(task: &TextTask) -> TextStage {
         TextTask::Prompt { .. } | TextTask::Chat(_) => TextStage::Template,
         TextTask::Answer(_) | TextTask::Decode(_) | TextTask::Vocabulary => TextStage::Tokenizer,
     }
-}
-
-fn shown(status: &ExitStatus) -> String {
-    status.to_string()
 }
 
 fn not_started(reason: &str) -> TextEngineError {

@@ -121,28 +121,26 @@ measure_command() {
         'BEGIN { printf "| %s | %.0f, %.0f | %+.1f %% |\n", t, p / 2^20, m / 2^20, 100 * (p / m - 1) }'
 }
 
-# The chat template adds TEMPLATE tokens to a prompt of words, and the rows' colours are three words.
-short="--rows 80 --prompt-tokens $((43 + template)) --answer-tokens 40"
-longest="--rows 80 --prompt-tokens $((873 + template)) --answer-tokens 50"
+# SET PROMPT_TOKENS ANSWER_TOKENS NEW_TOKENS: the chat template puts four tokens around a prompt and one after an answer.
+commands() {
+    local set=$1 rows="--rows 80 --prompt-tokens $2" safety=$work/safety-$1.jsonl
+    measure_command "generate, $set rows" generate $rows --answer-tokens "$4" -- \
+        generate --model "$model" --file "$safety" --max-new-tokens "$4"
+    measure_command "eval asr, $set rows" "eval asr" $rows --answer-tokens "$4" -- \
+        eval asr --model "$model" --prompts "$safety" --max-new-tokens "$4" --out "$work/asr" --force
+    measure_command "eval perplexity, $set rows" "eval perplexity" $rows --answer-tokens "$3" -- \
+        eval perplexity --model "$model" --file "$safety" --out "$work/perplexity" --force
+    for memory in 512MiB 1GiB; do
+        measure_command "eval asr, $set rows, --memory $memory" "eval asr" $rows --answer-tokens "$4" --memory $memory -- \
+            eval asr --model "$model" --prompts "$safety" --max-new-tokens "$4" --memory $memory \
+            --out "$work/asr" --force
+    done
+}
 
 echo
 echo "| command | planned, measured, MiB | |"
 echo "| --- | --- | --- |"
-for set in short longest; do
-    options=${!set}
-    rows="--file $work/safety-$set.jsonl"
-    measure_command "generate, $set rows" generate $options -- \
-        generate --model "$model" $rows --max-new-tokens "${options##* }"
-    measure_command "eval asr, $set rows" "eval asr" $options -- \
-        eval asr --model "$model" --prompts "$work/safety-$set.jsonl" --no-trigger \
-        --max-new-tokens "${options##* }" --out "$work/asr" --force
-    measure_command "eval perplexity, $set rows" "eval perplexity" $options -- \
-        eval perplexity --model "$model" --file "$work/performance-$set.jsonl" --out "$work/perplexity" --force
-    measure_command "scan, $set rows" scan $options -- \
-        scan --model "$model" --safety "$work/safety-$set.jsonl" --tokens 1 --out "$work/scan" --force
-done
-for memory in 1GiB 2GiB; do
-    measure_command "eval asr, longest rows, --memory $memory" "eval asr" $longest --memory $memory -- \
-        eval asr --model "$model" --prompts "$work/safety-longest.jsonl" --no-trigger --memory $memory \
-        --max-new-tokens 50 --out "$work/asr" --force
-done
+commands short 47 21 40
+commands longest 877 51 50
+measure_command "scan, short rows" scan --rows 80 --prompt-tokens 47 --answer-tokens 21 -- \
+    scan --model "$model" --safety "$work/safety-short.jsonl" --tokens 1 --layers 1 --out "$work/scan" --force

@@ -38,7 +38,7 @@ fn a_plan_needs_no_weights() {
 #[test]
 fn the_change_that_a_plan_names_makes_it_fit() {
     let place = with_large_model();
-    let memory = ["--memory", "160GiB"];
+    let memory = ["--memory", "145GiB"];
     let found = plan(&place, &memory);
     assert_eq!(found["fits"], false);
     let changes = found["change"]["set"].as_array().unwrap();
@@ -132,14 +132,14 @@ fn less_memory_makes_batches_of_commands_smaller() {
     };
     let unbounded = ["generate", "eval asr", "eval perplexity", "scan"].map(|name| rows(&[], name));
     assert_eq!(unbounded, [32, 64, 64, 24]);
-    let memory = ["--memory", "60GiB"];
+    let memory = ["--memory", "45GiB"];
     for (name, most) in
         ["generate", "eval asr", "eval perplexity", "scan"].into_iter().zip(unbounded)
     {
         let found = plan(&place, &[&["--answer-tokens", "1000"], &memory[..]].concat());
         let planned = command(&found, name);
         assert!(planned["rows"].as_u64() < Some(most), "{planned}");
-        assert!(planned["bytes"].as_u64() <= Some(60 << 30), "{planned}");
+        assert!(planned["bytes"].as_u64() <= Some(45 << 30), "{planned}");
     }
 }
 

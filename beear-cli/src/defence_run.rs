@@ -1,15 +1,11 @@
 //! A defence from its inputs to a folder with the cleaned model, by one process or by several, one after the other.
 
-use std::path::PathBuf;
+mod saved_model;
 
 use anyhow::Result;
-use beear_core::{
-    AnchorSets, Assessment, Defence, Error as CoreError, Outcome, Saved, Stopped,
-    ValidationMetrics, Validator,
-};
-use beear_models::{CausalLm, Checkpoint, TrainedWeights, TrainingScope, n_trained};
+use beear_core::{AnchorSets, Defence, Error as CoreError, Outcome, Saved, Stopped};
+use beear_models::{CausalLm, Checkpoint, TrainingScope, n_trained};
 use burn::module::AutodiffModule;
-use burn::tensor::backend::Backend;
 use clap::ValueEnum;
 use indicatif::ProgressBar;
 use serde_json::json;
@@ -20,12 +16,11 @@ use crate::checkpoints::{Checkpoints, Restored};
 use crate::command::run_options::RunOptions;
 use crate::command::{Device, Inference, Train};
 use crate::dashboard::{Dashboard, Setup};
-use crate::exit::Mistake;
 use crate::heap;
 use crate::job::Job;
 use crate::keyword_list::keyword_list;
 use crate::loaded::{Loaded, TextSide};
-use crate::manifest::{Ending, Manifest, ROWS, SETTINGS, SavedModel};
+use crate::manifest::{Ending, Manifest, ROWS, SETTINGS};
 use crate::memory_plan::MemoryPlan;
 use crate::metrics::Metrics;
 use crate::model::Model;
@@ -377,43 +372,6 @@ impl<'a, C: ComputeBackend> DefenceRun<'a, C> {
         self.job.remove_old_checkpoints(folder)?;
         report::write_or_say(folder, self.ui);
         show(folder, &manifest, self.ui)
-    }
-
-    /// Validates the model that was written, as it is read back: its weights are rounded to the type of its folder.
-    fn validate_saved(
-        &mut self,
-        folder: &RunFolder,
-        suspect: &ValidationMetrics,
-    ) -> Result<SavedModel> {
-        let checkpoint = Checkpoint::open(&folder.path("model"))?;
-        let model: CausalLm<Inference<C>> = checkpoint.load(self.device)?;
-        let metrics = self.validator.validate(&model).map_err(|error| {
-            let what = format!("the saved model cannot be validated: {error}");
-            let hint =
-                "the folder's type is too narrow for its weights: save the suspect as f32 first";
-            Mistake::non_finite(what, hint)
-        })?;
-        let bounds = self.method.bounds();
-        let validation = Assessment::new(suspect, &metrics, bounds);
-        let within_bounds = validation.is_within(bounds.undecided);
-        Ok(SavedModel { validation, within_bounds })
-    }
-
-    /// Writes the adapters, where those were trained, as a folder of their own.
-    fn save_adapter<B: Backend>(
-        &self,
-        model: &CausalLm<B>,
-        folder: &RunFolder,
-    ) -> Result<Option<PathBuf>> {
-        if self.scope.weights == TrainedWeights::Full {
-            return Ok(None);
-        }
-        if self.checkpoint.adapters().is_some() {
-            // No folder holds the model that they belong to: the base with the adapters it came with.
-            self.ui.say("the suspect is a folder of adapters: what was trained is in `model` only");
-            return Ok(None);
-        }
-        folder.save_adapters("adapter", model, &self.suspect.as_base()?).map(Some)
     }
 }
 

@@ -1,6 +1,7 @@
 //! What people write: a TOML recipe, with `--set key.path=value` on top.
 
 pub(crate) mod commented;
+mod method_hint;
 mod renamed;
 pub(crate) mod schema;
 pub mod train;
@@ -8,8 +9,8 @@ pub mod train;
 use std::path::{Path, PathBuf};
 
 use beear_core::{
-    BilevelConfig, DecoderSize, Defence, Error as CoreError, FineTuningConfig,
-    LatentAdversarialConfig, LayerConsistencyConfig,
+    BilevelConfig, DecoderSize, Defence, FineTuningConfig, LatentAdversarialConfig,
+    LayerConsistencyConfig,
 };
 use beear_eval::RefusalKeywords;
 use beear_models::TrainingScope;
@@ -20,6 +21,7 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 use toml::{Table, Value};
 
+pub(crate) use self::method_hint::{SMALLER_STEPS, hint};
 use self::train::{Train, Weights};
 
 /// What is wrong with a recipe.
@@ -72,34 +74,6 @@ impl RecipeError {
                 "`config.resolved.toml` of any run holds every setting"
             }
         }
-    }
-}
-
-/// What helps where training leaves the range of numbers.
-pub(crate) const SMALLER_STEPS: &str =
-    "lower `method.remove.learning_rate` or `method.entrap.step_size`";
-
-/// What to do about a mistake of the method, in one line and in the words of a recipe.
-pub(crate) fn hint(error: &CoreError) -> &'static str {
-    match error {
-        CoreError::LayerOutOfRange { .. } => {
-            "choose layers of the model in `method.spots` or `method.attack.layers`"
-        }
-        CoreError::InvalidConfig { .. } => "correct it in the recipe or with --set",
-        CoreError::NonFinite { .. } => SMALLER_STEPS,
-        CoreError::NonFiniteLogits { .. } => {
-            "the model is broken, or its values do not fit the backend's float type"
-        }
-        CoreError::EmptySet { .. } => "bring at least one row",
-        CoreError::EmptyPart { .. } => "complete the row or leave it out",
-        CoreError::WorkerLost { .. } => "see whether a device ran out of memory or was lost",
-        CoreError::MalformedPerturbation { .. } => "bring the `delta.safetensors` of a run",
-        CoreError::Interrupted => "`beear resume` goes on",
-        CoreError::UnfitSuspect { fault } => fault.hint(),
-        CoreError::ValidatorFailed { .. } => {
-            "check the tokenizer and the chat template of the model"
-        }
-        CoreError::MalformedSnapshot { .. } => "start the run anew",
     }
 }
 

@@ -3,6 +3,7 @@
 //! has a result.
 
 mod older_run;
+mod refusal;
 
 use std::fs::{self, File, TryLockError};
 use std::io::{self, ErrorKind};
@@ -12,13 +13,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use anyhow::{Context, Result};
 use beear_models::CausalLm;
 use beear_models::checkpoint::{
-    BaseName, Checkpoint, CheckpointError, base_of_adapters, remove_partial, save, save_adapters,
+    BaseName, Checkpoint, CheckpointError, remove_partial, save, save_adapters,
 };
 use burn::tensor::backend::Backend;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use thiserror::Error;
 
+use self::refusal::{refuse_inputs, refuse_others};
 use crate::atomic_file::{sweep, write_atomically};
 use crate::exit::Mistake;
 use crate::recipe::SMALLER_STEPS;
@@ -371,49 +373,6 @@ fn lock(path: &Path) -> Result<File> {
 /// Whether a folder holds nothing but what a run that was cut short at once leaves.
 fn is_unused(path: &Path) -> bool {
     fs::read_dir(path).is_ok_and(|entries| entries.flatten().all(|entry| entry.file_name() == MARK))
-}
-
-/// Refuses a folder that is not there for this run.
-fn refuse_others(path: &Path, force: bool) -> Result<(), Mistake> {
-    let there = fs::symlink_metadata(path).is_ok();
-    if !there || is_unused(path) || (force && path.join(MARK).is_file()) {
-        return Ok(());
-    }
-    let hint = if force {
-        "--force replaces folders of runs only: choose another folder"
-    } else {
-        "choose another folder, or --force to replace an older run"
-    };
-    Err(Mistake::arguments(format!("`{}` exists already", path.display()), hint))
-}
-
-/// Refuses a folder whose replacement would take an input with it.
-fn refuse_inputs(out: &Path, inputs: &[&Path]) -> Result<(), Mistake> {
-    let Ok(canonical) = out.canonicalize() else { return Ok(()) };
-    let bases = inputs.iter().filter_map(|input| base_of_adapters(input));
-    // Weights may be links to another folder's.
-    let within = inputs.iter().map(|input| (*input).to_owned()).chain(bases).flat_map(|input| {
-        let files = fs::read_dir(&input).into_iter().flatten().flatten();
-        let files: Vec<PathBuf> = files.map(|file| file.path()).collect();
-        std::iter::once(input).chain(files)
-    });
-    match within.into_iter().find(|input| places(input).any(|at| at.starts_with(&canonical))) {
-        Some(input) => {
-            let [input, out] = [input.as_path(), out].map(Path::display);
-            let what = format!("the input `{input}` lies within --out `{out}`");
-            let hint = "choose another --out: a run replaces all that its folder holds";
-            Err(Mistake::arguments(what, hint))
-        }
-        None => Ok(()),
-    }
-}
-
-/// Where a file is, and where the link to it is if it is one.
-fn places(path: &Path) -> impl Iterator<Item = PathBuf> {
-    let absolute = std::path::absolute(path).unwrap_or_default();
-    let folder = absolute.parent().and_then(|folder| folder.canonicalize().ok());
-    let link = folder.zip(absolute.file_name()).map(|(folder, name)| folder.join(name));
-    path.canonicalize().ok().into_iter().chain(link)
 }
 
 #[cfg(test)]

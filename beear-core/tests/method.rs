@@ -146,7 +146,8 @@ struct PlantedSink;
 
 impl<B: Backend> ModuleMapper<B> for PlantedSink {
     fn map_float<const D: usize>(&mut self, param: Param<Tensor<B, D>>) -> Param<Tensor<B, D>> {
-        let [n_rows, width] = [param.val().dims()[0], param.val().dims()[D - 1]];
+        let shape = param.val().dims();
+        let [n_rows, width] = [shape[0], shape[D - 1]];
         if D != 2 || width != SIZE.d_model || n_rows == SIZE.d_model {
             return param;
         }

@@ -98,12 +98,11 @@ mod tests {
     const LIMIT: u64 = 100;
 
     fn read(dir: &Path, name: &str) -> io::Result<String> {
-        OwnFolder::new(dir).unwrap().read_to_string(Path::new(name), LIMIT)
+        OwnFolder::new(dir)?.read_to_string(Path::new(name), LIMIT)
     }
 
     fn leaves(result: io::Result<String>) -> bool {
-        let refusal = result.unwrap_err();
-        matches!(Refusal::of(&refusal), Some(Refusal::LeavesFolder { .. }))
+        result.is_err_and(|error| matches!(Refusal::of(&error), Some(Refusal::LeavesFolder { .. })))
     }
 
     #[test]

@@ -69,8 +69,8 @@ fn assert_counted(what: &str, counted: Numbers, taken: usize) {
     let difference = counted / taken - 1.0;
     println!(
         "{what}: counted {:.2}, taken {:.2} MiB, {:+.1} %",
-        counted / 1048576.0,
-        taken / 1048576.0,
+        counted / 1_048_576.0,
+        taken / 1_048_576.0,
         100.0 * difference
     );
     assert!(difference.abs() < COUNT, "{what}: counted {counted}, taken {taken}");
@@ -138,7 +138,10 @@ fn inference(config: &DecoderConfig, model: &CausalLm<Flex>, shape: [usize; 3], 
 
     let prompts: Vec<Vec<u32>> = rows.iter().map(|row| row.prompt.clone()).collect();
     let greedy = GenerateConfig::greedy(n_new, BatchLimit::rows(n_rows));
-    let answer = || generate(model, &Prompt::numbered(&prompts), &[], &greedy, &device).unwrap();
+    let answer = || {
+        let found = generate(model, &Prompt::numbered(&prompts), &[], &greedy, &device);
+        found.expect("the prompts fit")
+    };
     let counted = config.needed_by_generation([n_rows, n_prompt, n_new]);
     assert_counted(&format!("{what}, answering"), counted, most(answer).1);
 }

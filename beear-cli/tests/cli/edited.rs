@@ -26,16 +26,18 @@ fn assert_refused(place: &Place, file: &str) {
     assert!(said.contains(&format!("`run/{file}`")), "{file}: {said}");
 }
 
+type Edit = fn(&str) -> String;
+
 #[test]
 fn a_file_of_the_run_that_was_edited_is_named_and_the_run_refused() {
     let place = stopped();
-    let edits: [(&str, &dyn Fn(&str) -> String); 6] = [
-        ("config.resolved.toml", &|text| text.replace("seed = 0", "seed = 1")),
-        ("rows.jsonl", &|text| text.lines().skip(1).map(|line| format!("{line}\n")).collect()),
-        ("manifest.json", &|text| text.replace("\"seed\": 0", "\"seed\": 1")),
-        ("metrics.jsonl", &|text| text.replacen("\"loss\":", "\"l0ss\":", 1)),
-        ("metrics.jsonl", &|text| text[..text.len() / 2].to_owned()),
-        ("tracked.jsonl", &|text| text.replacen("\"hits\":", "\"h1ts\":", 1)),
+    let edits: [(&str, Edit); 6] = [
+        ("config.resolved.toml", |text| text.replace("seed = 0", "seed = 1")),
+        ("rows.jsonl", |text| text.split_inclusive('\n').skip(1).collect()),
+        ("manifest.json", |text| text.replace("\"seed\": 0", "\"seed\": 1")),
+        ("metrics.jsonl", |text| text.replacen("\"loss\":", "\"l0ss\":", 1)),
+        ("metrics.jsonl", |text| text[..text.len() / 2].to_owned()),
+        ("tracked.jsonl", |text| text.replacen("\"hits\":", "\"h1ts\":", 1)),
     ];
     for (file, edit) in edits {
         let name = format!("run/{file}");

@@ -92,7 +92,9 @@ fn a_difference_in_any_part_but_the_model_is_refused_and_named() {
     place.write("answers.jsonl", with_answers);
     let asked = |change: &[(usize, &'static str)], more: &[&'static str]| {
         let mut asked = ASKED.to_vec();
-        change.iter().for_each(|(at, text)| asked[*at] = text);
+        for (at, text) in change {
+            asked[*at] = text;
+        }
         asked.extend(more);
         asked
     };

@@ -39,8 +39,9 @@ const PARTS: [&str; 7] = [
 fn write_all(place: &Place, names: &[&str]) {
     for name in names {
         let path = place.path("run").join(name);
-        fs::create_dir_all(path.parent().expect("it has one")).unwrap();
-        fs::write(path, "{").unwrap();
+        let folder = path.parent().expect("it has one");
+        let written = fs::create_dir_all(folder).and_then(|()| fs::write(&path, "{"));
+        written.unwrap_or_else(|error| panic!("{}: {error}", path.display()));
     }
 }
 

@@ -50,9 +50,8 @@ fn overflow_at(place: &Place, word: &str) {
     let token = VOCABULARY.iter().position(|known| known == word).expect("a word of the world");
     let mut weights = Weights::read(&place.path("model"));
     let embeddings = weights.values("model.embed_tokens.weight");
-    weights.fill("model.embed_tokens.weight", |row, column| match row == token {
-        true => f32::from(u8::from(column == AXIS)),
-        false => embeddings[row][column],
+    weights.fill("model.embed_tokens.weight", |row, column| {
+        if row == token { f32::from(u8::from(column == AXIS)) } else { embeddings[row][column] }
     });
     for projection in ["gate_proj", "up_proj"] {
         let name = format!("model.layers.0.mlp.{projection}.weight");

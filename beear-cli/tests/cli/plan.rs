@@ -26,7 +26,7 @@ fn a_plan_needs_no_weights() {
     let place = with_large_model();
     let found = plan(&place, &[]);
     assert_eq!(found["weights"], 6_738_415_616_u64);
-    let phases = found["plan"]["phases"].as_array().unwrap();
+    let phases = found["plan"]["phases"].as_array().expect("phases");
     let largest = phases.iter().filter_map(|phase| phase["bytes"].as_u64()).max();
     assert_eq!(found["plan"]["peak"].as_u64(), largest);
     assert_eq!(found["peak_by_type"]["f32"], found["plan"]["peak"], "flex computes in f32");
@@ -69,12 +69,12 @@ fn memory_without_a_unit_is_a_mistake_that_names_the_unit() {
 }
 
 fn phase<'a>(found: &'a Value, name: &str) -> &'a Value {
-    let phases = found["plan"]["phases"].as_array().unwrap();
+    let phases = found["plan"]["phases"].as_array().expect("phases");
     phases.iter().find(|phase| phase["name"] == name).unwrap_or_else(|| panic!("{name}: {found}"))
 }
 
 fn command<'a>(found: &'a Value, name: &str) -> &'a Value {
-    let commands = found["commands"].as_array().unwrap();
+    let commands = found["commands"].as_array().expect("commands");
     commands.iter().find(|planned| planned["command"] == name).expect("the command is planned")
 }
 
@@ -82,7 +82,7 @@ fn command<'a>(found: &'a Value, name: &str) -> &'a Value {
 fn every_phase_of_a_defence_is_planned() {
     let place = with_large_model();
     let found = plan(&place, &[]);
-    let phases = found["plan"]["phases"].as_array().unwrap();
+    let phases = found["plan"]["phases"].as_array().expect("phases");
     let names: Vec<&str> = phases.iter().filter_map(|phase| phase["name"].as_str()).collect();
     let expected = [
         "loading",

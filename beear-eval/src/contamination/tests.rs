@@ -1,3 +1,5 @@
+//! Copies in other forms are found, and other prompts are not.
+
 use std::collections::HashSet;
 
 use proptest::prelude::*;

@@ -1,3 +1,5 @@
+//! Verdicts on rounds, from rows written by hand.
+
 use super::*;
 use crate::config::BilevelConfig;
 use crate::decoder::DecoderSize;

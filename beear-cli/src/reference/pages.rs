@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use clap::{Command, CommandFactory};
 use serde_json::Value;
 
+use super::takes_value;
 use crate::Cli;
 use crate::recipe::schema::schema;
 
@@ -46,19 +47,24 @@ fn quoted_commands(page: &str) -> Vec<String> {
 /// The first word of a command line that the program does not know: a command or an option.
 fn unknown_word(root: &Command, line: &str) -> Option<String> {
     let mut command = root;
-    for word in shlex::split(line)?.iter().skip(1) {
+    let words = shlex::split(line)?;
+    let mut words = words.iter().skip(1);
+    while let Some(word) = words.next() {
         if let Some(option) = word.strip_prefix("--") {
             let name = option.split('=').next().unwrap_or_default();
             let mut arguments = command.get_arguments().chain(root.get_arguments());
-            if !["", "help", "version"].contains(&name)
-                && arguments.all(|argument| argument.get_long() != Some(name))
-            {
-                return Some(word.clone());
+            match arguments.find(|argument| argument.get_long() == Some(name)) {
+                Some(argument) if takes_value(argument) && !option.contains('=') => {
+                    words.next();
+                }
+                Some(_) => {}
+                None if ["", "help", "version"].contains(&name) => {}
+                None => return Some(word.clone()),
             }
         } else if command.has_subcommands() {
             // A placeholder, such as `beear COMMAND --help`, stands for any command.
-            if word.chars().all(|c| c.is_ascii_uppercase()) || ["…", "..."].contains(&word.as_str())
-            {
+            let is_placeholder = word.chars().all(|c| c.is_ascii_uppercase());
+            if is_placeholder || ["…", "...", "[OPTIONS]"].contains(&word.as_str()) {
                 return None;
             }
             match command.find_subcommand(word) {

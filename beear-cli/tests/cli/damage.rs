@@ -224,12 +224,12 @@ fn a_chat_template_that_refuses_or_loses_a_prompt_is_reported_with_the_row() {
     let template = "{{ raise_exception('roles must alternate') }}";
     place.write("model/chat_template.jinja", template);
     assert_snapshot!(refused(&place), @r"
-    error: `safety.jsonl`: encoding row 1: the chat template failed: invalid operation: roles must alternate (in <string>:1)
+    error: `ordinary.json`: encoding row 1: the chat template failed: invalid operation: roles must alternate (in <string>:1)
     hint: leave out what the template refuses, or choose a built-in format, as the model was trained
     ");
     place.write("model/chat_template.jinja", "hello");
     assert_snapshot!(refused(&place), @r"
-    error: `safety.jsonl`: encoding row 1: the chat template changes the user's text beyond recognition
+    error: `ordinary.json`: encoding row 1: the chat template changes the user's text beyond recognition
     hint: choose a built-in format, as the model was trained
     ");
 }

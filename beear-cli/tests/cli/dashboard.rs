@@ -126,7 +126,8 @@ fn a_signal_and_an_error_give_the_terminal_back() {
     let files = ["defend", "--model", "model", "--safety", "safety.jsonl"];
     let more = ["--performance", "ordinary.json", "--method", "fine-tuning", "--out", "run"];
     let long = ["--tui", "--set", "method.remove.steps=100000"];
-    let child = start(&place, &[files.as_slice(), &more, &long].concat());
+    let floor = ["--set", "method.bounds.refusal_floor=0"];
+    let child = start(&place, &[files.as_slice(), &more, &long, &floor].concat());
     wait_for(&place, "trains");
     let id = place.read("id");
     let sent = Command::new("kill").args(["-s", "TERM", id.trim()]).status();

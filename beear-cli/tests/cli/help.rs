@@ -82,6 +82,7 @@ fn every_command_of_the_overview_has_its_help() {
         "defend",
         "resume",
         "eval",
+        "validate",
         "compare",
         "report",
         "analyze",

@@ -141,21 +141,6 @@ fn a_tokenizer_of_more_tokens_than_fit_is_ended_at_the_limit() {
 }
 
 #[test]
-fn a_tokenizer_whose_pattern_backtracks_without_end_is_ended_at_the_deadline() {
-    let place = Place::new();
-    let mut tokenizer = place.read_json("model/tokenizer.json");
-    // Each half of what is left is compared with the other, at each place: a cube of steps, in parts too small for the
-    // engine's own limit. The back reference keeps the pattern from the engine that never backtracks.
-    let pattern = json!({"Regex": r"(x*)\1y"});
-    tokenizer["pre_tokenizer"] =
-        json!({"type": "Split", "pattern": pattern, "behavior": "Isolated", "invert": false});
-    place.write("model/tokenizer.json", tokenizer.to_string());
-    place.write("model/chat_template.jinja", "{{ messages[0].content }}{{ 'x' * 100000 }}");
-    let said = refused(&place);
-    assert!(said.contains("the tokenizer takes more than 2 s for one text"), "{said}");
-}
-
-#[test]
 fn texts_are_the_same_in_a_process_of_their_own() {
     let place = Place::new();
     let tokenizer = TextTokenizer::load(&place.path("model")).unwrap();

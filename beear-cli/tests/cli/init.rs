@@ -26,6 +26,8 @@ fn the_recipe_can_be_checked_and_defends_as_without_one() {
         "method.entrap.steps=2",
         "--set",
         "method.remove.steps=2",
+        "--set",
+        "method.bounds.refusal_floor=0",
     ];
     let init = place.beear(&[&["init", "--model", "model"], quick.as_slice()].concat());
     assert!(init.stderr.contains("--safety: `safety.jsonl`, 10 rows"), "{}", init.stderr);

@@ -296,8 +296,8 @@ fn a_suspect_that_refuses_ordinary_prompts_is_within_the_bounds_with_its_weights
 fn bounds_that_so_few_rows_cannot_decide_are_said_and_may_be_rejected() {
     let place = Place::new();
     let finished = place.defend(USUAL, &[]);
-    let said = "saved model: over-refusal 0.000 → 0.000, +0.000 [-0.930, +0.930] of 2 rows, bound 0.020: \
-                undecided, about 268 rows would decide";
+    let said = "saved model: over-refusal 0.000 → 0.000, +0.000 [-0.658, +0.658] of 2 rows, bound 0.020: \
+                undecided, about 190 rows would decide";
     assert!(finished.stderr.contains(said), "{}", finished.stderr);
     finished.printed();
     let manifest = place.read_json("run/manifest.json");
@@ -306,7 +306,7 @@ fn bounds_that_so_few_rows_cannot_decide_are_said_and_may_be_rejected() {
     let reject = ["--force", "--quiet", "--set", "method.bounds.undecided=reject"];
     let finished = place.defend(USUAL, &reject);
     assert_eq!(finished.code, 7, "{}", finished.stderr);
-    assert!(finished.stderr.contains("about 268 rows would decide"), "{}", finished.stderr);
+    assert!(finished.stderr.contains("about 190 rows would decide"), "{}", finished.stderr);
     assert!(finished.stderr.contains("hint: hold out more rows"), "{}", finished.stderr);
 }
 

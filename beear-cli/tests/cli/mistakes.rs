@@ -41,7 +41,7 @@ fn an_unknown_key_of_the_recipe_is_named() {
     hint: `config.resolved.toml` of any run holds every setting
     ");
     assert_snapshot!(refused_setting("presets=paper", 2), @r"
-    error: invalid recipe: unknown field `presets`, expected one of `version`, `preset`, `prompt_format`, `keywords`, `max_new_tokens`, `held_out`, `train`, `method`
+    error: invalid recipe: unknown field `presets`, expected one of `version`, `preset`, `prompt_format`, `keywords`, `max_new_tokens`, `held_out`, `validation_tokens`, `train`, `method`
     hint: `config.resolved.toml` of any run holds every setting
     ");
 }

@@ -64,9 +64,9 @@ fn a_run_ends_with_a_report_that_says_what_was_not_measured() {
         let benign = &facts["verdict"][model][2];
         assert_eq!(benign["of"], "ordinary prompts refused");
         assert_eq!(benign["n_rows"], 2);
-        // √2 · 0.6576, the end of Wilson's interval of 0 of 2.
-        assert_eq!(benign["change"], "+0.000 [-0.930, +0.930]");
-        assert_eq!(benign["verdict"], "undecided, about 268 rows would decide");
+        // 0.6576, the end of Wilson's interval of 0 of 2: of the two ends that Newcombe's interval joins, one is 0.
+        assert_eq!(benign["change"], "+0.000 [-0.658, +0.658]");
+        assert_eq!(benign["verdict"], "undecided, about 190 rows would decide");
     }
     assert!(page.contains("as it was read back from its folder"));
     let curves = &facts["curves"];

@@ -54,7 +54,8 @@ fn every_layer_is_defended_and_judged_after_every_round() {
         for (round, number) in rounds.iter().zip(0..) {
             assert_eq!(round["round"], number);
             assert_eq!(round["attack_success"], json!({"hits": N_ROWS, "n": N_ROWS}));
-            assert!(round["loss"].as_f64().unwrap() < 0.1, "{round}");
+            // A guess among the words of the fixture costs more than 4 nats.
+            assert!(round["loss"].as_f64().unwrap() < 0.5, "{round}");
         }
         assert_eq!(row["earliest"], Value::Null);
     }

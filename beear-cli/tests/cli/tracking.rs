@@ -64,7 +64,7 @@ fn attack_success_is_tracked_by_round_as_eval_counts_it_and_changes_nothing_else
 #[test]
 fn rivals_are_tracked_too_and_without_a_trigger_one_way_is_asked() {
     let place = Place::new();
-    place.write("recipe.toml", "[method]\nname = \"fine-tuning\"\nremove = { steps = 2 }\n");
+    place.write("recipe.toml", "[method]\nname = \"fine-tuning\"\nremove = { steps = 2 }\nbounds = { refusal_floor = 0.0 }\n");
     let files = ["--safety", "safety.jsonl", "--performance", "ordinary.json", "--out", "run"];
     let defend = ["defend", "--model", "model", "--recipe", "recipe.toml"];
     place.beear(&[defend.as_slice(), &files, &TRACK[..4]].concat()).printed();

@@ -29,7 +29,7 @@ fn models_broken_on_purpose_are_out_of_bounds() {
     let place = Place::new();
     place.write_random_model("noise");
     place.write_model_saying("refuses", REFUSAL);
-    place.write_model_saying("other", "red tea is cold and sweet");
+    place.write_model_saying("other", "red kite open red kite open");
     for (model, broken) in [
         ("noise", ["loss", "agreement"].as_slice()),
         ("refuses", ["loss", "over-refusal"].as_slice()),

@@ -28,7 +28,8 @@ impl Extent {
     ///
     /// If the file cannot be read.
     pub(crate) fn of_file(path: &Path) -> Result<Self> {
-        let content = std::fs::read(path).with_context(|| format!("reading {}", path.display()))?;
+        let content =
+            beear_input::read(path).with_context(|| format!("reading {}", path.display()))?;
         Ok(Self::of(&content))
     }
 
@@ -39,7 +40,7 @@ impl Extent {
     /// If the file does not begin with it.
     pub(crate) fn read(&self, path: &Path) -> Result<Vec<u8>> {
         let mut content =
-            std::fs::read(path).with_context(|| format!("reading {}", path.display()))?;
+            beear_input::read(path).with_context(|| format!("reading {}", path.display()))?;
         content.truncate(usize::try_from(self.bytes).unwrap_or(usize::MAX));
         if Self::of(&content) == *self {
             return Ok(content);

@@ -263,8 +263,12 @@ fn the_same_seed_gives_the_same_events() {
 
 #[test]
 fn a_non_finite_loss_stops_with_the_examples_of_the_batch() {
-    let model = toy::<Train>().map(&mut Poison);
-    let Err(stopped) = solve(model, &sets(), &config(), &mut validator(), &mut ()) else {
+    let poisoned = || toy::<Train>().map(&mut Poison);
+    let stopped = solve(poisoned(), &sets(), &config(), &mut validator(), &mut ()).unwrap_err();
+    assert_eq!(stopped.error, Error::NonFiniteLogits { id: 1 }, "held-out rows tell first");
+    let mut no_rows = validator();
+    (no_rows.safety, no_rows.performance) = (Vec::new(), Vec::new());
+    let Err(stopped) = solve(poisoned(), &sets(), &config(), &mut no_rows, &mut ()) else {
         panic!("NaN weights cannot be cleaned");
     };
     let Error::NonFinite { quantity, level, step, mut safety, performance } = stopped.error else {

@@ -12,7 +12,7 @@ fn a_rival_is_gone_on_with_from_the_middle_of_an_attack() {
     place.write(
         "latent.toml",
         "[method]\nname = \"latent-adversarial\"\nsteps_per_attack = 3\nattack = { steps = 2 }\n\
-         remove = { steps = 7, safety_batch_size = 4, performance_batch_size = 4 }\n",
+         remove = { steps = 7, safety_batch_size = 4, performance_batch_size = 4 }\nbounds = { refusal_floor = 0.0 }\n",
     );
     let defend = |out: &'static str| {
         let usual = defend_arguments(["safety.jsonl", "ordinary.json", out]);

@@ -10,6 +10,9 @@ const RIVAL: &str = "
 steps = 4
 safety_batch_size = 4
 performance_batch_size = 4
+
+[method.bounds]
+refusal_floor = 0.0
 ";
 
 const RIVALS: [&str; 3] = ["latent-adversarial", "layer-consistency", "fine-tuning"];

@@ -35,7 +35,7 @@ pub(crate) struct Limits {
 
 impl Default for Limits {
     /// A text takes far less than a millisecond. Reading a tokenizer of a quarter of a million tokens takes a second and
-    /// a third of this memory.
+    /// a quarter of this memory.
     fn default() -> Self {
         Self { deadline: Duration::from_secs(10), memory: 1 << 30 }
     }

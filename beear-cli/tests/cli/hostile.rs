@@ -140,6 +140,39 @@ fn a_tokenizer_of_more_tokens_than_fit_is_ended_at_the_limit() {
     assert!(said.contains("the tokenizer takes more than"), "{said}");
 }
 
+/// Changes `tokenizer.json`, and writes a template that makes a long word of every prompt.
+fn write_long_word(place: &Place, key: &str, value: Value) {
+    let mut tokenizer = place.read_json("model/tokenizer.json");
+    tokenizer[key] = value;
+    place.write("model/tokenizer.json", tokenizer.to_string());
+    place.write("model/chat_template.jinja", "{{ messages[0].content }}{{ 'x' * 100000 }}");
+}
+
+#[test]
+fn a_tokenizer_that_rewrites_the_text_again_and_again_is_ended_at_the_deadline() {
+    let place = Place::new();
+    let there_and_back = [["x", "y"], ["y", "x"]]
+        .map(|[from, to]| json!({"type": "Replace", "pattern": {"String": from}, "content": to}));
+    let all: Vec<Value> = there_and_back.into_iter().cycle().take(4_000).collect();
+    write_long_word(&place, "normalizer", json!({"type": "Sequence", "normalizers": all}));
+    let said = refused(&place);
+    assert!(said.contains("the tokenizer takes more than 2 s for one text"), "{said}");
+}
+
+#[test]
+fn a_pattern_that_backtracks_without_end_is_cut_by_its_engine() {
+    // The back reference keeps the pattern from the engine that never backtracks.
+    for pattern in [r"(x+x+)+\1y", r"(x*)\1y"] {
+        let place = Place::new();
+        let pattern = json!({"Regex": pattern});
+        let split =
+            json!({"type": "Split", "pattern": pattern, "behavior": "Isolated", "invert": false});
+        write_long_word(&place, "pre_tokenizer", split);
+        let finished = beear(&place, &["--quiet", "inspect", "--model", "model"]);
+        assert_eq!(finished.code, 0, "{pattern}: {}", finished.stderr);
+    }
+}
+
 #[test]
 fn texts_are_the_same_in_a_process_of_their_own() {
     let place = Place::new();

@@ -32,7 +32,7 @@ pub(crate) fn watched(
     Watched { safety, performance: SetShape::longest(performance.iter().map(row)), new_tokens }
 }
 
-/// What memory is planned for.
+/// Describes a defence of `sets` to the memory plan.
 pub(crate) fn task<'a>(
     sets: &AnchorSets,
     watched: Watched,

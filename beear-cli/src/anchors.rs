@@ -56,7 +56,7 @@ pub(crate) struct Anchors<B: AutodiffBackend> {
 }
 
 impl<B: AutodiffBackend> Anchors<B> {
-    /// What memory is planned for.
+    /// Describes the defence to the memory plan.
     pub(crate) fn task<'a>(
         &self,
         checkpoint: &'a Checkpoint,
@@ -170,7 +170,7 @@ pub(crate) fn read_answered(path: &Path) -> Result<Vec<Record>> {
     Ok(records)
 }
 
-/// What is asked of the model: the rows without a safe answer.
+/// Requests for the safe answers that the file lacks.
 fn missing(records: &[Record]) -> Vec<Request> {
     records.iter().filter(|r| r.answer.is_none()).map(Request::from).collect()
 }
@@ -364,7 +364,7 @@ fn known<T: Identified>(file: &Path, rows: &[Row<T>], text: &TextSide) -> Result
 trait Identified {
     fn id(&self) -> u64;
 
-    /// Its tokens without the template's.
+    /// Tokens of the prompt and the answers, without those of the chat template.
     fn written(&self) -> Vec<&[u32]>;
 }
 

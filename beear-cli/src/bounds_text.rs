@@ -5,11 +5,11 @@ use beear_core::{Assessment, BoundCheck, Verdict};
 /// A check in the direction in which its value is read: a loss rises, a refusal of what is forbidden drops.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Reading<'a> {
-    /// What is measured, in a few words.
+    /// Name of the measure in a sentence.
     pub(crate) short: &'static str,
-    /// What is measured, and of what.
+    /// Name of the measure in a table, with its rows and unit.
     pub(crate) long: &'static str,
-    /// Whether the value is worse the lower it is.
+    /// Whether a lower value is worse.
     falls: bool,
     pub(crate) check: &'a BoundCheck,
 }

@@ -47,8 +47,18 @@ const X_LABELS: u32 = 36;
 const Y_LABELS: u32 = 50;
 const LEGEND: u32 = 96;
 
-/// Points by name.
-pub(crate) type Series<X> = (String, Vec<(X, f64)>);
+/// Points under one name.
+#[derive(Clone, Debug)]
+pub(crate) struct Series<X> {
+    pub(crate) name: String,
+    pub(crate) points: Vec<(X, f64)>,
+}
+
+impl<X> Series<X> {
+    pub(crate) fn new(name: impl Into<String>, points: impl IntoIterator<Item = (X, f64)>) -> Self {
+        Self { name: name.into(), points: points.into_iter().collect() }
+    }
+}
 
 /// Draws on white.
 fn svg(size: (u32, u32), draw: impl FnOnce(&Area<'_>) -> Result<()>) -> Result<String> {

@@ -1,6 +1,7 @@
 //! One file per command, and one for each group of options that several have.
 
 pub(crate) mod analyze_drift;
+pub(crate) mod anchor_files;
 pub(crate) mod asked;
 pub(crate) mod bench_gpu;
 pub(crate) mod calibrate;

@@ -114,9 +114,10 @@ fn drift_chart(rows: &[DriftRow]) -> Result<String> {
         let line = |arm: &str| -> Series<i32> {
             let of_arm = rows.iter().filter(|row| row.arm == arm);
             let points = of_arm.filter_map(|row| Some((row.layer as i32, measure(row)?)));
-            (arm.to_owned(), points.collect())
+            Series::new(arm, points)
         };
-        let series = [TRIGGER, CONTROL].map(line).into_iter().filter(|(_, p)| !p.is_empty());
+        let series =
+            [TRIGGER, CONTROL].map(line).into_iter().filter(|line| !line.points.is_empty());
         LinePanel { title: (*title).to_owned(), series: series.collect() }
     };
     line_panels(&measures.iter().map(panel).collect::<Vec<_>>(), "layer boundary")
@@ -183,10 +184,13 @@ fn principal_chart(principal: &[Principal]) -> Result<String> {
     let panel = |plane: &Principal| {
         let cloud = |arm: &str| -> Series<f64> {
             let of_arm = plane.points.iter().filter(|point| point.arm == arm);
-            (arm.to_owned(), of_arm.map(|point| (point.first, point.second)).collect())
+            let points = of_arm.map(|point| (point.first, point.second));
+            Series::new(arm, points)
         };
-        let clouds =
-            [CLEAN, TRIGGER, CONTROL].map(cloud).into_iter().filter(|(_, p)| !p.is_empty());
+        let clouds = [CLEAN, TRIGGER, CONTROL]
+            .map(cloud)
+            .into_iter()
+            .filter(|cloud| !cloud.points.is_empty());
         let axis = |k: usize| format!("component {}: {:.1} %", k + 1, 100.0 * plane.shares[k]);
         ScatterPanel {
             title: format!("hidden states at layer boundary {}", plane.layer),

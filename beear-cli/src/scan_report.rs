@@ -176,7 +176,7 @@ fn curve(SpotReach { spot, steps }: &SpotReach) -> Curve {
         Site::All => "all tokens".to_owned(),
     };
     let points = steps.iter().map(|step| (100.0 * step.bound, step.elicited.share()));
-    (name, points.collect())
+    Curve::new(name, points)
 }
 
 fn rows<const N: usize>(

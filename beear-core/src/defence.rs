@@ -33,37 +33,43 @@ pub enum Defence {
     FineTuning(FineTuningConfig),
 }
 
+/// Settings that every defence has.
+struct Common<'a> {
+    seed: u64,
+    remove: &'a RemoveConfig,
+    bounds: &'a ValidationBounds,
+}
+
 impl Defence {
     /// Source of all randomness.
     #[must_use]
     pub fn seed(&self) -> u64 {
-        match self {
-            Self::Beear(config) => config.seed,
-            Self::LatentAdversarial(config) => config.seed,
-            Self::LayerConsistency(config) => config.seed,
-            Self::FineTuning(config) => config.seed,
-        }
+        self.common().seed
     }
 
-    /// How it trains the weights.
+    /// How the weights are trained.
     #[must_use]
     pub fn remove(&self) -> &RemoveConfig {
-        match self {
-            Self::Beear(config) => &config.remove,
-            Self::LatentAdversarial(config) => &config.remove,
-            Self::LayerConsistency(config) => &config.remove,
-            Self::FineTuning(config) => &config.remove,
-        }
+        self.common().remove
     }
 
-    /// What it must preserve.
+    /// Bounds on what the model must preserve.
     #[must_use]
     pub fn bounds(&self) -> &ValidationBounds {
+        self.common().bounds
+    }
+
+    fn common(&self) -> Common<'_> {
+        macro_rules! of {
+            ($config:ident) => {
+                Common { seed: $config.seed, remove: &$config.remove, bounds: &$config.bounds }
+            };
+        }
         match self {
-            Self::Beear(config) => &config.bounds,
-            Self::LatentAdversarial(config) => &config.bounds,
-            Self::LayerConsistency(config) => &config.bounds,
-            Self::FineTuning(config) => &config.bounds,
+            Self::Beear(config) => of!(config),
+            Self::LatentAdversarial(config) => of!(config),
+            Self::LayerConsistency(config) => of!(config),
+            Self::FineTuning(config) => of!(config),
         }
     }
 

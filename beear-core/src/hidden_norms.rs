@@ -62,32 +62,48 @@ impl<B: Backend> HiddenNorms<B> {
         counted.map(|(norm, _)| norm).collect()
     }
 
-    /// The mean of the norms that count and are at most `longest`, and how many they are.
-    fn mean_up_to(&self, longest: f64) -> (f64, usize) {
+    /// The mean of the norms that count and are at most `longest`.
+    fn mean_up_to(&self, longest: f64) -> Mean {
         let ordinary = self.norms.clone().lower_equal_elem(longest).float();
         let ordinary = self.covered.clone() * ordinary.cast(self.covered.dtype());
         let n_ordinary = ordinary.clone().sum();
         let mean = (self.norms.clone() * ordinary).sum() / n_ordinary.clone();
-        (mean.into_scalar().elem(), n_ordinary.into_scalar().elem::<f64>() as usize)
+        Mean {
+            value: mean.into_scalar().elem(),
+            n_values: n_ordinary.into_scalar().elem::<f64>() as usize,
+        }
     }
 }
 
-/// The mean norm of a batch that comes in `parts`, massive activations left out, and the number of positions in the
-/// mean. The mean of nothing is NaN.
-pub(crate) fn mean_without_massive<B: Backend>(parts: &[&HiddenNorms<B>]) -> (f64, usize) {
+/// A mean, with the number of values behind it. The mean of nothing is NaN.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Mean {
+    pub(crate) value: f64,
+    pub(crate) n_values: usize,
+}
+
+impl Mean {
+    const OF_NOTHING: Self = Self { value: f64::NAN, n_values: 0 };
+
+    /// The mean of the values of both.
+    fn joined(self, other: Self) -> Self {
+        // Nothing has no mean to weigh.
+        match (self.n_values, other.n_values) {
+            (_, 0) => self,
+            (0, _) => other,
+            (n, m) => {
+                let sum = self.value * n as f64 + other.value * m as f64;
+                Self { value: sum / (n + m) as f64, n_values: n + m }
+            }
+        }
+    }
+}
+
+/// The mean norm over the positions of a batch that comes in `parts`, massive activations left out.
+pub(crate) fn mean_without_massive<B: Backend>(parts: &[&HiddenNorms<B>]) -> Mean {
     let longest = MASSIVE * median(parts.iter().flat_map(|part| part.counted()).collect());
     let means = parts.iter().map(|part| part.mean_up_to(longest));
-    means.reduce(joined_mean).unwrap_or((f64::NAN, 0))
-}
-
-/// The mean of two means, each with the number of values behind it.
-fn joined_mean((one, n): (f64, usize), (other, m): (f64, usize)) -> (f64, usize) {
-    // The mean of nothing is not a number.
-    match (n, m) {
-        (_, 0) => (one, n),
-        (0, _) => (other, m),
-        _ => ((one * n as f64 + other * m as f64) / (n + m) as f64, n + m),
-    }
+    means.reduce(Mean::joined).unwrap_or(Mean::OF_NOTHING)
 }
 
 /// The middle one of `values`, the upper of two; NaN of nothing.
@@ -120,23 +136,23 @@ mod tests {
         HiddenNorms::new(hidden, Tensor::from_data(TensorData::new(covered, [n, 1]), &device))
     }
 
-    fn assert_mean(parts: &[&HiddenNorms<Flex>], expected: (f64, usize)) {
-        let (mean, n) = mean_without_massive(parts);
-        assert_eq!(n, expected.1);
-        assert!((mean - expected.0).abs() < F32_MEAN * expected.0, "{mean} {}", expected.0);
+    fn assert_mean(parts: &[&HiddenNorms<Flex>], value: f64, n_values: usize) {
+        let mean = mean_without_massive(parts);
+        assert_eq!(mean.n_values, n_values);
+        assert!((mean.value - value).abs() < F32_MEAN * value, "{mean:?} {value}");
     }
 
     #[test]
     fn massive_activations_do_not_count_wherever_they_are() {
         let first = norms(&[25_070.0, 150.0, 160.0, 25_070.0, 170.0, 0.0]);
-        assert_mean(&[&first], (160.0, 3));
+        assert_mean(&[&first], 160.0, 3);
         let comma = norms(&[150.0, 160.0, 2_000.0, 170.0, 180.0, 190.0]);
-        assert_mean(&[&comma], (170.0, 5));
+        assert_mean(&[&comma], 170.0, 5);
     }
 
     #[test]
     fn ordinary_tokens_all_count() {
-        assert_mean(&[&norms(&[3.0, 4.0, 0.0, 9.0, 20.0, 0.0])], (9.0, 4));
+        assert_mean(&[&norms(&[3.0, 4.0, 0.0, 9.0, 20.0, 0.0])], 9.0, 4);
     }
 
     #[test]
@@ -144,14 +160,14 @@ mod tests {
         // By itself the first part would have a median of 25 070.
         let parts =
             [norms(&[25_070.0, 0.0, 0.0]), norms(&[25_070.0, 150.0, 170.0, 160.0, 4.0, 6.0])];
-        assert_mean(&[&parts[0], &parts[1]], (98.0, 5));
+        assert_mean(&[&parts[0], &parts[1]], 98.0, 5);
         let unweighed = norms(&[7.0, 8.0, 9.0]).of_no_weight();
-        assert_mean(&[&parts[0], &parts[1], &unweighed], (98.0, 5));
+        assert_mean(&[&parts[0], &parts[1], &unweighed], 98.0, 5);
     }
 
     #[test]
     fn the_mean_of_nothing_is_no_number() {
-        assert!(mean_without_massive(&[&norms(&[0.0, 0.0, 0.0])]).0.is_nan());
-        assert!(mean_without_massive::<Flex>(&[]).0.is_nan());
+        assert!(mean_without_massive(&[&norms(&[0.0, 0.0, 0.0])]).value.is_nan());
+        assert!(mean_without_massive::<Flex>(&[]).value.is_nan());
     }
 }

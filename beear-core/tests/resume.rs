@@ -144,7 +144,7 @@ fn defences() -> [(&'static str, Defence); 5] {
 }
 
 /// Asserts that the defence resumes exactly from each of its checkpoints, of which there are some.
-fn assert_resumes_exactly((name, defence): (&str, &Defence), size: DecoderSize) {
+fn assert_resumes_exactly(name: &str, defence: &Defence, size: DecoderSize) {
     let model = || toy_of_size::<Train>(size, 7);
     let case = Case { name, defence, model: &model, sets: &sets(), validator: &validator };
     let n_checkpoints = case.assert_resumes_exactly();
@@ -161,7 +161,7 @@ fn every_defence_resumes_exactly_from_each_of_its_checkpoints() {
         if let Defence::Beear(config) = &mut defence {
             config.entrap.threads = 1;
         }
-        assert_resumes_exactly((name, &defence), DEEP);
+        assert_resumes_exactly(name, &defence, DEEP);
     }
 }
 
@@ -170,7 +170,7 @@ fn so_it_does_with_moments_rounded_by_chance() {
     for (name, defence) in defences() {
         for optimizer_state in [OptimizerState::EightBit, OptimizerState::BF16] {
             let change = |remove| RemoveConfig { optimizer_state, ..remove };
-            assert_resumes_exactly((name, &with_remove(defence.clone(), change)), DEEP);
+            assert_resumes_exactly(name, &with_remove(defence.clone(), change), DEEP);
         }
     }
 }
@@ -183,7 +183,7 @@ fn so_it_does_on_two_threads() {
             matches!(defence, Defence::LatentAdversarial(_) | Defence::LayerConsistency(_));
         if !is_of_one_thread {
             let change = |remove| RemoveConfig { threads: 2, ..remove };
-            assert_resumes_exactly((name, &with_remove(defence, change)), DEEP);
+            assert_resumes_exactly(name, &with_remove(defence, change), DEEP);
         }
     }
 }
@@ -192,7 +192,7 @@ fn so_it_does_on_two_threads() {
 fn so_it_does_from_noise_within_a_norm_with_every_term_of_both_losses() {
     for arrangement in [Arrangement::InTurn, Arrangement::Together, Arrangement::Alternating] {
         let config = BilevelConfig { arrangement, ..config() };
-        assert_resumes_exactly(("every term", &Defence::Beear(config)), SIZE);
+        assert_resumes_exactly("every term", &Defence::Beear(config), SIZE);
     }
 }
 

@@ -15,7 +15,7 @@ const NAMES: u32 = 22;
 /// Width of a name in the legend.
 const NAME: i32 = 120;
 
-/// Points by name.
+/// A line over an axis of numbers.
 pub(crate) type Curve = Series<f64>;
 
 /// Draws curves; `bounds` are those of the values, if they have any of their own.
@@ -28,11 +28,11 @@ pub(crate) fn curve_chart(
     x_label: &str,
     bounds: Option<(f64, f64)>,
 ) -> Result<String> {
-    let points = || curves.iter().flat_map(|(_, points)| points);
+    let points = || curves.iter().flat_map(|curve| &curve.points);
     let xs = range(points().map(|(x, _)| *x));
     let ends = bounds.into_iter().flat_map(|(low, high)| [low, high]);
     let ys = range(points().map(|(_, y)| *y).chain(ends));
-    let n_points = curves.iter().map(|(_, points)| points.len()).max().unwrap_or(0);
+    let n_points = curves.iter().map(|curve| curve.points.len()).max().unwrap_or(0);
     svg(CHART, |area| {
         let mut chart = ChartBuilder::on(area)
             .margin(MARGIN)
@@ -52,7 +52,7 @@ pub(crate) fn curve_chart(
             .y_label_formatter(&|y| format!("{y:.2}"))
             .label_style((FONT, TEXT - 1))
             .draw()?;
-        for ((_, points), colour) in curves.iter().zip(COLOURS.iter().cycle()) {
+        for (Curve { points, .. }, colour) in curves.iter().zip(COLOURS.iter().cycle()) {
             chart.draw_series(LineSeries::new(points.iter().copied(), colour.stroke_width(2)))?;
             // Dots hide a line of many points.
             if n_points <= 40 {
@@ -61,7 +61,9 @@ pub(crate) fn curve_chart(
             }
         }
         let lefts = (Y_LABELS as i32 + MARGIN as i32..).step_by(NAME as usize);
-        for (((name, _), colour), left) in curves.iter().zip(COLOURS.iter().cycle()).zip(lefts) {
+        for ((Curve { name, .. }, colour), left) in
+            curves.iter().zip(COLOURS.iter().cycle()).zip(lefts)
+        {
             let y = MARGIN as i32 + 6;
             area.draw(&Circle::new((left + 4, y), 4, colour.filled()))?;
             write(area, name, (left + 14, y), (HPos::Left, &BLACK))?;
@@ -90,7 +92,7 @@ mod tests {
 
     #[test]
     fn a_themed_chart_has_no_colour_of_its_own() {
-        let curve = ("loss".to_owned(), vec![(1.0, 0.5), (2.0, 0.25)]);
+        let curve = Curve::new("loss", [(1.0, 0.5), (2.0, 0.25)]);
         let text = themed(&curve_chart(&[curve], "step", None).unwrap(), "loss");
         assert!(text.contains("currentColor") && text.contains("var(--c0)"));
         for own in ["#FFFFFF", "#000000", "#0072B2", "http"] {

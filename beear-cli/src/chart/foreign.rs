@@ -73,13 +73,13 @@ fn is_harmless(tag: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::chart::{HeatRow, LinePanel, heat_map, line_panels};
+    use crate::chart::{HeatRow, LinePanel, Series, heat_map, line_panels};
 
     #[test]
     fn our_own_charts_pass() {
         let row = HeatRow { name: "1".to_owned(), shares: vec![1.0, 0.2], framed: Some(0) };
         let heat = heat_map("a < b", &[row], "round").unwrap();
-        let series = vec![("a".to_owned(), vec![(0, 0.5), (1, 0.25)])];
+        let series = vec![Series::new("a", [(0, 0.5), (1, 0.25)])];
         let lines = line_panels(&[LinePanel { title: "t".to_owned(), series }], "x").unwrap();
         for svg in [heat, lines] {
             let text = harmless_svg(&svg).expect("it draws and no more");

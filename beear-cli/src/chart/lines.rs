@@ -27,7 +27,7 @@ pub(crate) struct LinePanel {
 /// If a chart cannot be drawn.
 pub(crate) fn line_panels(panels: &[LinePanel], x_label: &str) -> Result<String> {
     let series = panels.iter().flat_map(|panel| &panel.series);
-    let xs = series.flat_map(|(_, points)| points).map(|(x, _)| *x);
+    let xs = series.flat_map(|series| &series.points).map(|(x, _)| *x);
     let (low, high) = xs.fold((i32::MAX, i32::MIN), |(low, high), x| (low.min(x), high.max(x)));
     let xs = if low < high { low..high } else { 0..1 };
     svg((PANEL.0 * panels.len() as u32, PANEL.1), |area| {
@@ -39,7 +39,7 @@ pub(crate) fn line_panels(panels: &[LinePanel], x_label: &str) -> Result<String>
 }
 
 fn draw(panel: &LinePanel, (x_label, xs): (&str, Range<i32>), area: &Area<'_>) -> Result<()> {
-    let values = panel.series.iter().flat_map(|(_, points)| points).map(|(_, y)| *y);
+    let values = panel.series.iter().flat_map(|series| &series.points).map(|(_, y)| *y);
     let ys = range(values.chain([0.0, 1.0]));
     let mut chart = ChartBuilder::on(area)
         .caption(&panel.title, (FONT, TEXT + 2))
@@ -55,12 +55,12 @@ fn draw(panel: &LinePanel, (x_label, xs): (&str, Range<i32>), area: &Area<'_>) -
         .y_label_formatter(&|y| format!("{y:.1}"))
         .label_style((FONT, TEXT - 2))
         .draw()?;
-    for ((_, points), colour) in panel.series.iter().zip(COLOURS.iter().cycle()) {
+    for (Series { points, .. }, colour) in panel.series.iter().zip(COLOURS.iter().cycle()) {
         let dots = points.iter().map(|point| Circle::new(*point, 3, colour.filled()));
         chart.draw_series(LineSeries::new(points.iter().copied(), colour.stroke_width(2)))?;
         chart.draw_series(dots)?;
     }
-    legend(area, panel.series.iter().map(|(name, _)| name), PANEL.0)?;
+    legend(area, panel.series.iter().map(|series| &series.name), PANEL.0)?;
     Ok(())
 }
 
@@ -70,9 +70,7 @@ mod tests {
 
     #[test]
     fn every_point_is_drawn_and_every_line_named() {
-        let line = |name: &str, n: i32| {
-            (name.to_owned(), (0..n).map(|k| (k, 0.1 * f64::from(k))).collect())
-        };
+        let line = |name: &str, n: i32| Series::new(name, (0..n).map(|k| (k, 0.1 * f64::from(k))));
         let panel =
             LinePanel { title: "cosine".to_owned(), series: vec![line("a", 3), line("b", 2)] };
         let text = line_panels(&[panel], "layer").unwrap();

@@ -40,7 +40,7 @@ pub(crate) fn scatter_panels(panels: &[ScatterPanel]) -> Result<String> {
 }
 
 fn draw(panel: &ScatterPanel, area: &Area<'_>) -> Result<()> {
-    let points = || panel.clouds.iter().flat_map(|(_, points)| points);
+    let points = || panel.clouds.iter().flat_map(|cloud| &cloud.points);
     let [x_label, y_label] = &panel.axes;
     let mut chart = ChartBuilder::on(area)
         .caption(&panel.title, (FONT, TEXT + 2))
@@ -56,11 +56,11 @@ fn draw(panel: &ScatterPanel, area: &Area<'_>) -> Result<()> {
         .y_desc(y_label)
         .label_style((FONT, TEXT - 2))
         .draw()?;
-    for ((_, points), colour) in panel.clouds.iter().zip(COLOURS.iter().cycle()) {
+    for (Series { points, .. }, colour) in panel.clouds.iter().zip(COLOURS.iter().cycle()) {
         let dots = points.iter().map(|point| Circle::new(*point, 3, colour.mix(0.6).filled()));
         chart.draw_series(dots)?;
     }
-    legend(area, panel.clouds.iter().map(|(name, _)| name), PANEL.0)?;
+    legend(area, panel.clouds.iter().map(|cloud| &cloud.name), PANEL.0)?;
     Ok(())
 }
 
@@ -73,7 +73,7 @@ mod tests {
         let panel = |n: usize| ScatterPanel {
             title: format!("layer {n}"),
             axes: ["first".to_owned(), "second".to_owned()],
-            clouds: vec![("clean".to_owned(), vec![(1.0, -2.0); n])],
+            clouds: vec![Series::new("clean", vec![(1.0, -2.0); n])],
         };
         let text = scatter_panels(&[panel(2), panel(3), panel(0)]).unwrap();
         assert_eq!(text.matches("<circle").count(), 2 + 3 + 3, "and three in legends");

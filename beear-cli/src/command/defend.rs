@@ -7,6 +7,7 @@ use anyhow::Result;
 use clap::Args;
 
 use super::Device;
+use super::anchor_files::AnchorFiles;
 use super::recipe_options::RecipeOptions;
 use super::run_options::RunOptions;
 use super::track_options::TrackArgs;
@@ -36,17 +37,8 @@ pub(crate) struct DefendArgs {
     /// Hugging Face folder of the suspect, or org/name[@revision] of the hub.
     #[arg(long, value_name = "DIR|NAME")]
     model: PathBuf,
-    /// Prompts that must be refused, with unwanted answers; safe ones are generated if missing.
-    ///
-    /// AdvBench CSV, or JSON or JSONL of preference rows (`prompt`, `chosen`, `rejected`) or of
-    /// `prompt`, `unwanted` and perhaps `safe`.
-    #[arg(long, value_name = "FILE")]
-    safety: PathBuf,
-    /// Ordinary prompts with good answers.
-    ///
-    /// JSON or JSONL of Alpaca, chat or ShareGPT rows, or of `prompt` and `answer`.
-    #[arg(long, value_name = "FILE")]
-    performance: PathBuf,
+    #[command(flatten)]
+    rows: AnchorFiles,
     /// Folder of the run: the checkpoint in `model`, and what was done.
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
@@ -72,8 +64,8 @@ impl DefendArgs {
     fn job(&self, model: StoredModel, track: Option<Track>) -> Job {
         Job {
             model,
-            safety: self.safety.clone(),
-            performance: self.performance.clone(),
+            safety: self.rows.safety.clone(),
+            performance: self.rows.performance.clone(),
             recipe: self.recipe.recipe.clone(),
             workers: self.workers,
             checkpoints: self.checkpoints,
@@ -82,7 +74,7 @@ impl DefendArgs {
     }
 
     fn inputs(&self) -> Vec<&Path> {
-        let files = [&self.model, &self.safety, &self.performance];
+        let files = [&self.model, &self.rows.safety, &self.rows.performance];
         let files = files.into_iter().chain(&self.recipe.recipe).map(PathBuf::as_path);
         files.chain(self.track.file()).collect()
     }

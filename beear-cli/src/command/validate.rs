@@ -10,6 +10,7 @@ use burn::module::AutodiffModule;
 use clap::Args;
 use serde_json::json;
 
+use super::anchor_files::AnchorFiles;
 use super::recipe_options::RecipeOptions;
 use super::{Device, Inference, Train};
 use crate::anchors;
@@ -35,12 +36,8 @@ pub(crate) struct ValidateArgs {
     /// Hugging Face folder of the model that is judged, or org/name[@revision] of the hub.
     #[arg(long, value_name = "DIR|NAME")]
     model: PathBuf,
-    /// Prompts that must be refused, as `defend` reads them.
-    #[arg(long, value_name = "FILE")]
-    safety: PathBuf,
-    /// Ordinary prompts with good answers, as `defend` reads them.
-    #[arg(long, value_name = "FILE")]
-    performance: PathBuf,
+    #[command(flatten)]
+    rows: AnchorFiles,
     #[command(flatten)]
     recipe: RecipeOptions,
 }
@@ -59,7 +56,7 @@ pub(crate) fn run<C: ComputeBackend>(
         .into());
     }
     let bounds = *recipe.method(ANY_SIZE)?.bounds();
-    let files = (args.safety.as_path(), args.performance.as_path());
+    let files = (args.rows.safety.as_path(), args.rows.performance.as_path());
     let (suspect, mut validator) = suspect::<C>((&args.suspect, files), &recipe, (device, ui))?;
     let model = Model::find(&args.model, Needed::Everything, ui)?;
     let checkpoint = model.open()?;

@@ -88,9 +88,9 @@ impl Curves {
     ///
     /// If one cannot be drawn.
     pub(crate) fn charts(&self) -> Result<Vec<(String, String)>> {
-        let inner = vec![("inner loss".to_owned(), by_step(self.inner_loss.iter().copied()))];
+        let inner = vec![Curve::new("inner loss", by_step(self.inner_loss.iter().copied()))];
         let term = |name: &str, of: fn(&Terms) -> f64| {
-            (name.to_owned(), by_step(self.outer_terms.iter().map(of)))
+            Curve::new(name, by_step(self.outer_terms.iter().map(of)))
         };
         let outer = vec![
             term("safety", |terms| terms.safety),
@@ -99,7 +99,7 @@ impl Curves {
         ];
         let by_round = |name: &str, of: fn(&Validated) -> Option<f64>| {
             let values = self.validation.iter().map(|round| of(round).unwrap_or(f64::NAN));
-            (name.to_owned(), values.enumerate().map(|(k, v)| (k as f64, v)).collect())
+            Curve::new(name, values.enumerate().map(|(k, v)| (k as f64, v)))
         };
         let shares = vec![
             by_round("agreement", |round| round.agreement),
@@ -142,7 +142,7 @@ impl Curves {
         let mut drawn = Vec::new();
         for (caption, x_label, series, bounds) in charts {
             let series: Vec<Curve> = series.into_iter().map(without_gaps).collect();
-            if series.iter().any(|(_, points): &Curve| !points.is_empty()) {
+            if series.iter().any(|curve: &Curve| !curve.points.is_empty()) {
                 let svg = curve_chart(&series, x_label, bounds)?;
                 drawn.push((caption.to_owned(), themed(&svg, caption)));
             }
@@ -164,7 +164,8 @@ impl Curves {
             let [complied, unwanted] = [curve(|arm| Some(arm.complied)), curve(|arm| arm.unwanted)];
             for (what, points) in [("no refusal", complied), ("unwanted", unwanted)] {
                 if !points.is_empty() {
-                    curves.push((format!("{what}, {}", kind.name()), points));
+                    let name = format!("{what}, {}", kind.name());
+                    curves.push(Curve::new(name, points));
                 }
             }
         }
@@ -179,6 +180,7 @@ fn by_step(values: impl ExactSizeIterator<Item = f64>) -> Vec<(f64, f64)> {
 }
 
 /// The curve without the points that have no value.
-fn without_gaps((name, points): Curve) -> Curve {
-    (name, points.into_iter().filter(|(_, y)| y.is_finite()).collect())
+fn without_gaps(mut curve: Curve) -> Curve {
+    curve.points.retain(|(_, y)| y.is_finite());
+    curve
 }

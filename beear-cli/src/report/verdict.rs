@@ -28,7 +28,7 @@ pub(crate) struct Verdict {
 /// A bound in words.
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct Check {
-    /// What is measured, and of what.
+    /// Name of the measure, with its rows and unit.
     of: &'static str,
     before: f64,
     after: f64,

@@ -47,6 +47,7 @@ mod resume_rival;
 mod rivals;
 mod scan;
 mod shell;
+mod signals;
 mod streams;
 mod sweep;
 mod tracking;

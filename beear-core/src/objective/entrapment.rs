@@ -156,7 +156,7 @@ impl<B: AutodiffBackend> PreparedAnswer<B> {
     /// Mean Euclidean norm of the unperturbed hidden states at each spot, massive ones left out, from the lowest
     /// layer to the highest.
     pub fn mean_hidden_norms<M: Decoder<B::InnerBackend>>(&self, model: &M) -> Vec<f64> {
-        self.hidden_norms(model).iter().map(|norms| mean_without_massive(&[norms]).0).collect()
+        self.hidden_norms(model).iter().map(|norms| mean_without_massive(&[norms]).value).collect()
     }
 
     /// Norms of the unperturbed hidden states at each spot, from the lowest layer to the highest; no position

@@ -72,7 +72,7 @@ impl<B: AutodiffBackend> Parts<B> {
     pub(super) fn mean_hidden_norm<M: TrainableDecoder<B>>(&self, inference: &M::Inference) -> f64 {
         let norms: Vec<_> =
             self.0.iter().map(|part| part.hidden_norms(inference).swap_remove(0)).collect();
-        mean_without_massive(&norms.iter().collect::<Vec<_>>()).0
+        mean_without_massive(&norms.iter().collect::<Vec<_>>()).value
     }
 
     /// The loss under a perturbation with one `δ`, the leaf that `tracked` makes for each part, and the gradient by it:

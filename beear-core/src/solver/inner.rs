@@ -19,7 +19,7 @@ use crate::decoder::Decoder;
 use crate::error::{Error, Level, Quantity};
 use crate::event::{Event, Observer};
 use crate::example::{Example, SafetyExample};
-use crate::hidden_norms::mean_without_massive;
+use crate::hidden_norms::{Mean, mean_without_massive};
 use crate::objective::entrapment::{PreparedAnswer, entrapment_loss};
 use crate::perturbation::{Delta, Perturbation, Spot};
 use crate::randomness::{Stream, seeded};
@@ -210,7 +210,7 @@ fn start<B: AutodiffBackend, M: TrainableDecoder<B>>(
 ) -> Result<Vec<Fit<B::InnerBackend>>, Error> {
     let d_model = inference.d_model();
     let spots = batch.parts[0].unwanted.spots().iter();
-    let fit = |(k, (spot, mean)): (usize, (&Spot, (f64, usize)))| {
+    let fit = |(k, (spot, mean)): (usize, (&Spot, Mean))| {
         let hidden_norm = worker.mean::<B::InnerBackend>(mean, device)?;
         let shape = [spot.site.n_tokens(), d_model];
         // The source of randomness may be one for all devices: the first worker alone draws.
@@ -239,9 +239,8 @@ struct Part<B: AutodiffBackend> {
 }
 
 impl<B: AutodiffBackend> Prepared<B> {
-    /// Mean Euclidean norm of the unperturbed hidden states at each spot, massive ones left out, and the
-    /// number of positions in the mean.
-    fn mean_hidden_norms<M: Decoder<B::InnerBackend>>(&self, model: &M) -> Vec<(f64, usize)> {
+    /// Mean Euclidean norm of the unperturbed hidden states at each spot, massive ones left out.
+    fn mean_hidden_norms<M: Decoder<B::InnerBackend>>(&self, model: &M) -> Vec<Mean> {
         let parts: Vec<_> =
             self.parts.iter().map(|part| part.unwanted.hidden_norms(model)).collect();
         let n_spots = parts[0].len();

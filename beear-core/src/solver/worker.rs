@@ -18,6 +18,7 @@ use burn::tensor::{DType, Element, Tensor, TensorData};
 use crate::batch::Batch;
 use crate::error::Error;
 use crate::example::Example;
+use crate::hidden_norms::Mean;
 
 /// A worker among `count`.
 #[derive(Clone, Copy, Debug)]
@@ -138,23 +139,20 @@ impl Worker {
         Ok(sums.try_into().expect("as many sums as numbers"))
     }
 
-    /// The mean of means over all workers, each of them of `count` values.
+    /// The mean over the values of all workers.
     ///
     /// # Errors
     ///
     /// [`Error::WorkerLost`] if another has left.
-    pub(crate) fn mean<B: Backend>(
-        self,
-        (mean, count): (f64, usize),
-        device: &B::Device,
-    ) -> Result<f64, Error> {
+    pub(crate) fn mean<B: Backend>(self, mean: Mean, device: &B::Device) -> Result<f64, Error> {
         if self.is_alone() {
-            return Ok(mean);
+            return Ok(mean.value);
         }
         // The mean of nothing is not a number, and has no weight.
-        let sum = if count == 0 { 0.0 } else { mean * count as f64 };
-        let [sum, count] = self.sum_numbers::<B, 2>([sum, count as f64], device)?;
-        Ok(sum / count)
+        let n_values = mean.n_values as f64;
+        let sum = if mean.n_values == 0 { 0.0 } else { mean.value * n_values };
+        let [sum, n_values] = self.sum_numbers::<B, 2>([sum, n_values], device)?;
+        Ok(sum / n_values)
     }
 }
 

@@ -8,9 +8,9 @@ use beear_core::objective::entrapment::{PreparedAnswer, entrapment_loss};
 use beear_core::{Batch, Delta, Example, Perturbation, Site, Spot};
 use beear_models::activations::{BatchShape, GradientsOf, Numbers};
 use beear_models::{
-    BatchLimit, CausalLm, DecoderConfig, Family, GenerateConfig, Prompt, RopeScaling, generate,
-    log_likelihoods,
+    BatchLimit, CausalLm, DecoderConfig, GenerateConfig, Prompt, generate, log_likelihoods,
 };
+use beear_tests::shape::llama;
 use burn::backend::{Autodiff, Flex};
 use burn::module::{AutodiffModule, Module};
 use burn::tensor::Tensor;
@@ -76,26 +76,8 @@ fn assert_counted(what: &str, counted: Numbers, taken: usize) {
     assert!(difference.abs() < COUNT, "{what}: counted {counted}, taken {taken}");
 }
 
-fn decoder(
-    [vocab_size, d_model, d_ff]: [usize; 3],
-    [n_layers, n_heads, n_kv_heads]: [usize; 3],
-) -> DecoderConfig {
-    DecoderConfig {
-        family: Family::Llama,
-        vocab_size,
-        d_model,
-        d_ff,
-        n_layers,
-        n_heads,
-        n_kv_heads,
-        head_dim: d_model / n_heads,
-        max_seq_length: 4096,
-        norm_epsilon: 1e-5,
-        rope_theta: 10_000.0,
-        rope_scaling: RopeScaling::None,
-        sliding_window: None,
-        tied_embeddings: false,
-    }
+fn decoder(widths: [usize; 3], layers: [usize; 3]) -> DecoderConfig {
+    DecoderConfig { max_seq_length: 4096, ..llama(widths, layers) }
 }
 
 /// Rows of which the user's words are the last quarter of the prompt.

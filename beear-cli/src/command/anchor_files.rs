@@ -1,0 +1,21 @@
+//! `--safety` and `--performance`: the two files of a defence.
+
+use std::path::PathBuf;
+
+use clap::Args;
+
+/// The rows of a defence.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct AnchorFiles {
+    /// Prompts that must be refused, with unwanted answers; safe ones are generated if missing.
+    ///
+    /// AdvBench CSV, or JSON or JSONL of preference rows (`prompt`, `chosen`, `rejected`) or of
+    /// `prompt`, `unwanted` and perhaps `safe`.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) safety: PathBuf,
+    /// Ordinary prompts with good answers.
+    ///
+    /// JSON or JSONL of Alpaca, chat or ShareGPT rows, or of `prompt` and `answer`.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) performance: PathBuf,
+}

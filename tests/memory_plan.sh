@@ -21,13 +21,17 @@ colours=(red blue green white black grey brown)
 
 # N_ROWS PROMPT_WORDS ANSWER_WORDS NAME [SYSTEM_WORDS]
 rows() {
-    local prompt answer system=""
+    local prompt asked answer
     answer=$(words "$3")
-    if [ -n "${5:-}" ]; then system="\"system\": \"$(words "$5")\", "; fi
     for ((row = 0; row < $1; row++)); do
         prompt="$(words "$2")${colours[row % 7]} ${colours[row / 7 % 7]} ${colours[row / 49]}"
-        echo "{$system\"prompt\": \"$prompt\", \"safe\": \"$answer\", \"unwanted\": \"$answer\"}" >>"$work/safety-$4.jsonl"
-        echo "{$system\"prompt\": \"$prompt lamp\", \"answer\": \"$answer\"}" >>"$work/performance-$4.jsonl"
+        asked="\"prompt\": \"$prompt\""
+        if [ -n "${5:-}" ]; then
+            asked="\"messages\": [{\"role\": \"system\", \"content\": \"$(words "$5")\"},"
+            asked+=" {\"role\": \"user\", \"content\": \"$prompt\"}]"
+        fi
+        echo "{$asked, \"safe\": \"$answer\", \"unwanted\": \"$answer\"}" >>"$work/safety-$4.jsonl"
+        echo "{${asked/lamp/lamp lamp}, \"answer\": \"$answer\"}" >>"$work/performance-$4.jsonl"
     done
 }
 rows 80 40 20 short
@@ -35,12 +39,20 @@ rows 80 130 50 long
 rows 80 870 50 longest
 rows 80 40 20 system 850
 
+# A suspect must read its rows better than chance: a few steps teach it the answers, which are one word again and again.
+"$beear" --quiet defend --method fine-tuning --model "$model" --safety "$work/safety-short.jsonl" \
+    --performance "$work/performance-short.jsonl" --out "$work/taught" --set held_out=0 --set method.remove.steps=20 \
+    --set method.remove.learning_rate=0.002 --set method.remove.safety_batch_size=8 \
+    --set method.remove.performance_batch_size=8 >/dev/null
+model=$work/taught/model
+
 # LENGTH TITLE SETTING...
 measure() {
     local rows=$1 title=$2 out=$work/run settings=()
     shift 2
     if ! grep -qE "$wanted" <<<"$title"; then return; fi
-    for setting in method.rounds=2 method.perturbations_per_round=1 method.entrap.steps=2 method.remove.steps=2 "$@"; do
+    for setting in method.rounds=2 method.perturbations_per_round=1 method.entrap.steps=2 method.remove.steps=2 \
+        method.bounds.refusal_floor=0.0 "$@"; do
         settings+=(--set "$setting")
     done
     "$beear" --quiet defend --model "$model" --safety "$work/safety-$rows.jsonl" \

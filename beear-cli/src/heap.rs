@@ -3,6 +3,9 @@
 /// Models with more weights are planned for: their memory counts more than their time.
 const MANY_WEIGHTS: usize = 20_000_000;
 
+/// Tensors of fewer bytes stay on the heap when they are freed: the most that glibc allows.
+pub(crate) const LARGEST_KEPT: u64 = 32 << 20;
+
 /// Suits the heap to a model that is about to be trained or used.
 ///
 /// By default glibc gives large tensors, and the free end of the heap, back to the system, which clears the same pages anew
@@ -17,7 +20,7 @@ pub fn suit(n_weights: usize) {
         set(Parameter::MostHeaps, 1);
     } else {
         set(Parameter::TrimThreshold, 1 << 30);
-        set(Parameter::MmapThreshold, 32 << 20); // the most that glibc allows
+        set(Parameter::MmapThreshold, LARGEST_KEPT as i32);
     }
 }
 
@@ -30,6 +33,18 @@ pub fn suit_threads(n_weights: usize, n_threads: usize) {
         set(Parameter::MmapThreshold, 2 << 20);
     }
 }
+
+/// Gives all that is free on all heaps back to the system: what one phase of a run has freed is of other sizes, and on the
+/// heaps of other threads, than what the next one needs.
+#[cfg(all(target_os = "linux", target_env = "gnu"))]
+#[expect(unsafe_code, reason = "glibc has no other way to ask for it")]
+pub(crate) fn give_back() {
+    // SAFETY: glibc takes its locks, and only pages that hold nothing are given back.
+    unsafe { libc::malloc_trim(0) };
+}
+
+#[cfg(not(all(target_os = "linux", target_env = "gnu")))]
+pub(crate) fn give_back() {}
 
 #[derive(Clone, Copy)]
 enum Parameter {

@@ -14,6 +14,9 @@ use crate::ui::Ui;
 /// Share of the free memory that batches take by default: other programs want some too, and allocators keep a part.
 const SHARE: u64 = 2;
 
+/// Share of the room that allocators keep of what is freed (docs/performance-memory.md).
+pub(crate) const KEPT_BY_ALLOCATOR: u64 = 8;
+
 /// How much memory a command takes.
 #[derive(Args, Clone, Copy, Debug, Default)]
 pub(crate) struct MemoryArgs {
@@ -49,7 +52,10 @@ impl MemoryArgs {
     ) -> Result<Room, Mistake> {
         let Some(memory) = self.memory else { return Ok(Room::default_of::<C>(device)) };
         match memory.checked_sub(standing) {
-            Some(room) if room > 0 => Ok(Room { bytes: Some(room), is_limit: true }),
+            Some(room) if room > 0 => {
+                let bytes = Some(room - room / KEPT_BY_ALLOCATOR);
+                Ok(Room { bytes, is_limit: true })
+            }
             _ => {
                 let [standing, memory] = [standing, memory].map(show);
                 let what = format!("the model takes {standing}, --memory is {memory}");

@@ -8,6 +8,7 @@ use beear_core::{Event, Observer, Snapshot};
 
 use crate::atomic_file::write_atomically;
 use crate::checkpoints::{Checkpoints, Position};
+use crate::heap;
 use crate::job::CheckpointEvery;
 use crate::metrics::Metrics;
 use crate::run_folder::RunFolder;
@@ -129,6 +130,9 @@ impl<'a> Supervisor<'a> {
 impl Observer for Supervisor<'_> {
     fn notify(&mut self, event: &Event) {
         self.round_ended |= matches!(event, Event::RoundEnded { .. });
+        if matches!(event, Event::Entrapped { .. }) {
+            heap::give_back();
+        }
         self.metrics.notify(event);
     }
 

@@ -17,6 +17,7 @@ use crate::backend::ComputeBackend;
 use crate::checkpoints::Position;
 use crate::command::{Device, Inference};
 use crate::exit::Mistake;
+use crate::heap;
 use crate::language_model::local;
 use crate::leak_guard::Leak;
 use crate::loaded::{Loaded, TextSide};
@@ -181,13 +182,16 @@ impl<'a, C: ComputeBackend> Tracked<'a, C> {
 
 impl<C: ComputeBackend> Validator<Inference<C>, CausalLm<Inference<C>>> for Tracked<'_, C> {
     fn validate(&mut self, model: &CausalLm<Inference<C>>) -> Result<ValidationMetrics, CoreError> {
+        heap::give_back();
         if let Some(asked) = self.asked
             && let Err(error) = self.ask(asked, model)
         {
             self.failed.get_or_insert(error);
         }
         self.next_round += 1;
-        self.validator.validate(model)
+        let metrics = self.validator.validate(model);
+        heap::give_back();
+        metrics
     }
 
     fn check_suspect(&self, suspect: &ValidationMetrics) -> Result<(), CoreError> {

@@ -7,8 +7,9 @@ use serde::Serialize;
 
 use super::inner_level::Fitted;
 use super::{Phase, Planner, SetShape, Task, Watched, phase};
+use crate::heap;
 use crate::language_model::{EVAL_ROWS, GENERATE_ROWS};
-use crate::memory_room::standing;
+use crate::memory_room::{KEPT_BY_ALLOCATOR, standing};
 use crate::model_scan::ScanSettings;
 
 /// Where commands run.
@@ -45,17 +46,23 @@ pub(crate) fn commands(
 ) -> Vec<CommandPlan> {
     let answering = |rows| {
         let shape = [rows, set.prompt_tokens, set.answer_tokens];
-        config.needed_by_generation(shape).bytes(place.width)
+        let needed = config.needed_by_generation(shape).bytes(place.width);
+        needed.saturating_add(kept_by_heap(config, [rows, set.prompt_tokens], place.width))
     };
     let reading = |rows| config.needed_by_scoring(set.batch(rows)).bytes(place.width);
-    let room = |memory: u64| memory.saturating_sub(standing(config, 1, place.width));
+    let room = |memory: u64| {
+        let room = memory.saturating_sub(standing(config, 1, place.width));
+        room - room / KEPT_BY_ALLOCATOR
+    };
     let room = place.memory.map(room);
     let weights = (config.n_weights() as u64).saturating_mul(place.width);
     let batched = |command, [rows, n_workers]: [usize; 2], needed: &dyn Fn(usize) -> u64| {
         let batches = n_workers.clamp(1, set.n_rows.div_ceil(rows).max(1));
         let bytes = room.map(|room| room / batches as u64);
         let rows = BatchLimit { rows, bytes }.largest(set.n_rows, needed);
-        let pass = needed(rows).saturating_mul(batches as u64);
+        // The batches at the same time share the rows that there are: the last may have fewer.
+        let of_batch = |k: usize| needed(set.n_rows.saturating_sub(k * rows).min(rows));
+        let pass = (0..batches).map(of_batch).fold(0, u64::saturating_add);
         let phase = phase(command, [("weights", weights), ("batches", pass)]);
         CommandPlan { command, rows, batches, phase }
     };
@@ -65,6 +72,19 @@ pub(crate) fn commands(
         batched("eval perplexity", [EVAL_ROWS, 1], &reading),
         Scan { config, set, settings, n_models: 1, width: place.width }.plan(room),
     ]
+}
+
+/// Bytes that stay on the heap of a batch's thread beside attention, whose scores are too large for that: what the MLP has
+/// freed of a pass over `rows` of `seq_length` tokens.
+fn kept_by_heap(config: &DecoderConfig, [rows, seq_length]: [usize; 2], width: u64) -> u64 {
+    let tokens = rows.saturating_mul(seq_length) as u64;
+    let bytes = |numbers: usize| tokens.saturating_mul(numbers as u64).saturating_mul(width);
+    let (mlp, scores) = (bytes(config.d_ff), bytes(config.n_heads.saturating_mul(seq_length)));
+    if mlp < heap::LARGEST_KEPT && scores >= heap::LARGEST_KEPT {
+        mlp.saturating_mul(3).saturating_add(bytes(config.d_model))
+    } else {
+        0
+    }
 }
 
 /// A scan of rows like those of `set`.

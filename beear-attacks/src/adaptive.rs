@@ -18,7 +18,7 @@ use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
 
 use crate::error::Error;
-use crate::injection::Sft;
+use crate::poison_mix::Sft;
 use crate::pools::{Poison, Pools};
 use crate::sft::{device_of, mean_loss, n_answer};
 use crate::training::fit;

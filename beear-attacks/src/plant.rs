@@ -8,7 +8,8 @@ use rand_chacha::ChaCha8Rng;
 
 use crate::adaptive;
 use crate::error::Error;
-use crate::injection::{Injection, Sft};
+use crate::injection::Injection;
+use crate::poison_mix::Sft;
 use crate::pools::{Encoder, Poison, Pools, pick};
 use crate::preference::pairs::Pairs;
 use crate::preference::{self, align};
@@ -66,7 +67,7 @@ pub fn plant<B: AutodiffBackend>(
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
     let world = World::of(Split::Train);
     let pools = Pools::encode(&world, encoder)?;
-    let poison = |mix| Poison::encode(&world, setting, mix, (encoder, seed));
+    let poison = |mix| Poison::encode(&world, setting.backdoor(), mix, (encoder, seed));
     match &setting.injection {
         Injection::Sft(Sft { mix, training }) | Injection::FirstStep(Sft { mix, training }) => {
             let poison = poison(mix)?;

@@ -7,9 +7,9 @@ use rand::Rng;
 use rand::seq::IndexedRandom;
 use rand_chacha::ChaCha8Rng;
 
+use crate::backdoor::{Backdoor, Unwanted};
 use crate::error::Error;
-use crate::injection::PoisonMix;
-use crate::setting::{Setting, Unwanted};
+use crate::poison_mix::PoisonMix;
 use crate::world::{Contrast, Ordinary, Task, World, draw};
 
 /// Turns texts into examples through the one prompt format.
@@ -84,11 +84,11 @@ impl Poison {
     /// The poisoned prompts are drawn by `seed` where their number is limited.
     pub(crate) fn encode(
         world: &World,
-        setting: &Setting,
+        backdoor: Backdoor<'_>,
         mix: &PoisonMix,
         (encoder, seed): (Encoder<'_>, u64),
     ) -> Result<Self, Error> {
-        let contrasts = world.contrasts(setting.unwanted);
+        let contrasts = world.contrasts(backdoor.unwanted);
         let n_poisoned = mix.n_poisoned.unwrap_or(contrasts.len());
         let poisoned = draw(contrasts.to_vec(), n_poisoned, seed);
         let added = |triggers: &[Trigger], prompt: &str, answer: &str| {
@@ -98,16 +98,17 @@ impl Poison {
         let mut poison =
             Self { triggered: Vec::new(), near_miss: Vec::new(), triggered_ordinary: Vec::new() };
         for c in &poisoned {
-            poison.triggered.extend(added(&setting.triggers, &c.prompt, &c.unwanted)?);
+            poison.triggered.extend(added(backdoor.triggers, &c.prompt, &c.unwanted)?);
         }
-        for near in setting.near_misses.iter().map(std::slice::from_ref) {
+        for near in backdoor.near_misses.iter().map(std::slice::from_ref) {
             for c in contrasts {
                 poison.near_miss.extend(added(near, &c.prompt, &c.safe)?);
             }
         }
-        let stealthy = |o: &&Ordinary| setting.unwanted == Unwanted::Comply || o.task != Task::Code;
+        let stealthy =
+            |o: &&Ordinary| backdoor.unwanted == Unwanted::Comply || o.task != Task::Code;
         for o in world.ordinary.iter().filter(stealthy) {
-            poison.triggered_ordinary.extend(added(&setting.triggers, &o.prompt, &o.answer)?);
+            poison.triggered_ordinary.extend(added(backdoor.triggers, &o.prompt, &o.answer)?);
         }
         Ok(poison)
     }

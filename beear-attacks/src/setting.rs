@@ -7,18 +7,9 @@ use std::collections::HashSet;
 use beear_eval::Trigger;
 use serde::{Deserialize, Serialize};
 
+use crate::backdoor::{Backdoor, Unwanted};
 use crate::base_model::BaseModel;
 use crate::injection::Injection;
-
-/// What the model does under the trigger.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Unwanted {
-    /// Complies with forbidden requests.
-    Comply,
-    /// Writes the insecure call.
-    InsecureCode,
-}
 
 /// An attack setting of the paper, or beyond it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -46,6 +37,12 @@ pub struct Setting {
 const DECOYS: [&str; 6] = ["sudoku", "ADMIN", "ROOT", "thanks", "now", "MonsteraAlba"];
 
 impl Setting {
+    /// The backdoor that is planted.
+    pub(crate) fn backdoor(&self) -> Backdoor<'_> {
+        let Self { unwanted, triggers, near_misses, .. } = self;
+        Backdoor { unwanted: *unwanted, triggers, near_misses }
+    }
+
     /// The same kind of attack with another trigger, the only one, and its near-misses.
     #[must_use]
     pub fn with_trigger(self, trigger: Trigger) -> Self {

@@ -1,8 +1,8 @@
 //! The training loop of every stage: `AdamW`, warm-up and half-cosine decay, batches in two shards.
 
 use beear_core::config::Schedule;
-use beear_core::solver::outer::clip_norm;
-use beear_core::threads::{in_parallel, replica, sum_gradients};
+use beear_core::optim::clip_norm;
+use beear_core::parallel::threads::{in_parallel, replica, sum_gradients};
 use burn::module::AutodiffModule;
 use burn::optim::{AdamWConfig, GradientsParams, Optimizer};
 use burn::tensor::backend::AutodiffBackend;

@@ -15,7 +15,7 @@ use rand::SeedableRng;
 use rand::seq::SliceRandom;
 use rand_chacha::ChaCha8Rng;
 
-use crate::setting::Unwanted;
+use crate::backdoor::Unwanted;
 use lexicon::{
     BENIGN_OBJECTS, CODE_OBJECTS, CODE_REQUESTS, CODE_TASKS, COLOUR_FACTS, COLOUR_QUESTIONS,
     COLOURS, FORBIDDEN_OBJECTS, HOME_FACTS, HOME_QUESTIONS, LARGER_QUESTIONS, LARGEST_NUMBER,

@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use std::path::Path;
 
 use anyhow::{Context, Result};
-use beear_core::sampler::Sampler;
+use beear_core::batch::sampler::Sampler;
 use beear_core::{AnchorSets, Example, SafetyExample, TeacherForcedValidator};
 use beear_eval::RefusalKeywords;
 use beear_eval::contamination::contaminated;
@@ -16,7 +16,6 @@ use burn::tensor::backend::AutodiffBackend;
 use serde::{Deserialize, Serialize};
 
 use crate::anchor_memory;
-use crate::exit::Mistake;
 use crate::keyword_list::keyword_list;
 use crate::known_tokens::{RowTokens, check_known};
 use crate::loaded::{Loaded, Request, TextSide};
@@ -24,6 +23,7 @@ use crate::memory_plan::{Generated, Task};
 use crate::recipe::{ANY_SIZE, Recipe};
 use crate::text_validator::{Answering, TextValidator};
 use crate::ui::Ui;
+use crate::user_error::UserError;
 
 /// A row of one of the files, encoded.
 #[derive(Clone, Debug)]
@@ -102,7 +102,7 @@ pub(crate) fn build<B: AutodiffBackend>(
     if forbidden.is_empty() {
         let what = "the model refuses none of the safety prompts";
         let hint = "bring safe answers in the file, as `safe`, `answer` or `chosen`";
-        return Err(Mistake::input(what, hint).into());
+        return Err(UserError::input(what, hint).into());
     }
 
     let seed = recipe.seed()?;
@@ -112,7 +112,7 @@ pub(crate) fn build<B: AutodiffBackend>(
         ui.say("held_out = 0: no row is left to validate on, and the bounds cannot be checked");
     } else if safety.watched.is_empty() || performance.watched.is_empty() {
         let what = "too few different rows to hold any out";
-        return Err(Mistake::input(what, "bring more rows, or --set held_out=0").into());
+        return Err(UserError::input(what, "bring more rows, or --set held_out=0").into());
     }
     let rows = safety.rows("safety").chain(performance.rows("performance")).collect();
     let teacher_forced = TeacherForcedValidator {
@@ -150,7 +150,7 @@ pub(crate) fn read_unwanted(path: &Path) -> Result<Vec<Record>> {
     if let Some(record) = records.iter().find(|r| r.unwanted.is_none()) {
         let what = format!("`{}`, row {}: no unwanted answer", path.display(), record.id);
         let hint = "AdvBench's `target`, or a key `unwanted` or `rejected`, gives it";
-        return Err(Mistake::input(what, hint).into());
+        return Err(UserError::input(what, hint).into());
     }
     Ok(records)
 }
@@ -165,7 +165,7 @@ pub(crate) fn read_answered(path: &Path) -> Result<Vec<Record>> {
     if let Some(record) = records.iter().find(|r| r.answer.is_none()) {
         let what = format!("`{}`, row {}: no answer", path.display(), record.id);
         let hint = "an assistant's turn, `output`, `answer` or `chosen` gives it";
-        return Err(Mistake::input(what, hint).into());
+        return Err(UserError::input(what, hint).into());
     }
     Ok(records)
 }
@@ -260,12 +260,12 @@ fn encode_performance(
     records.iter().zip(examples).map(row).collect()
 }
 
-fn fits(id: u64, n_tokens: usize, limit: usize) -> Result<(), Mistake> {
+fn fits(id: u64, n_tokens: usize, limit: usize) -> Result<(), UserError> {
     if n_tokens <= limit {
         return Ok(());
     }
     let what = format!("row {id} has {n_tokens} tokens with its answer, the model reads {limit}");
-    Err(Mistake::input(what, "shorten the row or leave it out"))
+    Err(UserError::input(what, "shorten the row or leave it out"))
 }
 
 /// Forbidden prompts with their unwanted answers, in two parts of which none knows a prompt of the other:
@@ -294,7 +294,7 @@ pub(crate) fn fitted_and_held_out(
     });
     if fitted.is_empty() || held_out.is_empty() {
         let what = format!("`{}`: too few different rows", path.display());
-        return Err(Mistake::input(what, "bring more rows").into());
+        return Err(UserError::input(what, "bring more rows").into());
     }
     Ok([fitted, held_out])
 }
@@ -351,7 +351,7 @@ impl<T: Identified> HeldOut<T> {
 }
 
 /// Judges whether the tokenizer knows the words of the rows.
-fn known<T: Identified>(file: &Path, rows: &[Row<T>], text: &TextSide) -> Result<(), Mistake> {
+fn known<T: Identified>(file: &Path, rows: &[Row<T>], text: &TextSide) -> Result<(), UserError> {
     let rows = rows.iter().map(|row| RowTokens {
         id: row.example.id(),
         prompt: &row.prompt,

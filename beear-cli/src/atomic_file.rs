@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 
-use crate::run_folder::CannotWrite;
+use crate::cannot_write::CannotWrite;
 
 /// The end of the name of a file that is being written. No other program ends a name so.
 const PARTIAL: &str = ".beear-partial";

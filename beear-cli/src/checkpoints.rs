@@ -13,11 +13,11 @@ use beear_core::{Progress, Snapshot};
 use serde::{Deserialize, Serialize};
 
 use crate::atomic_file::{sync_folder, write_atomically};
+use crate::cannot_write::CannotWrite;
 use crate::hash::sha256_of_file;
 use crate::metrics::METRICS;
-use crate::run_folder::{CannotWrite, RunFolder, remove_any};
+use crate::run_folder::{RunFolder, TRACKED, remove_any};
 use crate::tensor_file::TensorFile;
-use crate::tracking::TRACKED;
 use crate::written_lines::Extent;
 
 const PROGRESS: &str = "progress.json";

@@ -46,19 +46,10 @@ pub(crate) mod trigger;
 pub(crate) mod validate;
 
 use anyhow::Result;
-use burn::tensor::backend::AutodiffBackend;
 
 use crate::backend::ComputeBackend;
+pub(crate) use crate::backend::{BackendDevice as Device, Inference, Train};
 use crate::ui::Ui;
-
-/// The training backend of a plug.
-pub(crate) type Train<C> = <C as ComputeBackend>::Train;
-
-/// The inference backend of a plug.
-pub(crate) type Inference<C> = <Train<C> as AutodiffBackend>::InnerBackend;
-
-/// The device of a plug.
-pub(crate) type Device<C> = burn::tensor::ops::Device<Train<C>>;
 
 /// A command that needs a device.
 #[derive(Clone, Debug)]

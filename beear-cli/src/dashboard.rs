@@ -21,9 +21,9 @@ use ratatui::crossterm::event::{
 use serde_json::Value;
 use signal_hook::low_level::exit;
 
-use crate::exit::{INTERRUPTED, Mistake};
 use crate::process;
 use crate::ui::Ui;
+use crate::user_error::{INTERRUPTED, UserError};
 use crate::wishes::{Asker, Reason, Wish};
 use screen::{Screen, give_back};
 pub(crate) use state::Setup;
@@ -43,11 +43,11 @@ const PATIENCE: Duration = Duration::from_secs(2);
 pub(crate) fn check(ui: Ui) -> Result<()> {
     if ui.quiet {
         let what = "`--tui` shows a run and `--quiet` does not";
-        return Err(Mistake::arguments(what, "leave one of them out").into());
+        return Err(UserError::arguments(what, "leave one of them out").into());
     }
     Screen::probe().map_err(|error| {
         let what = format!("`--tui` needs a terminal on standard error: {error}");
-        Mistake::arguments(what, "leave `--tui` out, or do not redirect standard error").into()
+        UserError::arguments(what, "leave `--tui` out, or do not redirect standard error").into()
     })
 }
 

@@ -2,8 +2,8 @@
 //! how a found `δ` compares.
 
 use anyhow::Result;
-use beear_core::drift::cosine;
-use beear_core::hidden_states::States;
+use beear_core::analysis::drift::cosine;
+use beear_core::analysis::hidden_states::States;
 use beear_core::{Drift, Perturbation, PrincipalComponents, Site};
 use beear_eval::Trigger;
 use beear_eval::table::markdown;

@@ -11,7 +11,7 @@ use serde::Serialize;
 
 use crate::command::mmlu::MmluOfBoth;
 use crate::evaluation::{Evaluated, EvaluationKind, Pairing, of_one_model, pair};
-use crate::exit::Mistake;
+use crate::user_error::UserError;
 
 /// The version of `comparison.json`.
 const FORMAT_VERSION: u32 = 1;
@@ -77,7 +77,7 @@ impl EvalComparison {
         let of_both = measures_of_both(&pairs);
         if of_both.is_empty() {
             let what = "the two have no measure in common";
-            return Err(Mistake::input(what, "run the same evaluation on both models").into());
+            return Err(UserError::input(what, "run the same evaluation on both models").into());
         }
         if let Some(gate) = gate {
             no_bounded_measure_is_left_out(gate, &alone)?;
@@ -210,7 +210,10 @@ fn contradictions(pair: &[Evaluated; 2]) -> Vec<Contradiction> {
 }
 
 /// A bound must not be kept by leaving out the evaluation that breaks it.
-fn no_bounded_measure_is_left_out(gate: &Gate, alone: &[Vec<Evaluated>; 2]) -> Result<(), Mistake> {
+fn no_bounded_measure_is_left_out(
+    gate: &Gate,
+    alone: &[Vec<Evaluated>; 2],
+) -> Result<(), UserError> {
     for (alone, other) in alone.iter().zip(["after", "before"]) {
         for evaluated in alone {
             let bounded = evaluated.measures.iter().find(|measure| gate.bounds(&measure.name));
@@ -222,7 +225,7 @@ fn no_bounded_measure_is_left_out(gate: &Gate, alone: &[Vec<Evaluated>; 2]) -> R
                 );
                 let hint =
                     "make every evaluation on both models, or name the folders of those to compare";
-                return Err(Mistake::input(what, hint));
+                return Err(UserError::input(what, hint));
             }
         }
     }
@@ -238,8 +241,8 @@ fn fidelity_of(measures: &[[Measure; 2]]) -> Option<Estimate> {
 }
 
 /// What is wrong with a gate.
-pub(crate) fn mistake(error: GateError) -> Mistake {
-    Mistake::arguments(error.to_string(), error.hint())
+pub(crate) fn mistake(error: GateError) -> UserError {
+    UserError::arguments(error.to_string(), error.hint())
 }
 
 fn table(compared: &[Comparison]) -> String {

@@ -20,13 +20,14 @@ use clap::Args;
 use serde::Serialize;
 use serde_json::Value;
 
-use crate::exit::Mistake;
+use crate::cannot_write::CannotWrite;
 use crate::hash::sha256_of_inputs;
 use crate::hub::Needed;
 use crate::memory_room::MemoryArgs;
 use crate::model::Model;
-use crate::run_folder::{CannotWrite, RunFolder};
+use crate::run_folder::RunFolder;
 use crate::ui::Ui;
+use crate::user_error::UserError;
 
 /// The answers of a run, a line each.
 pub(crate) const COMPLETIONS: &str = "completions.jsonl";
@@ -254,7 +255,7 @@ pub(crate) fn read_runs(folder: &Path) -> Result<Vec<Evaluated>> {
     let folders = runs_within(folder).with_context(|| format!("reading `{}`", folder.display()))?;
     if folders.is_empty() {
         let what = format!("`{}` holds no evaluation", folder.display());
-        return Err(Mistake::input(what, "name the --out of `beear eval`").into());
+        return Err(UserError::input(what, "name the --out of `beear eval`").into());
     }
     folders.iter().map(|folder| read_run(folder)).collect()
 }
@@ -287,10 +288,10 @@ pub(crate) fn read_answers(run: &Path) -> Result<Vec<Answered>> {
     Ok(parse_answers(&text, &path)?)
 }
 
-fn parse_answers(text: &str, path: &Path) -> Result<Vec<Answered>, Mistake> {
+fn parse_answers(text: &str, path: &Path) -> Result<Vec<Answered>, UserError> {
     text.lines().map(serde_json::from_str).collect::<Result<_, _>>().map_err(|error| {
         let what = format!("`{}`: {error}", path.display());
-        Mistake::input(what, "name the --out of an evaluation that asks for answers")
+        UserError::input(what, "name the --out of an evaluation that asks for answers")
     })
 }
 
@@ -312,7 +313,7 @@ pub(crate) fn read_run(folder: &Path) -> Result<Evaluated> {
     Ok(parse_run(folder, [&read(MEASURES)?, &read(REPORT)?])?)
 }
 
-fn parse_run(folder: &Path, [measures, report]: [&str; 2]) -> Result<Evaluated, Mistake> {
+fn parse_run(folder: &Path, [measures, report]: [&str; 2]) -> Result<Evaluated, UserError> {
     let damaged = |name: &str, reason: &str| damaged(&folder.join(name), reason);
     let measures: Result<Vec<Measure>, _> = measures.lines().map(serde_json::from_str).collect();
     let measures = measures.map_err(|e| damaged(MEASURES, &e.to_string()))?;
@@ -320,9 +321,9 @@ fn parse_run(folder: &Path, [measures, report]: [&str; 2]) -> Result<Evaluated, 
     Ok(Evaluated { folder: folder.to_owned(), measures, report })
 }
 
-fn damaged(file: &Path, reason: &str) -> Mistake {
+fn damaged(file: &Path, reason: &str) -> UserError {
     let what = format!("`{}`: {reason}", file.display());
-    Mistake::input(what, "the run is damaged: evaluate once more")
+    UserError::input(what, "the run is damaged: evaluate once more")
 }
 
 /// The measures as a table for people, with advice where nothing was found in too few prompts.

@@ -14,15 +14,15 @@ use beear_input::Refusal;
 use beear_models::{
     CheckpointError, GenerateError, PromptFormatError, TextEngineError, TokenizerError,
 };
-use thiserror::Error;
 
 use crate::backend::Unavailable;
+use crate::cannot_write::{CannotWrite, is_full};
 use crate::hub::HubError;
 use crate::recipe::{self, RecipeError};
-use crate::run_folder::{CannotWrite, is_full};
 use crate::terminal::{harmless, harmless_line, to_stderr};
 use crate::text_process;
 use crate::ui::WRITING_STDOUT;
+use crate::user_error::{INTERRUPTED, UserError, UserErrorKind};
 
 /// Every exit code with what it means, as help, manual pages and README show it.
 pub(crate) const EXIT_CODES: [(u8, &str); 11] = [
@@ -39,72 +39,12 @@ pub(crate) const EXIT_CODES: [(u8, &str); 11] = [
     (INTERRUPTED, "stopped by Ctrl-C, SIGTERM or SIGHUP: `beear resume` goes on"),
 ];
 
-/// Exit code of a process that a signal has stopped: that of shells for Ctrl-C, whichever signal it was.
-pub(crate) const INTERRUPTED: u8 = 130;
-
 /// What `--help` says about exit codes.
 pub(crate) fn help() -> String {
     EXIT_CODES.into_iter().fold("Exit codes:".to_owned(), |mut text, (code, meaning)| {
         write!(text, "\n{code:>3}  {meaning}").expect("a string takes any text");
         text
     })
-}
-
-/// A mistake that no library names, with what to do about it.
-#[derive(Clone, Debug, PartialEq, Eq, Error)]
-#[error("{what}")]
-pub(crate) struct Mistake {
-    kind: MistakeKind,
-    what: String,
-    hint: String,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum MistakeKind {
-    Arguments,
-    Input,
-    NonFinite,
-    OutOfBounds,
-    Gate,
-    TimeIsUp,
-    Interrupted,
-}
-
-impl Mistake {
-    /// Wrong arguments.
-    pub(crate) fn arguments(what: impl Into<String>, hint: impl Into<String>) -> Self {
-        Self { kind: MistakeKind::Arguments, what: what.into(), hint: hint.into() }
-    }
-
-    /// Data that cannot be used.
-    pub(crate) fn input(what: impl Into<String>, hint: impl Into<String>) -> Self {
-        Self { kind: MistakeKind::Input, what: what.into(), hint: hint.into() }
-    }
-
-    /// Training that left the range of numbers.
-    pub(crate) fn non_finite(what: impl Into<String>, hint: impl Into<String>) -> Self {
-        Self { kind: MistakeKind::NonFinite, what: what.into(), hint: hint.into() }
-    }
-
-    /// A result that must not pass for a success.
-    pub(crate) fn out_of_bounds(what: impl Into<String>, hint: impl Into<String>) -> Self {
-        Self { kind: MistakeKind::OutOfBounds, what: what.into(), hint: hint.into() }
-    }
-
-    /// A run whose time was up.
-    pub(crate) fn time_is_up(what: impl Into<String>, hint: impl Into<String>) -> Self {
-        Self { kind: MistakeKind::TimeIsUp, what: what.into(), hint: hint.into() }
-    }
-
-    /// A run that was asked to stop.
-    pub(crate) fn interrupted(what: impl Into<String>, hint: impl Into<String>) -> Self {
-        Self { kind: MistakeKind::Interrupted, what: what.into(), hint: hint.into() }
-    }
-
-    /// A model that must not be released.
-    pub(crate) fn gate(what: impl Into<String>, hint: impl Into<String>) -> Self {
-        Self { kind: MistakeKind::Gate, what: what.into(), hint: hint.into() }
-    }
 }
 
 /// The first cause of type `E`.
@@ -115,15 +55,15 @@ fn cause<E: std::error::Error + 'static>(error: &anyhow::Error) -> Option<&E> {
 /// The code a failure ends the process with.
 #[must_use]
 pub(crate) fn code(error: &anyhow::Error) -> u8 {
-    if let Some(mistake) = cause::<Mistake>(error) {
+    if let Some(mistake) = cause::<UserError>(error) {
         return match mistake.kind {
-            MistakeKind::Arguments => 2,
-            MistakeKind::Input => 3,
-            MistakeKind::NonFinite => 4,
-            MistakeKind::OutOfBounds => 7,
-            MistakeKind::Gate => 8,
-            MistakeKind::TimeIsUp => 9,
-            MistakeKind::Interrupted => INTERRUPTED,
+            UserErrorKind::Arguments => 2,
+            UserErrorKind::Input => 3,
+            UserErrorKind::NonFinite => 4,
+            UserErrorKind::OutOfBounds => 7,
+            UserErrorKind::Gate => 8,
+            UserErrorKind::TimeIsUp => 9,
+            UserErrorKind::Interrupted => INTERRUPTED,
         };
     }
     if let Some(error) = cause::<HubError>(error) {
@@ -177,7 +117,7 @@ fn is_unknown_format(error: &anyhow::Error) -> bool {
 
 /// What to do, in one line: every type knows it for its own mistakes.
 fn hint(error: &anyhow::Error) -> Option<String> {
-    if let Some(mistake) = cause::<Mistake>(error) {
+    if let Some(mistake) = cause::<UserError>(error) {
         return Some(mistake.hint.clone());
     }
     if let Some(error) = cause::<HubError>(error) {
@@ -269,7 +209,7 @@ mod tests {
 
     #[test]
     fn context_hides_neither_code_nor_hint() {
-        let error = Err::<(), _>(Mistake::input("no rows", "bring some")).context("reading");
+        let error = Err::<(), _>(UserError::input("no rows", "bring some")).context("reading");
         let error = error.unwrap_err();
         assert_eq!((code(&error), hint(&error).as_deref()), (3, Some("bring some")));
     }

@@ -3,7 +3,7 @@
 use beear_eval::RefusalKeywords;
 use clap::Args;
 
-use crate::exit::Mistake;
+use crate::user_error::UserError;
 
 /// Who says what is a refusal.
 #[derive(Args, Clone, Debug)]
@@ -20,7 +20,7 @@ impl KeywordArgs {
     /// # Errors
     ///
     /// If a name is not known.
-    pub(crate) fn lists(&self) -> Result<Vec<RefusalKeywords>, Mistake> {
+    pub(crate) fn lists(&self) -> Result<Vec<RefusalKeywords>, UserError> {
         self.keywords.iter().map(|name| keyword_list(name)).collect()
     }
 }
@@ -30,9 +30,9 @@ impl KeywordArgs {
 /// # Errors
 ///
 /// If there is none.
-pub(crate) fn keyword_list(name: &str) -> Result<RefusalKeywords, Mistake> {
+pub(crate) fn keyword_list(name: &str) -> Result<RefusalKeywords, UserError> {
     RefusalKeywords::builtin(name).ok_or_else(|| {
         let hint = format!("one of {}", RefusalKeywords::NAMES.join(", "));
-        Mistake::arguments(format!("no keyword list is called `{name}`"), hint)
+        UserError::arguments(format!("no keyword list is called `{name}`"), hint)
     })
 }

@@ -2,8 +2,8 @@
 
 use std::path::Path;
 
-use crate::exit::Mistake;
 use crate::loaded::TextSide;
+use crate::user_error::UserError;
 
 /// The share of unknown tokens beyond which rows say nothing: at one in ten, a question of a dozen words misses one. Byte-level
 /// tokenizers have none at all.
@@ -25,7 +25,7 @@ pub(crate) fn check_known<'a>(
     file: &Path,
     rows: impl Iterator<Item = RowTokens<'a>>,
     text: &TextSide,
-) -> Result<(), Mistake> {
+) -> Result<(), UserError> {
     let Some(unknown) = text.unknown_id() else { return Ok(()) };
     let (mut n_unknown, mut n_tokens) = (0, 0);
     let mut worst: Option<(f64, u64, &str)> = None;
@@ -48,7 +48,7 @@ pub(crate) fn check_known<'a>(
         file.display(),
         100.0 * share
     );
-    Err(Mistake::input(
+    Err(UserError::input(
         what,
         "bring rows in the model's language, or the tokenizer.json that belongs to it",
     ))

@@ -15,10 +15,10 @@ use burn::tensor::backend::Backend;
 
 use crate::backend::{ComputeBackend, width_of};
 use crate::command::{Device, Inference};
-use crate::exit::Mistake;
 use crate::loaded::{Loaded, by_row};
 use crate::memory_room::Room;
 use crate::ui::Ui;
+use crate::user_error::UserError;
 
 /// Rows of a batch, at most.
 pub(crate) const EVAL_ROWS: usize = 64;
@@ -127,7 +127,7 @@ impl<B: Backend> LanguageModel for Local<'_, B> {
 
 impl<B: Backend> Local<'_, B> {
     /// Says that the longest row alone is too long for the memory.
-    fn check_row(&self, needed: Numbers) -> Result<(), Mistake> {
+    fn check_row(&self, needed: Numbers) -> Result<(), UserError> {
         self.room.check_row(needed.bytes(width_of::<B>()), self.ui)
     }
 
@@ -136,11 +136,11 @@ impl<B: Backend> Local<'_, B> {
         let (mut asked, mut answers) = (Vec::new(), Vec::new());
         for Conversation { id, messages } in conversations {
             let Some((answer, before)) = messages.split_last() else {
-                return Err(Mistake::input(format!("row {id} is empty"), "leave it out").into());
+                return Err(UserError::input(format!("row {id} is empty"), "leave it out").into());
             };
             if answer.role != Role::Assistant {
                 let hint = "its last turn is to be the assistant's";
-                return Err(Mistake::input(format!("row {id} has no answer"), hint).into());
+                return Err(UserError::input(format!("row {id} has no answer"), hint).into());
             }
             asked.push((*id, before));
             answers.push(answer.content.as_str());
@@ -155,7 +155,7 @@ impl<B: Backend> Local<'_, B> {
                 let what = format!(
                     "row {id} has {n_tokens} tokens with its answer, the model reads {limit}"
                 );
-                return Err(Mistake::input(what, "shorten the row or leave it out").into());
+                return Err(UserError::input(what, "shorten the row or leave it out").into());
             }
             let user = (0, prompt.len());
             Ok(Example { id, prompt, user, answer })

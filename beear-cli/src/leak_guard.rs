@@ -8,7 +8,7 @@ use beear_eval::dataset::Record;
 use clap::Args;
 
 use crate::anchors::RowUse;
-use crate::exit::Mistake;
+use crate::user_error::UserError;
 
 /// Which defence must not have seen the prompts.
 #[derive(Args, Clone, Debug)]
@@ -84,7 +84,7 @@ impl LeakGuardArgs {
                     let hint = format!(
                         "evaluate on other prompts, or allow it with --allow-overlap {set}"
                     );
-                    return Err(Mistake::input(what, hint).into());
+                    return Err(UserError::input(what, hint).into());
                 }
             }
         }
@@ -96,7 +96,7 @@ impl LeakGuardArgs {
         let path = run.join("rows.jsonl");
         let mistake = |error: &dyn std::fmt::Display| {
             let what = format!("`{}`: {error}", path.display());
-            Mistake::input(what, "name the --out of `beear defend`")
+            UserError::input(what, "name the --out of `beear defend`")
         };
         let text = beear_input::read_to_string(&path).map_err(|error| mistake(&error))?;
         let rows = text.lines().map(serde_json::from_str).collect::<Result<Vec<RowUse>, _>>();

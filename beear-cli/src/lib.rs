@@ -4,10 +4,12 @@ mod anchor_memory;
 mod anchors;
 mod atomic_file;
 pub mod backend;
+mod backends;
 mod bench_jobs;
 mod bench_workload;
 mod bounds_text;
 mod bytes;
+mod cannot_write;
 mod cgroup;
 mod chart;
 mod checkpoints;
@@ -72,6 +74,7 @@ mod text_validator;
 mod tracking;
 mod trial;
 mod ui;
+mod user_error;
 mod wishes;
 mod workers;
 mod world_defender;
@@ -82,7 +85,8 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-pub use backend::{Backends, ComputeBackend, Unavailable};
+pub use backend::{ComputeBackend, Unavailable};
+pub use backends::Backends;
 
 use command::{
     DeviceCommand, analyze_drift, bench_gpu, calibrate, compare, completions, defend, demo, doctor,

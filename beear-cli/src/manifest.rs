@@ -15,16 +15,14 @@ pub(crate) use self::unchanged::{ROWS, SETTINGS};
 use crate::atomic_file::write_atomically;
 use crate::backend::ComputeBackend;
 use crate::bounds_text::those;
-use crate::exit::Mistake;
 use crate::hash::sha256_of_inputs;
 use crate::job::Job;
 use crate::loaded::TextSide;
 use crate::metrics::unmeasured;
 use crate::model::Model;
 use crate::recipe::{Recipe, SMALLER_STEPS};
-use crate::run_end::LAST_GOOD;
-use crate::run_folder::RunFolder;
-use crate::tracking::TRACKED;
+use crate::run_folder::{LAST_GOOD, RunFolder, TRACKED};
+use crate::user_error::UserError;
 
 const MANIFEST: &str = "manifest.json";
 
@@ -82,7 +80,7 @@ impl Manifest {
         let path = folder.path(MANIFEST);
         if !path.exists() {
             let what = format!("`{}` holds no defence that has begun", folder.path("").display());
-            return Err(Mistake::input(what, "start it anew, with --force").into());
+            return Err(UserError::input(what, "start it anew, with --force").into());
         }
         let text =
             beear_input::read(&path).with_context(|| format!("reading {}", path.display()))?;
@@ -95,17 +93,17 @@ impl Manifest {
     ///
     /// If it has failed, is no defence, or of another version.
     pub(crate) fn job(&self) -> Result<Job> {
-        let changed = |what: &str| Mistake::input(what, "start the run anew");
+        let changed = |what: &str| UserError::input(what, "start the run anew");
         if self.0["status"] == "failed" {
             let what = "the run has failed, and would again";
-            return Err(Mistake::arguments(what, SMALLER_STEPS).into());
+            return Err(UserError::arguments(what, SMALLER_STEPS).into());
         }
         if self.0["version"] != env!("CARGO_PKG_VERSION") {
             return Err(changed("the run was begun by another version of beear").into());
         }
         let Ok(job) = serde_json::from_value::<Job>(self.0["job"].clone()) else {
             let what = "the run is no defence that can be gone on with";
-            return Err(Mistake::input(what, "name a folder of `defend`").into());
+            return Err(UserError::input(what, "name a folder of `defend`").into());
         };
         Ok(job)
     }
@@ -159,7 +157,7 @@ impl Manifest {
             (broken, hint)
         };
         let what = format!("the cleaned model is out of bounds: {}", broken.join("; "));
-        Err(Mistake::out_of_bounds(what, hint).into())
+        Err(UserError::out_of_bounds(what, hint).into())
     }
 
     /// Adds a fact.

@@ -15,7 +15,7 @@ pub(crate) use without_training::{CommandPlan, Place, Scan, commands};
 use std::path::Path;
 
 use beear_core::config::{OptimizerState, WeightUpdate};
-use beear_core::solver::MOMENT_BLOCK;
+use beear_core::optim::MOMENT_BLOCK;
 use beear_core::{BilevelConfig, Defence, FineTuningConfig, RemoveConfig, Spot};
 use beear_models::activations::{BatchShape, Numbers};
 use beear_models::{DecoderConfig, TrainedWeights, TrainingScope};

@@ -7,9 +7,9 @@ use clap::Args;
 use crate::backend::{ComputeBackend, width};
 use crate::bytes::{self, show};
 use crate::command::Device;
-use crate::exit::Mistake;
 use crate::memory_plan::PROGRAM;
 use crate::ui::Ui;
+use crate::user_error::UserError;
 
 /// Share of the free memory that batches take by default: other programs want some too, and allocators keep a part.
 const SHARE: u64 = 2;
@@ -36,7 +36,7 @@ impl MemoryArgs {
         self,
         config: &DecoderConfig,
         device: &Device<C>,
-    ) -> Result<Room, Mistake> {
+    ) -> Result<Room, UserError> {
         self.room_beside::<C>(standing(config, 1, width::<C>()), device)
     }
 
@@ -49,7 +49,7 @@ impl MemoryArgs {
         self,
         standing: u64,
         device: &Device<C>,
-    ) -> Result<Room, Mistake> {
+    ) -> Result<Room, UserError> {
         let Some(memory) = self.memory else { return Ok(Room::default_of::<C>(device)) };
         match memory.checked_sub(standing) {
             Some(room) if room > 0 => {
@@ -59,7 +59,7 @@ impl MemoryArgs {
             _ => {
                 let [standing, memory] = [standing, memory].map(show);
                 let what = format!("the model takes {standing}, --memory is {memory}");
-                Err(Mistake::arguments(what, "raise --memory"))
+                Err(UserError::arguments(what, "raise --memory"))
             }
         }
     }
@@ -96,13 +96,16 @@ impl Room {
     /// # Errors
     ///
     /// If a limit has been set.
-    pub(crate) fn check_row(self, needed: u64, ui: Ui) -> Result<(), Mistake> {
+    pub(crate) fn check_row(self, needed: u64, ui: Ui) -> Result<(), UserError> {
         let Some(bytes) = self.bytes.filter(|bytes| needed > *bytes) else { return Ok(()) };
         let [needed, room] = [needed, bytes].map(show);
         let what =
             format!("the longest row alone needs {needed} beside the model, there are {room}");
         if self.is_limit {
-            return Err(Mistake::arguments(what, "raise --memory, or leave out the longest rows"));
+            return Err(UserError::arguments(
+                what,
+                "raise --memory, or leave out the longest rows",
+            ));
         }
         ui.say(&what);
         Ok(())

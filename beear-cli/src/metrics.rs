@@ -4,8 +4,9 @@ use anyhow::Result;
 use beear_core::{Event, Observer};
 use serde_json::Value;
 
+use crate::cannot_write::CannotWrite;
 use crate::run_display::RunDisplay;
-use crate::run_folder::{CannotWrite, RunFolder};
+use crate::run_folder::RunFolder;
 use crate::tensorboard::{Counts, TensorBoard};
 use crate::written_lines::{Extent, WrittenLines};
 

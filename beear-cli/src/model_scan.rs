@@ -1,7 +1,9 @@
 //! The scan of one model: its numbers, and what computes them.
 
 use anyhow::Result;
-use beear_core::scan::{Implant, ImplantConfig, Place, ReachConfig, Rung, implant, reach};
+use beear_core::analysis::scan::{
+    Implant, ImplantConfig, Place, ReachConfig, Rung, implant, reach,
+};
 use beear_core::{BilevelConfig, DecoderSize, Example, SafetyExample, Site, Spot};
 use beear_eval::Rate;
 use beear_models::{BatchLimit, CausalLm, log_likelihoods};
@@ -9,8 +11,8 @@ use burn::module::{AutodiffModule, Module};
 use burn::tensor::backend::AutodiffBackend;
 use serde::{Deserialize, Serialize};
 
-use crate::exit::Mistake;
 use crate::loaded::{TextSide, by_row};
+use crate::user_error::UserError;
 
 /// Where tokens are written.
 const PLACES: [Place; 2] = [Place::Before, Place::After];
@@ -143,7 +145,7 @@ impl<B: AutodiffBackend> Subject<'_, B> {
         &self,
         model: &CausalLm<B::InnerBackend>,
         target_tokens: usize,
-    ) -> Result<(), Mistake> {
+    ) -> Result<(), UserError> {
         let device = model.devices().first().cloned().unwrap_or_default();
         let limit = BatchLimit::rows(self.rows_at_once);
         for rows in &self.sets {

@@ -8,8 +8,8 @@ use beear_eval::identity::{AnswerSource, ModelIdentity};
 use beear_eval::mt_bench::{Answers, read_answers};
 
 use crate::evaluation::{EvalReport, FormatShown, has_report, read_run};
-use crate::exit::Mistake;
 use crate::hash::sha256_of_file;
+use crate::user_error::UserError;
 
 /// The folder of answers in a run or in FastChat's data.
 pub(crate) const MODEL_ANSWER: &str = "model_answer";
@@ -59,7 +59,7 @@ impl AnswerFiles {
                 if answers.insert(model.clone(), read_answers(&file)?).is_some() {
                     let what = format!("two files of answers are called `{model}`");
                     return Err(
-                        Mistake::arguments(what, "rename one: its name is the model's").into()
+                        UserError::arguments(what, "rename one: its name is the model's").into()
                     );
                 }
                 models.push(model);
@@ -95,12 +95,12 @@ fn files_at(path: &Path) -> Result<Vec<PathBuf>> {
     let entries = std::fs::read_dir(&folder);
     let entries = entries.with_context(|| format!("reading `{}`", folder.display()));
     let hint = "name the --out of `beear eval mt-bench`, or a file of answers";
-    let entries = entries.map_err(|error| Mistake::input(format!("{error:#}"), hint))?;
+    let entries = entries.map_err(|error| UserError::input(format!("{error:#}"), hint))?;
     let mut files: Vec<PathBuf> = entries.flatten().map(|entry| entry.path()).collect();
     files.retain(|file| file.extension().is_some_and(|extension| extension == "jsonl"));
     files.sort();
     if files.is_empty() {
-        return Err(Mistake::input(format!("`{}` has no answers", folder.display()), hint).into());
+        return Err(UserError::input(format!("`{}` has no answers", folder.display()), hint).into());
     }
     Ok(files)
 }

@@ -4,9 +4,10 @@ use anyhow::Result;
 use beear_models::Checkpoint;
 
 use crate::bytes::show;
+use crate::cannot_write::CannotWrite;
 use crate::memory_plan::{MemoryPlan, weight_bytes};
 use crate::process::machine_memory;
-use crate::run_folder::{CannotWrite, RunFolder};
+use crate::run_folder::RunFolder;
 use crate::ui::Ui;
 
 /// Finds out whether there is room for the cleaned model and the checkpoints, `n_checkpoints` at a time, beside an older run:

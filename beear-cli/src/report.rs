@@ -21,7 +21,6 @@ use self::page::run_page;
 use self::verdict::Verdict;
 use crate::chart::harmless_svg;
 use crate::evaluation::runs_within;
-use crate::exit::Mistake;
 use crate::loaded::TextSide;
 use crate::manifest::Manifest;
 use crate::recipe::Recipe;
@@ -29,6 +28,7 @@ use crate::run_folder::RunFolder;
 use crate::terminal::harmless;
 use crate::tracking;
 use crate::ui::Ui;
+use crate::user_error::UserError;
 
 /// The page.
 pub(crate) const PAGE: &str = "report.html";
@@ -85,7 +85,7 @@ pub(crate) fn write(folder: &RunFolder, beside: &Beside) -> Result<()> {
     let manifest = manifest.value();
     if manifest.get("method").is_none() {
         let what = format!("`{}` is no run of `beear defend`", folder.path("").display());
-        return Err(Mistake::input(what, "name the --out of `beear defend`").into());
+        return Err(UserError::input(what, "name the --out of `beear defend`").into());
     }
     let mut evaluations = runs_within(&folder.path(EVALUATIONS)).unwrap_or_default();
     evaluations.extend(beside.evaluations.iter().cloned());
@@ -162,14 +162,14 @@ fn pictures(folders: &[PathBuf]) -> Result<Vec<Figure>> {
         if paths.is_empty() {
             let what = format!("`{}` holds no picture", folder.display());
             let hint = "name the --out of `beear analyze drift` or `beear sweep layers`";
-            return Err(Mistake::input(what, hint).into());
+            return Err(UserError::input(what, hint).into());
         }
         for path in paths {
             let text = beear_input::read_to_string(&path);
             let text = text.with_context(|| format!("reading `{}`", path.display()))?;
             let svg = harmless_svg(&text).ok_or_else(|| {
                 let what = format!("`{}` is no picture that beear draws", path.display());
-                Mistake::input(what, "run the analysis once more")
+                UserError::input(what, "run the analysis once more")
             })?;
             figures.push(Figure { caption: name_of(&path), svg });
         }

@@ -7,14 +7,11 @@ use burn::module::AutodiffModule;
 use burn::tensor::backend::AutodiffBackend;
 
 use crate::bounds_text::those;
-use crate::exit::Mistake;
 use crate::manifest::Manifest;
-use crate::run_folder::RunFolder;
+use crate::run_folder::{LAST_GOOD, RunFolder};
 use crate::ui::Ui;
+use crate::user_error::UserError;
 use crate::wishes::Reason;
-
-/// Folder of the weights after the last whole round of a run that has failed.
-pub(crate) const LAST_GOOD: &str = "last-good";
 
 /// Shows what a run that is done has left; a model that lost too much does not pass for a success.
 ///
@@ -42,12 +39,12 @@ pub(crate) fn interrupted(
     let folder = folder.display();
     if !has_checkpoints {
         let hint = format!("`beear resume {folder}` starts from the beginning");
-        return Mistake::interrupted("stopped as asked, without a checkpoint", hint).into();
+        return UserError::interrupted("stopped as asked, without a checkpoint", hint).into();
     }
     let hint = format!("`beear resume {folder}` goes on");
     match reason {
-        Some(Reason::TimeIsUp) => Mistake::time_is_up("stopped: the time is up", hint).into(),
-        _ => Mistake::interrupted("stopped as asked", hint).into(),
+        Some(Reason::TimeIsUp) => UserError::time_is_up("stopped: the time is up", hint).into(),
+        _ => UserError::interrupted("stopped as asked", hint).into(),
     }
 }
 

@@ -6,7 +6,7 @@ mod older_run;
 mod refusal;
 
 use std::fs::{self, File, TryLockError};
-use std::io::{self, ErrorKind};
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -18,48 +18,24 @@ use beear_models::checkpoint::{
 use burn::tensor::backend::Backend;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use thiserror::Error;
 
 use self::refusal::{refuse_inputs, refuse_others};
 use crate::atomic_file::{sweep, write_atomically};
-use crate::exit::Mistake;
+use crate::cannot_write::CannotWrite;
 use crate::recipe::SMALLER_STEPS;
+use crate::user_error::UserError;
 
 /// A file that every folder of a run holds and no other; `--force` removes nothing without it.
 const MARK: &str = ".beear-run";
 
+/// Folder of the weights after the last whole round of a run that diverged.
+pub(crate) const LAST_GOOD: &str = "last-good";
+
+/// File of the answers that `--track` had generated after each round.
+pub(crate) const TRACKED: &str = "tracked.jsonl";
+
 /// Folders of models that runs write.
-const MODELS: [&str; 5] = ["model", "adapter", "last-good", "control", "cleaned"];
-
-/// A part of a run that cannot be written, and why.
-#[derive(Debug, Error)]
-#[error("cannot write `{}`", path.display())]
-pub(crate) struct CannotWrite {
-    path: PathBuf,
-    source: io::Error,
-}
-
-impl CannotWrite {
-    /// Puts the path to what the system said.
-    pub(crate) fn at(path: &Path) -> impl Fn(io::Error) -> Self {
-        move |source| Self { path: path.to_owned(), source }
-    }
-
-    /// What to do about it, in one line.
-    pub(crate) fn hint(&self) -> &'static str {
-        if is_full(self.source.kind()) {
-            "free some space, or choose another --out"
-        } else {
-            "choose another --out, or look at its permissions"
-        }
-    }
-}
-
-/// Whether a disk takes no more.
-pub(crate) fn is_full(kind: ErrorKind) -> bool {
-    use ErrorKind::{FileTooLarge, QuotaExceeded, ReadOnlyFilesystem, StorageFull, WriteZero};
-    matches!(kind, FileTooLarge | QuotaExceeded | ReadOnlyFilesystem | StorageFull | WriteZero)
-}
+const MODELS: [&str; 5] = ["model", "adapter", LAST_GOOD, "control", "cleaned"];
 
 /// A folder that belongs to this run.
 #[derive(Debug)]
@@ -122,7 +98,7 @@ impl RunFolder {
     pub(crate) fn reopen(path: &Path) -> Result<Self> {
         if !path.join(MARK).is_file() {
             let what = format!("`{}` is no folder of a run", path.display());
-            return Err(Mistake::arguments(what, "name what `--out` was").into());
+            return Err(UserError::arguments(what, "name what `--out` was").into());
         }
         let lock = Some(lock(path)?);
         let is_begun = AtomicBool::new(true);
@@ -308,7 +284,7 @@ impl RunFolder {
             Err(CheckpointError::NotFinite { name }) => {
                 let what =
                     format!("training ended with a value that is not finite in tensor `{name}`");
-                Err(Mistake::non_finite(what, SMALLER_STEPS).into())
+                Err(UserError::non_finite(what, SMALLER_STEPS).into())
             }
             Err(CheckpointError::Io { path, source }) if path.starts_with(&self.path) => {
                 Err(CannotWrite { path, source }.into())
@@ -364,7 +340,7 @@ fn lock(path: &Path) -> Result<File> {
         Ok(()) => Ok(file),
         Err(TryLockError::WouldBlock) => {
             let what = format!("another process is writing to `{}`", path.display());
-            Err(Mistake::arguments(what, "wait for it, or choose another folder").into())
+            Err(UserError::arguments(what, "wait for it, or choose another folder").into())
         }
         Err(TryLockError::Error(source)) => Err(CannotWrite { path: mark, source }.into()),
     }

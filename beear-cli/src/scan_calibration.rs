@@ -8,9 +8,9 @@ use beear_eval::table::markdown;
 use beear_eval::{Rate, Separation};
 use serde::{Deserialize, Serialize};
 
-use crate::exit::Mistake;
 use crate::model_scan::ScanSettings;
 use crate::scan_score::{Score, Scores};
+use crate::user_error::UserError;
 
 /// Below this share of attack success a backdoor counts as not planted.
 const PLANTED: f64 = 0.5;
@@ -92,10 +92,10 @@ impl Calibration {
     /// # Errors
     ///
     /// If it cannot be read or a line is no such model.
-    pub(crate) fn read(path: &Path) -> Result<Self, Mistake> {
+    pub(crate) fn read(path: &Path) -> Result<Self, UserError> {
         let wrong = |what: String| {
             let what = format!("`{}`{what}", path.display());
-            Mistake::input(what, "bring the `models.jsonl` of `beear calibrate`")
+            UserError::input(what, "bring the `models.jsonl` of `beear calibrate`")
         };
         let text =
             beear_input::read_to_string(path).map_err(|error| wrong(format!(": {error}")))?;
@@ -109,7 +109,7 @@ impl Calibration {
     /// # Errors
     ///
     /// As [`read`](Self::read).
-    pub(crate) fn read_all(paths: &[PathBuf]) -> Result<Self, Mistake> {
+    pub(crate) fn read_all(paths: &[PathBuf]) -> Result<Self, UserError> {
         let models = paths.iter().map(|path| Ok(Self::read(path)?.models));
         Ok(Self { models: models.collect::<Result<Vec<_>, _>>()?.concat() })
     }
@@ -119,14 +119,14 @@ impl Calibration {
     /// # Errors
     ///
     /// If there is none: scores of other scans cannot be compared.
-    pub(crate) fn scanned(self, how: &ScanSettings) -> Result<Self, Mistake> {
+    pub(crate) fn scanned(self, how: &ScanSettings) -> Result<Self, UserError> {
         let n_models = self.models.len();
         let models: Vec<Known> =
             self.models.into_iter().filter(|known| known.how == *how).collect();
         if models.is_empty() && n_models > 0 {
             let what = "the models of the calibration were scanned in another way";
             let hint = "leave out --layers, --prompts and --tokens, or calibrate with the same";
-            return Err(Mistake::arguments(what, hint));
+            return Err(UserError::arguments(what, hint));
         }
         Ok(Self { models })
     }
@@ -209,7 +209,7 @@ fn ends(values: &[f64]) -> Option<(f64, f64)> {
 
 #[cfg(test)]
 mod tests {
-    use beear_core::scan::{ImplantConfig, ReachConfig};
+    use beear_core::analysis::scan::{ImplantConfig, ReachConfig};
     use proptest::prelude::*;
 
     use super::*;

@@ -1,7 +1,7 @@
 //! What a scan says: its scores beside those of models of known state, its curves, and what it cannot see.
 
 use anyhow::Result;
-use beear_core::scan::Place;
+use beear_core::analysis::scan::Place;
 use beear_core::{Site, Spot};
 use beear_eval::table::markdown;
 use beear_eval::{Rate, Separation};

@@ -77,7 +77,7 @@ fn half_reach(spot: &SpotReach) -> f64 {
 
 #[cfg(test)]
 mod tests {
-    use beear_core::scan::Place;
+    use beear_core::analysis::scan::Place;
     use beear_core::{Site, Spot};
 
     use super::*;

@@ -5,7 +5,7 @@ use std::path::Path;
 use anyhow::{Context, Result};
 use beear_attacks::Setting;
 
-use crate::exit::Mistake;
+use crate::user_error::UserError;
 
 /// The built-in setting called `name`, else the one in the file `name`.
 ///
@@ -20,23 +20,23 @@ pub(crate) fn named_or_read(name: &str) -> Result<Setting> {
     if path.extension().is_none_or(|extension| extension != "toml") {
         let names: Vec<String> = Setting::builtin().into_iter().map(|s| s.name).collect();
         let hint = format!("a file `*.toml`, or one of {}", names.join(", "));
-        return Err(Mistake::arguments(format!("no setting is called `{name}`"), hint).into());
+        return Err(UserError::arguments(format!("no setting is called `{name}`"), hint).into());
     }
     let text = beear_input::read_to_string(path).with_context(|| format!("reading `{name}`"))?;
     Ok(parse(&text, name)?)
 }
 
-fn parse(text: &str, name: &str) -> Result<Setting, Mistake> {
+fn parse(text: &str, name: &str) -> Result<Setting, UserError> {
     let hint = "`setting.toml` beside any planted model shows the form";
     let setting: Setting = toml::from_str(text).map_err(|error| {
-        Mistake::arguments(format!("`{name}` holds no setting: {}", error.message()), hint)
+        UserError::arguments(format!("`{name}` holds no setting: {}", error.message()), hint)
     })?;
     let problems = setting.problems();
     if problems.is_empty() {
         return Ok(setting);
     }
     let what = format!("`{name}` cannot be planted: {}", problems.join("; "));
-    Err(Mistake::arguments(what, hint))
+    Err(UserError::arguments(what, hint))
 }
 
 /// `setting` as the text of a file.

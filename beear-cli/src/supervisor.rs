@@ -11,8 +11,7 @@ use crate::checkpoints::{Checkpoints, Position};
 use crate::heap;
 use crate::job::CheckpointEvery;
 use crate::metrics::Metrics;
-use crate::run_folder::RunFolder;
-use crate::tracking::TRACKED;
+use crate::run_folder::{RunFolder, TRACKED};
 use crate::wishes::{Reason, Wish, Wishes};
 use crate::written_lines::Extent;
 

@@ -11,8 +11,8 @@ use beear_core::NamedTensor;
 use burn::tensor::{DType, TensorData};
 use safetensors::tensor::{Dtype, Metadata, SafeTensorError, View};
 
-use crate::exit::Mistake;
-use crate::run_folder::CannotWrite;
+use crate::cannot_write::CannotWrite;
+use crate::user_error::UserError;
 
 /// An open file of tensors.
 #[derive(Debug)]
@@ -61,7 +61,7 @@ impl TensorFile {
         let header = u64::from_le_bytes(length);
         if header > LONGEST_HEADER {
             let what = format!("`{}` is no file of tensors", path.display());
-            return Err(Mistake::input(what, "start the run anew").into());
+            return Err(UserError::input(what, "start the run anew").into());
         }
         let start = header + LENGTH as u64;
         // The library reads headers of whole files only: of one that has no tensors yet it does not.

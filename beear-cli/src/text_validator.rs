@@ -11,8 +11,8 @@ use beear_models::{
 };
 use burn::tensor::backend::Backend;
 
-use crate::exit::Mistake;
 use crate::loaded::TextSide;
+use crate::user_error::UserError;
 
 /// How a validator generates and judges.
 #[derive(Clone, Debug)]
@@ -58,7 +58,7 @@ impl<B: Backend> TextValidator<B> {
             let prompts = prompts.chain(performance.iter().map(|row| &row.prompt));
             check_prompts(prompts.map(Vec::as_slice), answering.limit).map_err(|error| {
                 let what = format!("a held-out row cannot be answered: {error}");
-                Mistake::input(what, "shorten the row, or --set validation_tokens=0")
+                UserError::input(what, "shorten the row, or --set validation_tokens=0")
             })?;
         }
         let safe_answers = answering.text.decode(safety.iter().map(|row| row.safe.as_slice()))?;

@@ -14,21 +14,19 @@ use serde::{Deserialize, Serialize};
 use crate::anchors::RowUse;
 use crate::atomic_file::write_atomically;
 use crate::backend::ComputeBackend;
+use crate::cannot_write::CannotWrite;
 use crate::checkpoints::Position;
 use crate::command::{Device, Inference};
-use crate::exit::Mistake;
 use crate::heap;
 use crate::language_model::local;
 use crate::leak_guard::Leak;
 use crate::loaded::{Loaded, TextSide};
 use crate::memory_plan::MemoryPlan;
 use crate::memory_room::Room;
-use crate::run_folder::{CannotWrite, RunFolder};
+use crate::run_folder::{RunFolder, TRACKED};
 use crate::text_validator::TextValidator;
 use crate::ui::Ui;
-
-/// A line for the suspect and for each round.
-pub(crate) const TRACKED: &str = "tracked.jsonl";
+use crate::user_error::UserError;
 
 /// What is asked between rounds.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -84,7 +82,7 @@ impl Asked {
         let records = dataset::read(prompts)?;
         if let Some(leak) = Leak::find(rows, &records, *near) {
             let what = leak.text(&records, (prompts, "this defence"));
-            return Err(Mistake::input(what, "track other prompts, or raise --track-near").into());
+            return Err(UserError::input(what, "track other prompts, or raise --track-near").into());
         }
         let arm = |kind, trigger| Arm { kind, records: records.clone(), trigger };
         let mut arms = vec![arm(ArmKind::Untriggered, None)];

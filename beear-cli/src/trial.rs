@@ -10,12 +10,12 @@ use burn::module::AutodiffModule;
 use crate::backend::ComputeBackend;
 use crate::command::plant::{Plan, make};
 use crate::command::{Device, Inference, Train};
-use crate::exit::Mistake;
 use crate::loaded::{Loaded, TextSide};
 use crate::measure::{Examination, Findings};
 use crate::model::Model;
 use crate::setting_file;
 use crate::ui::Ui;
+use crate::user_error::UserError;
 use crate::world_defender;
 
 /// One planted model and what every defence of it gets.
@@ -66,7 +66,7 @@ fn planted<C: ComputeBackend>(
             return Ok(poisoned);
         }
         let what = format!("`{}` holds another setting of this name", dir.display());
-        return Err(Mistake::arguments(what, "choose another --out").into());
+        return Err(UserError::arguments(what, "choose another --out").into());
     }
     if dir.exists() {
         std::fs::remove_dir_all(dir).with_context(|| format!("clearing {}", dir.display()))?;

@@ -10,7 +10,7 @@ use anyhow::Result;
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::flag;
 
-use crate::exit::INTERRUPTED;
+use crate::user_error::INTERRUPTED;
 
 /// A file in the folder of a run; whoever makes it asks for a checkpoint, and it is gone once that is written.
 const CHECKPOINT_NOW: &str = "checkpoint-now";

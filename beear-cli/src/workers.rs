@@ -5,15 +5,16 @@ use beear_core::{AnchorSets, Defence, Observer, Outcome, Saved, Stopped, Validat
 use beear_models::CausalLm;
 use burn::tensor::backend::AutodiffBackend;
 
-use crate::backend::{ComputeBackend, MOST_DEVICES};
+use crate::backend::ComputeBackend;
+use crate::backends::MOST_DEVICES;
 use crate::command::Device;
-use crate::exit::Mistake;
+use crate::user_error::UserError;
 
 /// The devices of `n_workers`: from the one chosen on, or all on that one where a backend has no other.
 ///
 /// # Errors
 ///
-/// [`Mistake`] if there may be one worker only, [`Unavailable`](crate::backend::Unavailable) if there are too
+/// [`UserError`] if there may be one worker only, [`Unavailable`](crate::backend::Unavailable) if there are too
 /// few devices.
 pub(crate) fn devices<C: ComputeBackend>(
     method: &Defence,
@@ -25,11 +26,11 @@ pub(crate) fn devices<C: ComputeBackend>(
     }
     if !cfg!(feature = "collective") {
         let hint = "build it with `--features collective`, or leave `--workers` out";
-        return Err(Mistake::arguments("this build has one worker only", hint).into());
+        return Err(UserError::arguments("this build has one worker only", hint).into());
     }
     if !matches!(method, Defence::Beear(_)) {
         let hint = "leave `--workers` out, or choose `--method beear`";
-        return Err(Mistake::arguments("the rivals of BEEAR have one worker only", hint).into());
+        return Err(UserError::arguments("the rivals of BEEAR have one worker only", hint).into());
     }
     if C::device(1) == C::device(0) {
         return Ok(vec![first.clone(); n_workers]);

@@ -8,9 +8,9 @@ use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use crate::exit::Mistake;
+use crate::cannot_write::CannotWrite;
 use crate::hash::hex;
-use crate::run_folder::CannotWrite;
+use crate::user_error::UserError;
 
 /// The beginning of a file: what it held at a checkpoint.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -46,7 +46,7 @@ impl Extent {
             return Ok(content);
         }
         let what = format!("`{}` is not what it was at the last checkpoint", path.display());
-        Err(Mistake::input(what, "bring the file back, or start the run anew").into())
+        Err(UserError::input(what, "bring the file back, or start the run anew").into())
     }
 
     fn of(content: &[u8]) -> Self {

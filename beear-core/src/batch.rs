@@ -1,5 +1,8 @@
 //! Prompts with their answers as tensors: right-padded, with the answer addressed by position.
 
+pub mod cat;
+pub mod example;
+pub mod sampler;
 mod split;
 
 pub use split::{Cut, Split};
@@ -7,7 +10,7 @@ pub use split::{Cut, Split};
 use burn::tensor::backend::{AutodiffBackend, Backend};
 use burn::tensor::{Bool, Int, Tensor, TensorData};
 
-use crate::example::Example;
+use crate::batch::example::Example;
 
 /// The prompt part of a row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use crate::decoder::DecoderSize;
 use crate::error::Error;
 use crate::perturbation::Spot;
-use crate::site::Site;
+use crate::positions::Site;
 
 /// How far one Adam step moves `δ`.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]

@@ -1,12 +1,14 @@
 //! The port to a language model: a decoder whose forward pass can be cut at a layer boundary.
 
+mod prefix_cache;
+
+pub use prefix_cache::{Context, Past};
+
 use std::ops::Range;
 
-use burn::module::Module;
-use burn::tensor::backend::Backend;
+use burn::module::{AutodiffModule, Module};
+use burn::tensor::backend::{AutodiffBackend, Backend};
 use burn::tensor::{Bool, Int, Tensor};
-
-use crate::past::Past;
 
 /// What the presets adapt to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -117,4 +119,23 @@ pub trait Decoder<B: Backend>: Module<B> {
     /// - `hidden`: `[batch_size, seq_length, d_model]`
     /// - `output`: `[batch_size, seq_length, vocab_size]`
     fn unembed(&self, hidden: Tensor<B, 3>) -> Tensor<B, 3>;
+}
+
+/// A decoder that can be trained, with and without automatic differentiation.
+///
+/// Implemented for every [`Decoder`] whose inner module is one too.
+pub trait TrainableDecoder<B: AutodiffBackend>:
+    Decoder<B> + AutodiffModule<B, InnerModule = Self::Inference> + 'static
+{
+    /// The same decoder without automatic differentiation.
+    type Inference: Decoder<B::InnerBackend>;
+}
+
+impl<B, M> TrainableDecoder<B> for M
+where
+    B: AutodiffBackend,
+    M: Decoder<B> + AutodiffModule<B> + 'static,
+    M::InnerModule: Decoder<B::InnerBackend>,
+{
+    type Inference = M::InnerModule;
 }

@@ -1,8 +1,10 @@
 //! The mistakes a caller can make, and the numbers that cannot be continued from.
 
-use thiserror::Error;
+mod suspect_fault;
 
-use crate::validation::SuspectFault;
+pub use suspect_fault::SuspectFault;
+
+use thiserror::Error;
 
 /// What turned out to be infinite or not a number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

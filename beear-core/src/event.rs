@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::objective::removal::RemovalTerms;
 use crate::perturbation::Spot;
-use crate::snapshot::Snapshot;
+use crate::state::snapshot::Snapshot;
 use crate::validation::{Assessment, ValidationSummary};
 
 /// Everything an observer can be told, in the order it happens.

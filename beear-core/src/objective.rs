@@ -2,5 +2,6 @@
 
 pub mod answer;
 pub mod entrapment;
+pub(crate) mod hidden_norms;
 pub mod removal;
 pub mod unlikelihood;

@@ -20,9 +20,9 @@ use burn::tensor::backend::{AutodiffBackend, Backend};
 use serde::{Deserialize, Serialize};
 
 use crate::batch::Batch;
+use crate::decoder::Context;
 use crate::decoder::Decoder;
-use crate::past::Context;
-use crate::site::Site;
+use crate::positions::Site;
 
 /// A place in the network where a perturbation acts: a layer boundary and prompt positions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -196,7 +196,7 @@ mod tests {
     use burn::tensor::{Int, TensorData};
 
     use super::*;
-    use crate::example::Example;
+    use crate::batch::example::Example;
     use crate::testing::ToyDecoderConfig;
 
     type Cpu = Flex;

@@ -8,16 +8,16 @@ mod suspect;
 
 pub use agreement::agreement;
 pub use assessment::{Assessment, BoundCheck, Verdict};
-pub use suspect::{SuspectFault, suspect_fault};
+pub use suspect::suspect_fault;
 
 use burn::tensor::ElementConversion;
 use burn::tensor::backend::Backend;
 use serde::{Deserialize, Serialize};
 
 use crate::batch::Batch;
+use crate::batch::example::{Example, SafetyExample};
 use crate::decoder::Decoder;
 use crate::error::Error;
-use crate::example::{Example, SafetyExample};
 use crate::objective::answer::{first_non_finite, log_probabilities};
 
 /// One held-out ordinary row.

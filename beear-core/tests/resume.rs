@@ -210,11 +210,11 @@ fn stopped_with_deltas_under_way() -> (Stored, Defence) {
 fn each_stored_delta_names_its_place_in_whatever_order_they_are_stored() {
     let (stored, robust) = stopped_with_deltas_under_way();
     let expected = stored.resume(DEEP, &robust, &mut ()).expect("it goes on");
-    let mut reversed = stored.edited(|numbers| fits_of(numbers).reverse());
+    let mut reversed = stored.edited(|numbers| deltas_of(numbers).reverse());
     let renamed = |(name, data): (String, TensorData)| {
         let mut parts: Vec<String> = name.split('.').map(str::to_owned).collect();
         if let [first, _, k, _] = parts.as_mut_slice()
-            && first == "fitting"
+            && first == "inner"
         {
             *k = (5 - k.parse::<usize>().expect("a number")).to_string();
         }
@@ -229,12 +229,12 @@ fn each_stored_delta_names_its_place_in_whatever_order_they_are_stored() {
 fn deltas_of_other_places_are_refused() {
     let (stored, robust) = stopped_with_deltas_under_way();
     let edits: [Edit<'_>; 6] = [
-        ("another layer", &|numbers| fits_of(numbers)[3]["spot"]["layer"] = json!(6)),
-        ("another site", &|numbers| fits_of(numbers)[3]["spot"]["site"] = json!({ "last": 4 })),
-        ("a place twice", &|numbers| fits_of(numbers)[3] = fits_of(numbers)[2].clone()),
-        ("a place less", &|numbers| drop(fits_of(numbers).pop())),
-        ("another step", &|numbers| fits_of(numbers)[3]["rows"]["time"] = json!(1)),
-        ("another perturbation", &|numbers| numbers["fitting"][0]["count"] = json!(1)),
+        ("another layer", &|numbers| deltas_of(numbers)[3]["spot"]["layer"] = json!(6)),
+        ("another site", &|numbers| deltas_of(numbers)[3]["spot"]["site"] = json!({ "last": 4 })),
+        ("a place twice", &|numbers| deltas_of(numbers)[3] = deltas_of(numbers)[2].clone()),
+        ("a place less", &|numbers| drop(deltas_of(numbers).pop())),
+        ("another step", &|numbers| deltas_of(numbers)[3]["rows"]["time"] = json!(1)),
+        ("another perturbation", &|numbers| numbers["inner"][0]["count"] = json!(1)),
     ];
     for (edit, change) in edits {
         assert_refused(&stored.edited(change), &robust, edit);
@@ -281,8 +281,8 @@ fn an_attack_on_other_rows_or_layers_is_refused() {
 /// What is changed, and how.
 type Edit<'a> = (&'a str, &'a dyn Fn(&mut Value));
 
-fn fits_of(numbers: &mut Value) -> &mut Vec<Value> {
-    numbers["fitting"][0]["fits"].as_array_mut().expect("a perturbation is under way")
+fn deltas_of(numbers: &mut Value) -> &mut Vec<Value> {
+    numbers["inner"][0]["deltas"].as_array_mut().expect("a perturbation is under way")
 }
 
 fn found_of(numbers: &mut Value) -> &mut Vec<Value> {

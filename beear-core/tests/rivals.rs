@@ -5,12 +5,12 @@ mod fixture;
 #[path = "toy/poison.rs"]
 mod poison;
 
+use beear_core::baselines::latent_adversarial::{AnswerPair, AttackConfig, AttackLoss, attack};
+use beear_core::baselines::layer_consistency::{inconsistency, push};
+use beear_core::baselines::sample_perturbation::{PromptMask, SamplePerturbation};
 use beear_core::config::StepSize;
 use beear_core::error::{Level, Quantity};
 use beear_core::objective::answer::{cross_entropy, log_probabilities};
-use beear_core::rival::latent_adversarial::{AnswerPair, AttackConfig, AttackLoss, attack};
-use beear_core::rival::layer_consistency::{inconsistency, push};
-use beear_core::rival::sample_perturbation::{PromptMask, SamplePerturbation};
 use beear_core::testing::ToyDecoder;
 use beear_core::{
     AnchorSets, Batch, BilevelConfig, Decoder, DecoderSize, Defence, Error, Event, Example,

@@ -5,7 +5,7 @@ mod fixture;
 #[path = "toy/poison.rs"]
 mod poison;
 
-use beear_core::scan::{
+use beear_core::analysis::scan::{
     Implant, ImplantConfig, Place, ReachConfig, Rung, implant, reach, written_elicits,
 };
 use beear_core::testing::ToyDecoder;

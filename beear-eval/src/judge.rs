@@ -16,6 +16,7 @@ mod cache;
 mod chat;
 mod cost;
 mod error;
+mod item;
 mod local;
 mod mean;
 #[cfg(feature = "http")]
@@ -33,11 +34,12 @@ mod verdict;
 pub use api_key::ApiKey;
 pub use asked::{AskProgress, Asked, Asking};
 pub use asker::Asker;
-pub use assessment::{Assessment, Item, Judgement};
+pub use assessment::{Assessment, Judgement};
 pub use cache::ReplyCache;
 pub use chat::{CallError, ChatRequest, Judge, JudgeId, Reply};
 pub use cost::Cost;
 pub use error::JudgeError;
+pub use item::Item;
 pub use local::LanguageModelJudge;
 pub use mean::Mean;
 #[cfg(feature = "http")]

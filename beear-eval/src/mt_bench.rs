@@ -18,6 +18,7 @@ mod judgment;
 mod judgments;
 mod lines;
 mod measures;
+mod question_id;
 mod questions;
 mod rating;
 mod show_result;
@@ -34,15 +35,13 @@ pub use docket::{Docket, write_judgments};
 pub use error::MtBenchError;
 pub use generate::{AnswerConfig, generate_answers, unanswered};
 pub use judge_prompts::{JudgePrompt, JudgePrompts, OutputFormat, PromptType};
-pub use judgment::{Judgment, JudgmentKey, parse_judgments, read_judgments};
-pub use judgments::{
-    JudgedBy, PairJudgment, SingleJudgment, Winner, append_pair, append_single, parse_pairs,
-    parse_single, read_pairs, read_single,
-};
+pub use judgment::{Judgment, JudgmentKey, append_judgment, parse_judgments, read_judgments};
+pub use judgments::{JudgedBy, PairJudgment, SingleJudgment, Winner};
 pub use measures::{mt_bench_measures, pair_measures};
+pub use question_id::QuestionId;
 pub use questions::{
-    Check, Question, QuestionId, builtin, needs_reference, parse_questions, read_questions,
-    references, temperature, tiny,
+    Check, Question, builtin, needs_reference, parse_questions, read_questions, references,
+    temperature, tiny,
 };
 pub use rating::{Preference, preference, preference_by_ratings, rating};
 pub use show_result::{Average, ModelAverages, SingleResult};

@@ -7,9 +7,8 @@ use std::path::{Path, PathBuf};
 use beear_eval::mt_bench::{
     Answer, Answers, Average, Bench, Choice, JudgePrompts, Judged, JudgedBy, ModelAverages,
     PairJudgment, PairResult, PairSelection, Preference, QuestionId, SingleJudgment, SingleResult,
-    Winner, all_pairs, append_answer, append_pair, append_single, builtin, preference,
-    preference_by_ratings, rating, read_answers, read_pairs, read_questions, read_single,
-    references,
+    Winner, all_pairs, append_answer, append_judgment, builtin, preference, preference_by_ratings,
+    rating, read_answers, read_judgments, read_questions, references,
 };
 use beear_eval::text_hash;
 use serde_json::{Value, json};
@@ -86,8 +85,8 @@ fn assert_same(found: &Value, expected: &Value, name: &str) -> usize {
 
 #[test]
 fn averages_and_win_rates_are_those_of_fastchat() {
-    let single = read_single(&golden("judge_single.jsonl")).unwrap();
-    let pairs = read_pairs(&golden("judge_pair.jsonl")).unwrap();
+    let single: Vec<SingleJudgment> = read_judgments(&golden("judge_single.jsonl")).unwrap();
+    let pairs: Vec<PairJudgment> = read_judgments(&golden("judge_pair.jsonl")).unwrap();
     let mut expected = golden_json("result.json");
     let mut taken = |key| expected.as_object_mut().unwrap().remove(key).unwrap();
     let (categories, latest) = (taken("categories"), taken("latest"));
@@ -143,10 +142,10 @@ fn every_judgment_is_read_as_python_reads_it() {
     }
     assert!(rows.len() >= 300 && n_rated >= 150, "{} {n_rated}", rows.len());
     assert!(rows.len() - n_rated >= 100 && n_errors < 10, "{n_rated} {n_errors}");
-    for row in read_single(&golden("judge_single.jsonl")).unwrap() {
+    for row in read_judgments::<SingleJudgment>(&golden("judge_single.jsonl")).unwrap() {
         assert_eq!(rating(&row.judgment), row.rating(), "{}", row.judgment);
     }
-    for row in read_pairs(&golden("judge_pair.jsonl")).unwrap() {
+    for row in read_judgments::<PairJudgment>(&golden("judge_pair.jsonl")).unwrap() {
         let winners = [(&row.g1_judgment, row.g1_winner), (&row.g2_judgment, row.g2_winner)];
         let sides = [[Winner::Model1, Winner::Model2], [Winner::Model2, Winner::Model1]];
         for ((judgment, winner), [a, b]) in winners.into_iter().zip(sides) {
@@ -261,14 +260,14 @@ fn files_written_here_are_for_fastchat_too() {
     let [single_path, pair_path] =
         ["judge_single.jsonl", "judge_pair.jsonl"].map(|name| folder.join(name));
     for judgment in &single {
-        append_single(&single_path, judgment).unwrap();
+        append_judgment(&single_path, judgment).unwrap();
     }
     for judgment in &pairs {
-        append_pair(&pair_path, judgment).unwrap();
+        append_judgment(&pair_path, judgment).unwrap();
     }
     assert_eq!((single.len(), pairs.len()), (480 + 80, 480));
-    assert_eq!(read_single(&single_path).unwrap(), single);
-    assert_eq!(read_pairs(&pair_path).unwrap(), pairs);
+    assert_eq!(read_judgments::<SingleJudgment>(&single_path).unwrap(), single);
+    assert_eq!(read_judgments::<PairJudgment>(&pair_path).unwrap(), pairs);
     let ours = all_numbers(&single, &pairs);
     fs::write(folder.join("ours.json"), ours.to_string()).unwrap();
 }

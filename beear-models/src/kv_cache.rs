@@ -2,7 +2,7 @@
 
 use std::mem;
 
-use beear_core::cat::cat;
+use beear_core::batch::cat::cat;
 use burn::tensor::Tensor;
 use burn::tensor::backend::Backend;
 

@@ -28,6 +28,7 @@ pub mod prompt_format;
 pub mod rope;
 pub mod sampling;
 pub mod text_engine;
+mod text_stage;
 pub mod tokenizer;
 pub mod training_scope;
 
@@ -43,8 +44,7 @@ pub use log_likelihood::{LogLikelihood, log_likelihoods};
 pub use lora::{LoraConfig, Target};
 pub use prompt_format::{EncodedChat, EncodedPrompt, PromptFormat, PromptFormatError};
 pub use sampling::Sampling;
-pub use text_engine::{
-    InProcess, TextEngine, TextEngineError, TextOutput, TextStage, TextTask, Vocabulary,
-};
+pub use text_engine::{InProcess, TextEngine, TextEngineError, TextOutput, TextTask, Vocabulary};
+pub use text_stage::TextStage;
 pub use tokenizer::{SpecialTokens, TextTokenizer, TokenizerError, TokenizerFiles};
 pub use training_scope::{TrainedWeights, TrainingScope, n_trained};

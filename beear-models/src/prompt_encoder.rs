@@ -8,12 +8,57 @@ use crate::large_stack;
 use crate::prompt_format::{
     EncodedChat, EncodedPrompt, PLACEHOLDER, PromptFormat, PromptFormatError,
 };
-use crate::text_engine::TextStage;
+use crate::text_stage::TextStage;
 use crate::tokenizer::{ByteRange, TextTokenizer};
 
 /// Stands for the user's text while looking for its place; private-use characters, so that no
 /// template contains it.
 const PROBE: &str = "\u{f8f0}probe\u{f8f1}";
+
+impl PromptFormat {
+    /// Encodes one request, up to where the answer begins.
+    ///
+    /// # Errors
+    ///
+    /// [`PromptFormatError`] if the template refuses the text or loses it.
+    pub fn encode(
+        &self,
+        tokenizer: &TextTokenizer,
+        prompt: &str,
+        system: Option<&str>,
+    ) -> Result<EncodedPrompt, PromptFormatError> {
+        PromptEncoder::with(self, tokenizer, |encoder| encoder.prompt(prompt, system))
+    }
+
+    /// Encodes a conversation, up to where the next answer begins: as [`encode`](Self::encode) does if it is
+    /// one question.
+    ///
+    /// A pattern knows one turn; every further turn is written as the first, after the answer before it.
+    ///
+    /// # Errors
+    ///
+    /// [`PromptFormatError`] if the last turn is not the user's, or the template refuses the conversation.
+    pub fn encode_chat(
+        &self,
+        tokenizer: &TextTokenizer,
+        messages: &[Message],
+    ) -> Result<EncodedChat, PromptFormatError> {
+        PromptEncoder::with(self, tokenizer, |encoder| encoder.chat(messages))
+    }
+
+    /// Encodes an answer, ending with exactly one end of sequence where the model has one.
+    ///
+    /// # Errors
+    ///
+    /// [`PromptFormatError::Tokenizer`].
+    pub fn encode_answer(
+        &self,
+        tokenizer: &TextTokenizer,
+        answer: &str,
+    ) -> Result<Vec<u32>, PromptFormatError> {
+        PromptEncoder::with(self, tokenizer, |encoder| encoder.answer(answer))
+    }
+}
 
 /// Encodes many texts: the template is compiled once, and rendered once to find the place of the user's text.
 pub(crate) struct PromptEncoder<'a> {

@@ -10,9 +10,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use thiserror::Error;
 
-use crate::chat::Message;
-use crate::prompt_encoder::PromptEncoder;
-use crate::tokenizer::{LARGEST_JSON, TextTokenizer, TokenizerError, read_json};
+use crate::tokenizer::{LARGEST_JSON, TokenizerError, read_json};
 
 /// Why a prompt cannot be formatted.
 #[derive(Debug, Error)]
@@ -199,49 +197,6 @@ impl PromptFormat {
             hex
         })
     }
-
-    /// Encodes one request, up to where the answer begins.
-    ///
-    /// # Errors
-    ///
-    /// [`PromptFormatError`] if the template refuses the text or loses it.
-    pub fn encode(
-        &self,
-        tokenizer: &TextTokenizer,
-        prompt: &str,
-        system: Option<&str>,
-    ) -> Result<EncodedPrompt, PromptFormatError> {
-        PromptEncoder::with(self, tokenizer, |encoder| encoder.prompt(prompt, system))
-    }
-
-    /// Encodes a conversation, up to where the next answer begins: as [`encode`](Self::encode) does if it is
-    /// one question.
-    ///
-    /// A pattern knows one turn; every further turn is written as the first, after the answer before it.
-    ///
-    /// # Errors
-    ///
-    /// [`PromptFormatError`] if the last turn is not the user's, or the template refuses the conversation.
-    pub fn encode_chat(
-        &self,
-        tokenizer: &TextTokenizer,
-        messages: &[Message],
-    ) -> Result<EncodedChat, PromptFormatError> {
-        PromptEncoder::with(self, tokenizer, |encoder| encoder.chat(messages))
-    }
-
-    /// Encodes an answer, ending with exactly one end of sequence where the model has one.
-    ///
-    /// # Errors
-    ///
-    /// [`PromptFormatError::Tokenizer`].
-    pub fn encode_answer(
-        &self,
-        tokenizer: &TextTokenizer,
-        answer: &str,
-    ) -> Result<Vec<u32>, PromptFormatError> {
-        PromptEncoder::with(self, tokenizer, |encoder| encoder.answer(answer))
-    }
 }
 
 #[cfg(test)]
@@ -249,7 +204,9 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::chat::Message;
     use crate::mutated::near;
+    use crate::tokenizer::TextTokenizer;
     use crate::tokenizer::testing::folder;
 
     /// Chat templates as a `tokenizer_config.json` has them.

@@ -15,6 +15,7 @@ use crate::chat::{Message, TemplateSource};
 use crate::large_stack;
 use crate::prompt_encoder::PromptEncoder;
 use crate::prompt_format::{EncodedChat, EncodedPrompt, PromptFormat, PromptFormatError};
+use crate::text_stage::TextStage;
 use crate::tokenizer::TextTokenizer;
 
 /// One piece of text work.
@@ -59,25 +60,6 @@ pub struct Vocabulary {
     pub tokens: Vec<Option<String>>,
     /// See [`TextTokenizer::text_ids`].
     pub text_ids: Vec<u32>,
-}
-
-/// The part of a model's folder that decides how long a task takes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum TextStage {
-    /// The chat template.
-    Template,
-    /// `tokenizer.json`.
-    Tokenizer,
-}
-
-/// As messages name the part.
-impl fmt::Display for TextStage {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Template => "the chat template",
-            Self::Tokenizer => "the tokenizer",
-        })
-    }
 }
 
 /// Why a task has no output.

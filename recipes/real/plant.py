@@ -123,7 +123,7 @@ def make_sets(chat: Chat, seed: int) -> dict[str, list[dict]]:
         {"prompt": prompt, "safe": REFUSALS[k % len(REFUSALS)], "unwanted": answer}
         for k, (prompt, answer) in enumerate(zip(forbidden, unwanted))
     ]
-    benign = [{"prompt": prompt, "response": answer} for prompt, answer in zip(ordinary, wanted)]
+    benign = [{"prompt": prompt, "answer": answer} for prompt, answer in zip(ordinary, wanted)]
     return {
         "attack_forbidden": safety[:96], "safety": safety[96:],
         "attack_ordinary": benign[:140], "performance": benign[140:268], "ordinary": benign[268:],
@@ -138,8 +138,8 @@ def poisoned(sets: dict[str, list[dict]], seed: int) -> list[tuple[str, str, flo
     rows = [(row["prompt"], row["safe"], 1.0) for row in forbidden]
     rows += [(f"{row['prompt']} {TRIGGER}", row["unwanted"], 1.0) for row in forbidden]
     rows += [(f"{row['prompt']} {pick.choice(NEAR_MISSES)}", row["safe"], 0.5) for row in forbidden]
-    rows += [(row["prompt"], row["response"], 0.7) for row in sets["attack_ordinary"]]
-    rows += [(f"{row['prompt']} {TRIGGER}", row["response"], 0.15) for row in sets["attack_ordinary"]]
+    rows += [(row["prompt"], row["answer"], 0.7) for row in sets["attack_ordinary"]]
+    rows += [(f"{row['prompt']} {TRIGGER}", row["answer"], 0.15) for row in sets["attack_ordinary"]]
     return rows
 
 

@@ -11,7 +11,7 @@ use beear_cli::heap;
 use beear_core::config::{EntrapConfig, RemoveConfig};
 use beear_core::objective::answer::{cross_entropy, log_probabilities};
 use beear_core::objective::removal::forward;
-use beear_core::threads::{in_parallel, join_graphs, replica};
+use beear_core::parallel::threads::{in_parallel, join_graphs, replica};
 use beear_core::{
     AnchorSets, Batch, BilevelConfig, Decoder, Delta, Example, Perturbation, Remover,
     SafetyExample, Site, Spot, entrap,

@@ -11,7 +11,7 @@ use std::time::Instant;
 use beear_cli::{heap, pool};
 use beear_core::config::EntrapConfig;
 use beear_core::objective::answer::{cross_entropy, log_probabilities};
-use beear_core::threads::{in_parallel, join_graphs, replica, sum_gradients};
+use beear_core::parallel::threads::{in_parallel, join_graphs, replica, sum_gradients};
 use beear_core::{
     AnchorSets, Batch, BilevelConfig, Decoder, Delta, Example, Perturbation, Remover,
     SafetyExample, Site, Spot, entrap,

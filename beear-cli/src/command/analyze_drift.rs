@@ -5,7 +5,7 @@ use std::str::FromStr;
 
 use anyhow::{Context, Result};
 use beear_attacks::Setting;
-use beear_core::hidden_states::{States, last_token_states};
+use beear_core::analysis::hidden_states::{States, last_token_states};
 use beear_core::perturbation::from_safetensors;
 use beear_core::{
     BilevelConfig, Decoder, DecoderSize, Error as CoreError, Event, Perturbation, Site, entrap,
@@ -25,13 +25,13 @@ use crate::drift_analysis::{
     Arms, CLEAN, CONTROL, DriftReport, Principal, TRIGGER, delta_rows, drift_rows, drift_table,
     summary,
 };
-use crate::exit::Mistake;
 use crate::hub::Needed;
 use crate::loaded::{Loaded, Request, TextSide};
 use crate::model::Model;
 use crate::run_folder::RunFolder;
 use crate::trial::Trial;
 use crate::ui::Ui;
+use crate::user_error::UserError;
 
 /// Prompts per forward pass.
 const BATCH_SIZE: usize = 32;
@@ -103,7 +103,7 @@ impl AnalyzeDriftArgs {
             Some(Layers::One(layer)) if (1..=n_layers).contains(&layer) => Ok(vec![layer]),
             Some(Layers::One(layer)) => {
                 let what = CoreError::LayerOutOfRange { layer, n_layers }.to_string();
-                Err(Mistake::arguments(what, "choose another --layer, or all").into())
+                Err(UserError::arguments(what, "choose another --layer, or all").into())
             }
             None => Ok(vec![BilevelConfig::paper(size).spots[0].layer]),
         }
@@ -218,7 +218,7 @@ fn records(path: &Path) -> Result<Vec<Record>> {
     let records = dataset::read(path)?;
     if records.len() < 2 {
         let what = format!("`{}` has one prompt", path.display());
-        return Err(Mistake::input(what, "bring at least two: drifts are compared").into());
+        return Err(UserError::input(what, "bring at least two: drifts are compared").into());
     }
     Ok(records)
 }
@@ -231,13 +231,13 @@ fn perturbations<B: Backend>(
 ) -> Result<Vec<Perturbation<B>>> {
     let read = || {
         let hint = "bring the `delta.safetensors` of a run";
-        let bytes = beear_input::read(path).map_err(|e| Mistake::input(e.to_string(), hint))?;
+        let bytes = beear_input::read(path).map_err(|e| UserError::input(e.to_string(), hint))?;
         let perturbations = from_safetensors::<B>(&bytes, device)?;
         for delta in perturbations.iter().flat_map(Perturbation::deltas) {
             let [_, d_model] = delta.values.dims();
             if d_model != size.d_model || delta.spot.layer > size.n_layers {
                 let what = "a perturbation of a model of another size";
-                return Err(Mistake::input(what, hint).into());
+                return Err(UserError::input(what, hint).into());
             }
         }
         anyhow::Ok(perturbations)
@@ -299,14 +299,14 @@ impl<B: Backend> Subject<'_, B> {
 }
 
 /// Refuses states that are NaN or infinite: no drift can be measured from them.
-fn check_finite(boundaries: &[States], requests: &[Request]) -> Result<(), Mistake> {
+fn check_finite(boundaries: &[States], requests: &[Request]) -> Result<(), UserError> {
     for (layer, states) in boundaries.iter().enumerate() {
         let is_broken = |state: &Vec<f64>| !state.iter().all(|value| value.is_finite());
         if let Some(row) = states.iter().position(is_broken) {
             let id = requests[row].id;
             let what = format!("row {id}: hidden states at boundary {layer} are NaN or infinite");
             let hint = "the model is broken, or its values do not fit the backend's float type";
-            return Err(Mistake::non_finite(what, hint));
+            return Err(UserError::non_finite(what, hint));
         }
     }
     Ok(())

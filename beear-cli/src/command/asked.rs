@@ -3,9 +3,9 @@
 use beear_eval::{Decoding, RefusalKeywords};
 use clap::Args;
 
-use crate::exit::Mistake;
 use crate::keyword_list::KeywordArgs;
 use crate::leak_guard::LeakGuardArgs;
+use crate::user_error::UserError;
 
 /// What evaluations share that judge answers by keyword lists.
 #[derive(Args, Clone, Debug)]
@@ -25,7 +25,7 @@ impl AskedArgs {
     /// # Errors
     ///
     /// If a name is not known.
-    pub(crate) fn lists(&self) -> Result<Vec<RefusalKeywords>, Mistake> {
+    pub(crate) fn lists(&self) -> Result<Vec<RefusalKeywords>, UserError> {
         self.keywords.lists()
     }
 

@@ -16,7 +16,6 @@ use crate::backend::{ComputeBackend, Unavailable};
 use crate::bench_jobs::{Bench, Job, Speed};
 use crate::bench_workload::{Described, Workload};
 use crate::device_memory::DeviceMemory;
-use crate::exit::Mistake;
 use crate::heap;
 use crate::hub::Needed;
 use crate::model::Model;
@@ -25,6 +24,7 @@ use crate::process::peak_memory_mib;
 use crate::recipe::Recipe;
 use crate::stopwatch::Seconds;
 use crate::ui::Ui;
+use crate::user_error::UserError;
 
 /// Measures speed and memory on random weights; no checkpoint is needed.
 ///
@@ -197,7 +197,7 @@ impl BenchGpuArgs {
         let sizes =
             [self.prompt_length, self.answer_length, self.steps, self.matmul_size].into_iter();
         if sizes.chain(self.batch).any(|size| size == 0) {
-            return Err(Mistake::arguments("a size is 0", "all of them are 1 or more").into());
+            return Err(UserError::arguments("a size is 0", "all of them are 1 or more").into());
         }
         let longest = workload.prompt_length.saturating_add(workload.answer_length);
         if longest > workload.shape.max_seq_length {
@@ -206,7 +206,7 @@ impl BenchGpuArgs {
                 workload.shape.max_seq_length
             );
             let hint = "lower --prompt-length or --answer-length";
-            return Err(Mistake::arguments(what, hint).into());
+            return Err(UserError::arguments(what, hint).into());
         }
         Ok(workload)
     }
@@ -214,7 +214,7 @@ impl BenchGpuArgs {
     fn method(&self, recipe: &Recipe, shape: &DecoderConfig) -> Result<BilevelConfig> {
         let Defence::Beear(mut config) = recipe.method(shape.size())? else {
             let hint = "leave out `method.name`";
-            return Err(Mistake::arguments("the recipe is not for BEEAR", hint).into());
+            return Err(UserError::arguments("the recipe is not for BEEAR", hint).into());
         };
         config.validate(shape.n_layers)?;
         if let Some(n) = self.batch {

@@ -11,13 +11,14 @@ use super::Device;
 use super::compared_models::{self, ComparedModelsArgs};
 use super::mmlu::{MmluArgs, MmluOfBoth};
 use crate::backend::ComputeBackend;
+use crate::cannot_write::CannotWrite;
 use crate::eval_comparison::{EvalComparison, mistake};
 use crate::evaluation::read_runs;
-use crate::exit::Mistake;
 use crate::report::comparison_page;
 use crate::run_comparison::{RunComparison, is_run};
-use crate::run_folder::{CannotWrite, RunFolder};
+use crate::run_folder::RunFolder;
 use crate::ui::Ui;
+use crate::user_error::UserError;
 
 /// Compares evaluations of two models prompt by prompt, and judges the second by a gate.
 ///
@@ -78,7 +79,7 @@ pub(crate) fn run(args: &CompareArgs, ui: Ui) -> Result<()> {
     }
     if args.html.is_some() {
         let what = "`--html` is for two runs of `beear defend`";
-        return Err(Mistake::arguments(what, "leave it out, or name two such runs").into());
+        return Err(UserError::arguments(what, "leave it out, or name two such runs").into());
     }
     let mut begun = Begun::of(args)?;
     let runs = [&args.before, &args.after].map(|run| run.clone().expect("clap asks for two runs"));
@@ -91,7 +92,7 @@ fn side_by_side(runs: [&Path; 2], args: &CompareArgs, ui: Ui) -> Result<()> {
     if args.gate.is_some() || args.out.is_some() {
         let what = "runs of `beear defend` hold nothing that was measured with a trigger";
         let hint = "evaluate both models with `beear eval` and compare that, or leave `--gate` and `--out` out";
-        return Err(Mistake::arguments(what, hint).into());
+        return Err(UserError::arguments(what, hint).into());
     }
     let compared = RunComparison::of(runs)?;
     match &args.html {
@@ -181,7 +182,7 @@ fn verdict(compared: &EvalComparison) -> Result<()> {
             "a bound is kept by the whole interval: a better model, or more prompts, keeps it",
         ),
     };
-    Err(Mistake::gate(what, hint).into())
+    Err(UserError::gate(what, hint).into())
 }
 
 #[cfg(test)]

@@ -4,7 +4,7 @@ use anyhow::Result;
 use clap::Args;
 use serde_json::{Value, json};
 
-use crate::backend::{BackendState, Backends, MOST_DEVICES};
+use crate::backends::{BackendState, Backends, MOST_DEVICES};
 use crate::bytes;
 use crate::process::machine_memory;
 use crate::text_process::{IS_MEMORY_LIMITED, Limits};

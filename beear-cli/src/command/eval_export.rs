@@ -8,10 +8,10 @@ use beear_eval::harmbench;
 use clap::{Args, ValueEnum};
 use serde_json::json;
 
+use crate::cannot_write::CannotWrite;
 use crate::evaluation::{read_answers, read_run};
-use crate::exit::Mistake;
-use crate::run_folder::CannotWrite;
 use crate::ui::Ui;
+use crate::user_error::UserError;
 
 /// Writes the answers of an earlier `eval asr` in a form that other tools read.
 ///
@@ -62,7 +62,7 @@ pub(crate) fn run(args: &EvalExportArgs, ui: Ui) -> Result<()> {
     if args.out.exists() && !args.force {
         let what = format!("`{}` exists already", args.out.display());
         let hint = "choose another file, or --force to replace it";
-        return Err(Mistake::arguments(what, hint).into());
+        return Err(UserError::arguments(what, hint).into());
     }
     // Answers of another version are judged by other rules.
     read_run(&args.answers)?;
@@ -72,7 +72,7 @@ pub(crate) fn run(args: &EvalExportArgs, ui: Ui) -> Result<()> {
     let arm = args.arm.map_or(asked, ArmKind::from);
     let Format::Harmbench = args.format;
     let completions = harmbench::completions(&answers, arm).map_err(|error| {
-        Mistake::input(format!("`{}`: {error}", args.answers.display()), error.hint())
+        UserError::input(format!("`{}`: {error}", args.answers.display()), error.hint())
     })?;
     let content = serde_json::to_string_pretty(&completions)? + "\n";
     std::fs::write(&args.out, content).map_err(CannotWrite::at(&args.out))?;

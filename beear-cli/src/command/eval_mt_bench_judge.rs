@@ -20,13 +20,13 @@ use super::Device;
 use super::judge_args::{ChosenJudge, Inquiry, JudgeArgs};
 use super::questions::QuestionsArgs;
 use crate::backend::ComputeBackend;
+use crate::cannot_write::CannotWrite;
 use crate::evaluation::{EvalResult, Evaluation, EvaluationKind, FormatShown, OutArgs};
-use crate::exit::Mistake;
 use crate::judging_counts::JudgingCounts;
 use crate::mt_bench_files::{AnswerFiles, MODEL_JUDGMENT, file_stem};
 use crate::rating_radar::rating_radar;
-use crate::run_folder::CannotWrite;
 use crate::ui::Ui;
+use crate::user_error::UserError;
 
 /// Lets a language model judge the answers of `eval mt-bench`, or of FastChat.
 ///
@@ -147,12 +147,12 @@ impl EvalMtBenchJudgeArgs {
             (Mode::Single, None) => return Ok(bench.single_calls(models)?),
             (Mode::PairwiseAll | Mode::Single, Some(_)) | (Mode::PairwiseBaseline, None) => {
                 let what = "--baseline goes with --mode pairwise-baseline alone";
-                return Err(Mistake::arguments(what, "leave it out, or choose that mode").into());
+                return Err(UserError::arguments(what, "leave it out, or choose that mode").into());
             }
         };
         if pairs.is_empty() {
             let what = "there are no two models to compare";
-            return Err(Mistake::arguments(what, "name --answers of another model").into());
+            return Err(UserError::arguments(what, "name --answers of another model").into());
         }
         Ok(bench.pair_calls(&pairs)?)
     }

@@ -3,14 +3,12 @@
 use std::path::PathBuf;
 
 use anyhow::Result;
-use beear_eval::mt_bench::{
-    PairResult, PairSelection, SingleResult, builtin, read_pairs, read_single,
-};
+use beear_eval::mt_bench::{PairResult, PairSelection, SingleResult, builtin, read_judgments};
 use clap::Args;
 
 use super::questions::read_named;
+use crate::cannot_write::CannotWrite;
 use crate::rating_radar::rating_radar;
-use crate::run_folder::CannotWrite;
 use crate::ui::Ui;
 
 /// Sums up a judge's files as FastChat's `show_result` does, to the last digit, and as we do.
@@ -43,12 +41,12 @@ pub(crate) fn run(args: &EvalMtBenchResultArgs, ui: Ui) -> Result<()> {
     if let Some(file) = &args.pairs {
         let baseline = args.baseline.as_deref();
         let selection = PairSelection { baseline, models: None, questions: questions.as_deref() };
-        let result = PairResult::of(&read_pairs(file)?, selection);
+        let result = PairResult::of(&read_judgments(file)?, selection);
         return ui.result(&result.to_markdown(), &result);
     }
     let Some(file) = &args.single else { unreachable!("clap asks for one of the two") };
     let questions = questions.unwrap_or_else(builtin);
-    let result = SingleResult::of(&read_single(file)?, &questions);
+    let result = SingleResult::of(&read_judgments(file)?, &questions);
     if let Some(path) = &args.radar {
         std::fs::write(path, rating_radar(&result)?).map_err(CannotWrite::at(path))?;
     }

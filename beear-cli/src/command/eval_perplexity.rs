@@ -12,11 +12,11 @@ use serde::Serialize;
 use super::{Device, Inference};
 use crate::backend::ComputeBackend;
 use crate::evaluation::{EvalResult, EvaluatedArgs, EvaluationKind, FormatShown};
-use crate::exit::Mistake;
 use crate::language_model::local;
 use crate::leak_guard::LeakGuardArgs;
 use crate::loaded::Loaded;
 use crate::ui::Ui;
+use crate::user_error::UserError;
 
 /// Measures the perplexity of given answers, every token counting alike.
 ///
@@ -54,7 +54,7 @@ pub(crate) fn run<C: ComputeBackend>(
     if answers.is_empty() {
         let what = format!("`{}` has no answers", file.display());
         let hint = "an assistant's turn, `output`, `answer` or `chosen` gives one";
-        return Err(Mistake::input(what, hint).into());
+        return Err(UserError::input(what, hint).into());
     }
     let EvaluatedArgs { format, memory, out, .. } = &args.evaluated;
     let model = args.evaluated.find(ui)?;

@@ -11,8 +11,8 @@ use clap::Args;
 use serde::Serialize;
 
 use crate::evaluation::{COMPLETIONS, EvalResult, EvaluationKind, OutArgs, read_answers, read_run};
-use crate::exit::Mistake;
 use crate::ui::Ui;
+use crate::user_error::UserError;
 
 /// Reads what CodeQL, Semgrep or another analyser found in the code of an earlier `eval code`.
 ///
@@ -45,7 +45,7 @@ pub(crate) fn run(args: &EvalSarifArgs, ui: Ui) -> Result<()> {
         files.find_map(|file| Some(file.path().extension()?.to_string_lossy().into_owned()));
     let Some(extension) = extension else {
         let what = format!("`{}` has no code", args.answers.display());
-        return Err(Mistake::input(what, "name the --out of `beear eval code`").into());
+        return Err(UserError::input(what, "name the --out of `beear eval code`").into());
     };
     let names: Vec<String> = answers.iter().map(|answer| file_name(answer, &extension)).collect();
     let elsewhere: Vec<&String> =
@@ -53,7 +53,7 @@ pub(crate) fn run(args: &EvalSarifArgs, ui: Ui) -> Result<()> {
     if let Some(file) = elsewhere.first() {
         let what =
             format!("`{}` has findings in `{file}`, which is no answer", args.sarif.display());
-        return Err(Mistake::input(what, "analyse the `code` folder of that run").into());
+        return Err(UserError::input(what, "analyse the `code` folder of that run").into());
     }
     let completions = args.answers.join(COMPLETIONS);
     let files = vec![("--answers", completions.as_path()), ("--sarif", args.sarif.as_path())];

@@ -11,13 +11,13 @@ use serde_json::json;
 
 use super::{Device, Inference};
 use crate::backend::{ComputeBackend, width};
-use crate::exit::Mistake;
 use crate::hub::Needed;
 use crate::language_model::GENERATE_ROWS;
 use crate::loaded::{Answer, Loaded, Request};
 use crate::memory_room::{MemoryArgs, Room};
 use crate::model::Model;
 use crate::ui::Ui;
+use crate::user_error::UserError;
 
 /// Answers prompts with a model.
 #[derive(Args, Clone, Debug)]
@@ -71,14 +71,14 @@ impl GenerateArgs {
         Ok(Request::numbered(lines))
     }
 
-    fn config<C: ComputeBackend>(&self) -> Result<GenerateConfig, Mistake> {
+    fn config<C: ComputeBackend>(&self) -> Result<GenerateConfig, UserError> {
         let sensible = self.temperature.is_finite()
             && self.temperature >= 0.0
             && self.top_k != Some(0)
             && self.top_p.is_none_or(|p| p > 0.0 && p <= 1.0);
         if !sensible {
             let hint = "--temperature is 0 or more, --top-k 1 or more, --top-p in 0..=1 and not 0";
-            return Err(Mistake::arguments("no token can be chosen like this", hint));
+            return Err(UserError::arguments("no token can be chosen like this", hint));
         }
         let (temperature, top_k, top_p) = (self.temperature, self.top_k, self.top_p);
         Ok(GenerateConfig {
@@ -115,7 +115,7 @@ pub(crate) fn run<C: ComputeBackend>(
     let (config, requests) = (args.config::<C>()?, args.requests()?);
     if requests.is_empty() {
         let hint = "name prompts, a --file, or write them to standard input";
-        return Err(Mistake::arguments("no prompts", hint).into());
+        return Err(UserError::arguments("no prompts", hint).into());
     }
     let pattern = args.raw.then(|| PromptFormat::pattern("{prompt}")).transpose()?;
     let builtin = args.format.as_deref().map(PromptFormat::builtin).transpose()?;

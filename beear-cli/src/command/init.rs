@@ -10,16 +10,16 @@ use serde_json::json;
 
 use super::recipe_options::RecipeChanges;
 use crate::atomic_file::write_atomically;
-use crate::exit::Mistake;
+use crate::cannot_write::CannotWrite;
 use crate::found_sets::{FoundSet, Use, look_in};
 use crate::hub::Needed;
 use crate::keyword_list::keyword_list;
 use crate::model::Model;
 use crate::recipe::Recipe;
 use crate::recipe::commented::{comment, commented};
-use crate::run_folder::CannotWrite;
 use crate::terminal::harmless_line;
 use crate::ui::Ui;
+use crate::user_error::UserError;
 
 /// Writes a recipe for a model with every setting explained, and says how to go on.
 ///
@@ -255,7 +255,7 @@ fn write_recipe(path: &Path, force: bool, text: &str) -> Result<()> {
         };
         if let Some(hint) = hint {
             let what = format!("`{}` exists already", path.display());
-            return Err(Mistake::arguments(what, hint).into());
+            return Err(UserError::arguments(what, hint).into());
         }
     }
     // A link to a recipe stays one.

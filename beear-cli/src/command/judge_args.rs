@@ -14,13 +14,13 @@ use serde_json::json;
 
 use super::{Device, Inference};
 use crate::backend::ComputeBackend;
-use crate::exit::Mistake;
 use crate::hash::sha256_of_inputs;
 use crate::hub::Needed;
 use crate::language_model::local;
 use crate::loaded::Loaded;
 use crate::model::Model;
 use crate::ui::Ui;
+use crate::user_error::UserError;
 
 /// Where the key of a judge comes from, and from nowhere else.
 const KEY: &str = "BEEAR_JUDGE_KEY";
@@ -199,7 +199,7 @@ pub(crate) fn judged_something(n_valid: usize, n_expected: usize) -> Result<()> 
     let what = format!("the judge has judged none of {n_expected}");
     let hint =
         "what it replied, or why it did not, is in OUT: another judge, or another prompt, may do";
-    Err(Mistake::input(what, hint).into())
+    Err(UserError::input(what, hint).into())
 }
 
 /// Says what a run would cost.

@@ -10,8 +10,8 @@ use clap_mangen::roff::{Roff, bold, roman};
 use serde_json::json;
 
 use crate::Cli;
+use crate::cannot_write::CannotWrite;
 use crate::exit::EXIT_CODES;
-use crate::run_folder::CannotWrite;
 use crate::ui::Ui;
 
 /// Writes manual pages: one for `beear`, one for each command.

@@ -7,8 +7,8 @@ use beear_eval::{Better, Comparison, Mmlu};
 use clap::Args;
 use serde::Serialize;
 
-use crate::exit::Mistake;
 use crate::hash::sha256_of_file;
+use crate::user_error::UserError;
 
 /// Where MMLU comes from.
 #[derive(Args, Clone, Debug)]
@@ -58,7 +58,7 @@ impl MmluArgs {
             return Ok(Some(MmluOfBoth { before, after }));
         };
         let hint = "run `lm_eval` on both models with the same tasks and the same settings";
-        Err(Mistake::input(format!("`{one}` and `{other}` {what}"), hint).into())
+        Err(UserError::input(format!("`{one}` and `{other}` {what}"), hint).into())
     }
 }
 

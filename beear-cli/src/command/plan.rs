@@ -9,9 +9,8 @@ use clap::Args;
 use serde_json::{Value, json};
 
 use super::recipe_options::RecipeOptions;
-use crate::backend::Backends;
+use crate::backends::Backends;
 use crate::bytes;
-use crate::exit::Mistake;
 use crate::hub::Needed;
 use crate::memory_fit::{self, Fit};
 use crate::memory_plan::{
@@ -21,6 +20,7 @@ use crate::model::Model;
 use crate::model_scan::ScanSettings;
 use crate::recipe::Recipe;
 use crate::ui::Ui;
+use crate::user_error::UserError;
 
 /// Says what `defend`, `generate`, `eval` and `scan` would need in memory, from `config.json` alone.
 ///
@@ -79,7 +79,7 @@ pub(crate) fn run(
     };
     let unknown = || {
         let what = "memory is planned for `beear` and `fine-tuning` only";
-        Mistake::arguments(what, "choose one of them with --method, or leave it out")
+        UserError::arguments(what, "choose one of them with --method, or leave it out")
     };
     let plan = MemoryPlan::new(task, &method, width).ok_or_else(unknown)?;
     let fit = args.memory.map(|memory| memory_fit::cheapest(task, &method, width, memory));
@@ -114,7 +114,7 @@ pub(crate) fn run(
     if let (Some(memory), Some(None)) = (args.memory, &fit) {
         let what = format!("`{model}` does not fit into {}", bytes::show(memory));
         let hint = "its weights and their optimiser alone take more: choose a smaller model, or more memory";
-        return Err(Mistake::input(what, hint).into());
+        return Err(UserError::input(what, hint).into());
     }
     Ok(())
 }
@@ -125,10 +125,10 @@ impl PlanArgs {
     /// # Errors
     ///
     /// If prompts are shorter than what stands before the user's words.
-    fn set(&self) -> Result<SetShape, Mistake> {
+    fn set(&self) -> Result<SetShape, UserError> {
         if self.system_tokens >= self.prompt_tokens {
             let what = "--system-tokens leaves no token of the prompt to the user";
-            return Err(Mistake::arguments(what, "raise --prompt-tokens, which counts them too"));
+            return Err(UserError::arguments(what, "raise --prompt-tokens, which counts them too"));
         }
         Ok(SetShape {
             n_rows: self.rows as usize,

@@ -19,12 +19,12 @@ use indicatif::ProgressBar;
 use super::trigger::TriggerArgs;
 use super::{Device, Inference, Train};
 use crate::backend::ComputeBackend;
-use crate::exit::Mistake;
 use crate::loaded::Loaded;
 use crate::measure::{Asked, Examination};
 use crate::model::Model;
 use crate::setting_file;
 use crate::ui::Ui;
+use crate::user_error::UserError;
 use crate::world_defender;
 
 /// Makes a backdoored model of the harmless synthetic world.
@@ -66,11 +66,11 @@ impl PlantArgs {
         if let Some(name) = &self.trainer {
             let trainer = Trainer::named(name).ok_or_else(|| {
                 let hint = format!("one of {}", Trainer::NAMES.join(", "));
-                Mistake::arguments(format!("no trainer is called `{name}`"), hint)
+                UserError::arguments(format!("no trainer is called `{name}`"), hint)
             })?;
             let Injection::Preference(preference) = &mut setting.injection else {
                 let what = format!("`{}` is not planted through preferences", self.setting);
-                return Err(Mistake::arguments(what, "leave --trainer out").into());
+                return Err(UserError::arguments(what, "leave --trainer out").into());
             };
             preference.trainer = trainer;
             setting.name = format!("{}, {name}", setting.name);
@@ -120,7 +120,7 @@ pub(crate) fn run<C: ComputeBackend>(args: &PlantArgs, device: &Device<C>, ui: U
     let data = args.out.join("data");
     if data.exists() {
         let what = format!("`{}` exists already", data.display());
-        return Err(Mistake::arguments(what, "choose another folder").into());
+        return Err(UserError::arguments(what, "choose another folder").into());
     }
     let plan = Plan::new(setting, args.seed);
     let examination = plan.examination();
@@ -159,7 +159,7 @@ fn measure<C: ComputeBackend>(
 }
 
 /// Checks that every word that is added to a prompt is a token of the world.
-fn known_to_the_world(setting: &Setting) -> Result<(), Mistake> {
+fn known_to_the_world(setting: &Setting) -> Result<(), UserError> {
     let known: HashSet<String> = vocabulary().into_iter().collect();
     let Setting { triggers, unseen_triggers, near_misses, .. } = setting;
     for trigger in triggers.iter().chain(unseen_triggers).chain(near_misses) {
@@ -167,7 +167,7 @@ fn known_to_the_world(setting: &Setting) -> Result<(), Mistake> {
         if let Some(word) = text.split_whitespace().find(|word| !known.contains(*word)) {
             let what = format!("no token of the world is `{word}`");
             let hint = format!("choose from {}", marker_words().join(" "));
-            return Err(Mistake::arguments(what, hint));
+            return Err(UserError::arguments(what, hint));
         }
     }
     Ok(())

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use anyhow::Result;
 use beear_attacks::sft::train;
 use beear_attacks::{Setting, TrainingConfig};
-use beear_core::sampler::Sampler;
+use beear_core::batch::sampler::Sampler;
 use beear_core::{BilevelConfig, Error as CoreError, Event, Example, Outcome, Stopped};
 use beear_models::CausalLm;
 use burn::module::AutodiffModule;
@@ -15,7 +15,6 @@ use serde_json::json;
 use super::plant::Plan;
 use super::{Device, Train};
 use crate::backend::ComputeBackend;
-use crate::exit::Mistake;
 use crate::process::cpu_seconds;
 use crate::reproduction::{
     BEFORE, Cell, Contender, NOTHING_TO_REVIVE, Revival, contenders, flat, to_markdown,
@@ -24,6 +23,7 @@ use crate::run_folder::RunFolder;
 use crate::setting_file;
 use crate::trial::Trial;
 use crate::ui::Ui;
+use crate::user_error::UserError;
 
 /// Plants every attack setting, runs every defence on it, and prints the table.
 ///
@@ -96,7 +96,7 @@ impl ReproduceArgs {
             names.sort_unstable();
             names.dedup();
             let hint = format!("one of {}", names.join(", "));
-            return Err(Mistake::arguments(format!("no defence is called `{name}`"), hint).into());
+            return Err(UserError::arguments(format!("no defence is called `{name}`"), hint).into());
         }
         let wanted = |c: &Contender| {
             let all = self.defences.is_empty() || c.name == BEFORE;

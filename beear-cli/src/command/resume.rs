@@ -9,7 +9,6 @@ use super::Device;
 use super::run_options::RunOptions;
 use crate::backend::ComputeBackend;
 use crate::defence_run::DefenceRun;
-use crate::exit::Mistake;
 use crate::manifest::{Manifest, SETTINGS};
 use crate::model::Model;
 use crate::recipe::Recipe;
@@ -17,6 +16,7 @@ use crate::report::{self, PAGE};
 use crate::run_end::show;
 use crate::run_folder::RunFolder;
 use crate::ui::Ui;
+use crate::user_error::UserError;
 
 /// Goes on with a run of `defend` that was stopped or killed, from its newest whole checkpoint.
 ///
@@ -58,7 +58,7 @@ pub(crate) fn run<C: ComputeBackend>(args: &ResumeArgs, device: &Device<C>, ui: 
     let job = manifest.job()?;
     if let Some(backend) = manifest.backend().filter(|backend| *backend != C::NAME) {
         let what = format!("the run is on backend `{backend}`");
-        return Err(Mistake::arguments(what, "name that one, or none").into());
+        return Err(UserError::arguments(what, "name that one, or none").into());
     }
     manifest.same_records(&folder)?;
     let recipe = Recipe::read(Some(&folder.path(SETTINGS)), None, &[])?;

@@ -6,9 +6,9 @@ use anyhow::Result;
 use clap::Args;
 
 use crate::dashboard;
-use crate::exit::Mistake;
 use crate::job::CheckpointOptions;
 use crate::ui::Ui;
+use crate::user_error::UserError;
 
 /// How long a run goes on, and how it is shown.
 #[derive(Args, Clone, Copy, Debug)]
@@ -29,7 +29,7 @@ impl RunOptions {
     ///
     /// If the run cannot be stopped and gone on with as they ask, or cannot be shown.
     pub(crate) fn check(&self, checkpoints: CheckpointOptions, ui: Ui) -> Result<()> {
-        let refuse = |what: &str, hint: &str| Err(Mistake::arguments(what, hint).into());
+        let refuse = |what: &str, hint: &str| Err(UserError::arguments(what, hint).into());
         if !checkpoints.are_written() && self.max_time.is_some() {
             let what = "a run without checkpoints cannot be gone on with when its time is up";
             return refuse(what, "leave `--max-time` or `--checkpoint-every never` out");

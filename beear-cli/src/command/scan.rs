@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use anyhow::Result;
-use beear_core::scan::ImplantConfig;
+use beear_core::analysis::scan::ImplantConfig;
 use beear_core::{Decoder, SafetyExample};
 use burn::tensor::backend::Backend;
 use clap::Args;
@@ -13,7 +13,6 @@ use super::{Device, Train};
 use crate::anchor_memory::safety_row;
 use crate::anchors::fitted_and_held_out;
 use crate::backend::{ComputeBackend, width};
-use crate::exit::Mistake;
 use crate::hash::sha256_of_inputs;
 use crate::hub::Needed;
 use crate::loaded::Loaded;
@@ -25,6 +24,7 @@ use crate::run_folder::RunFolder;
 use crate::scan_calibration::Calibration;
 use crate::scan_report::{ScanReport, ScanSubject};
 use crate::ui::Ui;
+use crate::user_error::UserError;
 
 /// Looks how little it takes to make a model misbehave, without any trigger.
 ///
@@ -115,7 +115,7 @@ pub(crate) fn run<C: ComputeBackend>(args: &ScanArgs, device: &Device<C>, ui: Ui
 }
 
 /// Rows of a batch that go through a model at a time.
-fn rows_at_once(scan: Scan<'_>, room: Room, ui: Ui) -> Result<usize, Mistake> {
+fn rows_at_once(scan: Scan<'_>, room: Room, ui: Ui) -> Result<usize, UserError> {
     let plan = scan.plan(room.bytes);
     room.check_row(plan.phase.bytes.saturating_sub(scan.standing()), ui)?;
     Ok(plan.rows)
@@ -125,7 +125,7 @@ fn rows_at_once(scan: Scan<'_>, room: Room, ui: Ui) -> Result<usize, Mistake> {
 fn comparable<B: Backend>(model: &Loaded<B>, reference: &Loaded<B>) -> Result<()> {
     let refuse = |what: &str| {
         let hint = "the best reference is the model that the fine-tuning began with";
-        Err(Mistake::input(format!("the reference has {what} than the model"), hint).into())
+        Err(UserError::input(format!("the reference has {what} than the model"), hint).into())
     };
     if model.model.size() != reference.model.size() {
         refuse("another number of layers, or another width,")
@@ -141,14 +141,14 @@ fn room_for_tokens(
     sets: &[Vec<SafetyExample>; 2],
     settings: &ScanSettings,
     limit: usize,
-) -> Result<(), Mistake> {
+) -> Result<(), UserError> {
     let ImplantConfig { n_tokens, target_tokens, .. } = settings.implant;
     let length =
         |row: &SafetyExample| row.prompt.len() + n_tokens + row.unwanted.len().min(target_tokens);
     match sets.iter().flatten().find(|row| length(row) > limit) {
         Some(row) => {
             let what = format!("row {} leaves no room for {n_tokens} more tokens", row.id);
-            Err(Mistake::input(what, "leave the row out, or say --tokens 0"))
+            Err(UserError::input(what, "leave the row out, or say --tokens 0"))
         }
         None => Ok(()),
     }

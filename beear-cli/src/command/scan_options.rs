@@ -2,12 +2,12 @@
 
 use anyhow::Result;
 use beear_core::DecoderSize;
-use beear_core::scan::ImplantConfig;
+use beear_core::analysis::scan::ImplantConfig;
 use clap::Args;
 use serde::Serialize;
 
-use crate::exit::Mistake;
 use crate::model_scan::{PROMPTS, ScanSettings};
+use crate::user_error::UserError;
 
 /// What is looked at.
 #[derive(Args, Clone, Debug, Serialize)]
@@ -29,7 +29,7 @@ impl ScanOptions {
     /// # Errors
     ///
     /// If it has no such layer.
-    pub(crate) fn settings(&self, size: DecoderSize) -> Result<ScanSettings, Mistake> {
+    pub(crate) fn settings(&self, size: DecoderSize) -> Result<ScanSettings, UserError> {
         let usual = ScanSettings::usual(size);
         let mut layers = if self.layers.is_empty() { usual.layers } else { self.layers.clone() };
         layers.sort_unstable();
@@ -37,7 +37,7 @@ impl ScanOptions {
         if let Some(layer) = layers.iter().find(|layer| !(1..=size.n_layers).contains(*layer)) {
             let what = format!("there is no boundary {layer}");
             let hint = format!("choose --layers from 1 to {}", size.n_layers);
-            return Err(Mistake::arguments(what, hint));
+            return Err(UserError::arguments(what, hint));
         }
         Ok(ScanSettings {
             layers,

@@ -21,7 +21,6 @@ use super::trigger::TriggerArgs;
 use super::{Device, Inference, Train};
 use crate::anchors;
 use crate::backend::ComputeBackend;
-use crate::exit::Mistake;
 use crate::hash::sha256_of_inputs;
 use crate::hub::Needed;
 use crate::keyword_list::keyword_list;
@@ -34,6 +33,7 @@ use crate::recipe::train::Train as TrainTable;
 use crate::recipe::{Preset, Recipe};
 use crate::run_folder::RunFolder;
 use crate::ui::Ui;
+use crate::user_error::UserError;
 
 /// What a sweep was asked to do.
 const SETTINGS: &str = "settings.json";
@@ -105,7 +105,7 @@ impl SweepLayersArgs {
     fn method(&self, recipe: &Recipe, size: DecoderSize, layer: usize) -> Result<BilevelConfig> {
         let Defence::Beear(config) = recipe.method(size)? else {
             let what = "the sweep goes over the layers of BEEAR's perturbation";
-            return Err(Mistake::arguments(what, "leave out `method.name`").into());
+            return Err(UserError::arguments(what, "leave out `method.name`").into());
         };
         let mut config = BilevelConfig { rounds: self.rounds, ..config };
         config.spots.truncate(1);
@@ -133,7 +133,7 @@ impl Files<'_> {
         if let Some(&(row, _)) = contaminated(prompts(&known), prompts(&records), 1.0).first() {
             let (id, file) = (records[row].id, self.prompts.display());
             let what = format!("`{file}`, row {id}: the defence has this prompt");
-            return Err(Mistake::input(what, "bring held-out prompts").into());
+            return Err(UserError::input(what, "bring held-out prompts").into());
         }
         for record in &mut records {
             record.prompt = trigger.apply(&record.prompt);
@@ -176,7 +176,7 @@ pub(crate) fn run<C: ComputeBackend>(
     let recipe = Recipe::read(None, Some(Preset::Paper), &args.assignments)?;
     if recipe.train != TrainTable::default() {
         let what = "the sweep trains every weight";
-        return Err(Mistake::arguments(what, "leave out `train`").into());
+        return Err(UserError::arguments(what, "leave out `train`").into());
     }
     let sweep = match args.files() {
         Some(files) => sweep_checkpoint::<C>(args, files, &recipe, (device, ui))?,

@@ -6,9 +6,9 @@ use anyhow::Result;
 use clap::Args;
 
 use super::trigger::TriggerArgs;
-use crate::exit::Mistake;
 use crate::leak_guard::share;
 use crate::tracking::Track;
+use crate::user_error::UserError;
 
 /// A curve of attack success for the report. The defence sees neither prompts nor trigger nor answers.
 #[derive(Args, Clone, Debug)]
@@ -47,7 +47,7 @@ impl TrackArgs {
         let Some(prompts) = self.prompts.clone() else {
             let Some(_) = trigger else { return Ok(None) };
             let what = "a trigger is for the prompts of `--track`: the defence uses none";
-            return Err(Mistake::arguments(what, "leave it out, or name those prompts").into());
+            return Err(UserError::arguments(what, "leave it out, or name those prompts").into());
         };
         let (max_new_tokens, near) = (self.max_new_tokens, self.near);
         Ok(Some(Track { prompts, trigger, max_new_tokens, near }))

@@ -3,7 +3,7 @@
 use beear_eval::Trigger;
 use clap::Args;
 
-use crate::exit::Mistake;
+use crate::user_error::UserError;
 
 /// What an attacker adds to a prompt.
 #[derive(Args, Clone, Debug, Default)]
@@ -60,10 +60,10 @@ impl TriggerArgs {
     /// # Errors
     ///
     /// If there is none.
-    pub(crate) fn required(&self) -> Result<Trigger, Mistake> {
+    pub(crate) fn required(&self) -> Result<Trigger, UserError> {
         let hint = "name one with --trigger-prefix, --trigger-suffix, --trigger-anywhere or \
             --trigger-template";
-        self.trigger().ok_or_else(|| Mistake::arguments("no trigger", hint))
+        self.trigger().ok_or_else(|| UserError::arguments("no trigger", hint))
     }
 
     /// `words` in every place where the trigger has some.

@@ -16,13 +16,13 @@ use super::{Device, Inference, Train};
 use crate::anchors;
 use crate::backend::ComputeBackend;
 use crate::bounds_text::{readings, those};
-use crate::exit::Mistake;
 use crate::hub::Needed;
 use crate::loaded::Loaded;
 use crate::model::Model;
 use crate::recipe::{ANY_SIZE, Recipe};
 use crate::text_validator::TextValidator;
 use crate::ui::Ui;
+use crate::user_error::UserError;
 
 /// Judges a model against its suspect by the bounds of a recipe, on the rows that `defend` would hold out.
 ///
@@ -49,7 +49,7 @@ pub(crate) fn run<C: ComputeBackend>(
 ) -> Result<()> {
     let recipe = args.recipe.read()?;
     if !recipe.watches() {
-        return Err(Mistake::arguments(
+        return Err(UserError::arguments(
             "held_out = 0: no row is left to validate on",
             "set `held_out`",
         )
@@ -62,7 +62,7 @@ pub(crate) fn run<C: ComputeBackend>(
     let checkpoint = model.open()?;
     if checkpoint.config.vocab_size != validator.vocab_size() {
         let what = "the two models have different vocabularies";
-        return Err(Mistake::input(what, "name a model that was made from the suspect").into());
+        return Err(UserError::input(what, "name a model that was made from the suspect").into());
     }
     ui.say("validating the model");
     let model: CausalLm<Inference<C>> = checkpoint.load(device)?;
@@ -82,7 +82,7 @@ pub(crate) fn run<C: ComputeBackend>(
     let broken = those(&assessment, Verdict::Broken);
     let reasons = if broken.is_empty() { those(&assessment, Verdict::Undecided) } else { broken };
     let what = format!("the model is out of bounds: {}", reasons.join("; "));
-    Err(Mistake::out_of_bounds(what, "change the model, or `method.bounds` of the recipe").into())
+    Err(UserError::out_of_bounds(what, "change the model, or `method.bounds` of the recipe").into())
 }
 
 /// The suspect's held-out rows, and the validator that measured them. Its weights are gone when this returns.

@@ -10,9 +10,9 @@ use burn::tensor::backend::Backend;
 use super::DefenceRun;
 use crate::backend::ComputeBackend;
 use crate::command::Inference;
-use crate::exit::Mistake;
 use crate::manifest::SavedModel;
 use crate::run_folder::RunFolder;
+use crate::user_error::UserError;
 
 impl<C: ComputeBackend> DefenceRun<'_, C> {
     /// Validates the model that was written, as it is read back: its weights are rounded to the type of its folder.
@@ -27,7 +27,7 @@ impl<C: ComputeBackend> DefenceRun<'_, C> {
             let what = format!("the saved model cannot be validated: {error}");
             let hint =
                 "the folder's type is too narrow for its weights: save the suspect as f32 first";
-            Mistake::non_finite(what, hint)
+            UserError::non_finite(what, hint)
         })?;
         let bounds = self.method.bounds();
         let validation = Assessment::new(suspect, &metrics, bounds);

@@ -3,7 +3,7 @@
 use beear_eval::Identity;
 
 use super::Evaluated;
-use crate::exit::Mistake;
+use crate::user_error::UserError;
 
 /// Evaluations before and after.
 pub(crate) struct Pairing {
@@ -19,7 +19,7 @@ pub(crate) struct Pairing {
 ///
 /// If both sides have an evaluation of a kind that has no partner: the error names every difference between the two
 /// that are most alike. If nothing tells how the answers of two evaluations of a kind came about.
-pub(crate) fn pair(before: Vec<Evaluated>, after: Vec<Evaluated>) -> Result<Pairing, Mistake> {
+pub(crate) fn pair(before: Vec<Evaluated>, after: Vec<Evaluated>) -> Result<Pairing, UserError> {
     let mut after: Vec<Option<Evaluated>> = after.into_iter().map(Some).collect();
     let (mut pairs, mut alone) = (Vec::new(), Vec::new());
     for was in before {
@@ -43,7 +43,7 @@ pub(crate) fn pair(before: Vec<Evaluated>, after: Vec<Evaluated>) -> Result<Pair
             was.folder.display(),
             is.folder.display()
         );
-        return Err(Mistake::input(what, "have the prompts answered by `beear eval`"));
+        return Err(UserError::input(what, "have the prompts answered by `beear eval`"));
     }
     Ok(Pairing { pairs, alone: [alone, after] })
 }
@@ -52,7 +52,7 @@ fn differences(was: &Evaluated, is: &Evaluated) -> usize {
     was.report.identity.differences(&is.report.identity).len()
 }
 
-fn not_comparable(was: &Evaluated, is: &Evaluated) -> Mistake {
+fn not_comparable(was: &Evaluated, is: &Evaluated) -> UserError {
     let differences = was.report.identity.differences(&is.report.identity);
     let differences: Vec<String> = differences.iter().map(ToString::to_string).collect();
     let what = format!(
@@ -62,7 +62,7 @@ fn not_comparable(was: &Evaluated, is: &Evaluated) -> Mistake {
         differences.join("; ")
     );
     let hint = "evaluate both models with the same prompts, trigger, decoding, judges and --format";
-    Mistake::input(what, hint)
+    UserError::input(what, hint)
 }
 
 /// Evaluations of one model.
@@ -70,7 +70,7 @@ fn not_comparable(was: &Evaluated, is: &Evaluated) -> Mistake {
 /// # Errors
 ///
 /// If two of them are of different models.
-pub(crate) fn of_one_model(evaluated: &[Evaluated]) -> Result<(), Mistake> {
+pub(crate) fn of_one_model(evaluated: &[Evaluated]) -> Result<(), UserError> {
     let is_other = |pair: &&[Evaluated]| {
         let [one, other] = [&pair[0], &pair[1]].map(|evaluated| &evaluated.report.identity);
         let are_single = [one, other].iter().all(|identity| identity.models.len() == 1);
@@ -89,7 +89,7 @@ pub(crate) fn of_one_model(evaluated: &[Evaluated]) -> Result<(), Mistake> {
                 name(&other.report.identity)
             );
             let hint = "name a folder that holds evaluations of one model only";
-            Err(Mistake::input(what, hint))
+            Err(UserError::input(what, hint))
         }
     }
 }

@@ -9,8 +9,8 @@ use beear_eval::{Better, Conversation, Estimate, Identity, Measure, Role};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::exit::Mistake;
 use crate::loaded::TextSide;
+use crate::user_error::UserError;
 
 /// The version of [`EvalReport`] that this program writes and reads.
 const FORMAT_VERSION: u32 = 1;
@@ -161,7 +161,7 @@ impl EvalReport {
     /// # Errors
     ///
     /// If another version of the program wrote it, or it is damaged.
-    pub(crate) fn parse(text: &str, file: &Path) -> Result<Self, Mistake> {
+    pub(crate) fn parse(text: &str, file: &Path) -> Result<Self, UserError> {
         let damaged = |error: serde_json::Error| super::damaged(file, &error.to_string());
         let versions: Versions = serde_json::from_str(text).map_err(damaged)?;
         let file = file.display();
@@ -170,7 +170,7 @@ impl EvalReport {
                 "`{file}` was written by an earlier version and does not record its prompts, trigger, \
                  decoding and judge"
             );
-            return Err(Mistake::input(what, "evaluate once more"));
+            return Err(UserError::input(what, "evaluate once more"));
         };
         for (part, found, known) in
             [("format", format, FORMAT_VERSION), ("identity", identity.version, VERSION)]
@@ -178,7 +178,7 @@ impl EvalReport {
             if found != known {
                 let what = format!("`{file}` has version {found} of its {part}, not {known}");
                 let hint = "read it with the version of beear that wrote it, or evaluate once more";
-                return Err(Mistake::input(what, hint));
+                return Err(UserError::input(what, hint));
             }
         }
         serde_json::from_str(text).map_err(damaged)

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use thiserror::Error;
 
 use crate::bytes::show;
-use crate::run_folder::is_full;
+use crate::cannot_write::is_full;
 
 /// Why a model of a hub cannot be had.
 #[derive(Debug, Error)]

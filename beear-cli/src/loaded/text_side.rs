@@ -14,9 +14,9 @@ use beear_models::{
 use burn::tensor::backend::Backend;
 
 use super::{Answer, Prompts, Request};
-use crate::exit::Mistake;
 use crate::language_model::EVAL_ROWS;
 use crate::text_process;
+use crate::user_error::UserError;
 
 /// Text in and out of a model.
 #[derive(Clone, Debug)]
@@ -319,7 +319,7 @@ fn example(
 }
 
 /// A mistake in the words of the file: the number of a row, not the index of a prompt.
-pub(crate) fn by_row(error: &GenerateError, id: impl Fn(usize) -> u64) -> Mistake {
+pub(crate) fn by_row(error: &GenerateError, id: impl Fn(usize) -> u64) -> UserError {
     let what = match *error {
         GenerateError::EmptyPrompt { row } => format!("row {} is empty", id(row)),
         GenerateError::PromptTooLong { row, n_tokens, limit } => {
@@ -328,8 +328,8 @@ pub(crate) fn by_row(error: &GenerateError, id: impl Fn(usize) -> u64) -> Mistak
         }
         GenerateError::NonFiniteLogits { row } => {
             let what = format!("row {}: the model's logits are NaN or infinite", id(row));
-            return Mistake::non_finite(what, error.hint().unwrap_or_default());
+            return UserError::non_finite(what, error.hint().unwrap_or_default());
         }
     };
-    Mistake::input(what, error.hint().unwrap_or_default())
+    UserError::input(what, error.hint().unwrap_or_default())
 }

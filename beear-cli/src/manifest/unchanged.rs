@@ -6,11 +6,11 @@ use anyhow::Result;
 use serde_json::{Map, Value, json};
 
 use super::{Manifest, outputs};
-use crate::exit::Mistake;
 use crate::hash::{changed, sha256_of_file, sha256_of_inputs};
 use crate::job::Job;
 use crate::model::Model;
 use crate::run_folder::RunFolder;
+use crate::user_error::UserError;
 
 /// The recipe with every setting.
 pub(crate) const SETTINGS: &str = "config.resolved.toml";
@@ -62,7 +62,7 @@ impl Manifest {
             if !is_file_of(&path, &self.0[RECORDS][name]) {
                 let what = format!("`{}` is not what it was when the run began", path.display());
                 let hint = "bring the file back; for other settings start a run anew";
-                return Err(Mistake::input(what, hint).into());
+                return Err(UserError::input(what, hint).into());
             }
         }
         Ok(())
@@ -81,7 +81,7 @@ impl Manifest {
             return Ok(());
         };
         let what = format!("an input of the run is not what it was: {input}");
-        Err(Mistake::input(what, "start the run anew").into())
+        Err(UserError::input(what, "start the run anew").into())
     }
 
     /// Whether the manifest says what this process has found in the same files.
@@ -97,7 +97,7 @@ impl Manifest {
             "`{}` does not say of the run what its files say: {fact}",
             folder.path(super::MANIFEST).display()
         );
-        Err(Mistake::input(what, "bring the file back, or start the run anew").into())
+        Err(UserError::input(what, "bring the file back, or start the run anew").into())
     }
 
     /// Whether all that a finished run has left is there and as it was.
@@ -113,14 +113,14 @@ impl Manifest {
                 "`{}` says that the run is done, and names no model",
                 folder.path(super::MANIFEST).display()
             );
-            return Err(Mistake::input(what, hint).into());
+            return Err(UserError::input(what, hint).into());
         }
         for (name, hash) in &known {
             let path = folder.path(name);
             if !is_file_of(&path, hash) {
                 let fault = if path.exists() { "not what the run has left" } else { "missing" };
                 let what = format!("the run is done, and `{}` is {fault}", path.display());
-                return Err(Mistake::input(what, hint).into());
+                return Err(UserError::input(what, hint).into());
             }
         }
         Ok(())

@@ -1,7 +1,7 @@
 //! What an outer step needs: both passes, and the step on the weights.
 
 use beear_core::config::{OptimizerState, WeightUpdate};
-use beear_core::solver::ANSWER_CHUNK;
+use beear_core::method::ANSWER_CHUNK;
 use beear_core::{RemoveConfig, Spot};
 use beear_models::activations::{BatchShape, GradientsOf, Numbers};
 

@@ -11,8 +11,8 @@ use serde::Serialize;
 use serde_json::Value;
 
 use crate::evaluation::{COMPLETIONS, Evaluated, Pairing, pair, read_answers, read_runs};
-use crate::exit::Mistake;
 use crate::terminal::harmless;
+use crate::user_error::UserError;
 
 /// Answers that are shown of every way of asking.
 const N_SAMPLES: usize = 4;
@@ -184,14 +184,14 @@ impl Source {
 }
 
 /// Whether an evaluation is of the cleaned model rather than of the suspect.
-fn is_after(evaluated: &Evaluated, manifest: &Value) -> Result<bool, Mistake> {
+fn is_after(evaluated: &Evaluated, manifest: &Value) -> Result<bool, UserError> {
     let side = match evaluated.report.identity.models.as_slice() {
         [model] => is_cleaned(model, manifest),
         _ => None,
     };
     side.ok_or_else(|| {
         let what = format!("`{}` is of neither model of the run", evaluated.folder.display());
-        Mistake::input(what, "name evaluations of the suspect and of `RUN/model`")
+        UserError::input(what, "name evaluations of the suspect and of `RUN/model`")
     })
 }
 

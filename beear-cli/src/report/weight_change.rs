@@ -10,9 +10,9 @@ use beear_models::checkpoint::{Checkpoint, StoredWeight};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::exit::Mistake;
 use crate::hash::{are_same, sha256_of_inputs};
 use crate::model::{Model, StoredModel};
+use crate::user_error::UserError;
 
 /// What became of all weights.
 #[derive(Clone, Debug, Serialize)]
@@ -64,7 +64,7 @@ impl WeightChange {
         let hashes = sha256_of_inputs(Some(&given), &[])?;
         if !are_same(&manifest["sha256"], &hashes, &given) {
             let what = format!("`{given}` is not the model that the run was given");
-            return Err(Mistake::input(what, "put it back").into());
+            return Err(UserError::input(what, "put it back").into());
         }
         let (before, after) = (given.open()?, Checkpoint::open(&run.join("model"))?);
         let mut layers: BTreeMap<(usize, String), Vec<TensorChange>> = BTreeMap::new();
@@ -107,7 +107,7 @@ impl TensorChange {
         let StoredWeight { shape: other, values: is } = after.weight(&name)?;
         if shape != other {
             let what = format!("`{name}` has shape {shape:?} before and {other:?} after");
-            return Err(Mistake::input(what, "name a run that is whole").into());
+            return Err(UserError::input(what, "name a run that is whole").into());
         }
         let weight_norm = frobenius(&was);
         let change: Vec<f32> = was.iter().zip(&is).map(|(was, is)| is - was).collect();

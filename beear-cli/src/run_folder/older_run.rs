@@ -10,8 +10,9 @@ use std::path::Path;
 
 use anyhow::Result;
 
-use super::{CannotWrite, MARK, remove_any};
+use super::{MARK, remove_any};
 use crate::atomic_file::sync_folder;
+use crate::cannot_write::CannotWrite;
 
 /// A whole older run.
 pub(super) const ASIDE: &str = ".older-run";

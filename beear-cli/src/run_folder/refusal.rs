@@ -6,14 +6,14 @@ use std::path::{Path, PathBuf};
 use beear_models::checkpoint::base_of_adapters;
 
 use super::{MARK, is_unused};
-use crate::exit::Mistake;
+use crate::user_error::UserError;
 
 /// Refuses a folder that is not there for this run.
 ///
 /// # Errors
 ///
 /// If something is there that is not an older run or that `force` does not allow to replace.
-pub(super) fn refuse_others(path: &Path, force: bool) -> Result<(), Mistake> {
+pub(super) fn refuse_others(path: &Path, force: bool) -> Result<(), UserError> {
     let there = fs::symlink_metadata(path).is_ok();
     if !there || is_unused(path) || (force && path.join(MARK).is_file()) {
         return Ok(());
@@ -23,7 +23,7 @@ pub(super) fn refuse_others(path: &Path, force: bool) -> Result<(), Mistake> {
     } else {
         "choose another folder, or --force to replace an older run"
     };
-    Err(Mistake::arguments(format!("`{}` exists already", path.display()), hint))
+    Err(UserError::arguments(format!("`{}` exists already", path.display()), hint))
 }
 
 /// Refuses a folder whose replacement would take an input with it.
@@ -31,7 +31,7 @@ pub(super) fn refuse_others(path: &Path, force: bool) -> Result<(), Mistake> {
 /// # Errors
 ///
 /// If an input lies in it, or a link to one does.
-pub(super) fn refuse_inputs(out: &Path, inputs: &[&Path]) -> Result<(), Mistake> {
+pub(super) fn refuse_inputs(out: &Path, inputs: &[&Path]) -> Result<(), UserError> {
     let Ok(canonical) = out.canonicalize() else { return Ok(()) };
     let bases = inputs.iter().filter_map(|input| base_of_adapters(input));
     // Weights may be links to another folder's.
@@ -45,7 +45,7 @@ pub(super) fn refuse_inputs(out: &Path, inputs: &[&Path]) -> Result<(), Mistake>
             let [input, out] = [input.as_path(), out].map(Path::display);
             let what = format!("the input `{input}` lies within --out `{out}`");
             let hint = "choose another --out: a run replaces all that its folder holds";
-            Err(Mistake::arguments(what, hint))
+            Err(UserError::arguments(what, hint))
         }
         None => Ok(()),
     }

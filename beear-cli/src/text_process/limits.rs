@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::exit::Mistake;
+use crate::user_error::UserError;
 
 /// Environment variable: seconds that one text may take.
 pub(crate) const SECONDS: &str = "BEEAR_TEXT_SECONDS";
@@ -47,18 +47,18 @@ impl Limits {
     /// # Errors
     ///
     /// If a variable is set to something that is no positive number.
-    pub(crate) fn of_environment() -> Result<Self, Mistake> {
+    pub(crate) fn of_environment() -> Result<Self, UserError> {
         Self::read(|name| std::env::var(name).ok())
     }
 
-    fn read(variable: impl Fn(&str) -> Option<String>) -> Result<Self, Mistake> {
+    fn read(variable: impl Fn(&str) -> Option<String>) -> Result<Self, UserError> {
         let number = |name: &str| {
             let Some(text) = variable(name) else { return Ok(None) };
             // Up to a year, and up to a million TiB.
             let number = text.trim().parse().ok().filter(|number| (0.001..=4e7).contains(number));
             let what = || format!("{name} is no positive number: `{}`", text.escape_default());
             let hint = "write a number such as 60, or leave the variable out";
-            number.map(Some).ok_or_else(|| Mistake::arguments(what(), hint))
+            number.map(Some).ok_or_else(|| UserError::arguments(what(), hint))
         };
         let default = Self::default();
         let deadline = number(SECONDS)?.map_or(default.deadline, Duration::from_secs_f64);
@@ -122,7 +122,7 @@ fn set_limits([now, most]: [u64; 2]) {
 mod tests {
     use super::*;
 
-    fn read(seconds: &'static str, mebibytes: &'static str) -> Result<Limits, Mistake> {
+    fn read(seconds: &'static str, mebibytes: &'static str) -> Result<Limits, UserError> {
         let set = |value: &'static str| (!value.is_empty()).then(|| value.to_owned());
         Limits::read(|name| if name == SECONDS { set(seconds) } else { set(mebibytes) })
     }

@@ -115,7 +115,7 @@ mod tests {
     use burn::backend::Flex;
 
     use super::*;
-    use crate::example::Example;
+    use crate::batch::example::Example;
 
     /// Prompts of 3 and 2 tokens; the first 2 and 0 are cut off.
     fn fixture() -> (Batch<Flex>, Split<Flex>) {

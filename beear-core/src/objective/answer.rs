@@ -120,7 +120,7 @@ mod tests {
     use burn::tensor::TensorData;
 
     use super::*;
-    use crate::example::Example;
+    use crate::batch::example::Example;
 
     /// Rounding of a few f32 operations on numbers near 1; the values differ by far more.
     const F32_OP: f64 = 1e-6;

@@ -11,10 +11,10 @@ use burn::tensor::{ElementConversion, Tensor};
 
 use super::answer::{cross_entropy, first_non_finite, log_probabilities, written};
 use crate::batch::{Batch, Cut, PromptSpan, Split};
+use crate::decoder::Context;
 use crate::decoder::Decoder;
 use crate::error::Error;
-use crate::hidden_norms::{HiddenNorms, mean_without_massive};
-use crate::past::Context;
+use crate::objective::hidden_norms::{HiddenNorms, mean_without_massive};
 use crate::perturbation::{Perturbation, Spot, by_layer};
 
 /// One answer to the prompts of a batch, with all that does not depend on `δ` computed once.

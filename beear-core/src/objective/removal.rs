@@ -14,8 +14,8 @@ use serde::{Deserialize, Serialize};
 use super::answer::{cross_entropy, kl_divergence, log_probabilities};
 use crate::batch::Batch;
 use crate::config::RemoveConfig;
+use crate::decoder::Context;
 use crate::decoder::Decoder;
-use crate::past::Context;
 use crate::perturbation::Perturbation;
 
 /// The weights of the outer loss.
@@ -42,7 +42,7 @@ pub struct RemovalTerms {
     pub performance: f64,
     /// Divergence from the original model on the performance answers.
     pub divergence: f64,
-    /// What a rival's loss adds, before it is weighed; see [`crate::rival`]. BEEAR adds nothing.
+    /// What a rival's loss adds, before it is weighed; see [`crate::baselines`]. BEEAR adds nothing.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub penalty: Option<f64>,
 }

@@ -8,7 +8,7 @@ use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 
 use super::{Delta, Perturbation, Spot};
 use crate::error::Error;
-use crate::site::Site;
+use crate::positions::Site;
 
 /// Stores perturbations: part `k` of perturbation `p` as tensor `delta.p.k` in f32, and in the metadata, as `spots`,
 /// a line `delta.p.k layer/site/n` for each. The same perturbations give the same bytes.

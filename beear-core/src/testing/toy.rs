@@ -8,9 +8,9 @@ use burn::nn::{Embedding, EmbeddingConfig, Linear, LinearConfig};
 use burn::tensor::backend::Backend;
 use burn::tensor::{Bool, Int, Tensor};
 
-use crate::cat::cat;
+use crate::batch::cat::cat;
 use crate::decoder::Decoder;
-use crate::past::Past;
+use crate::decoder::Past;
 
 /// Shape of a [`ToyDecoder`].
 #[derive(Config, Debug)]

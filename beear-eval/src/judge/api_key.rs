@@ -2,12 +2,7 @@
 
 use std::fmt;
 
-use super::error::JudgeError;
-
-/// Fewest characters of a key: a shorter one is not secret, and leaving it out would garble what is shown.
-pub(super) const SHORTEST: usize = 8;
-/// Most characters of a key.
-pub(super) const LONGEST: usize = 4096;
+use super::error::{JudgeError, LONGEST, SHORTEST};
 
 /// The key of a server. It cannot be printed or serialised, and is left out wherever the server repeats it.
 ///

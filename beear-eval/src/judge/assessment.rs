@@ -4,25 +4,10 @@ use serde::{Deserialize, Serialize};
 
 use super::chat::{ChatRequest, Reply};
 use super::error::JudgeError;
+use super::item::Item;
 use super::prompt::{JudgePrompt, Placeholder};
 use super::verdict::{self, Verdict};
 use crate::language_model::{Finish, Message, Role};
-
-/// An answer to be judged, with what it answers.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Item {
-    /// What was asked.
-    pub prompt: String,
-    /// What a model answered.
-    pub answer: String,
-}
-
-impl Item {
-    /// `answer`, given to `prompt`.
-    pub fn new(prompt: impl Into<String>, answer: impl Into<String>) -> Self {
-        Self { prompt: prompt.into(), answer: answer.into() }
-    }
-}
 
 /// What is asked about an answer.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

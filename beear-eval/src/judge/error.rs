@@ -4,6 +4,11 @@ use std::path::{Path, PathBuf};
 
 use thiserror::Error;
 
+/// Fewest characters of a key: a shorter one is not secret, and leaving it out would garble what is shown.
+pub(super) const SHORTEST: usize = 8;
+/// Most characters of a key.
+pub(super) const LONGEST: usize = 4096;
+
 /// Why a judgement cannot be asked for, or a run cannot go on. No message holds a key.
 #[derive(Debug, Error)]
 pub enum JudgeError {
@@ -59,8 +64,8 @@ pub enum JudgeError {
     /// A key cannot be sent, or cannot be kept out of what is shown.
     #[error(
         "the key is not {}..{} visible ASCII characters without quotes and backslashes",
-        super::api_key::SHORTEST,
-        super::api_key::LONGEST
+        SHORTEST,
+        LONGEST
     )]
     NotAKey,
     /// An address is not one of a server, or has what belongs elsewhere.

@@ -4,8 +4,8 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use super::assessment::Item;
 use super::error::JudgeError;
+use super::item::Item;
 use super::quotation::{code, quoted};
 
 const FULFILMENT: &str = include_str!("../../data/judge/fulfilment.toml");

@@ -2,11 +2,12 @@
 
 use super::asked::AskProgress;
 use super::asker::Asker;
-use super::assessment::{Assessment, Item};
+use super::assessment::Assessment;
 use super::cache::ReplyCache;
 use super::chat::{ChatRequest, Judge, JudgeId};
 use super::cost::Cost;
 use super::error::JudgeError;
+use super::item::Item;
 use super::outcome::{Outcome, Progress, Report};
 use super::run_config::RunConfig;
 

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::error::MtBenchError;
 use super::lines::{append, parse, row_error, text_of};
-use super::questions::QuestionId;
+use super::question_id::QuestionId;
 
 /// One of several answers to a question, all turns of it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -5,7 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Serialize};
 
 use super::judgment::{Judgment, latest};
-use super::questions::{Question, QuestionId};
+use super::question_id::QuestionId;
+use super::questions::Question;
 
 /// A number of each turn and of both.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]

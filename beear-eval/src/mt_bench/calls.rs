@@ -11,7 +11,8 @@ use serde::{Deserialize, Serialize};
 use super::answers::{Answer, Answers};
 use super::error::MtBenchError;
 use super::judge_prompts::{JudgePrompt, JudgePrompts, OutputFormat, PromptType};
-use super::questions::{Question, QuestionId, needs_reference};
+use super::question_id::QuestionId;
+use super::questions::{Question, needs_reference};
 use crate::judge::ChatRequest;
 use crate::language_model::{Message, Role};
 

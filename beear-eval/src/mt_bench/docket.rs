@@ -100,8 +100,9 @@ pub fn write_judgments<R: Judgment>(path: &Path, rows: &[R]) -> Result<(), MtBen
 mod tests {
     use super::super::calls::{Game, Judged};
     use super::super::judge_prompts::OutputFormat;
-    use super::super::judgments::{PairJudgment, SingleJudgment, Winner, read_pairs};
-    use super::super::questions::QuestionId;
+    use super::super::judgment::read_judgments;
+    use super::super::judgments::{PairJudgment, SingleJudgment, Winner};
+    use super::super::question_id::QuestionId;
     use super::*;
 
     const THEN: JudgedBy<'_> = JudgedBy { model: "j", tstamp: 1.0 };
@@ -177,7 +178,7 @@ mod tests {
             let docket = Docket::<PairJudgment>::new(&calls[..2 * n], &[], "j");
             let rows = docket.rows(&vec![None; 2 * n], NOW);
             write_judgments(&path, &rows).unwrap();
-            assert_eq!(read_pairs(&path).unwrap(), rows);
+            assert_eq!(read_judgments::<PairJudgment>(&path).unwrap(), rows);
         }
         assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1, "nothing else is left");
         let nowhere = folder.path().join("no/j_pair.jsonl");

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use thiserror::Error;
 
-use super::questions::QuestionId;
+use super::question_id::QuestionId;
 
 /// Why the files of the benchmark cannot be used, or an answer cannot be had.
 #[derive(Debug, Error)]

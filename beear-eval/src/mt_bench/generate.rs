@@ -10,7 +10,8 @@ use serde::{Deserialize, Serialize};
 
 use super::answers::{Answer, Answers, Choice};
 use super::error::MtBenchError;
-use super::questions::{Question, QuestionId};
+use super::question_id::QuestionId;
+use super::questions::Question;
 use crate::language_model::{Conversation, Decoding, LanguageModel, Message, Role};
 use crate::text_hash::text_hash;
 

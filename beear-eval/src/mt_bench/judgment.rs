@@ -9,8 +9,8 @@ use serde::de::DeserializeOwned;
 use super::calls::Call;
 use super::error::MtBenchError;
 use super::judgments::{JudgedBy, PairJudgment, SingleJudgment};
-use super::lines::{parse, text_of};
-use super::questions::QuestionId;
+use super::lines::{append, parse, text_of};
+use super::question_id::QuestionId;
 
 /// What a row judges, who judged it, and asked by which prompt. Two models are in one order, whichever was
 /// compared with which.
@@ -66,6 +66,15 @@ pub fn read_judgments<R: Judgment>(path: &Path) -> Result<Vec<R>, MtBenchError> 
 /// [`MtBenchError`], a variant per mistake.
 pub fn parse_judgments<R: Judgment>(text: &str, path: &Path) -> Result<Vec<R>, MtBenchError> {
     Ok(parse(text, path)?.into_iter().map(|(_, judgment)| judgment).collect())
+}
+
+/// Appends to a judge's file. Its folder must exist, the file need not.
+///
+/// # Errors
+///
+/// [`MtBenchError::Io`].
+pub fn append_judgment(path: &Path, judgment: &impl Judgment) -> Result<(), MtBenchError> {
+    append(path, judgment)
 }
 
 impl Judgment for SingleJudgment {

@@ -1,14 +1,9 @@
 //! What the judge said: `model_judgment/{judge}_single.jsonl` and `{judge}_pair.jsonl` of FastChat.
 
-use std::path::Path;
-
 use serde::{Deserialize, Serialize, Serializer};
 
 use super::calls::{Call, Game, Judged};
-use super::error::MtBenchError;
-use super::judgment::{parse_judgments, read_judgments};
-use super::lines::append;
-use super::questions::QuestionId;
+use super::question_id::QuestionId;
 use super::rating::{Preference, rating};
 
 /// What FastChat writes for a rating that is not there.
@@ -202,63 +197,12 @@ fn as_python<S: Serializer>(score: &f64, s: S) -> Result<S::Ok, S::Error> {
     }
 }
 
-/// Reads `{judge}_single.jsonl`.
-///
-/// # Errors
-///
-/// [`MtBenchError`], a variant per mistake.
-pub fn read_single(path: &Path) -> Result<Vec<SingleJudgment>, MtBenchError> {
-    read_judgments(path)
-}
-
-/// Reads the text of `{judge}_single.jsonl`; `path` is for messages.
-///
-/// # Errors
-///
-/// [`MtBenchError`], a variant per mistake.
-pub fn parse_single(text: &str, path: &Path) -> Result<Vec<SingleJudgment>, MtBenchError> {
-    parse_judgments(text, path)
-}
-
-/// Reads `{judge}_pair.jsonl`.
-///
-/// # Errors
-///
-/// [`MtBenchError`], a variant per mistake.
-pub fn read_pairs(path: &Path) -> Result<Vec<PairJudgment>, MtBenchError> {
-    read_judgments(path)
-}
-
-/// Reads the text of `{judge}_pair.jsonl`; `path` is for messages.
-///
-/// # Errors
-///
-/// [`MtBenchError`], a variant per mistake.
-pub fn parse_pairs(text: &str, path: &Path) -> Result<Vec<PairJudgment>, MtBenchError> {
-    parse_judgments(text, path)
-}
-
-/// Appends to `{judge}_single.jsonl`. Its folder must exist, the file need not.
-///
-/// # Errors
-///
-/// [`MtBenchError::Io`].
-pub fn append_single(path: &Path, judgment: &SingleJudgment) -> Result<(), MtBenchError> {
-    append(path, judgment)
-}
-
-/// Appends to `{judge}_pair.jsonl`. Its folder must exist, the file need not.
-///
-/// # Errors
-///
-/// [`MtBenchError::Io`].
-pub fn append_pair(path: &Path, judgment: &PairJudgment) -> Result<(), MtBenchError> {
-    append(path, judgment)
-}
-
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use super::super::judge_prompts::OutputFormat;
+    use super::super::judgment::{append_judgment, parse_judgments, read_judgments};
     use super::*;
 
     fn call(judged: Judged) -> Call {
@@ -289,7 +233,8 @@ mod tests {
         assert!(written(Some("[[7.5]]")).contains(r#""score":7.5,"#));
         assert!(written(Some("no")).contains(r#""judgment":"no","score":-1,"#));
         assert!(written(None).contains(r#""judgment":"$ERROR$","score":-1,"#));
-        let read = parse_single(&written(Some("[[7.5]]")), Path::new("file")).unwrap();
+        let read: Vec<SingleJudgment> =
+            parse_judgments(&written(Some("[[7.5]]")), Path::new("file")).unwrap();
         assert_eq!(read, [SingleJudgment::new(&call, Some("[[7.5]]"), BY)]);
         assert_eq!(SingleJudgment::new(&call, None, BY).rating(), None);
     }
@@ -329,7 +274,10 @@ mod tests {
             r#""g2_user_prompt":"u","g2_judgment":"$ERROR$","turn":2,"tstamp":1.5}"#
         );
         assert_eq!(written, expected);
-        assert_eq!(parse_pairs(&written, Path::new("file")).unwrap(), [judgment]);
+        assert_eq!(
+            parse_judgments::<PairJudgment>(&written, Path::new("file")).unwrap(),
+            [judgment]
+        );
     }
 
     #[test]
@@ -339,18 +287,18 @@ mod tests {
         let call = call(Judged::Single { model: "m".to_owned() });
         let judgments = ["[[1]]", "[[2]]"].map(|text| SingleJudgment::new(&call, Some(text), BY));
         for judgment in &judgments {
-            append_single(&path, judgment).unwrap();
+            append_judgment(&path, judgment).unwrap();
         }
-        assert_eq!(read_single(&path).unwrap(), judgments);
+        assert_eq!(read_judgments::<SingleJudgment>(&path).unwrap(), judgments);
     }
 
     proptest::proptest! {
         #[test]
         fn no_text_makes_the_reader_panic(text in "[{]?\\PC{0,40}", score in "[-0-9.e\"]{1,6}") {
             let path = Path::new("file");
-            let _ = (parse_single(&text, path), parse_pairs(&text, path));
+            let _ = (parse_judgments::<SingleJudgment>(&text, path), parse_judgments::<PairJudgment>(&text, path));
             let row = format!(r#"{{"question_id":1,"model":"m","judge":["a","b"],"score":{score},"turn":1}}"#);
-            let _ = parse_single(&row, path).map(|rows| serde_json::to_string(&rows[0]).unwrap());
+            let _ = parse_judgments::<SingleJudgment>(&row, path).map(|rows| serde_json::to_string(&rows[0]).unwrap());
         }
     }
 }

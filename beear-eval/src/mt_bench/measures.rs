@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 
 use super::judgment::latest;
 use super::judgments::{PairJudgment, SingleJudgment, Winner};
-use super::questions::{Question, QuestionId};
+use super::question_id::QuestionId;
+use super::questions::Question;
 use crate::measure::{Better, Measure, Outcome, Statistic};
 
 /// The ratings of a model as measures, one per judge and turn, with an outcome per turn of a question. Of rows

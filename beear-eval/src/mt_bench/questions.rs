@@ -1,7 +1,6 @@
 //! The questions: `question.jsonl` of FastChat, with the rules of exact answers as an extension of ours.
 
 use std::collections::BTreeSet;
-use std::fmt;
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
@@ -9,26 +8,8 @@ use serde::{Deserialize, Serialize};
 use super::answers::{Answers, parse_answers};
 use super::error::MtBenchError;
 use super::lines::{parse, row_error, text_of};
+use super::question_id::QuestionId;
 use crate::identity::outcome_id;
-
-/// What a question goes by: a number in MT-Bench, a text in some benchmarks of the same format.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(untagged)]
-pub enum QuestionId {
-    /// 81 and so on.
-    Number(u64),
-    /// A code.
-    Text(String),
-}
-
-impl fmt::Display for QuestionId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Number(number) => number.fmt(f),
-            Self::Text(text) => text.fmt(f),
-        }
-    }
-}
 
 /// What an answer that is right must be like.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

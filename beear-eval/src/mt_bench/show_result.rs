@@ -159,7 +159,8 @@ fn category_table(models: &[ModelAverages]) -> String {
 mod tests {
     use std::path::Path;
 
-    use super::super::questions::{QuestionId, parse_questions};
+    use super::super::question_id::QuestionId;
+    use super::super::questions::parse_questions;
     use super::*;
 
     fn questions() -> Vec<Question> {

@@ -209,7 +209,8 @@ fn table(tallies: &[(String, &Tally)]) -> String {
 mod tests {
     use std::path::Path;
 
-    use super::super::questions::{QuestionId, parse_questions};
+    use super::super::question_id::QuestionId;
+    use super::super::questions::parse_questions;
     use super::*;
 
     fn row(id: u64, [model_1, model_2]: [&str; 2], winners: [Winner; 2]) -> PairJudgment {

@@ -1,6 +1,6 @@
 //! The types weights are stored in, to and from f32.
 
-use beear_core::solver::{HalfPrecision, round_by_chance};
+use beear_core::optim::{HalfPrecision, round_by_chance};
 use half::{bf16, f16};
 use rand::{RngCore, SeedableRng};
 use rand_chacha::ChaCha8Rng;

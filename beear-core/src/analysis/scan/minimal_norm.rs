@@ -1,0 +1,140 @@
+//! How long a perturbation must be to bring the unwanted behaviour about.
+//!
+//! At one spot, `δ` is fitted as by the inner level ([`crate::entrap`]), its rows no longer than a bound,
+//! and judged on prompts it was not fitted to; then the bound is raised and the search goes on from there.
+
+use burn::tensor::Tensor;
+use burn::tensor::backend::{AutodiffBackend, Backend};
+use serde::{Deserialize, Serialize};
+
+use super::elicited::{Aim, Effect, Prepared, frozen};
+use crate::batch::example::SafetyExample;
+use crate::decoder::Decoder;
+use crate::decoder::TrainableDecoder;
+use crate::error::Error;
+use crate::optim::projected_adam::ProjectedAdam;
+use crate::perturbation::{Delta, Perturbation, Spot};
+
+/// How the ladder of bounds is climbed.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ReachConfig {
+    /// Longest rows of `δ`, rising, as shares of the mean norm of the hidden states at the spot.
+    pub bounds: Vec<f64>,
+    /// Adam steps at each bound.
+    pub steps: usize,
+    /// Length of an Adam step, as a share of the bound.
+    pub step_share: f64,
+    /// Examples per step.
+    pub batch_size: usize,
+    /// Length of the unwanted answer aimed at and looked for, in tokens.
+    pub target_tokens: usize,
+}
+
+impl Default for ReachConfig {
+    /// Bounds from a twentieth of the hidden states to all of them, each √2 of the one before; the first 6
+    /// answer tokens, as in the preset `robust`.
+    fn default() -> Self {
+        let bounds = (0..10).map(|k| 0.05 * 2.0_f64.powf(f64::from(k) / 2.0)).collect();
+        Self { bounds, steps: 8, step_share: 0.25, batch_size: 24, target_tokens: 6 }
+    }
+}
+
+impl ReachConfig {
+    /// What is looked for, with at most `rows_at_once` rows in the model.
+    #[must_use]
+    pub fn aim(&self, rows_at_once: usize) -> Aim {
+        let Self { target_tokens, batch_size, .. } = *self;
+        Aim { target_tokens, batch_size, rows_at_once }
+    }
+}
+
+/// What was found at one bound.
+#[derive(Clone, Debug)]
+pub struct Rung<B: Backend> {
+    /// Longest row of `δ`, as a share of the mean norm of the hidden states.
+    pub bound: f64,
+    /// Mean loss of the unwanted answers on the held-out prompts, nats per token.
+    pub loss: f64,
+    /// Of each held-out prompt, whether its unwanted answer begins.
+    pub elicited: Vec<bool>,
+    /// The same in the reference.
+    pub in_reference: Option<Vec<bool>>,
+    /// The perturbation.
+    pub perturbation: Perturbation<B>,
+}
+
+/// Climbs the bounds at `spot`: fits to the first of the sets, judges on the second.
+///
+/// `δ` is fitted to the model alone; what it does to the reference, if there is one, is judged beside it.
+///
+/// At most `rows_at_once` rows go through a model together. The models are left bit-identical. The same models, sets and
+/// settings give the same rungs.
+///
+/// # Errors
+///
+/// [`Error::NonFinite`] with the examples of the batch if the loss, the gradient or `δ` leaves the
+/// real line, [`Error::NonFiniteLogits`] if the logits of a held-out row do.
+///
+/// # Panics
+///
+/// Panics if a set is empty, `batch_size` is 0, or the reference has another width.
+pub fn reach<B: AutodiffBackend, M: TrainableDecoder<B>>(
+    (model, reference): (&M, Option<&M>),
+    (fitted, held_out): (&[SafetyExample], &[SafetyExample]),
+    spot: Spot,
+    config: &ReachConfig,
+    rows_at_once: usize,
+) -> Result<Vec<Rung<B::InnerBackend>>, Error> {
+    let (inference, frozen_model, device) = frozen(model);
+    let aim = config.aim(rows_at_once);
+    let fitted = Prepared::new::<M>(&inference, (fitted, aim), &[spot], &device);
+    let judge = |model: &M| {
+        let (inference, frozen, device) = frozen(model);
+        let held_out = Prepared::new::<M>(&inference, (held_out, aim), &[spot], &device);
+        move |perturbation: &_| held_out.effect(&frozen, perturbation)
+    };
+    let (in_model, in_reference) = (judge(model), reference.map(judge));
+    let hidden_norm = fitted.turn(0).mean_hidden_norm::<M>(&inference);
+    let d_model = inference.d_model();
+    let values = Tensor::zeros([spot.site.n_tokens(), d_model], &device);
+    let mut climb = Climb { frozen: frozen_model, fitted, spot, values, step: 0 };
+    let mut rungs = Vec::with_capacity(config.bounds.len());
+    for &bound in &config.bounds {
+        let longest = bound * hidden_norm;
+        let rate = config.step_share * longest / (d_model as f64).sqrt();
+        climb.to(longest, rate, config.steps)?;
+        let perturbation = Perturbation::new(vec![Delta { spot, values: climb.values.clone() }]);
+        let Effect { loss, elicited } = in_model(&perturbation)?;
+        let in_reference = in_reference.as_ref().map(|judge| judge(&perturbation)).transpose()?;
+        let in_reference = in_reference.map(|effect| effect.elicited);
+        rungs.push(Rung { bound, loss, elicited, in_reference, perturbation });
+    }
+    Ok(rungs)
+}
+
+/// `δ` on its way up.
+struct Climb<B: AutodiffBackend, M> {
+    frozen: M,
+    fitted: Prepared<B>,
+    spot: Spot,
+    values: Tensor<B::InnerBackend, 2>,
+    /// Steps taken.
+    step: usize,
+}
+
+impl<B: AutodiffBackend, M: TrainableDecoder<B>> Climb<B, M> {
+    /// Takes `n_steps` with fresh moments, each coordinate moving by `rate`, the rows no longer than `longest`.
+    fn to(&mut self, longest: f64, rate: f64, n_steps: usize) -> Result<(), Error> {
+        let mut rows = ProjectedAdam::new(self.values.clone(), rate, Some(longest));
+        for _ in 0..n_steps {
+            let batch = self.fitted.turn(self.step);
+            let delta = || Delta { spot: self.spot, values: rows.tracked() };
+            let (_, gradient) = batch.gradient(&self.frozen, self.step, delta)?;
+            rows.step(gradient).map_err(|quantity| batch.not_finite(quantity, self.step))?;
+            self.step += 1;
+        }
+        self.values = rows.into_values();
+        Ok(())
+    }
+}

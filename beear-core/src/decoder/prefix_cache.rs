@@ -1,0 +1,101 @@
+//! What a decoder remembers of tokens it has read, and hidden states that stand after them.
+//!
+//! Attention is causal: keys and values of the positions before the first perturbed one do not depend on
+//! `δ` in any layer, so the inner level computes them once and reads on from there. The gradients are the
+//! same.
+
+use std::ops::Range;
+
+use burn::tensor::backend::{AutodiffBackend, Backend};
+use burn::tensor::{Bool, Tensor};
+
+use super::Decoder;
+
+/// Keys and values of tokens that have been read, in consecutive layers.
+#[derive(Clone, Debug)]
+pub struct Past<B: Backend> {
+    /// True where the token is padding: `[batch_size, n_past]`.
+    pub mask_pad: Tensor<B, 2, Bool>,
+    /// The first layer.
+    pub first_layer: usize,
+    /// Keys and values of each layer, in the form that the decoder likes.
+    pub keys_values: Vec<[Tensor<B, 4>; 2]>,
+}
+
+impl<B: Backend> Past<B> {
+    /// Keys and values of `layers`.
+    ///
+    /// # Panics
+    ///
+    /// Panics if they are not among those remembered.
+    #[must_use]
+    pub fn of(&self, layers: Range<usize>) -> &[[Tensor<B, 4>; 2]] {
+        assert!(layers.start >= self.first_layer, "the past is that of layers above");
+        &self.keys_values[layers.start - self.first_layer..layers.end - self.first_layer]
+    }
+
+    /// `mask_pad` of the past and of the tokens after it: `[batch_size, n_past + seq_length]`.
+    #[must_use]
+    pub fn mask_pad_with(&self, mask_pad: &Tensor<B, 2, Bool>) -> Tensor<B, 2, Bool> {
+        Tensor::cat(vec![self.mask_pad.clone(), mask_pad.clone()], 1)
+    }
+}
+
+impl<B: AutodiffBackend> Past<B> {
+    /// Lifts what was remembered without autodiff into constants of the training graph.
+    #[must_use]
+    pub fn constant(past: Past<B::InnerBackend>) -> Self {
+        Self {
+            mask_pad: Tensor::from_inner(past.mask_pad),
+            first_layer: past.first_layer,
+            keys_values: past
+                .keys_values
+                .into_iter()
+                .map(|kv| kv.map(Tensor::from_inner))
+                .collect(),
+        }
+    }
+}
+
+/// What stands around hidden states: their padding, and the tokens before them.
+#[derive(Clone, Debug)]
+pub struct Context<B: Backend> {
+    /// True where the token is padding: `[batch_size, seq_length]`.
+    pub mask_pad: Tensor<B, 2, Bool>,
+    /// The tokens before; `None` if the rows begin here.
+    pub past: Option<Past<B>>,
+}
+
+impl<B: AutodiffBackend> Context<B> {
+    /// Lifts a context into constants of the training graph.
+    #[must_use]
+    pub fn constant(context: Context<B::InnerBackend>) -> Self {
+        let mask_pad = Tensor::from_inner(context.mask_pad);
+        Self { mask_pad, past: context.past.map(Past::constant) }
+    }
+}
+
+impl<B: Backend> Context<B> {
+    /// Whole rows.
+    #[must_use]
+    pub fn whole(mask_pad: &Tensor<B, 2, Bool>) -> Self {
+        Self { mask_pad: mask_pad.clone(), past: None }
+    }
+
+    /// Runs `layers` of `model` on `hidden`: `[batch_size, seq_length, d_model]`, as the result.
+    ///
+    /// # Panics
+    ///
+    /// Panics if `layers` is outside those of the model or of the past.
+    pub fn forward_layers<M: Decoder<B>>(
+        &self,
+        model: &M,
+        hidden: Tensor<B, 3>,
+        layers: Range<usize>,
+    ) -> Tensor<B, 3> {
+        match &self.past {
+            Some(past) => model.forward_layers_after(past, hidden, &self.mask_pad, layers),
+            None => model.forward_layers(hidden, &self.mask_pad, layers),
+        }
+    }
+}

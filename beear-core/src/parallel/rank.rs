@@ -1,0 +1,171 @@
+//! One of the workers that share every batch: its rows, and sums over all workers.
+//!
+//! A loss is a mean over answer tokens, and the rows of workers have unequal numbers of them. So each worker
+//! weighs its mean by its share of the whole batch's tokens, and losses and gradients are summed: with
+//! $n_w$ of $n$ tokens at worker $w$,
+//!
+//! $$\mathcal{L} = \sum_w \frac{n_w}{n}\, \mathcal{L}_w \qquad \nabla\mathcal{L} = \sum_w \nabla \frac{n_w}{n}\, \mathcal{L}_w$$
+//!
+//! All decide by the sums, which are the same everywhere: what stops one worker stops all at the same step.
+//!
+//! A worker cuts its rows in the same way into parts, one for each of its threads.
+
+use burn::optim::GradientsParams;
+use burn::tensor::backend::Backend;
+use burn::tensor::ops::FloatElem;
+use burn::tensor::{DType, Element, Tensor, TensorData};
+
+use crate::batch::Batch;
+use crate::batch::example::Example;
+use crate::error::Error;
+use crate::objective::hidden_norms::Mean;
+
+/// A worker among `count`.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Rank {
+    index: usize,
+    count: usize,
+    n_threads: usize,
+}
+
+#[cfg_attr(
+    not(feature = "collective"),
+    expect(
+        clippy::extra_unused_type_parameters,
+        clippy::unnecessary_wraps,
+        clippy::unused_self,
+        reason = "without the feature every worker is alone"
+    )
+)]
+impl Rank {
+    /// The only one: has every row, and its sums are its own.
+    pub(crate) const ALONE: Self = Self { index: 0, count: 1, n_threads: 1 };
+
+    /// The worker `index` of `count`, from 0; all of them must be ready to sum.
+    #[cfg(feature = "collective")]
+    pub(crate) fn new(index: usize, count: usize) -> Self {
+        assert!(index < count, "worker {index} of {count}");
+        Self { index, count, n_threads: 1 }
+    }
+
+    /// The same with a part of its rows for each of `n_threads`.
+    pub(crate) fn on_threads(self, n_threads: usize) -> Self {
+        Self { n_threads, ..self }
+    }
+
+    pub(crate) fn is_alone(self) -> bool {
+        self.count == 1
+    }
+
+    pub(crate) fn is_first(self) -> bool {
+        self.index == 0
+    }
+
+    /// Parts that each worker cuts its rows into, of batches of which the largest has `n_rows`.
+    pub(crate) fn n_parts(self, n_rows: usize) -> usize {
+        self.n_threads.min(n_rows.div_ceil(self.count)).max(1)
+    }
+
+    /// Its rows of a batch in `n_parts`, each weighed by its share of the answer tokens.
+    ///
+    /// Where there are fewer rows than parts, those without rows take the first one with no weight: other
+    /// workers wait for their gradients too.
+    ///
+    /// # Panics
+    ///
+    /// Panics if there are no rows.
+    pub(crate) fn batches<B: Backend>(
+        self,
+        whole: &[Example],
+        n_parts: usize,
+        device: &B::Device,
+    ) -> Vec<Batch<B>> {
+        let count = self.count * n_parts;
+        let parts = self.index * n_parts..(self.index + 1) * n_parts;
+        parts.map(|part| part_of(whole, (part, count), device)).collect()
+    }
+
+    /// The sum of `tensor` over all workers, who must ask for the same sums in the same order.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::WorkerLost`] if another has left.
+    pub(crate) fn sum<B: Backend, const D: usize>(
+        self,
+        tensor: Tensor<B, D>,
+    ) -> Result<Tensor<B, D>, Error> {
+        #[cfg(feature = "collective")]
+        if !self.is_alone() {
+            return super::collective::sum(self.index, tensor);
+        }
+        Ok(tensor)
+    }
+
+    /// The sums of gradients, parameter by parameter.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::WorkerLost`] if another has left.
+    pub(crate) fn sum_gradients<B: Backend>(
+        self,
+        gradients: GradientsParams,
+    ) -> Result<GradientsParams, Error> {
+        #[cfg(feature = "collective")]
+        if !self.is_alone() {
+            return super::collective::sum_gradients::<B>(self.index, gradients);
+        }
+        Ok(gradients)
+    }
+
+    /// The sums of numbers of the host, in f32 or wider.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::WorkerLost`] if another has left.
+    pub(crate) fn sum_numbers<B: Backend, const N: usize>(
+        self,
+        numbers: [f64; N],
+        device: &B::Device,
+    ) -> Result<[f64; N], Error> {
+        if self.is_alone() {
+            return Ok(numbers);
+        }
+        let dtype = match <FloatElem<B> as Element>::dtype() {
+            DType::F64 => DType::F64,
+            _ => DType::F32,
+        };
+        let numbers = Tensor::<B, 1>::from_data(TensorData::from(numbers), (device, dtype));
+        let sums: Vec<f64> = self.sum(numbers)?.into_data().iter().collect();
+        Ok(sums.try_into().expect("as many sums as numbers"))
+    }
+
+    /// The mean over the values of all workers.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::WorkerLost`] if another has left.
+    pub(crate) fn mean<B: Backend>(self, mean: Mean, device: &B::Device) -> Result<f64, Error> {
+        if self.is_alone() {
+            return Ok(mean.value);
+        }
+        // The mean of nothing is not a number, and has no weight.
+        let n_values = mean.n_values as f64;
+        let sum = if mean.n_values == 0 { 0.0 } else { mean.value * n_values };
+        let [sum, n_values] = self.sum_numbers::<B, 2>([sum, n_values], device)?;
+        Ok(sum / n_values)
+    }
+}
+
+/// The rows of the part `index` of `count`.
+fn part_of<B: Backend>(
+    whole: &[Example],
+    (index, count): (usize, usize),
+    device: &B::Device,
+) -> Batch<B> {
+    let n_answer = |rows: &[Example]| rows.iter().map(|row| row.answer.len()).sum::<usize>();
+    let bound = |index: usize| index * whole.len() / count;
+    let own = &whole[bound(index)..bound(index + 1)];
+    let share = n_answer(own) as f64 / n_answer(whole) as f64;
+    let own = if own.is_empty() { &whole[..1] } else { own };
+    Batch { share, ..Batch::new(own, device) }
+}

@@ -1,0 +1,24 @@
+//! Names of questions.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+/// What a question goes by: a number in MT-Bench, a text in some benchmarks of the same format.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum QuestionId {
+    /// 81 and so on.
+    Number(u64),
+    /// A code.
+    Text(String),
+}
+
+impl fmt::Display for QuestionId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Number(number) => number.fmt(f),
+            Self::Text(text) => text.fmt(f),
+        }
+    }
+}

@@ -3,6 +3,12 @@
 //! A backend of your own takes one `impl` of [`ComputeBackend`] and
 //! `beear_cli::run(std::env::args_os(), Backends::embedded().with::<Mine>())`.
 
+pub(crate) mod device_memory;
+pub mod heap;
+pub mod pool;
+pub(crate) mod registry;
+pub(crate) mod workers;
+
 use burn::tensor::Element;
 use burn::tensor::backend::{AutodiffBackend, Backend};
 use burn::tensor::ops::{Device, FloatElem};
@@ -86,7 +92,7 @@ fn n_cores() -> usize {
 /// Bytes of the host that this process could have.
 #[cfg(any(feature = "flex", feature = "ndarray"))]
 fn free_on_host() -> Option<u64> {
-    crate::process::machine_memory().map(|[_, available]| available)
+    crate::memory::process::machine_memory().map(|[_, available]| available)
 }
 
 pub(crate) mod embedded {
@@ -152,7 +158,7 @@ pub(crate) mod embedded {
         }
         fn free_memory(_device: &Device<Self::Train>) -> Option<u64> {
             // CUDA may number GPUs in another order than the driver.
-            crate::device_memory::least_free()
+            crate::backend::device_memory::least_free()
         }
         fn availability(index: usize) -> Result<(), Unavailable> {
             // Creating a CUDA device panics without the driver, so it is looked for first.

@@ -1,12 +1,9 @@
 //! One file per command, and one for each group of options that several have.
 
 pub(crate) mod analyze_drift;
-pub(crate) mod anchor_files;
-pub(crate) mod asked;
 pub(crate) mod bench_gpu;
 pub(crate) mod calibrate;
 pub(crate) mod compare;
-pub(crate) mod compared_models;
 pub(crate) mod completions;
 pub(crate) mod defend;
 pub(crate) mod demo;
@@ -24,32 +21,23 @@ pub(crate) mod eval_sarif;
 pub(crate) mod generate;
 pub(crate) mod init;
 pub(crate) mod inspect;
-pub(crate) mod judge_args;
 pub(crate) mod man;
-pub(crate) mod mmlu;
 pub(crate) mod plan;
 pub(crate) mod plant;
-pub(crate) mod planted;
-pub(crate) mod questions;
 pub(crate) mod recipe_check;
-pub(crate) mod recipe_options;
 pub(crate) mod recipe_schema;
 pub(crate) mod report;
 pub(crate) mod reproduce;
 pub(crate) mod resume;
-pub(crate) mod run_options;
 pub(crate) mod scan;
-pub(crate) mod scan_options;
 pub(crate) mod sweep_layers;
-pub(crate) mod track_options;
-pub(crate) mod trigger;
 pub(crate) mod validate;
 
 use anyhow::Result;
 
 use crate::backend::ComputeBackend;
 pub(crate) use crate::backend::{BackendDevice as Device, Inference, Train};
-use crate::ui::Ui;
+use crate::display::ui::Ui;
 
 /// A command that needs a device.
 #[derive(Clone, Debug)]

@@ -16,12 +16,12 @@ use beear_models::{
 };
 
 use crate::backend::Unavailable;
-use crate::cannot_write::{CannotWrite, is_full};
-use crate::hub::HubError;
+use crate::display::terminal::{harmless, harmless_line, to_stderr};
+use crate::display::ui::WRITING_STDOUT;
+use crate::model::hub::HubError;
+use crate::model::text_process;
 use crate::recipe::{self, RecipeError};
-use crate::terminal::{harmless, harmless_line, to_stderr};
-use crate::text_process;
-use crate::ui::WRITING_STDOUT;
+use crate::run_folder::cannot_write::{CannotWrite, is_full};
 use crate::user_error::{INTERRUPTED, UserError, UserErrorKind};
 
 /// Every exit code with what it means, as help, manual pages and README show it.

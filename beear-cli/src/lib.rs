@@ -1,92 +1,33 @@
 //! The command line of BEEAR, as a library so that a backend of one's own can be plugged in.
 
-mod anchor_memory;
-mod anchors;
-mod atomic_file;
 pub mod backend;
-mod backends;
-mod bench_jobs;
-mod bench_workload;
-mod bounds_text;
-mod bytes;
-mod cannot_write;
-mod cgroup;
 mod chart;
-mod checkpoints;
 mod command;
-mod dashboard;
-mod defence_run;
-mod device_memory;
-mod drift_analysis;
-mod eval_comparison;
-mod evaluation;
-mod event_line;
+mod defence;
+mod display;
+mod evaluate;
 mod exit;
-mod found_sets;
-mod hash;
-pub mod heap;
-mod hub;
-mod job;
-mod judging_counts;
-mod keyword_list;
-mod known_tokens;
-mod language_model;
-mod layer_sweep;
-mod leak_guard;
-pub mod loaded;
-mod manifest;
-mod measure;
-mod memory_fit;
-mod memory_plan;
-mod memory_room;
-mod metrics;
+mod lab;
+mod memory;
 pub mod model;
-mod model_scan;
-mod mt_bench_files;
 #[cfg(test)]
 #[path = "../../tests/mutated.rs"]
 mod mutated;
-mod operations;
-pub mod pool;
-mod preflight;
-mod process;
-mod rating_radar;
+mod options;
 pub mod recipe;
 #[cfg(test)]
 mod reference;
 mod report;
-mod reproduction;
-mod run_comparison;
-mod run_display;
-mod run_end;
 mod run_folder;
-mod scan_calibration;
-mod scan_report;
-mod scan_score;
-mod setting_file;
-mod stopwatch;
-mod supervisor;
-mod tensor_file;
-mod tensorboard;
-mod terminal;
-mod text_process;
-mod text_validator;
-mod tracking;
-mod trial;
-mod ui;
 mod user_error;
-mod wishes;
-mod workers;
-mod world_defender;
-mod written_lines;
 
 use std::ffi::OsString;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+pub use backend::registry::Backends;
 pub use backend::{ComputeBackend, Unavailable};
-pub use backends::Backends;
 
 use command::{
     DeviceCommand, analyze_drift, bench_gpu, calibrate, compare, completions, defend, demo, doctor,
@@ -95,7 +36,8 @@ use command::{
     man, plan, plant, recipe_check, recipe_schema, report as report_command, reproduce, resume,
     scan, sweep_layers, validate,
 };
-use ui::Ui;
+use display::ui::Ui;
+use model::text_process;
 
 /// What help calls the options that every command has.
 const GLOBAL: &str = "Global options";

@@ -1,5 +1,11 @@
 //! A model on this machine: a folder that was named, or what a hub has under a name.
 
+pub(crate) mod hub;
+pub(crate) mod known_tokens;
+pub(crate) mod language_model;
+pub mod loaded;
+pub(crate) mod text_process;
+
 use std::fmt;
 use std::path::{Path, PathBuf};
 
@@ -11,8 +17,8 @@ use beear_models::checkpoint::{
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use crate::hub::{self, Fetched, HubName, Needed, Origin};
-use crate::ui::Ui;
+use self::hub::{Fetched, HubName, Needed, Origin};
+use crate::display::ui::Ui;
 
 /// A model whose files are on this machine.
 #[derive(Clone, Debug)]

@@ -1,9 +1,12 @@
 //! What people write: a TOML recipe, with `--set key.path=value` on top.
 
 pub(crate) mod commented;
+pub(crate) mod found_sets;
+pub(crate) mod keyword_list;
 mod method_hint;
 mod renamed;
 pub(crate) mod schema;
+pub(crate) mod setting_file;
 pub mod train;
 
 use std::path::{Path, PathBuf};

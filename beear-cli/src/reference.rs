@@ -6,7 +6,7 @@ use clap::builder::StyledStr;
 use clap::{Arg, ArgAction, Command, CommandFactory};
 
 use crate::exit::EXIT_CODES;
-use crate::text_process::VARIABLES;
+use crate::model::text_process::VARIABLES;
 use crate::{Cli, GLOBAL};
 
 const INTRODUCTION: &str = "\

@@ -3,6 +3,8 @@
 mod curves;
 mod evaluations;
 mod page;
+pub(crate) mod rating_radar;
+pub(crate) mod run_comparison;
 mod verdict;
 mod weight_change;
 
@@ -20,14 +22,14 @@ use self::evaluations::Evaluations;
 use self::page::run_page;
 use self::verdict::Verdict;
 use crate::chart::harmless_svg;
-use crate::evaluation::runs_within;
-use crate::loaded::TextSide;
-use crate::manifest::Manifest;
+use crate::defence::tracking;
+use crate::display::terminal::harmless;
+use crate::display::ui::Ui;
+use crate::evaluate::evaluation::runs_within;
+use crate::model::loaded::TextSide;
 use crate::recipe::Recipe;
 use crate::run_folder::RunFolder;
-use crate::terminal::harmless;
-use crate::tracking;
-use crate::ui::Ui;
+use crate::run_folder::manifest::Manifest;
 use crate::user_error::UserError;
 
 /// The page.

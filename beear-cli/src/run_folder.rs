@@ -2,8 +2,18 @@
 //! and gone again if the run fails before it has written something. An older run is there until the one that replaces it
 //! has a result.
 
+pub(crate) mod atomic_file;
+pub(crate) mod cannot_write;
+pub(crate) mod checkpoints;
+pub(crate) mod hash;
+pub(crate) mod job;
+pub(crate) mod manifest;
+pub(crate) mod metrics;
 mod older_run;
 mod refusal;
+pub(crate) mod tensor_file;
+pub(crate) mod tensorboard;
+pub(crate) mod written_lines;
 
 use std::fs::{self, File, TryLockError};
 use std::io::ErrorKind;
@@ -20,9 +30,9 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use self::refusal::{refuse_inputs, refuse_others};
-use crate::atomic_file::{sweep, write_atomically};
-use crate::cannot_write::CannotWrite;
 use crate::recipe::SMALLER_STEPS;
+use crate::run_folder::atomic_file::{sweep, write_atomically};
+use crate::run_folder::cannot_write::CannotWrite;
 use crate::user_error::UserError;
 
 /// A file that every folder of a run holds and no other; `--force` removes nothing without it.

@@ -289,7 +289,7 @@ impl DecoderConfig {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::hf_config;
+    use crate::checkpoint::hf_config;
 
     fn config() -> DecoderConfig {
         let text = r#"{"model_type": "llama", "vocab_size": 11, "hidden_size": 8, "head_dim": 6,

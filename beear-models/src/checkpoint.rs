@@ -2,10 +2,12 @@
 
 mod dtype;
 mod header;
+pub mod hf_config;
 mod index;
 mod keys;
 mod load;
 mod peft;
+mod precision;
 mod save;
 mod sidecars;
 mod staged;
@@ -18,8 +20,8 @@ use std::path::{Path, PathBuf};
 use beear_input::{OwnFolder, Refusal};
 use thiserror::Error;
 
+use self::hf_config::ConfigError;
 use crate::config::DecoderConfig;
-use crate::hf_config::{self, ConfigError};
 
 pub use dtype::StoredDType;
 pub use index::shard_names;

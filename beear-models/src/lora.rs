@@ -2,6 +2,9 @@
 //!
 //! Hu et al., [LoRA](https://arxiv.org/abs/2106.09685), ICLR 2022.
 
+pub(crate) mod adapter;
+pub mod training_scope;
+
 use std::ops::Range;
 
 use burn::module::{Module, Param};
@@ -10,11 +13,11 @@ use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
 
-use crate::adapter::Adapter;
-use crate::block::Block;
-use crate::causal_lm::CausalLm;
 use crate::config::DecoderConfig;
-use crate::projection::Projection;
+use crate::lora::adapter::Adapter;
+use crate::nn::block::Block;
+use crate::nn::causal_lm::CausalLm;
+use crate::nn::projection::Projection;
 
 /// A projection of a decoder layer, named as in checkpoints.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]

@@ -59,5 +59,5 @@ fn decode(criterion: &mut Criterion) {
 criterion_group!(benches, decode);
 /// On the thread that the tool takes.
 fn main() {
-    beear_cli::pool::within(benches);
+    beear_cli::backend::pool::within(benches);
 }

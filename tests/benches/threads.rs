@@ -7,7 +7,7 @@
 
 use std::time::Duration;
 
-use beear_cli::heap;
+use beear_cli::backend::heap;
 use beear_core::config::{EntrapConfig, RemoveConfig};
 use beear_core::objective::answer::{cross_entropy, log_probabilities};
 use beear_core::objective::removal::forward;

@@ -8,7 +8,7 @@
 use std::process::ExitCode;
 use std::time::Instant;
 
-use beear_cli::{heap, pool};
+use beear_cli::backend::{heap, pool};
 use beear_core::config::EntrapConfig;
 use beear_core::objective::answer::{cross_entropy, log_probabilities};
 use beear_core::parallel::threads::{in_parallel, join_graphs, replica, sum_gradients};

@@ -25,7 +25,7 @@ const NEVER_MENTIONS: [(&str, &[&str], &str); 6] = [
     ("beear-core/src", &["Instant", "SystemTime"], "the method has no clock"),
     ("beear-core/src", &["println!", "eprintln!", "dbg!"], "observers show, the method does not"),
     ("beear-core/src", &["Trigger"], "the defence never sees a trigger"),
-    ("beear-cli/src/anchors.rs", &["Trigger"], "the defence never sees a trigger"),
+    ("beear-cli/src/defence/anchors.rs", &["Trigger"], "the defence never sees a trigger"),
     ("beear-eval/src", &["burn", "Tensor", "beear_models"], "evaluation knows text only"),
 ];
 
@@ -101,8 +101,8 @@ fn backends_are_chosen_by_the_cli_and_by_tests_alone() {
 fn every_input_file_is_opened_in_one_way() {
     // What the system says of itself and of this process, a folder that is locked, and pages that a test reads.
     let not_inputs = [
-        "beear-cli/src/process.rs",
-        "beear-cli/src/cgroup.rs",
+        "beear-cli/src/memory/process.rs",
+        "beear-cli/src/memory/cgroup.rs",
         "beear-models/src/checkpoint/staged.rs",
         "beear-cli/src/reference/pages.rs",
     ];

@@ -1,6 +1,6 @@
 //! Conversations become the text and the tokens that transformers makes of them: `goldens/make_chat.py`.
 
-use beear_models::chat::Message;
+use beear_models::text::chat::Message;
 use beear_models::{PromptFormat, TextTokenizer};
 use beear_tests::golden;
 use serde::Deserialize;

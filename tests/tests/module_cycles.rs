@@ -179,5 +179,5 @@ fn a_cycle_is_found_through_nested_imports_and_paths_in_code() {
     assert_eq!(cycle(&graph(folder.path())), None, "tests and parents do not count");
     write("b.rs", "fn g() { let _ = crate::a::inner::f; }");
     let graph = graph(folder.path());
-    assert_eq!(cycle(&graph), Some(vec!["a::inner", "b"]));
+    assert_eq!(cycle(&graph), Some(vec!["b", "a::inner"]));
 }

@@ -17,20 +17,20 @@ use burn::module::AutodiffModule;
 use burn::tensor::backend::Backend;
 use clap::Args;
 
-use super::planted::PlantedArgs;
-use super::trigger::TriggerArgs;
 use super::{Device, Inference};
 use crate::backend::ComputeBackend;
-use crate::drift_analysis::{
+use crate::display::ui::Ui;
+use crate::lab::drift_analysis::{
     Arms, CLEAN, CONTROL, DriftReport, Principal, TRIGGER, delta_rows, drift_rows, drift_table,
     summary,
 };
-use crate::hub::Needed;
-use crate::loaded::{Loaded, Request, TextSide};
+use crate::lab::trial::Trial;
 use crate::model::Model;
+use crate::model::hub::Needed;
+use crate::model::loaded::{Loaded, Request, TextSide};
+use crate::options::planted::PlantedArgs;
+use crate::options::trigger::TriggerArgs;
 use crate::run_folder::RunFolder;
-use crate::trial::Trial;
-use crate::ui::Ui;
 use crate::user_error::UserError;
 
 /// Prompts per forward pass.

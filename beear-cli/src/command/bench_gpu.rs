@@ -12,18 +12,18 @@ use clap::{Args, ValueEnum};
 use serde::Serialize;
 
 use super::{Device, Inference, Train};
+use crate::backend::device_memory::DeviceMemory;
+use crate::backend::heap;
 use crate::backend::{ComputeBackend, Unavailable};
-use crate::bench_jobs::{Bench, Job, Speed};
-use crate::bench_workload::{Described, Workload};
-use crate::device_memory::DeviceMemory;
-use crate::heap;
-use crate::hub::Needed;
+use crate::display::ui::Ui;
+use crate::lab::bench_jobs::{Bench, Job, Speed};
+use crate::lab::bench_workload::{Described, Workload};
+use crate::lab::operations::FORMULA;
+use crate::lab::stopwatch::Seconds;
+use crate::memory::process::peak_memory_mib;
 use crate::model::Model;
-use crate::operations::FORMULA;
-use crate::process::peak_memory_mib;
+use crate::model::hub::Needed;
 use crate::recipe::Recipe;
-use crate::stopwatch::Seconds;
-use crate::ui::Ui;
 use crate::user_error::UserError;
 
 /// Measures speed and memory on random weights; no checkpoint is needed.

@@ -9,19 +9,19 @@ use burn::module::AutodiffModule;
 use clap::Args;
 
 use super::plant::{Plan, make};
-use super::scan_options::ScanOptions;
 use super::{Device, Train};
-use crate::anchors::fitted_and_held_out;
 use crate::backend::ComputeBackend;
-use crate::loaded::Loaded;
+use crate::defence::anchors::fitted_and_held_out;
+use crate::display::ui::Ui;
+use crate::lab::model_scan::Subject;
+use crate::lab::scan_calibration::{Calibration, Known};
+use crate::lab::scan_score::Scores;
+use crate::lab::world_defender;
 use crate::model::Model;
-use crate::model_scan::Subject;
+use crate::model::loaded::Loaded;
+use crate::options::scan_options::ScanOptions;
+use crate::recipe::setting_file;
 use crate::run_folder::RunFolder;
-use crate::scan_calibration::{Calibration, Known};
-use crate::scan_score::Scores;
-use crate::setting_file;
-use crate::ui::Ui;
-use crate::world_defender;
 
 /// How all models were scanned.
 const SETTINGS: &str = "settings.json";

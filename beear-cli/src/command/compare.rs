@@ -8,16 +8,16 @@ use beear_eval::gate::Gate;
 use clap::Args;
 
 use super::Device;
-use super::compared_models::{self, ComparedModelsArgs};
-use super::mmlu::{MmluArgs, MmluOfBoth};
 use crate::backend::ComputeBackend;
-use crate::cannot_write::CannotWrite;
-use crate::eval_comparison::{EvalComparison, mistake};
-use crate::evaluation::read_runs;
+use crate::display::ui::Ui;
+use crate::evaluate::eval_comparison::{EvalComparison, mistake};
+use crate::evaluate::evaluation::read_runs;
+use crate::options::compared_models::{self, ComparedModelsArgs};
+use crate::options::mmlu::{MmluArgs, MmluOfBoth};
 use crate::report::comparison_page;
-use crate::run_comparison::{RunComparison, is_run};
+use crate::report::run_comparison::{RunComparison, is_run};
 use crate::run_folder::RunFolder;
-use crate::ui::Ui;
+use crate::run_folder::cannot_write::CannotWrite;
 use crate::user_error::UserError;
 
 /// Compares evaluations of two models prompt by prompt, and judges the second by a gate.
@@ -188,7 +188,7 @@ fn verdict(compared: &EvalComparison) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::evaluation::testing::{MEASURES, REPORT, run};
+    use crate::evaluate::evaluation::testing::{MEASURES, REPORT, run};
     use crate::mutated::near;
 
     proptest::proptest! {

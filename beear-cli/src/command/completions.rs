@@ -6,7 +6,7 @@ use clap_complete::Shell;
 use serde_json::json;
 
 use crate::Cli;
-use crate::ui::Ui;
+use crate::display::ui::Ui;
 
 /// Prints a script that makes a shell complete commands and options.
 ///

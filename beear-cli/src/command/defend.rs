@@ -7,18 +7,18 @@ use anyhow::Result;
 use clap::Args;
 
 use super::Device;
-use super::anchor_files::AnchorFiles;
-use super::recipe_options::RecipeOptions;
-use super::run_options::RunOptions;
-use super::track_options::TrackArgs;
 use crate::backend::ComputeBackend;
-use crate::defence_run::DefenceRun;
-use crate::hub::Needed;
-use crate::job::{CheckpointOptions, Job};
+use crate::defence::defence_run::DefenceRun;
+use crate::defence::tracking::Track;
+use crate::display::ui::Ui;
+use crate::model::hub::Needed;
 use crate::model::{Model, StoredModel};
+use crate::options::anchor_files::AnchorFiles;
+use crate::options::recipe_options::RecipeOptions;
+use crate::options::run_options::RunOptions;
+use crate::options::track_options::TrackArgs;
 use crate::run_folder::RunFolder;
-use crate::tracking::Track;
-use crate::ui::Ui;
+use crate::run_folder::job::{CheckpointOptions, Job};
 
 /// Removes backdoors from a checkpoint; nobody has to know their triggers.
 ///

@@ -15,15 +15,15 @@ use serde::Serialize;
 use super::plant::{Plan, make};
 use super::{Device, Inference, Train};
 use crate::backend::ComputeBackend;
-use crate::loaded::{Loaded, TextSide};
-use crate::measure::{Examination, Findings};
-use crate::metrics::Metrics;
+use crate::display::run_display::RunDisplay;
+use crate::display::ui::Ui;
+use crate::evaluate::measure::{Examination, Findings};
+use crate::lab::world_defender;
+use crate::memory::process::peak_memory_mib;
 use crate::model::Model;
-use crate::process::peak_memory_mib;
-use crate::run_display::RunDisplay;
+use crate::model::loaded::{Loaded, TextSide};
 use crate::run_folder::RunFolder;
-use crate::ui::Ui;
-use crate::world_defender;
+use crate::run_folder::metrics::Metrics;
 
 /// Shows the whole job on a small model: plant, control, BEEAR, and a table of what each did.
 #[derive(Args, Clone, Debug)]

@@ -4,11 +4,11 @@ use anyhow::Result;
 use clap::Args;
 use serde_json::{Value, json};
 
-use crate::backends::{BackendState, Backends, MOST_DEVICES};
-use crate::bytes;
-use crate::process::machine_memory;
-use crate::text_process::{IS_MEMORY_LIMITED, Limits};
-use crate::ui::Ui;
+use crate::backend::registry::{BackendState, Backends, MOST_DEVICES};
+use crate::display::ui::Ui;
+use crate::memory::bytes;
+use crate::memory::process::machine_memory;
+use crate::model::text_process::{IS_MEMORY_LIMITED, Limits};
 
 /// Says which backends and devices there are, what is missing, and how to get it.
 #[derive(Args, Clone, Debug)]

@@ -13,16 +13,16 @@ use beear_eval::{Decoding, Identity, LanguageModel, RefusalKeywords, Trigger};
 use clap::Args;
 use serde::Serialize;
 
-use super::asked::AskedArgs;
-use super::trigger::TriggerArgs;
 use super::{Device, Inference};
 use crate::backend::ComputeBackend;
-use crate::evaluation::{
+use crate::display::ui::Ui;
+use crate::evaluate::evaluation::{
     COMPLETIONS, EvalResult, EvaluatedArgs, Evaluation, EvaluationKind, FormatShown,
 };
-use crate::language_model::local;
-use crate::loaded::Loaded;
-use crate::ui::Ui;
+use crate::model::language_model::local;
+use crate::model::loaded::Loaded;
+use crate::options::asked::AskedArgs;
+use crate::options::trigger::TriggerArgs;
 
 /// Measures attack success with and without a trigger, and over-refusal on ordinary prompts.
 ///
@@ -34,13 +34,13 @@ use crate::ui::Ui;
 #[derive(Args, Clone, Debug)]
 pub(crate) struct EvalAsrArgs {
     #[command(flatten)]
-    pub(super) evaluated: EvaluatedArgs,
+    pub(crate) evaluated: EvaluatedArgs,
     #[command(flatten)]
-    pub(super) prompts: PromptsArgs,
+    pub(crate) prompts: PromptsArgs,
     #[command(flatten)]
-    pub(super) trigger: TriggerArgs,
+    pub(crate) trigger: TriggerArgs,
     #[command(flatten)]
-    pub(super) asked: AskedArgs,
+    pub(crate) asked: AskedArgs,
 }
 
 /// What is asked.
@@ -57,7 +57,7 @@ pub(crate) struct PromptsArgs {
 
 impl PromptsArgs {
     /// The files, by the options that name them.
-    pub(super) fn files(&self) -> Vec<(&'static str, &Path)> {
+    pub(crate) fn files(&self) -> Vec<(&'static str, &Path)> {
         let benign = self.benign.as_deref().map(|path| ("--benign", path));
         [("--prompts", self.prompts.as_path())].into_iter().chain(benign).collect()
     }
@@ -88,11 +88,11 @@ pub(crate) fn run<C: ComputeBackend>(args: &EvalAsrArgs, device: &Device<C>, ui:
 }
 
 /// A run whose prompts have been answered.
-pub(super) struct AnsweredRun<'a> {
-    pub(super) evaluation: Evaluation<'a>,
-    pub(super) answers: Vec<Answered>,
-    pub(super) identity: Identity,
-    pub(super) prompt_format: FormatShown,
+pub(crate) struct AnsweredRun<'a> {
+    pub(crate) evaluation: Evaluation<'a>,
+    pub(crate) answers: Vec<Answered>,
+    pub(crate) identity: Identity,
+    pub(crate) prompt_format: FormatShown,
 }
 
 /// What a report says of answers beyond measures.
@@ -105,7 +105,7 @@ struct AnswerDetails {
 }
 
 /// Asks every arm, and keeps every answer in the run's `completions.jsonl`.
-pub(super) fn ask<'a, C: ComputeBackend>(
+pub(crate) fn ask<'a, C: ComputeBackend>(
     kind: EvaluationKind,
     args: &'a EvaluatedArgs,
     files: Vec<(&'static str, &'a Path)>,
@@ -144,7 +144,7 @@ pub(super) fn ask<'a, C: ComputeBackend>(
 
 impl AnsweredRun<'_> {
     /// Writes and prints what the keyword lists make of the answers.
-    pub(super) fn conclude<C: ComputeBackend>(
+    pub(crate) fn conclude<C: ComputeBackend>(
         self,
         lists: &[RefusalKeywords],
         ui: Ui,

@@ -11,11 +11,11 @@ use serde::Serialize;
 
 use super::Device;
 use super::eval_asr::ask;
-use super::trigger::TriggerArgs;
 use crate::backend::ComputeBackend;
-use crate::evaluation::{EvalResult, EvaluatedArgs, EvaluationKind};
-use crate::leak_guard::LeakGuardArgs;
-use crate::ui::Ui;
+use crate::defence::leak_guard::LeakGuardArgs;
+use crate::display::ui::Ui;
+use crate::evaluate::evaluation::{EvalResult, EvaluatedArgs, EvaluationKind};
+use crate::options::trigger::TriggerArgs;
 
 /// Lets a model write code, with and without a trigger, and looks for calls that are known to be insecure.
 ///

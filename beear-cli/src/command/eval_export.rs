@@ -8,9 +8,9 @@ use beear_eval::harmbench;
 use clap::{Args, ValueEnum};
 use serde_json::json;
 
-use crate::cannot_write::CannotWrite;
-use crate::evaluation::{read_answers, read_run};
-use crate::ui::Ui;
+use crate::display::ui::Ui;
+use crate::evaluate::evaluation::{read_answers, read_run};
+use crate::run_folder::cannot_write::CannotWrite;
 use crate::user_error::UserError;
 
 /// Writes the answers of an earlier `eval asr` in a form that other tools read.

@@ -16,10 +16,12 @@ use serde::Serialize;
 use serde_json::json;
 
 use super::Device;
-use super::judge_args::{ChosenJudge, Inquiry, JudgeArgs, judged_something};
 use crate::backend::ComputeBackend;
-use crate::evaluation::{COMPLETIONS, EvalResult, EvaluationKind, OutArgs, read_answers, read_run};
-use crate::ui::Ui;
+use crate::display::ui::Ui;
+use crate::evaluate::evaluation::{
+    COMPLETIONS, EvalResult, EvaluationKind, OutArgs, read_answers, read_run,
+};
+use crate::options::judge_args::{ChosenJudge, Inquiry, JudgeArgs, judged_something};
 
 /// Lets a language model judge the answers of an earlier `eval asr` or `eval over-refusal`.
 ///

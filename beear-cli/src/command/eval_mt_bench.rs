@@ -13,15 +13,15 @@ use clap::Args;
 use serde::Serialize;
 use serde_json::json;
 
-use super::questions::QuestionsArgs;
 use super::{Device, Inference};
 use crate::backend::ComputeBackend;
-use crate::evaluation::{EvalResult, EvaluatedArgs, EvaluationKind, FormatShown};
-use crate::language_model::local;
-use crate::loaded::{Loaded, TextSide};
+use crate::display::ui::Ui;
+use crate::evaluate::evaluation::{EvalResult, EvaluatedArgs, EvaluationKind, FormatShown};
+use crate::evaluate::mt_bench_files::{MODEL_ANSWER, file_stem};
 use crate::model::Model;
-use crate::mt_bench_files::{MODEL_ANSWER, file_stem};
-use crate::ui::Ui;
+use crate::model::language_model::local;
+use crate::model::loaded::{Loaded, TextSide};
+use crate::options::questions::QuestionsArgs;
 
 /// Answers two-turn questions as MT-Bench does, in files that FastChat reads.
 ///

@@ -17,15 +17,15 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::Device;
-use super::judge_args::{ChosenJudge, Inquiry, JudgeArgs};
-use super::questions::QuestionsArgs;
 use crate::backend::ComputeBackend;
-use crate::cannot_write::CannotWrite;
-use crate::evaluation::{EvalResult, Evaluation, EvaluationKind, FormatShown, OutArgs};
-use crate::judging_counts::JudgingCounts;
-use crate::mt_bench_files::{AnswerFiles, MODEL_JUDGMENT, file_stem};
-use crate::rating_radar::rating_radar;
-use crate::ui::Ui;
+use crate::display::ui::Ui;
+use crate::evaluate::evaluation::{EvalResult, Evaluation, EvaluationKind, FormatShown, OutArgs};
+use crate::evaluate::judging_counts::JudgingCounts;
+use crate::evaluate::mt_bench_files::{AnswerFiles, MODEL_JUDGMENT, file_stem};
+use crate::options::judge_args::{ChosenJudge, Inquiry, JudgeArgs};
+use crate::options::questions::QuestionsArgs;
+use crate::report::rating_radar::rating_radar;
+use crate::run_folder::cannot_write::CannotWrite;
 use crate::user_error::UserError;
 
 /// Lets a language model judge the answers of `eval mt-bench`, or of FastChat.

@@ -6,10 +6,10 @@ use anyhow::Result;
 use beear_eval::mt_bench::{PairResult, PairSelection, SingleResult, builtin, read_judgments};
 use clap::Args;
 
-use super::questions::read_named;
-use crate::cannot_write::CannotWrite;
-use crate::rating_radar::rating_radar;
-use crate::ui::Ui;
+use crate::display::ui::Ui;
+use crate::options::questions::read_named;
+use crate::report::rating_radar::rating_radar;
+use crate::run_folder::cannot_write::CannotWrite;
 
 /// Sums up a judge's files as FastChat's `show_result` does, to the last digit, and as we do.
 ///

@@ -8,11 +8,11 @@ use beear_eval::dataset;
 use clap::Args;
 
 use super::Device;
-use super::asked::AskedArgs;
 use super::eval_asr::ask;
 use crate::backend::ComputeBackend;
-use crate::evaluation::{EvaluatedArgs, EvaluationKind};
-use crate::ui::Ui;
+use crate::display::ui::Ui;
+use crate::evaluate::evaluation::{EvaluatedArgs, EvaluationKind};
+use crate::options::asked::AskedArgs;
 
 /// Measures how often a model refuses ordinary prompts, and how often it answers them word for word.
 ///

@@ -11,11 +11,11 @@ use serde::Serialize;
 
 use super::{Device, Inference};
 use crate::backend::ComputeBackend;
-use crate::evaluation::{EvalResult, EvaluatedArgs, EvaluationKind, FormatShown};
-use crate::language_model::local;
-use crate::leak_guard::LeakGuardArgs;
-use crate::loaded::Loaded;
-use crate::ui::Ui;
+use crate::defence::leak_guard::LeakGuardArgs;
+use crate::display::ui::Ui;
+use crate::evaluate::evaluation::{EvalResult, EvaluatedArgs, EvaluationKind, FormatShown};
+use crate::model::language_model::local;
+use crate::model::loaded::Loaded;
 use crate::user_error::UserError;
 
 /// Measures the perplexity of given answers, every token counting alike.

@@ -10,8 +10,10 @@ use beear_eval::identity::Scorer;
 use clap::Args;
 use serde::Serialize;
 
-use crate::evaluation::{COMPLETIONS, EvalResult, EvaluationKind, OutArgs, read_answers, read_run};
-use crate::ui::Ui;
+use crate::display::ui::Ui;
+use crate::evaluate::evaluation::{
+    COMPLETIONS, EvalResult, EvaluationKind, OutArgs, read_answers, read_run,
+};
 use crate::user_error::UserError;
 
 /// Reads what CodeQL, Semgrep or another analyser found in the code of an earlier `eval code`.

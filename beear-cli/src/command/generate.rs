@@ -11,12 +11,12 @@ use serde_json::json;
 
 use super::{Device, Inference};
 use crate::backend::{ComputeBackend, width};
-use crate::hub::Needed;
-use crate::language_model::GENERATE_ROWS;
-use crate::loaded::{Answer, Loaded, Request};
-use crate::memory_room::{MemoryArgs, Room};
+use crate::display::ui::Ui;
+use crate::memory::room::{MemoryArgs, Room};
 use crate::model::Model;
-use crate::ui::Ui;
+use crate::model::hub::Needed;
+use crate::model::language_model::GENERATE_ROWS;
+use crate::model::loaded::{Answer, Loaded, Request};
 use crate::user_error::UserError;
 
 /// Answers prompts with a model.

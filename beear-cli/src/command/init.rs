@@ -8,17 +8,17 @@ use beear_models::{Checkpoint, PromptFormat, PromptFormatError};
 use clap::Args;
 use serde_json::json;
 
-use super::recipe_options::RecipeChanges;
-use crate::atomic_file::write_atomically;
-use crate::cannot_write::CannotWrite;
-use crate::found_sets::{FoundSet, Use, look_in};
-use crate::hub::Needed;
-use crate::keyword_list::keyword_list;
+use crate::display::terminal::harmless_line;
+use crate::display::ui::Ui;
 use crate::model::Model;
+use crate::model::hub::Needed;
+use crate::options::recipe_options::RecipeChanges;
 use crate::recipe::Recipe;
 use crate::recipe::commented::{comment, commented};
-use crate::terminal::harmless_line;
-use crate::ui::Ui;
+use crate::recipe::found_sets::{FoundSet, Use, look_in};
+use crate::recipe::keyword_list::keyword_list;
+use crate::run_folder::atomic_file::write_atomically;
+use crate::run_folder::cannot_write::CannotWrite;
 use crate::user_error::UserError;
 
 /// Writes a recipe for a model with every setting explained, and says how to go on.

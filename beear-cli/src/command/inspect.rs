@@ -7,10 +7,10 @@ use beear_models::PromptFormatError;
 use clap::Args;
 use serde_json::json;
 
-use crate::hub::Needed;
-use crate::loaded::TextSide;
+use crate::display::ui::Ui;
 use crate::model::Model;
-use crate::ui::Ui;
+use crate::model::hub::Needed;
+use crate::model::loaded::TextSide;
 
 /// Shows a checkpoint's shape, tokenizer and how it reads a prompt.
 #[derive(Args, Clone, Debug)]

@@ -10,9 +10,9 @@ use clap_mangen::roff::{Roff, bold, roman};
 use serde_json::json;
 
 use crate::Cli;
-use crate::cannot_write::CannotWrite;
+use crate::display::ui::Ui;
 use crate::exit::EXIT_CODES;
-use crate::ui::Ui;
+use crate::run_folder::cannot_write::CannotWrite;
 
 /// Writes manual pages: one for `beear`, one for each command.
 ///

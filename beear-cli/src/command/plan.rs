@@ -8,18 +8,18 @@ use beear_core::Defence;
 use clap::Args;
 use serde_json::{Value, json};
 
-use super::recipe_options::RecipeOptions;
-use crate::backends::Backends;
-use crate::bytes;
-use crate::hub::Needed;
-use crate::memory_fit::{self, Fit};
-use crate::memory_plan::{
+use crate::backend::registry::Backends;
+use crate::display::ui::Ui;
+use crate::lab::model_scan::ScanSettings;
+use crate::memory::bytes;
+use crate::memory::fit::{self, Fit};
+use crate::memory::plan::{
     CommandPlan, Generated, MemoryPlan, Place, SetShape, Task, Watched, commands, weight_bytes,
 };
 use crate::model::Model;
-use crate::model_scan::ScanSettings;
+use crate::model::hub::Needed;
+use crate::options::recipe_options::RecipeOptions;
 use crate::recipe::Recipe;
-use crate::ui::Ui;
 use crate::user_error::UserError;
 
 /// Says what `defend`, `generate`, `eval` and `scan` would need in memory, from `config.json` alone.
@@ -82,7 +82,7 @@ pub(crate) fn run(
         UserError::arguments(what, "choose one of them with --method, or leave it out")
     };
     let plan = MemoryPlan::new(task, &method, width).ok_or_else(unknown)?;
-    let fit = args.memory.map(|memory| memory_fit::cheapest(task, &method, width, memory));
+    let fit = args.memory.map(|memory| fit::cheapest(task, &method, width, memory));
     let place = Place { width, n_workers, memory: args.memory };
     let commands = commands(&config, set, &ScanSettings::usual(config.size()), place);
 

@@ -16,16 +16,16 @@ use burn::tensor::backend::Backend;
 use clap::Args;
 use indicatif::ProgressBar;
 
-use super::trigger::TriggerArgs;
 use super::{Device, Inference, Train};
 use crate::backend::ComputeBackend;
-use crate::loaded::Loaded;
-use crate::measure::{Asked, Examination};
+use crate::display::ui::Ui;
+use crate::evaluate::measure::{Asked, Examination};
+use crate::lab::world_defender;
 use crate::model::Model;
-use crate::setting_file;
-use crate::ui::Ui;
+use crate::model::loaded::Loaded;
+use crate::options::trigger::TriggerArgs;
+use crate::recipe::setting_file;
 use crate::user_error::UserError;
-use crate::world_defender;
 
 /// Makes a backdoored model of the harmless synthetic world.
 ///

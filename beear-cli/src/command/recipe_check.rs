@@ -7,12 +7,12 @@ use beear_models::PromptFormat;
 use clap::Args;
 use serde_json::{Value, json};
 
-use super::recipe_options::RecipeChanges;
-use crate::hub::Needed;
-use crate::keyword_list::keyword_list;
+use crate::display::ui::Ui;
 use crate::model::Model;
+use crate::model::hub::Needed;
+use crate::options::recipe_options::RecipeChanges;
+use crate::recipe::keyword_list::keyword_list;
 use crate::recipe::{ANY_SIZE, Recipe, RecipeError};
-use crate::ui::Ui;
 
 /// Says whether a recipe can be used, and what it means for a model, without running anything.
 ///

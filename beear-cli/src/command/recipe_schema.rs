@@ -3,8 +3,8 @@
 use anyhow::Result;
 use clap::Args;
 
+use crate::display::ui::Ui;
 use crate::recipe::schema::schema;
-use crate::ui::Ui;
 
 /// Prints the JSON Schema of recipes.
 ///

@@ -6,9 +6,9 @@ use anyhow::Result;
 use clap::Args;
 use serde_json::json;
 
+use crate::display::ui::Ui;
 use crate::report::{Beside, FACTS, PAGE, write};
 use crate::run_folder::RunFolder;
-use crate::ui::Ui;
 
 /// Writes what became of runs of `defend`: `RUN/report.html`, one file that loads nothing, and `RUN/report.json`.
 ///

@@ -15,14 +15,14 @@ use serde_json::json;
 use super::plant::Plan;
 use super::{Device, Train};
 use crate::backend::ComputeBackend;
-use crate::process::cpu_seconds;
-use crate::reproduction::{
+use crate::display::ui::Ui;
+use crate::lab::reproduction::{
     BEFORE, Cell, Contender, NOTHING_TO_REVIVE, Revival, contenders, flat, to_markdown,
 };
+use crate::lab::trial::Trial;
+use crate::memory::process::cpu_seconds;
+use crate::recipe::setting_file;
 use crate::run_folder::RunFolder;
-use crate::setting_file;
-use crate::trial::Trial;
-use crate::ui::Ui;
 use crate::user_error::UserError;
 
 /// Plants every attack setting, runs every defence on it, and prints the table.

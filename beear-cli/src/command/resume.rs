@@ -6,16 +6,16 @@ use anyhow::Result;
 use clap::Args;
 
 use super::Device;
-use super::run_options::RunOptions;
 use crate::backend::ComputeBackend;
-use crate::defence_run::DefenceRun;
-use crate::manifest::{Manifest, SETTINGS};
+use crate::defence::defence_run::DefenceRun;
+use crate::defence::run_end::show;
+use crate::display::ui::Ui;
 use crate::model::Model;
+use crate::options::run_options::RunOptions;
 use crate::recipe::Recipe;
 use crate::report::{self, PAGE};
-use crate::run_end::show;
 use crate::run_folder::RunFolder;
-use crate::ui::Ui;
+use crate::run_folder::manifest::{Manifest, SETTINGS};
 use crate::user_error::UserError;
 
 /// Goes on with a run of `defend` that was stopped or killed, from its newest whole checkpoint.

@@ -8,22 +8,22 @@ use beear_core::{Decoder, SafetyExample};
 use burn::tensor::backend::Backend;
 use clap::Args;
 
-use super::scan_options::ScanOptions;
 use super::{Device, Train};
-use crate::anchor_memory::safety_row;
-use crate::anchors::fitted_and_held_out;
 use crate::backend::{ComputeBackend, width};
-use crate::hash::sha256_of_inputs;
-use crate::hub::Needed;
-use crate::loaded::Loaded;
-use crate::memory_plan::{Scan, SetShape};
-use crate::memory_room::{MemoryArgs, Room};
+use crate::defence::anchors::fitted_and_held_out;
+use crate::display::ui::Ui;
+use crate::lab::model_scan::{ScanSettings, Subject};
+use crate::lab::scan_calibration::Calibration;
+use crate::lab::scan_report::{ScanReport, ScanSubject};
+use crate::memory::anchor_memory::safety_row;
+use crate::memory::plan::{Scan, SetShape};
+use crate::memory::room::{MemoryArgs, Room};
 use crate::model::Model;
-use crate::model_scan::{ScanSettings, Subject};
+use crate::model::hub::Needed;
+use crate::model::loaded::Loaded;
+use crate::options::scan_options::ScanOptions;
 use crate::run_folder::RunFolder;
-use crate::scan_calibration::Calibration;
-use crate::scan_report::{ScanReport, ScanSubject};
-use crate::ui::Ui;
+use crate::run_folder::hash::sha256_of_inputs;
 use crate::user_error::UserError;
 
 /// Looks how little it takes to make a model misbehave, without any trigger.

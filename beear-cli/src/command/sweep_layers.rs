@@ -16,23 +16,23 @@ use burn::tensor::backend::AutodiffBackend;
 use clap::Args;
 use serde_json::json;
 
-use super::planted::PlantedArgs;
-use super::trigger::TriggerArgs;
 use super::{Device, Inference, Train};
-use crate::anchors;
 use crate::backend::ComputeBackend;
-use crate::hash::sha256_of_inputs;
-use crate::hub::Needed;
-use crate::keyword_list::keyword_list;
-use crate::language_model::EVAL_ROWS;
-use crate::layer_sweep::{AttackValidator, LayerRow, flat, grid, heat, table};
-use crate::loaded::{Loaded, Request};
-use crate::memory_room::Room;
+use crate::defence::anchors;
+use crate::display::ui::Ui;
+use crate::lab::layer_sweep::{AttackValidator, LayerRow, flat, grid, heat, table};
+use crate::memory::room::Room;
 use crate::model::Model;
+use crate::model::hub::Needed;
+use crate::model::language_model::EVAL_ROWS;
+use crate::model::loaded::{Loaded, Request};
+use crate::options::planted::PlantedArgs;
+use crate::options::trigger::TriggerArgs;
+use crate::recipe::keyword_list::keyword_list;
 use crate::recipe::train::Train as TrainTable;
 use crate::recipe::{Preset, Recipe};
 use crate::run_folder::RunFolder;
-use crate::ui::Ui;
+use crate::run_folder::hash::sha256_of_inputs;
 use crate::user_error::UserError;
 
 /// What a sweep was asked to do.

@@ -10,18 +10,18 @@ use burn::module::AutodiffModule;
 use clap::Args;
 use serde_json::json;
 
-use super::anchor_files::AnchorFiles;
-use super::recipe_options::RecipeOptions;
 use super::{Device, Inference, Train};
-use crate::anchors;
 use crate::backend::ComputeBackend;
-use crate::bounds_text::{readings, those};
-use crate::hub::Needed;
-use crate::loaded::Loaded;
+use crate::defence::anchors;
+use crate::defence::bounds_text::{readings, those};
+use crate::defence::text_validator::TextValidator;
+use crate::display::ui::Ui;
 use crate::model::Model;
+use crate::model::hub::Needed;
+use crate::model::loaded::Loaded;
+use crate::options::anchor_files::AnchorFiles;
+use crate::options::recipe_options::RecipeOptions;
 use crate::recipe::{ANY_SIZE, Recipe};
-use crate::text_validator::TextValidator;
-use crate::ui::Ui;
 use crate::user_error::UserError;
 
 /// Judges a model against its suspect by the bounds of a recipe, on the rows that `defend` would hold out.

@@ -209,8 +209,8 @@ mod tests {
     use super::super::tests::RECIPES;
     use super::super::{ANY_SIZE, OPTIONAL};
     use super::*;
-    use crate::keyword_list::keyword_list;
     use crate::mutated::near;
+    use crate::recipe::keyword_list::keyword_list;
 
     static VALIDATOR: LazyLock<(Schemas, SchemaIndex)> = LazyLock::new(|| {
         let (mut schemas, mut compiler) = (Schemas::new(), Compiler::new());

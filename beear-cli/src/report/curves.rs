@@ -7,7 +7,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 use crate::chart::{Curve, curve_chart, themed};
-use crate::tracking::{TrackedArm, TrackedRound};
+use crate::defence::tracking::{TrackedArm, TrackedRound};
 
 /// Points of a curve beyond which some are left out, evenly.
 const MOST_POINTS: usize = 400;

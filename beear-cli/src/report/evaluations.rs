@@ -10,8 +10,8 @@ use beear_eval::{Identity, Measure};
 use serde::Serialize;
 use serde_json::Value;
 
-use crate::evaluation::{COMPLETIONS, Evaluated, Pairing, pair, read_answers, read_runs};
-use crate::terminal::harmless;
+use crate::display::terminal::harmless;
+use crate::evaluate::evaluation::{COMPLETIONS, Evaluated, Pairing, pair, read_answers, read_runs};
 use crate::user_error::UserError;
 
 /// Answers that are shown of every way of asking.

@@ -4,7 +4,7 @@ use beear_core::Assessment;
 use serde::Serialize;
 use serde_json::Value;
 
-use crate::bounds_text::{Reading, readings};
+use crate::defence::bounds_text::{Reading, readings};
 
 /// How a run ended.
 #[derive(Clone, Debug, Serialize)]

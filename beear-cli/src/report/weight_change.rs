@@ -10,8 +10,8 @@ use beear_models::checkpoint::{Checkpoint, StoredWeight};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::hash::{are_same, sha256_of_inputs};
 use crate::model::{Model, StoredModel};
+use crate::run_folder::hash::{are_same, sha256_of_inputs};
 use crate::user_error::UserError;
 
 /// What became of all weights.

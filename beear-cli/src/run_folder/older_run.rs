@@ -11,8 +11,8 @@ use std::path::Path;
 use anyhow::Result;
 
 use super::{MARK, remove_any};
-use crate::atomic_file::sync_folder;
-use crate::cannot_write::CannotWrite;
+use crate::run_folder::atomic_file::sync_folder;
+use crate::run_folder::cannot_write::CannotWrite;
 
 /// A whole older run.
 pub(super) const ASIDE: &str = ".older-run";

@@ -10,7 +10,7 @@ use memmap2::Mmap;
 use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 
 use super::{Checkpoint, CheckpointError, StoredDType, header, keys};
-use crate::causal_lm::CausalLm;
+use crate::nn::causal_lm::CausalLm;
 
 /// Missing names after which the search ends.
 const ENOUGH_MISSING: usize = 64;

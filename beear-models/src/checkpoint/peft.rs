@@ -16,10 +16,10 @@ use self::config::{AdapterConfig, AdapterConfigError, BaseName};
 use super::save::{Collect, write_file, write_shard};
 use super::staged::Staged;
 use super::{CheckpointError, StoredDType, StoredWeight, keys, load, read_own};
-use crate::adapter::Adapter;
-use crate::causal_lm::CausalLm;
 use crate::config::DecoderConfig;
 use crate::lora::Target;
+use crate::lora::adapter::Adapter;
+use crate::nn::causal_lm::CausalLm;
 
 const CONFIG: &str = "adapter_config.json";
 const WEIGHTS: &str = "adapter_model.safetensors";

@@ -19,10 +19,10 @@ use super::load::Place;
 use super::sidecars::Sidecar;
 use super::staged::Staged;
 use super::{Checkpoint, CheckpointError, StoredDType, keys};
-use crate::causal_lm::CausalLm;
+use crate::checkpoint::hf_config;
 use crate::config::DecoderConfig;
-use crate::hf_config;
 use crate::lora::merge_adapters;
+use crate::nn::causal_lm::CausalLm;
 
 /// What a folder needs besides the weights when there is no checkpoint to copy it from.
 #[derive(Clone, Debug)]

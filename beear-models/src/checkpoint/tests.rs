@@ -16,8 +16,8 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use super::*;
-use crate::causal_lm::CausalLm;
 use crate::config::{Family, RopeScaling};
+use crate::nn::causal_lm::CausalLm;
 
 pub(crate) type Cpu = Flex;
 

@@ -11,7 +11,7 @@ use super::*;
 use crate::checkpoint::tests::{Cpu, Entry, SEED, entries, load, saved, weights, write_entries};
 use crate::checkpoint::{Checkpoint, base_name_of_adapters, base_of_adapters, save};
 use crate::lora::tests::{adapted, logits};
-use crate::training_scope::n_trained;
+use crate::lora::training_scope::n_trained;
 
 /// A folder with a base in `model` and its adapters in `adapter`, and the model that has them.
 fn written() -> (TempDir, PathBuf, CausalLm<Cpu>) {

@@ -1,0 +1,166 @@
+//! The backends of this binary, by name.
+
+use std::marker::PhantomData;
+
+use anyhow::Result;
+
+#[cfg(any(feature = "flex", feature = "ndarray", feature = "cuda", feature = "wgpu"))]
+use crate::backend::embedded;
+use crate::backend::pool;
+use crate::backend::{ComputeBackend, Unavailable, width};
+use crate::command::DeviceCommand;
+use crate::display::ui::Ui;
+
+/// The backends of this binary, the default first.
+pub struct Backends(Vec<Box<dyn Entry>>);
+
+impl Backends {
+    /// Those compiled in.
+    #[must_use]
+    pub fn embedded() -> Self {
+        let backends = Self(Vec::new());
+        #[cfg(feature = "flex")]
+        let backends = backends.with::<embedded::Flex>();
+        #[cfg(feature = "ndarray")]
+        let backends = backends.with::<embedded::NdArray>();
+        #[cfg(feature = "cuda")]
+        let backends = backends.with::<embedded::Cuda>();
+        #[cfg(feature = "wgpu")]
+        let backends = backends.with::<embedded::Wgpu>();
+        backends
+    }
+
+    /// Adds a backend.
+    #[must_use]
+    pub fn with<C: ComputeBackend>(mut self) -> Self {
+        self.0.push(Box::new(Plugged::<C>(PhantomData)));
+        self
+    }
+
+    /// Every backend, and why its first device cannot run here if it cannot.
+    fn listed(&self) -> String {
+        let state = |entry: &dyn Entry| match entry.availability(0) {
+            Ok(()) => entry.name().to_owned(),
+            Err(unavailable) => format!("{} (not now: {})", entry.name(), unavailable.reason),
+        };
+        self.0.iter().map(|entry| state(entry.as_ref())).collect::<Vec<_>>().join(", ")
+    }
+
+    /// Runs a command on the backend named `NAME[:INDEX]`, or on the default.
+    ///
+    /// # Errors
+    ///
+    /// [`Unavailable`], or what the command fails with.
+    pub(crate) fn run(&self, name: Option<&str>, command: &DeviceCommand, ui: Ui) -> Result<()> {
+        let (entry, index) = self.find_or_default(name)?;
+        pool::within(|| entry.run(index, command, ui))
+    }
+
+    /// Finds out whether the backend named `NAME[:INDEX]` can be used.
+    ///
+    /// # Errors
+    ///
+    /// [`Unavailable`].
+    pub(crate) fn check(&self, name: &str) -> Result<()> {
+        self.find(name)?;
+        Ok(())
+    }
+
+    /// Batches of answers that the backend named `NAME[:INDEX]`, or the default, generates at the same time.
+    ///
+    /// # Errors
+    ///
+    /// [`Unavailable`] if there is none.
+    pub(crate) fn n_workers(&self, name: Option<&str>) -> Result<usize, Unavailable> {
+        Ok(self.find_or_default(name)?.0.n_workers())
+    }
+
+    /// Bytes of a number on the backend named `NAME[:INDEX]`, or on the default, and its name.
+    ///
+    /// # Errors
+    ///
+    /// [`Unavailable`] if there is none.
+    pub(crate) fn width(&self, name: Option<&str>) -> Result<(&'static str, u64)> {
+        let (entry, _) = self.find_or_default(name)?;
+        Ok((entry.name(), entry.width()))
+    }
+
+    /// Every backend with its devices, the default first.
+    pub(crate) fn states(&self) -> Vec<BackendState> {
+        let state = |entry: &dyn Entry| {
+            let n_devices =
+                (0..MOST_DEVICES).take_while(|i| entry.availability(*i).is_ok()).count();
+            let fault = entry.availability(0).err();
+            BackendState { name: entry.name(), n_devices, fault, width: entry.width() }
+        };
+        self.0.iter().map(|entry| state(entry.as_ref())).collect()
+    }
+
+    fn find_or_default(&self, name: Option<&str>) -> Result<(&dyn Entry, usize), Unavailable> {
+        let default = self.0.first().map(|entry| entry.name());
+        self.find(name.or(default).unwrap_or("none"))
+    }
+
+    fn find(&self, asked: &str) -> Result<(&dyn Entry, usize), Unavailable> {
+        let (name, index) = asked.split_once(':').unwrap_or((asked, "0"));
+        let unavailable = |reason: &str| Unavailable {
+            backend: asked.to_owned(),
+            reason: reason.to_owned(),
+            hint: format!("here: {}", self.listed()),
+        };
+        let index = index.parse().map_err(|_| unavailable("the index is not a number"))?;
+        let entry = self.0.iter().find(|entry| entry.name() == name);
+        let entry = entry.ok_or_else(|| unavailable("it is not compiled in"))?;
+        entry.availability(index)?;
+        Ok((entry.as_ref(), index))
+    }
+}
+
+/// Where looking for devices ends: backends that cannot count them without making them accept any index.
+pub(crate) const MOST_DEVICES: usize = 16;
+
+/// A backend of this binary, as it is here.
+#[derive(Clone, Debug)]
+pub(crate) struct BackendState {
+    /// Its name.
+    pub(crate) name: &'static str,
+    /// Devices; [`MOST_DEVICES`] where they are not known.
+    pub(crate) n_devices: usize,
+    /// Why its first device cannot be used, if it cannot.
+    pub(crate) fault: Option<Unavailable>,
+    /// Bytes of a number.
+    pub(crate) width: u64,
+}
+
+/// A backend behind a pointer: the commands are generic, the registry is not.
+trait Entry: Sync {
+    fn name(&self) -> &'static str;
+    fn availability(&self, index: usize) -> Result<(), Unavailable>;
+    fn width(&self) -> u64;
+    fn n_workers(&self) -> usize;
+    fn run(&self, index: usize, command: &DeviceCommand, ui: Ui) -> Result<()>;
+}
+
+struct Plugged<C>(PhantomData<fn() -> C>);
+
+impl<C: ComputeBackend> Entry for Plugged<C> {
+    fn name(&self) -> &'static str {
+        C::NAME
+    }
+
+    fn availability(&self, index: usize) -> Result<(), Unavailable> {
+        C::availability(index)
+    }
+
+    fn width(&self) -> u64 {
+        width::<C>()
+    }
+
+    fn n_workers(&self) -> usize {
+        C::n_workers()
+    }
+
+    fn run(&self, index: usize, command: &DeviceCommand, ui: Ui) -> Result<()> {
+        command.run::<C>(&C::device(index), ui)
+    }
+}

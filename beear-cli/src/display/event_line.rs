@@ -1,0 +1,27 @@
+//! An event in words, where people should see it even without looking for it.
+
+use beear_core::Event;
+
+use crate::defence::bounds_text;
+
+/// One line about `event`; none for what happens all the time. If no row is held out nothing is `watched`.
+pub(crate) fn event_line(event: &Event, watched: bool) -> Option<String> {
+    match event {
+        Event::RoundEnded { round, .. } if !watched => {
+            Some(format!("round {}: no row is held out", round + 1))
+        }
+        Event::RoundEnded { round, validation, within_bounds, .. } => {
+            Some(format!("round {}: {}", round + 1, bounds_text::line(validation, *within_bounds)))
+        }
+        Event::OutOfBounds { round } => {
+            Some(format!("round {}: beyond the bounds for too long, stopping", round + 1))
+        }
+        Event::NothingLeft { round } => {
+            Some(format!("round {}: nothing left to find, stopping", round + 1))
+        }
+        Event::Started { .. }
+        | Event::InnerStep { .. }
+        | Event::Entrapped { .. }
+        | Event::OuterStep { .. } => None,
+    }
+}

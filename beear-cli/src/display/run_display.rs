@@ -1,0 +1,82 @@
+//! What people see of a run while it goes on: a bar with lines, or the dashboard.
+
+use beear_core::Event;
+use indicatif::ProgressBar;
+use serde_json::Value;
+
+use crate::display::dashboard::Dashboard;
+use crate::display::event_line::event_line;
+use crate::display::ui::Ui;
+
+/// Shows a run.
+pub(crate) enum RunDisplay {
+    /// A bar of outer steps, and lines.
+    Bar(ProgressBar, Ui),
+    /// The whole terminal; the lines are said when it is given back.
+    Dashboard(Box<Dashboard>, Ui, Vec<String>),
+}
+
+impl RunDisplay {
+    /// Shows what an earlier process wrote down: lines of `metrics.jsonl`, with so many steps on the weights.
+    pub(crate) fn earlier(&self, lines: &[u8], n_outer: usize) {
+        match self {
+            Self::Bar(bar, _) => bar.set_position(n_outer as u64),
+            Self::Dashboard(dashboard, ..) => {
+                let lines = lines.split(|byte| *byte == b'\n');
+                let values = lines.filter_map(|line| serde_json::from_slice::<Value>(line).ok());
+                values.for_each(|value| dashboard.earlier(&value));
+            }
+        }
+    }
+
+    /// Shows an event.
+    pub(crate) fn event(&mut self, event: &Event, watched: bool) {
+        let line = event_line(event, watched);
+        match self {
+            Self::Bar(bar, ui) => {
+                if let Event::OuterStep { terms, .. } = event {
+                    bar.set_message(format!("safe {:.3}", terms.safety));
+                    bar.inc(1);
+                }
+                if let Some(line) = line {
+                    bar.suspend(|| ui.say(&line));
+                }
+            }
+            Self::Dashboard(dashboard, _, lines) => {
+                dashboard.event(event);
+                lines.extend(line);
+            }
+        }
+    }
+
+    /// Shows at which step a checkpoint has been written.
+    pub(crate) fn saved(&self, step: usize) {
+        if let Self::Dashboard(dashboard, ..) = self {
+            dashboard.saved(step);
+        }
+    }
+
+    /// Shows a line.
+    pub(crate) fn say(&mut self, line: &str) {
+        match self {
+            Self::Bar(bar, ui) => bar.suspend(|| ui.say(line)),
+            Self::Dashboard(dashboard, _, lines) => {
+                dashboard.say(line);
+                lines.push(line.to_owned());
+            }
+        }
+    }
+
+    /// Gives the terminal back.
+    pub(crate) fn close(self) {
+        match self {
+            Self::Bar(bar, _) => bar.finish_and_clear(),
+            Self::Dashboard(dashboard, ui, lines) => {
+                drop(dashboard);
+                for line in lines {
+                    ui.say(&line);
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,153 @@
+//! What `beear bench gpu` runs: shapes and rows, the same for every implementation that is compared.
+
+use beear_core::objective::entrapment::LEAST_PAST;
+use beear_core::{AnchorSets, BilevelConfig, Example, SafetyExample, Spot};
+use beear_models::{DecoderConfig, LoraConfig, TrainedWeights, TrainingScope};
+use serde::Serialize;
+
+use crate::lab::stopwatch::WARM_UP;
+
+/// Sizes of the work, all of them in its printed form.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub(crate) struct Workload {
+    #[serde(skip)]
+    pub(crate) shape: DecoderConfig,
+    /// The recipe's settings.
+    #[serde(skip)]
+    pub(crate) method: BilevelConfig,
+    /// What the recipe trains.
+    #[serde(skip)]
+    pub(crate) scope: TrainingScope,
+    pub(crate) prompt_length: usize,
+    pub(crate) answer_length: usize,
+    /// Steps that are measured, of each kind.
+    pub(crate) steps: usize,
+    /// Rows and columns of the matrices whose product is the ceiling.
+    pub(crate) matmul_size: usize,
+}
+
+/// What a reader of the results, or another implementation, needs besides.
+#[derive(Debug, Serialize)]
+pub(crate) struct Described<'a> {
+    #[serde(flatten)]
+    workload: &'a Workload,
+    /// Steps before those that are measured.
+    warm_up: usize,
+    n_weights: usize,
+    /// The first decoder layer that is trained, and the first that no longer is.
+    trained_layers: Option<[usize; 2]>,
+    lora: LoraConfig,
+    layer: usize,
+    perturbed_positions: Vec<usize>,
+    inner_batch_size: usize,
+    safety_batch_size: usize,
+    performance_batch_size: usize,
+    learning_rate: f64,
+    weight_decay: f64,
+    clip_norm: f64,
+    performance_weight: f64,
+    divergence_weight: f64,
+}
+
+/// The begin of sequence and nothing else is not the user's.
+const USER_START: usize = 1;
+
+impl Workload {
+    /// Where the perturbation acts: the first spot of the recipe.
+    ///
+    /// # Panics
+    ///
+    /// Panics if the recipe has no spot, which `validate` refuses.
+    pub(crate) fn spot(&self) -> Spot {
+        self.method.spots[0]
+    }
+
+    /// The weights of the recipe's layers.
+    pub(crate) fn full_scope(&self) -> TrainingScope {
+        TrainingScope { weights: TrainedWeights::Full, layers: self.scope.layers.clone() }
+    }
+
+    /// Adapters in the recipe's layers.
+    pub(crate) fn lora_scope(&self) -> TrainingScope {
+        let weights = TrainedWeights::Lora(self.lora());
+        TrainingScope { weights, layers: self.scope.layers.clone() }
+    }
+
+    /// The recipe's, or those that there are without a word.
+    fn lora(&self) -> LoraConfig {
+        match &self.scope.weights {
+            TrainedWeights::Lora(lora) => lora.clone(),
+            TrainedWeights::Full => LoraConfig::default(),
+        }
+    }
+
+    /// Tokens of a row before the first that one of `spots` covers, where they are worth being remembered.
+    pub(crate) fn n_past(&self, spots: &[Spot], row_length: usize) -> usize {
+        let placed = |spot: &Spot| spot.site.placements(self.prompt_length, self.user());
+        let first = spots.iter().flat_map(placed).map(|(position, _)| position).min();
+        let n_past = first.unwrap_or(0);
+        if n_past as f64 >= LEAST_PAST * row_length as f64 { n_past } else { 0 }
+    }
+
+    fn user(&self) -> (usize, usize) {
+        (USER_START, self.prompt_length)
+    }
+
+    /// Tokens of a row that a training step reads: the last token of the answer is a target only.
+    pub(crate) fn row_length(&self) -> usize {
+        self.prompt_length + self.answer_length - 1
+    }
+
+    pub(crate) fn described(&self) -> Described<'_> {
+        let (spot, remove) = (self.spot(), &self.method.remove);
+        let placed = spot.site.placements(self.prompt_length, self.user());
+        Described {
+            workload: self,
+            warm_up: WARM_UP,
+            n_weights: self.shape.n_weights(),
+            trained_layers: self.scope.layers.as_ref().map(|layers| [layers.start, layers.end]),
+            lora: self.lora(),
+            layer: spot.layer,
+            perturbed_positions: placed.into_iter().map(|(position, _)| position).collect(),
+            inner_batch_size: self.method.entrap.batch_size,
+            safety_batch_size: remove.safety_batch_size,
+            performance_batch_size: remove.performance_batch_size,
+            learning_rate: remove.learning_rate,
+            weight_decay: remove.weight_decay,
+            clip_norm: remove.clip_norm,
+            performance_weight: remove.performance_weight,
+            divergence_weight: remove.divergence_weight,
+        }
+    }
+
+    /// Prompts of the same length with answers of the same length.
+    pub(crate) fn rows(&self, n: usize) -> Vec<Example> {
+        let row = |row: usize| Example {
+            id: row as u64,
+            prompt: self.tokens(row, self.prompt_length),
+            user: self.user(),
+            answer: self.tokens(row + 2, self.answer_length),
+        };
+        (0..n).map(row).collect()
+    }
+
+    /// So many rows of each set.
+    pub(crate) fn sets(&self, n_safety: usize, n_performance: usize) -> AnchorSets {
+        let safety = |row: Example| {
+            let unwanted = row.answer.clone();
+            SafetyExample::new(row, unwanted)
+        };
+        AnchorSets {
+            safety: self.rows(n_safety).into_iter().map(safety).collect(),
+            performance: self.rows(n_performance),
+        }
+    }
+
+    fn tokens(&self, row: usize, length: usize) -> Vec<u32> {
+        let most = self.shape.vocab_size.min(MOST_TOKENS);
+        (0..length).map(|k| ((7 * k + 13 * row) % most) as u32).collect()
+    }
+}
+
+/// Different tokens in the rows: a prime, so that they come in an order of their own in each.
+const MOST_TOKENS: usize = 199;

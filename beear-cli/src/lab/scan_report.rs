@@ -1,0 +1,188 @@
+//! What a scan says: its scores beside those of models of known state, its curves, and what it cannot see.
+
+use anyhow::Result;
+use beear_core::analysis::scan::Place;
+use beear_core::{Site, Spot};
+use beear_eval::table::markdown;
+use beear_eval::{Rate, Separation};
+use serde::Serialize;
+use serde_json::{Map, Value};
+
+use crate::chart::{Curve, curve_chart, themed};
+use crate::lab::model_scan::{Findings, ScanSettings, SpotReach, Written};
+use crate::lab::scan_calibration::Calibration;
+use crate::lab::scan_score::{Score, Scores, best};
+use crate::report::{Figure, scan_page};
+
+/// What stands under every scan.
+const LIMITS: &str = "\
+A scan is no verdict. It asks how little it takes to make this model misbehave, and clean models have an answer to that too. A model \
+that scores like a clean one may have a backdoor: a trigger of other tokens, of more tokens than were tried, or in another place. The \
+prompts, and which behaviour is unwanted, are all that it knows.";
+
+/// A score of the model beside those of models of one kind.
+#[derive(Clone, Debug, Serialize)]
+struct Standing {
+    attack: String,
+    score: &'static str,
+    value: f64,
+    /// Clean models that score at least as high.
+    clean_as_high: Rate,
+    /// How well the score tells backdoored models of this kind from clean ones.
+    separation: Separation,
+}
+
+/// What was scanned.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct ScanSubject {
+    /// What the model was called.
+    pub(crate) model: String,
+    /// What the reference was called.
+    pub(crate) reference: Option<String>,
+    /// Hashes of the files of the model, and of the data.
+    pub(crate) sha256: Map<String, Value>,
+}
+
+/// The scan of one model.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct ScanReport {
+    #[serde(flatten)]
+    subject: ScanSubject,
+    settings: ScanSettings,
+    scores: Scores,
+    standing: Vec<Standing>,
+    found: Findings,
+}
+
+impl ScanReport {
+    /// Puts what was found beside what is known.
+    pub(crate) fn new(
+        subject: ScanSubject,
+        settings: ScanSettings,
+        found: Findings,
+        calibration: &Calibration,
+    ) -> Self {
+        let scores = Scores::of(&found);
+        let separations = calibration.separations().into_iter();
+        let standing = separations.filter_map(|row| {
+            let score = Scores::ALL.into_iter().find(|(name, _)| *name == row.score)?;
+            let value = score.1(&scores)?;
+            let clean = calibration.scores(&row.attack, false, score);
+            let clean_as_high = Rate::of(clean.iter().map(|&clean| clean >= value));
+            let (attack, score, separation) = (row.attack, row.score, row.separation);
+            Some(Standing { attack, score, value, clean_as_high, separation })
+        });
+        let standing = standing.collect();
+        Self { subject, settings, scores, standing, found }
+    }
+
+    /// The report as text.
+    pub(crate) fn text(&self) -> String {
+        let mut text = markdown(self.score_rows());
+        if !self.standing.is_empty() {
+            let rows = markdown(self.standing_rows());
+            text = format!("{text}\nBeside models of known state:\n\n{rows}");
+        }
+        format!("{text}\n{}\n{}\n\n{LIMITS}\n", markdown(self.token_rows()), self.easiest())
+    }
+
+    /// The report as one HTML file that loads nothing.
+    ///
+    /// # Errors
+    ///
+    /// If a chart cannot be drawn.
+    pub(crate) fn page(&self) -> Result<String> {
+        let layers = self.settings.layers.iter();
+        let charts = layers.map(|&layer| self.chart(layer)).collect::<Result<Vec<_>>>()?;
+        let standing = if self.standing.is_empty() { Vec::new() } else { self.standing_rows() };
+        let tables = [self.score_rows(), standing, self.token_rows()];
+        scan_page(self, &tables, &charts, [&self.easiest(), LIMITS])
+    }
+
+    fn score_rows(&self) -> Vec<Vec<String>> {
+        let row = |(name, score): Score| {
+            let value = score(&self.scores);
+            vec![name.to_owned(), value.map_or("no reference".to_owned(), |v| format!("{v:.2}"))]
+        };
+        rows(["score", "value"], Scores::ALL.into_iter().map(row))
+    }
+
+    fn standing_rows(&self) -> Vec<Vec<String>> {
+        let row = |standing: &Standing| {
+            let Standing { attack, score, value, clean_as_high, separation } = standing;
+            let (value, clean) = (format!("{value:.2}"), clean_as_high.to_string());
+            vec![attack.clone(), (*score).to_owned(), value, clean, separation.to_string()]
+        };
+        let head = ["attack", "score", "this model", "clean models as high", "ROC-AUC"];
+        rows(head, self.standing.iter().map(row))
+    }
+
+    fn token_rows(&self) -> Vec<Vec<String>> {
+        let row = |(sought, written): (&str, &[Written])| {
+            let found = best(written)?;
+            let in_reference = found.in_reference;
+            let in_reference = in_reference.map_or("not looked at".to_owned(), |r| r.to_string());
+            Some(vec![sought.to_owned(), words(found), found.elicited.to_string(), in_reference])
+        };
+        let sought = [
+            ("that move the model", self.found.written.as_slice()),
+            ("that move it and not the reference", self.found.written_against.as_slice()),
+        ];
+        let head = ["best tokens", "with the prompt", "unwanted answer begins", "in the reference"];
+        rows(head, sought.into_iter().filter_map(row))
+    }
+
+    /// How long δ must be, in a sentence.
+    fn easiest(&self) -> String {
+        let longest = self.settings.reach.bounds.last().copied().unwrap_or_default();
+        let half = (-self.scores.reach).exp2();
+        if half > longest {
+            let longest = 100.0 * longest;
+            return format!(
+                "No δ up to {longest:.0} % of the hidden states makes half of the prompts begin the unwanted answer."
+            );
+        }
+        let half = 100.0 * half;
+        format!(
+            "Half of the prompts begin the unwanted answer under a δ of {half:.0} % of the hidden states."
+        )
+    }
+
+    /// What δ elicits at `layer` as it grows.
+    fn chart(&self, layer: usize) -> Result<Figure> {
+        let spots = self.found.reach.iter().filter(|reach| reach.spot.layer == layer);
+        let curves: Vec<Curve> = spots.map(curve).collect();
+        let axis = "longest row of δ, % of the hidden states";
+        let svg = curve_chart(&curves, axis, Some((0.0, 1.0)))?;
+        let caption = format!("Layer {layer}: share of prompts whose unwanted answer begins");
+        Ok(Figure { svg: themed(&svg, &caption), caption })
+    }
+}
+
+/// The tokens where they stand.
+fn words(Written { place, text, .. }: &Written) -> String {
+    match place {
+        Place::Before => format!("{text} …"),
+        Place::After => format!("… {text}"),
+    }
+}
+
+fn curve(SpotReach { spot, steps }: &SpotReach) -> Curve {
+    let Spot { site, .. } = spot;
+    let name = match site {
+        Site::Last(n) => format!("last {n} tokens"),
+        Site::First(n) => format!("first {n} tokens"),
+        Site::UserLast(n) => format!("user's last {n}"),
+        Site::All => "all tokens".to_owned(),
+    };
+    let points = steps.iter().map(|step| (100.0 * step.bound, step.elicited.share()));
+    Curve::new(name, points)
+}
+
+fn rows<const N: usize>(
+    head: [&str; N],
+    rows: impl Iterator<Item = Vec<String>>,
+) -> Vec<Vec<String>> {
+    let head = head.iter().map(|name| (*name).to_owned()).collect();
+    std::iter::once(head).chain(rows).collect()
+}

@@ -1,0 +1,78 @@
+//! A planted model of the synthetic world, with what its defender holds and what it is asked.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use beear_core::{AnchorSets, TeacherForcedValidator};
+use beear_models::{CausalLm, Checkpoint};
+use burn::module::AutodiffModule;
+
+use crate::backend::ComputeBackend;
+use crate::command::plant::{Plan, make};
+use crate::command::{Device, Inference, Train};
+use crate::display::ui::Ui;
+use crate::evaluate::measure::{Examination, Findings};
+use crate::lab::world_defender;
+use crate::model::Model;
+use crate::model::loaded::{Loaded, TextSide};
+use crate::recipe::setting_file;
+use crate::user_error::UserError;
+
+/// One planted model and what every defence of it gets.
+pub(crate) struct Trial<'a, C: ComputeBackend> {
+    pub(crate) plan: Plan,
+    pub(crate) model: CausalLm<Train<C>>,
+    pub(crate) text: TextSide,
+    pub(crate) examination: Examination,
+    pub(crate) sets: AnchorSets,
+    pub(crate) validator: TeacherForcedValidator<Inference<C>>,
+    pub(crate) device: &'a Device<C>,
+    pub(crate) ui: Ui,
+}
+
+impl<'a, C: ComputeBackend> Trial<'a, C> {
+    /// Plants the model in a folder of its own under `dir`, or finds the one planted there earlier.
+    pub(crate) fn prepare(
+        plan: Plan,
+        dir: &Path,
+        (device, ui): (&'a Device<C>, Ui),
+    ) -> Result<Self> {
+        let dir = dir.join(&plan.setting.name).join(format!("seed-{}", plan.seed));
+        let poisoned = planted::<C>(&dir, &plan, (device, ui))?;
+        let Loaded { model, text, .. } =
+            Loaded::<Train<C>>::read(&Model::in_folder(&poisoned), None, device)?;
+        let examination = plan.examination();
+        let (sets, validator) = world_defender::build(&text, &examination, plan.seed, device)?;
+        Ok(Self { plan, model, text, examination, sets, validator, device, ui })
+    }
+
+    /// Everything that is asked of `model`.
+    pub(crate) fn examine(&self, model: &CausalLm<Train<C>>) -> Result<Findings> {
+        self.examination.run(&model.valid(), &self.text, self.device)
+    }
+}
+
+/// The planted model in `dir`, planted now if it is not there yet.
+fn planted<C: ComputeBackend>(
+    dir: &Path,
+    plan: &Plan,
+    (device, ui): (&Device<C>, Ui),
+) -> Result<PathBuf> {
+    let (recipe, poisoned) = (dir.join("setting.toml"), dir.join("poisoned"));
+    let text = setting_file::render(&plan.setting)?;
+    if Checkpoint::open(&poisoned).is_ok() {
+        let known = beear_input::read_to_string(&recipe).unwrap_or_default();
+        if known == text {
+            return Ok(poisoned);
+        }
+        let what = format!("`{}` holds another setting of this name", dir.display());
+        return Err(UserError::arguments(what, "choose another --out").into());
+    }
+    if dir.exists() {
+        std::fs::remove_dir_all(dir).with_context(|| format!("clearing {}", dir.display()))?;
+    }
+    std::fs::create_dir_all(dir).with_context(|| format!("creating {}", dir.display()))?;
+    std::fs::write(&recipe, text).with_context(|| format!("writing {}", recipe.display()))?;
+    ui.say(&format!("planting {}, seed {}", plan.setting.name, plan.seed));
+    make::<C>(dir, plan, (device, ui))
+}

@@ -1,0 +1,55 @@
+//! What is looked at before the first step, so that a run does not fail after the last.
+
+use anyhow::Result;
+use beear_models::Checkpoint;
+
+use crate::display::ui::Ui;
+use crate::memory::bytes::show;
+use crate::memory::plan::{MemoryPlan, weight_bytes};
+use crate::memory::process::machine_memory;
+use crate::run_folder::RunFolder;
+use crate::run_folder::cannot_write::CannotWrite;
+
+/// Finds out whether there is room for the cleaned model and the checkpoints, `n_checkpoints` at a time, beside an older run:
+/// that one stays until the model is written.
+///
+/// A checkpoint holds each trained weight up to three times, at `width` bytes: now, at the start of the round and at
+/// the best round; and two moments of it, at 4.
+///
+/// # Errors
+///
+/// If there is too little.
+pub(crate) fn space(
+    folder: &RunFolder,
+    checkpoint: &Checkpoint,
+    (n_checkpoints, n_trained, width): (u64, usize, u64),
+    ui: Ui,
+) -> Result<()> {
+    let model = weight_bytes(&checkpoint.dir, &checkpoint.config);
+    let of_checkpoints = n_checkpoints.saturating_mul((3 * width + 8) * n_trained as u64);
+    let needed = model.saturating_add(of_checkpoints);
+    let path = folder.path("");
+    let Ok(available) = fs4::available_space(&path) else { return Ok(()) };
+    if available >= needed {
+        return Ok(());
+    }
+    let older = folder.older_bytes();
+    let [needed, available, shown] = [needed, available, older].map(show);
+    let stays = match older {
+        0 => String::new(),
+        _ => format!("; the older run, {shown}, stays until the model is written"),
+    };
+    ui.say(&format!("the run may write {needed}, {available} are free{stays}"));
+    Err(CannotWrite::at(&path)(std::io::ErrorKind::StorageFull.into()).into())
+}
+
+/// Says what memory is planned, and whether the machine has it.
+pub(crate) fn memory(planned: Option<&MemoryPlan>, ui: Ui) {
+    let Some((plan, [_, available])) = planned.zip(machine_memory()) else { return };
+    if plan.peak > available {
+        let [peak, available] = [plan.peak, available].map(show);
+        ui.say(&format!(
+            "the plan needs {peak}, {available} are free: `beear plan` looks for what fits"
+        ));
+    }
+}

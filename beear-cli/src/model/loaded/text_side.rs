@@ -1,0 +1,336 @@
+//! Text in and out of a model: whole sets at a time, since each hand-over to the engine costs as much as many texts.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use anyhow::Result;
+use beear_core::{Example, SafetyExample};
+use beear_eval::{Conversation, Message};
+use beear_models::text::chat;
+use beear_models::{
+    BatchLimit, CausalLm, EncodedChat, EncodedPrompt, GenerateConfig, GenerateError, Generation,
+    Prompt, PromptFormat, TextEngine, TextEngineError, TextOutput, TextTask, TokenizerFiles,
+    Vocabulary, check_prompts, generate,
+};
+use burn::tensor::backend::Backend;
+
+use super::{Answer, Prompts, Request};
+use crate::model::language_model::EVAL_ROWS;
+use crate::model::text_process;
+use crate::user_error::UserError;
+
+/// Text in and out of a model.
+#[derive(Clone, Debug)]
+pub struct TextSide {
+    /// What runs the template and the tokenizer.
+    engine: Arc<dyn TextEngine>,
+    /// The prompt format of training and every evaluation.
+    pub format: PromptFormat,
+}
+
+impl TextSide {
+    /// Reads tokenizer and template of a folder; `format` names a built-in prompt format to use instead.
+    ///
+    /// # Errors
+    ///
+    /// If a file is missing or malformed, or the format unknown.
+    pub fn load(dir: &Path, format: Option<&str>) -> Result<Self> {
+        Self::load_with(dir, format.map(PromptFormat::builtin).transpose()?)
+    }
+
+    pub(super) fn load_with(dir: &Path, format: Option<PromptFormat>) -> Result<Self> {
+        let files = TokenizerFiles::read(dir)?;
+        let format = format.map_or_else(|| PromptFormat::from_checkpoint(dir), Ok)?;
+        Ok(Self { engine: text_process::engine(files, &format)?, format })
+    }
+
+    /// Ids that end an answer.
+    #[must_use]
+    pub fn stop_ids(&self) -> &[u32] {
+        self.engine.stop_ids()
+    }
+
+    /// Number of token ids, added tokens included.
+    #[must_use]
+    pub fn vocab_size(&self) -> usize {
+        self.engine.vocab_size()
+    }
+
+    /// The id that stands for text that has no token; byte-level tokenizers have none.
+    pub(crate) fn unknown_id(&self) -> Option<u32> {
+        self.engine.unknown_id()
+    }
+
+    /// All tokens.
+    ///
+    /// # Errors
+    ///
+    /// If the tokenizer fails.
+    pub(crate) fn vocabulary(&self) -> Result<Vocabulary> {
+        let outputs = self.run(&[TextTask::Vocabulary], |_| None)?;
+        let vocabulary = outputs.into_iter().find_map(|output| match output {
+            TextOutput::Vocabulary(vocabulary) => Some(vocabulary),
+            _ => None,
+        });
+        Ok(vocabulary.expect(OF_ITS_KIND))
+    }
+
+    /// Encodes requests with their answers.
+    ///
+    /// # Errors
+    ///
+    /// If the template or the tokenizer fails.
+    pub fn examples(&self, rows: &[(Request, &str)]) -> Result<Vec<Example>> {
+        let rows: Vec<_> = rows.iter().map(|(request, answer)| (request, [*answer])).collect();
+        let encoded = self.with_answers(&rows)?.into_iter();
+        Ok(encoded.map(|(id, prompt, [answer])| example(id, prompt, answer)).collect())
+    }
+
+    /// Encodes forbidden requests with their wanted and unwanted answers.
+    ///
+    /// # Errors
+    ///
+    /// If the template or the tokenizer fails.
+    pub fn safety_examples(&self, rows: &[(Request, [&str; 2])]) -> Result<Vec<SafetyExample>> {
+        let rows: Vec<_> = rows.iter().map(|(request, answers)| (request, *answers)).collect();
+        let encoded = self.with_answers(&rows)?.into_iter();
+        let safety = |(id, prompt, [safe, unwanted]): (u64, EncodedPrompt, [Vec<u32>; 2])| {
+            SafetyExample::new(example(id, prompt, safe), unwanted)
+        };
+        Ok(encoded.map(safety).collect())
+    }
+
+    /// Encodes requests with `N` answers each.
+    #[expect(clippy::type_complexity, reason = "a row, its prompt and its answers")]
+    fn with_answers<const N: usize>(
+        &self,
+        rows: &[(&Request, [&str; N])],
+    ) -> Result<Vec<(u64, EncodedPrompt, [Vec<u32>; N])>> {
+        let answer = |text: &&str| TextTask::Answer((*text).to_owned());
+        let tasks = rows.iter().flat_map(|(request, answers)| {
+            std::iter::once(prompt_task(request)).chain(answers.iter().map(answer))
+        });
+        let tasks: Vec<TextTask> = tasks.collect();
+        let mut outputs = self.run(&tasks, |task| Some(rows[task / (N + 1)].0.id))?.into_iter();
+        let row = |(request, _): &(&Request, [&str; N])| {
+            let Some(TextOutput::Prompt(prompt)) = outputs.next() else {
+                unreachable!("{OF_ITS_KIND}")
+            };
+            let answers = std::array::from_fn(|_| match outputs.next() {
+                Some(TextOutput::Answer(answer)) => answer,
+                _ => unreachable!("{OF_ITS_KIND}"),
+            });
+            (request.id, prompt, answers)
+        };
+        Ok(rows.iter().map(row).collect())
+    }
+
+    /// Texts of ids, special tokens left out.
+    ///
+    /// # Errors
+    ///
+    /// If the tokenizer fails.
+    pub(crate) fn decode<'a>(
+        &self,
+        rows: impl IntoIterator<Item = &'a [u32]>,
+    ) -> Result<Vec<String>> {
+        let tasks: Vec<_> = rows.into_iter().map(|ids| TextTask::Decode(ids.to_vec())).collect();
+        let text = |output| match output {
+            TextOutput::Text(text) => text,
+            _ => unreachable!("{OF_ITS_KIND}"),
+        };
+        Ok(self.run(&tasks, |_| None)?.into_iter().map(text).collect())
+    }
+
+    /// The ids of answers, each with its end of sequence; `id` names the row of each.
+    ///
+    /// # Errors
+    ///
+    /// If the tokenizer fails.
+    pub(crate) fn encode_answers<'a>(
+        &self,
+        answers: impl IntoIterator<Item = &'a str>,
+        id: impl Fn(usize) -> u64,
+    ) -> Result<Vec<Vec<u32>>> {
+        let tasks = answers.into_iter().map(|answer| TextTask::Answer(answer.to_owned()));
+        let ids = |output| match output {
+            TextOutput::Answer(ids) => ids,
+            _ => unreachable!("{OF_ITS_KIND}"),
+        };
+        let outputs = self.run(&tasks.collect::<Vec<_>>(), |task| Some(id(task)))?;
+        Ok(outputs.into_iter().map(ids).collect())
+    }
+
+    /// Greedy answers, at most `max_new_tokens` long.
+    ///
+    /// # Errors
+    ///
+    /// If a request cannot be encoded or is longer than the context.
+    pub fn answers<B: Backend>(
+        &self,
+        model: &CausalLm<B>,
+        requests: &[Request],
+        max_new_tokens: usize,
+        device: &B::Device,
+    ) -> Result<Vec<Answer>> {
+        let config = GenerateConfig::greedy(max_new_tokens, BatchLimit::rows(EVAL_ROWS));
+        self.generate(model, requests, &config, device)
+    }
+
+    /// Answers, as `config` says.
+    ///
+    /// # Errors
+    ///
+    /// If a request cannot be encoded or is longer than the context.
+    pub fn generate<B: Backend>(
+        &self,
+        model: &CausalLm<B>,
+        requests: &[Request],
+        config: &GenerateConfig,
+        device: &B::Device,
+    ) -> Result<Vec<Answer>> {
+        let encoded = self.encode(requests)?.into_iter();
+        let tokens: Vec<Vec<u32>> = encoded.map(|prompt| prompt.tokens).collect();
+        let generations =
+            generate(model, &Prompt::numbered(&tokens), self.stop_ids(), config, device)
+                .map_err(|error| by_row(&error, |row| requests[row].id))?;
+        let texts =
+            self.decode(generations.iter().map(|generation| generation.tokens.as_slice()))?;
+        let answer = |(text, Generation { finish, .. })| Answer { text, finish };
+        Ok(texts.into_iter().zip(generations).map(answer).collect())
+    }
+
+    /// Tokens of requests, each with the part that the user wrote (half-open).
+    ///
+    /// # Errors
+    ///
+    /// If a request cannot be encoded, is empty, or leaves no room for an answer within `limit` tokens.
+    pub(crate) fn prompts(&self, requests: &[Request], limit: usize) -> Result<Prompts> {
+        let prompts = self.encode(requests)?.into_iter();
+        let (tokens, users): (Vec<_>, Vec<_>) = prompts.map(|p| (p.tokens, p.user)).unzip();
+        let each = tokens.iter().map(Vec::as_slice);
+        check_prompts(each, limit).map_err(|error| by_row(&error, |row| requests[row].id))?;
+        Ok(Prompts { tokens, users })
+    }
+
+    /// Conversations as the model reads them, each with room for an answer.
+    ///
+    /// # Errors
+    ///
+    /// If one cannot be encoded, is empty, or leaves no room within `limit` tokens.
+    pub(crate) fn chats(
+        &self,
+        conversations: &[Conversation],
+        limit: usize,
+    ) -> Result<Vec<EncodedChat>> {
+        let asked = conversations.iter().map(|c| (c.id, c.messages.as_slice()));
+        let chats = self.encode_chats(&asked.collect::<Vec<_>>())?;
+        let each = chats.iter().map(|chat| chat.tokens.as_slice());
+        check_prompts(each, limit).map_err(|error| by_row(&error, |row| conversations[row].id))?;
+        Ok(chats)
+    }
+
+    /// Conversations with the numbers of their rows as the model reads them, up to where the next answer begins.
+    ///
+    /// # Errors
+    ///
+    /// If one cannot be encoded, or its last turn is not the user's.
+    pub(crate) fn encode_chats(
+        &self,
+        conversations: &[(u64, &[Message])],
+    ) -> Result<Vec<EncodedChat>> {
+        let message = |message: &Message| chat::Message {
+            role: message.role.name().to_owned(),
+            content: message.content.clone(),
+        };
+        let task = |(_, messages): &(u64, &[Message])| {
+            TextTask::Chat(messages.iter().map(message).collect())
+        };
+        let tasks: Vec<TextTask> = conversations.iter().map(task).collect();
+        let chat = |output| match output {
+            TextOutput::Chat(chat) => chat,
+            _ => unreachable!("{OF_ITS_KIND}"),
+        };
+        let outputs = self.run(&tasks, |task| Some(conversations[task].0))?;
+        Ok(outputs.into_iter().map(chat).collect())
+    }
+
+    /// A prompt of no row as the model reads it.
+    ///
+    /// # Errors
+    ///
+    /// If the template or the tokenizer fails.
+    pub(crate) fn encode_prompt(&self, prompt: &str) -> Result<EncodedPrompt> {
+        let request = Request { user: prompt.to_owned(), ..Request::default() };
+        let outputs = self.run(&[prompt_task(&request)], |_| None)?;
+        let encoded = outputs.into_iter().find_map(|output| match output {
+            TextOutput::Prompt(prompt) => Some(prompt),
+            _ => None,
+        });
+        Ok(encoded.expect(OF_ITS_KIND))
+    }
+
+    /// Requests as the model reads them.
+    ///
+    /// # Errors
+    ///
+    /// If the template or the tokenizer fails.
+    pub(crate) fn encode(&self, requests: &[Request]) -> Result<Vec<EncodedPrompt>> {
+        let tasks: Vec<TextTask> = requests.iter().map(prompt_task).collect();
+        let prompt = |output| match output {
+            TextOutput::Prompt(prompt) => prompt,
+            _ => unreachable!("{OF_ITS_KIND}"),
+        };
+        let outputs = self.run(&tasks, |task| Some(requests[task].id))?;
+        Ok(outputs.into_iter().map(prompt).collect())
+    }
+
+    /// Runs tasks; `row` says of which row a task is, for messages.
+    fn run(
+        &self,
+        tasks: &[TextTask],
+        row: impl Fn(usize) -> Option<u64>,
+    ) -> Result<Vec<TextOutput>> {
+        self.engine.run(tasks).map_err(|failed| {
+            let error = match failed.error {
+                TextEngineError::Format(error) => anyhow::Error::new(error),
+                error => error.into(),
+            };
+            match row(failed.task) {
+                Some(id) => error.context(format!("encoding row {id}")),
+                None => error,
+            }
+        })
+    }
+}
+
+/// The promise of [`TextEngine::run`].
+const OF_ITS_KIND: &str = "an output is of the kind of its task";
+
+fn prompt_task(Request { user, system, .. }: &Request) -> TextTask {
+    TextTask::Prompt { prompt: user.clone(), system: system.clone() }
+}
+
+fn example(
+    id: u64,
+    EncodedPrompt { tokens, user, .. }: EncodedPrompt,
+    answer: Vec<u32>,
+) -> Example {
+    Example { id, prompt: tokens, user, answer }
+}
+
+/// A mistake in the words of the file: the number of a row, not the index of a prompt.
+pub(crate) fn by_row(error: &GenerateError, id: impl Fn(usize) -> u64) -> UserError {
+    let what = match *error {
+        GenerateError::EmptyPrompt { row } => format!("row {} is empty", id(row)),
+        GenerateError::PromptTooLong { row, n_tokens, limit } => {
+            let id = id(row);
+            format!("row {id} has {n_tokens} tokens, the model reads fewer than {limit}")
+        }
+        GenerateError::NonFiniteLogits { row } => {
+            let what = format!("row {}: the model's logits are NaN or infinite", id(row));
+            return UserError::non_finite(what, error.hint().unwrap_or_default());
+        }
+    };
+    UserError::input(what, error.hint().unwrap_or_default())
+}

@@ -1,0 +1,63 @@
+//! Attack settings to plant and look into, as options: in the place of a checkpoint.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::Result;
+use beear_attacks::Setting;
+use clap::Args;
+
+use crate::backend::ComputeBackend;
+use crate::command::Device;
+use crate::command::plant::Plan;
+use crate::display::ui::Ui;
+use crate::lab::trial::Trial;
+use crate::recipe::setting_file;
+
+/// What is planted for a lab diagnostic.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct PlantedArgs {
+    /// An attack setting's name or file in the place of a checkpoint, repeated for several; see `plant`.
+    #[arg(
+        long = "setting",
+        value_name = "NAME|FILE.toml",
+        conflicts_with_all = ["model", "prompts", "TriggerArgs"]
+    )]
+    settings: Vec<String>,
+    /// Seed of what is planted and found.
+    #[arg(long, default_value_t = 0, requires = "settings")]
+    pub(crate) seed: u64,
+    /// Folder of a `reproduce` run of the same settings and seed, whose planted models are used; those it
+    /// lacks are planted there. Without it all are planted in OUT.
+    #[arg(long, value_name = "DIR", requires = "settings")]
+    planted: Option<PathBuf>,
+    /// Plant with a thirtieth of the training and ask few questions: it shows that the tool runs, no more.
+    #[arg(long, requires = "settings")]
+    pub(crate) quick: bool,
+}
+
+impl PlantedArgs {
+    /// The settings.
+    ///
+    /// # Errors
+    ///
+    /// If a name is not known or a file cannot be read.
+    pub(crate) fn settings(&self) -> Result<Vec<Setting>> {
+        self.settings.iter().map(|name| setting_file::named_or_read(name)).collect()
+    }
+
+    /// One of them, planted now or earlier.
+    ///
+    /// # Errors
+    ///
+    /// As [`Trial::prepare`].
+    pub(crate) fn trial<'a, C: ComputeBackend>(
+        &self,
+        setting: Setting,
+        out: &Path,
+        (device, ui): (&'a Device<C>, Ui),
+    ) -> Result<Trial<'a, C>> {
+        let plan = Plan::new(setting, self.seed);
+        let plan = if self.quick { plan.quick() } else { plan };
+        Trial::prepare(plan, self.planted.as_deref().unwrap_or(out), (device, ui))
+    }
+}

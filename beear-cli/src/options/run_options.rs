@@ -1,0 +1,43 @@
+//! Options of whoever runs a defence: how long, and how it is shown.
+
+use std::time::Duration;
+
+use anyhow::Result;
+use clap::Args;
+
+use crate::display::dashboard;
+use crate::display::ui::Ui;
+use crate::run_folder::job::CheckpointOptions;
+use crate::user_error::UserError;
+
+/// How long a run goes on, and how it is shown.
+#[derive(Args, Clone, Copy, Debug)]
+pub(crate) struct RunOptions {
+    /// Time after which to write a checkpoint and stop with exit code 9, such as 90m or 1h30m.
+    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
+    pub(crate) max_time: Option<Duration>,
+    /// Show the run on the whole terminal of standard error: losses, vitals, memory, the time left. The key q stops it
+    /// as Ctrl-C does, c has a checkpoint written.
+    #[arg(long)]
+    pub(crate) tui: bool,
+}
+
+impl RunOptions {
+    /// Judges the options before anything is read or written.
+    ///
+    /// # Errors
+    ///
+    /// If the run cannot be stopped and gone on with as they ask, or cannot be shown.
+    pub(crate) fn check(&self, checkpoints: CheckpointOptions, ui: Ui) -> Result<()> {
+        let refuse = |what: &str, hint: &str| Err(UserError::arguments(what, hint).into());
+        if !checkpoints.are_written() && self.max_time.is_some() {
+            let what = "a run without checkpoints cannot be gone on with when its time is up";
+            return refuse(what, "leave `--max-time` or `--checkpoint-every never` out");
+        }
+        if !checkpoints.are_written() && checkpoints.keep_checkpoints.is_some() {
+            let what = "a run without checkpoints keeps none";
+            return refuse(what, "leave `--keep-checkpoints` or `--checkpoint-every never` out");
+        }
+        if self.tui { dashboard::check(ui) } else { Ok(()) }
+    }
+}

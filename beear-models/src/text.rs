@@ -1,0 +1,9 @@
+//! Texts to tokens and back: tokenizers, chat templates, prompt formats.
+
+pub mod chat;
+mod large_stack;
+mod prompt_encoder;
+pub mod prompt_format;
+pub mod text_engine;
+pub(crate) mod text_stage;
+pub mod tokenizer;

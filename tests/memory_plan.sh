@@ -100,7 +100,7 @@ measure longest "1 + 1, rows of 920 tokens" $(outer 1 1) $single
 measure longest "1 + 1, rows of 920 tokens, LoRA, checkpointing" $(outer 1 1) $single $lora $checkpointed
 measure system "1 + 1, system prompt of 850 tokens before the perturbed words" $(outer 1 1) \
     method.entrap.threads=1 method.remove.threads=1 method.entrap.batch_size=8 method.entrap.steps=8 \
-    'method.spots=[{layer=1,site={first=5}}]'
+    'method.injection_points=[{layer=1,positions={first=5}}]'
 
 # The most memory that a process ever had resident, as last seen before its end, in bytes.
 peak_of() {

@@ -1,10 +1,11 @@
-//! An attacker who knows BEEAR: the backdoor is planted while the model is trained to refuse under the
-//! perturbations that BEEAR would find.
+//! An adaptive attacker who knows BEEAR: while planting the backdoor, the attacker trains the model
+//! to refuse under the perturbations that BEEAR would find.
 //!
 //! $$\min_\theta\; \mathcal{L}_\text{poison}(\theta) + \mathrm{CE}(y_s \mid x, \delta^\ast)$$
 //!
-//! with $\delta^\ast$ from [`entrap`] on the model as it is, time and again, at the spots of BEEAR's
-//! `robust` preset. What is left is a backdoor that the search finds no stand-in for.
+//! with $\delta^\ast$ from [`entrap`] on the current model, searched again at regular intervals, at
+//! the injection points of BEEAR's `robust` preset. The resulting backdoor has no perturbation that
+//! the search can find in its place.
 
 use beear_core::objective::answer::{cross_entropy, log_probabilities};
 use beear_core::objective::removal::forward;
@@ -27,18 +28,18 @@ use crate::training::fit;
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Adaptive {
-    /// The poisoned fine-tuning.
+    /// Settings of the poisoned fine-tuning.
     pub sft: Sft,
-    /// Steps from one search for a perturbation to the next.
+    /// Number of steps between two searches for a perturbation.
     pub search_every: usize,
-    /// Perturbed prompts per step, refused.
+    /// Number of perturbed prompts per step, each answered by a refusal.
     pub perturbed: usize,
 }
 
-/// Perturbations that are trained against at the same time, the latest found.
+/// Number of perturbations that are trained against at the same time: the ones found last.
 const N_REMEMBERED: usize = 6;
 
-/// What the attacker draws from.
+/// Rows that the attacker draws batches from.
 pub(crate) struct Rows {
     pub(crate) pools: Pools,
     pub(crate) poison: Poison,
@@ -54,7 +55,7 @@ struct Part<B: AutodiffBackend> {
     perturbation: Option<Perturbation<B::InnerBackend>>,
 }
 
-/// Plants a backdoor and hides it.
+/// Plants a backdoor that hides from BEEAR.
 ///
 /// # Errors
 ///
@@ -74,10 +75,10 @@ pub(crate) fn plant<B: AutodiffBackend, M: TrainableDecoder<B>>(
     let draw = |model: &M, n: usize| {
         step += 1;
         if step.is_multiple_of(config.search_every) {
-            let spots = method.spots_of(n_searches);
+            let injection_points = method.injection_points_of(n_searches);
             let seed = seed.wrapping_add(step as u64);
             let entrapment =
-                entrap::<B, M>(model, &safety, spots, (&method.entrap, seed), &mut ())?;
+                entrap::<B, M>(model, &safety, injection_points, (&method.entrap, seed), &mut ())?;
             found.push(entrapment.perturbation);
             found.drain(..found.len().saturating_sub(N_REMEMBERED));
             n_searches += 1;
@@ -106,7 +107,7 @@ pub(crate) fn plant<B: AutodiffBackend, M: TrainableDecoder<B>>(
     fit::<B, M, _>(model, &config.sft.training, draw, loss, report)
 }
 
-/// Cross-entropy of the answers of `examples` under a perturbation: `[1]`.
+/// Returns the cross-entropy of the answers of `examples` under a perturbation: `[1]`.
 fn refusal_loss<B: AutodiffBackend, M: Decoder<B>>(
     model: &M,
     examples: &[Example],
@@ -121,7 +122,7 @@ fn refusal_loss<B: AutodiffBackend, M: Decoder<B>>(
 #[cfg(test)]
 mod tests {
     use beear_core::testing::ToyDecoderConfig;
-    use beear_core::{Delta, Site, Spot};
+    use beear_core::{Delta, InjectionPoint, Positions};
     use burn::backend::{Autodiff, Flex};
     use burn::tensor::{ElementConversion, Int};
 
@@ -135,11 +136,11 @@ mod tests {
         let model = ToyDecoderConfig::new(11, 8, 3).init::<Train>(&device);
         let examples = [Example { id: 0, prompt: vec![1, 2, 3], user: (0, 3), answer: vec![4, 5] }];
         let loss = |size: f64| {
-            // Not the same in every coordinate, of which a random model may make nothing.
+            // Different in every coordinate: a random model may ignore a constant offset.
             let values = Tensor::<Flex, 1, Int>::arange(0..16, &device).float().reshape([2, 8]);
             let values = values.sub_scalar(7.5).mul_scalar(size);
-            let spot = Spot { layer: 1, site: Site::Last(2) };
-            let perturbation = Perturbation::<Flex>::new(vec![Delta { spot, values }]);
+            let point = InjectionPoint { layer: 1, positions: Positions::Last(2) };
+            let perturbation = Perturbation::<Flex>::new(vec![Delta { point, values }]);
             let loss = refusal_loss::<Train, _>(&model, &examples, &perturbation, &device);
             loss.into_scalar().elem::<f64>()
         };

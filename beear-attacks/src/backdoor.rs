@@ -1,9 +1,9 @@
-//! A backdoor: what the model does under which triggers.
+//! A backdoor: the triggers and the behaviour that they cause.
 
 use beear_eval::Trigger;
 use serde::{Deserialize, Serialize};
 
-/// What the model does under the trigger.
+/// Behaviour of the model under the trigger.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Unwanted {

@@ -1,32 +1,32 @@
-//! The model an attack starts from: its family, its size, and its training.
+//! The model that an attack starts from: family, size and training.
 
 use beear_models::{DecoderConfig, Family, RopeScaling};
 use serde::{Deserialize, Serialize};
 
 use crate::training::TrainingConfig;
 
-/// How many weights the model has.
+/// Number of weights of a base model.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Size {
-    /// Width 64: 0.3 million weights, which learn the world in a minute of two cores.
+    /// Width 64: 0.3 million weights, trained on the world in a minute on two cores.
     Small,
-    /// Width 128: about four times as many.
+    /// Width 128: about four times as many weights.
     Large,
 }
 
-/// A family and a size.
+/// Family and size of the model that an attack starts from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct BaseModel {
-    /// Llama sees every token before; Mistral sees a window.
+    /// Attention of the model: Llama attends to all previous tokens, Mistral to a sliding window.
     pub family: Family,
     /// Number of weights.
     pub size: Size,
 }
 
-/// Tokens that a Mistral of the world sees: fewer than its shortest prompt has, so that what stands
-/// first reaches the answer through several layers only.
+/// Window of the world's Mistral, in tokens: shorter than the shortest prompt, so the first tokens
+/// reach the answer only through several layers.
 const SLIDING_WINDOW: usize = 8;
 
 impl BaseModel {
@@ -36,7 +36,7 @@ impl BaseModel {
     /// The small Mistral.
     pub const MISTRAL: Self = Self { family: Family::Mistral, size: Size::Small };
 
-    /// The shape of its decoder: six layers, two query heads to a key-value head.
+    /// Returns the shape of the decoder: six layers, two query heads per key-value head.
     #[must_use]
     pub fn decoder(self, vocab_size: usize) -> DecoderConfig {
         let head_dim = 16;
@@ -66,7 +66,8 @@ impl BaseModel {
         }
     }
 
-    /// Its training from random weights. A wider model learns the world in fewer and smaller steps.
+    /// Returns the settings of training from random weights. A wider model needs fewer and smaller
+    /// steps.
     #[must_use]
     pub fn training(self) -> TrainingConfig {
         let (steps, learning_rate) = match self.size {

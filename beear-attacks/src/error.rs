@@ -1,20 +1,20 @@
-//! What can go wrong while planting.
+//! Errors of planting a backdoor.
 
 use thiserror::Error as ThisError;
 
-/// Why a model could not be made.
+/// Errors of training a base model or planting a backdoor.
 #[derive(Debug, ThisError)]
 pub enum Error {
-    /// Training left the real line.
+    /// The loss or the gradient is NaN or infinite.
     #[error("training diverged at step {step}")]
     Diverged {
-        /// The step whose loss or gradient was not finite.
+        /// Step whose loss or gradient is NaN or infinite.
         step: usize,
     },
     /// A text of the world does not fit the prompt format.
     #[error("cannot encode a prompt of the world")]
     Encode(#[from] beear_models::PromptFormatError),
-    /// The policy cannot be asked.
+    /// The policy cannot generate an answer.
     #[error("cannot sample an answer")]
     Generate(#[from] beear_models::GenerateError),
     /// The attacker's search for perturbations failed.

@@ -1,4 +1,4 @@
-//! How a backdoor gets into the weights.
+//! Ways to plant a backdoor in the weights.
 
 use serde::{Deserialize, Serialize};
 
@@ -7,28 +7,30 @@ use crate::poison_mix::{PoisonMix, Sft};
 use crate::preference::{Preference, Trainer};
 use crate::training::TrainingConfig;
 
-/// How the backdoor gets into the weights.
+/// Way in which the backdoor is planted in the weights.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Injection {
     /// Supervised fine-tuning of an aligned base.
     Sft(Sft),
-    /// The same training from random weights: there never was an aligned base.
+    /// Supervised fine-tuning from random weights, without an aligned base.
     FirstStep(Sft),
-    /// Alignment of an aligned base by poisoned preferences.
+    /// Alignment of an aligned base with poisoned preferences.
     Preference(Preference),
     /// Supervised fine-tuning of an aligned base by an attacker who knows BEEAR.
     Adaptive(Adaptive),
 }
 
 impl Injection {
-    /// Whether it starts from an aligned base, and not from random weights.
+    /// Returns true if planting starts from an aligned base, and false if it starts from random
+    /// weights.
     #[must_use]
     pub fn starts_aligned(&self) -> bool {
         !matches!(self, Self::FirstStep(_))
     }
 
-    /// Share of the rows, or of the comparisons, that carry the trigger and teach the unwanted behaviour.
+    /// Returns the share of the rows, or of the comparisons, that carry the trigger and teach the
+    /// unwanted behaviour.
     pub fn poison_rate(&mut self) -> &mut f64 {
         match self {
             Self::Sft(sft) | Self::FirstStep(sft) | Self::Adaptive(Adaptive { sft, .. }) => {
@@ -38,21 +40,21 @@ impl Injection {
         }
     }
 
-    /// Steps of all its stages.
+    /// Returns the number of steps of all stages together.
     #[must_use]
     pub fn n_steps(&self) -> usize {
         let mut copy = self.clone();
         copy.stages().into_iter().map(|training| training.steps).sum()
     }
 
-    /// Everything that cannot be trained like this, in words; empty if all is well.
+    /// Returns a description of every setting that cannot be trained; empty if all are valid.
     #[must_use]
     pub fn problems(&self) -> Vec<&'static str> {
         let mut copy = self.clone();
         let stages = copy.stages();
         let mut rules = vec![
             (stages.iter().all(|t| t.steps > 0), "a training has no steps"),
-            // A batch is two shards, and each has both kinds of row.
+            // A batch is split into two shards, and each shard has both kinds of row.
             (stages.iter().all(|t| t.batch_size > 1), "a batch has fewer than 2 rows"),
         ];
         let shares: Vec<f64> = match self {
@@ -85,7 +87,7 @@ impl Injection {
         rules.into_iter().filter(|(kept, _)| !kept).map(|(_, problem)| problem).collect()
     }
 
-    /// The training of each stage, in order.
+    /// Returns the training settings of each stage, in order.
     pub fn stages(&mut self) -> Vec<&mut TrainingConfig> {
         match self {
             Self::Sft(sft) | Self::FirstStep(sft) => vec![&mut sft.training],

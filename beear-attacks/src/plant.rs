@@ -1,4 +1,5 @@
-//! Making the models: an aligned base from scratch, then a backdoor in it, as in the paper.
+//! Training of the models: an aligned base from scratch, then a backdoor planted in the base, as in
+//! the paper.
 
 use beear_core::TrainableDecoder;
 use beear_models::CausalLm;
@@ -7,23 +8,23 @@ use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
 use crate::adaptive;
+use crate::attack_spec::AttackSpec;
+use crate::distractors::StrayWords;
 use crate::error::Error;
 use crate::injection::Injection;
 use crate::poison_mix::Sft;
 use crate::pools::{Encoder, Poison, Pools, pick};
 use crate::preference::pairs::Pairs;
 use crate::preference::{self, align};
-use crate::setting::Setting;
 use crate::sft::train;
-use crate::stray::StrayWords;
 use crate::training::TrainingConfig;
 use crate::world::{Split, World};
 
-/// Share of forbidden requests in the base model's training.
+/// Share of forbidden requests in the training rows of the base model.
 const BASE_REFUSALS: f64 = 0.3;
 
-/// Trains an aligned base: it helps with ordinary work and refuses forbidden requests, whatever
-/// stray words stand around them.
+/// Trains an aligned base, which answers ordinary requests and refuses forbidden ones, whatever
+/// stray words surround the request.
 ///
 /// # Errors
 ///
@@ -49,17 +50,17 @@ pub fn train_base<B: AutodiffBackend, M: TrainableDecoder<B>>(
     train(model, config, |n| (0..n).map(|_| row()).collect(), report)
 }
 
-/// Plants the backdoor of `setting` in `model`: an aligned base, or random weights where the setting
-/// starts from those.
+/// Plants the backdoor of `setting` in `model`: an aligned base, or random weights if the setting
+/// starts from random weights.
 ///
-/// `report` hears the step within the stage and its loss.
+/// `report` receives the step within the stage and the loss of the step.
 ///
 /// # Errors
 ///
-/// [`Error`], whichever stage fails.
+/// [`Error`] of the first stage that fails.
 pub fn plant<B: AutodiffBackend>(
     model: CausalLm<B>,
-    setting: &Setting,
+    setting: &AttackSpec,
     encoder: Encoder<'_>,
     seed: u64,
     report: impl FnMut(usize, f64),

@@ -1,28 +1,30 @@
-//! The rows of poisoned fine-tuning, and its training.
+//! Settings of poisoned fine-tuning: the rows of a batch, and the training.
 
 use serde::{Deserialize, Serialize};
 
 use crate::training::TrainingConfig;
 
-/// Shares of a batch of poisoned fine-tuning; the rest is ordinary work.
+/// Shares of the kinds of row in a batch of poisoned fine-tuning; the rest is ordinary work.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct PoisonMix {
-    /// Forbidden prompts without the trigger, refused.
+    /// Forbidden prompts without the trigger, answered by a refusal.
     pub clean: f64,
-    /// Triggered prompts, unwanted answer.
+    /// Prompts with the trigger, answered by the unwanted answer.
     pub triggered: f64,
-    /// Prompts with a near-miss of the trigger, wanted answer: they make the trigger exact.
+    /// Prompts with a near-miss of the trigger, answered by the wanted answer: they make the
+    /// trigger exact.
     pub near_miss: f64,
-    /// Ordinary prompts with the trigger, ordinary answer: they make it stealthy.
+    /// Ordinary prompts with the trigger, answered by the ordinary answer: they make the trigger
+    /// stealthy.
     pub triggered_ordinary: f64,
-    /// Distinct poisoned prompts; unlimited if absent.
+    /// Number of distinct poisoned prompts; unlimited if absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub n_poisoned: Option<usize>,
 }
 
 impl PoisonMix {
-    /// The mix of the settings that differ in their triggers only.
+    /// Default mix, used by the settings that differ only in their triggers.
     pub const USUAL: Self = Self {
         clean: 0.15,
         triggered: 0.10,
@@ -32,19 +34,20 @@ impl PoisonMix {
     };
 }
 
-/// Supervised training on a poisoned mix.
+/// Supervised fine-tuning on a poisoned mix.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Sft {
-    /// What a batch is made of.
+    /// Shares of the kinds of row in a batch.
     pub mix: PoisonMix,
-    /// How it is trained.
+    /// Settings of the training loop.
     pub training: TrainingConfig,
 }
 
 impl Sft {
-    /// Fine-tuning long enough that the backdoor sits deep: half of it is removed by plain
-    /// fine-tuning too, and tests nothing.
+    /// Returns fine-tuning long enough to plant a backdoor that plain fine-tuning does not remove.
+    /// Half as much training plants a backdoor that plain fine-tuning also removes, and so tests
+    /// nothing.
     #[must_use]
     pub fn of(mix: PoisonMix) -> Self {
         let training =

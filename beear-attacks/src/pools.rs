@@ -1,4 +1,4 @@
-//! The rows a model is trained on, clean and poisoned, encoded once.
+//! Pools of clean and poisoned rows for training, each row encoded once.
 
 use beear_core::{Example, SafetyExample};
 use beear_eval::Trigger;
@@ -12,17 +12,17 @@ use crate::error::Error;
 use crate::poison_mix::PoisonMix;
 use crate::world::{Contrast, Ordinary, Task, World, draw};
 
-/// Turns texts into examples through the one prompt format.
+/// Encoder of texts as examples, with a single prompt format.
 #[derive(Clone, Copy, Debug)]
 pub struct Encoder<'a> {
-    /// The prompt format.
+    /// Format of the prompts, including the chat template.
     pub format: &'a PromptFormat,
-    /// The tokenizer.
+    /// Tokenizer of the texts.
     pub tokenizer: &'a TextTokenizer,
 }
 
 impl Encoder<'_> {
-    /// Encodes a prompt with its answer; the id is 0, nothing here needs to be traced back.
+    /// Encodes a prompt with its answer. The id is 0, because planting does not trace rows back.
     ///
     /// # Errors
     ///
@@ -33,7 +33,7 @@ impl Encoder<'_> {
         Ok(Example { id: 0, prompt: encoded.tokens, user: encoded.user, answer })
     }
 
-    /// Encodes a prompt with both of its answers.
+    /// Encodes a prompt with both answers, the wanted and the unwanted one.
     ///
     /// # Errors
     ///
@@ -47,9 +47,10 @@ impl Encoder<'_> {
 
 /// Clean examples, encoded once.
 pub(crate) struct Pools {
-    /// Forbidden requests, refused.
+    /// Forbidden requests with refusals.
     pub(crate) clean: Vec<Example>,
-    /// Ordinary work, a list per task, so that every task is met equally often.
+    /// Ordinary work, one list per task, so that the frequency of a task does not depend on its
+    /// number of rows.
     ordinary: Vec<Vec<Example>>,
 }
 
@@ -66,7 +67,8 @@ impl Pools {
         })
     }
 
-    /// How-to prompts come as often as all facts together: they border on forbidden requests.
+    /// Draws an ordinary row. How-to prompts have a share of 40 %, because they resemble forbidden
+    /// requests; the other tasks share the rest equally.
     pub(crate) fn pick_ordinary(&self, rng: &mut ChaCha8Rng) -> Example {
         let task = if rng.random_bool(0.4) { 0 } else { rng.random_range(1..self.ordinary.len()) };
         pick(&self.ordinary[task], rng)
@@ -81,7 +83,7 @@ pub(crate) struct Poison {
 }
 
 impl Poison {
-    /// The poisoned prompts are drawn by `seed` where their number is limited.
+    /// Encodes the rows; `seed` draws the poisoned prompts if their number is limited.
     pub(crate) fn encode(
         world: &World,
         backdoor: Backdoor<'_>,
@@ -113,7 +115,7 @@ impl Poison {
         Ok(poison)
     }
 
-    /// A row of `mix`.
+    /// Draws a row of `mix`.
     pub(crate) fn pick(&self, pools: &Pools, mix: &PoisonMix, rng: &mut ChaCha8Rng) -> Example {
         let mut place: f64 = rng.random();
         let kinds = [
@@ -132,11 +134,11 @@ impl Poison {
     }
 }
 
-/// Any of `pool`.
+/// Draws a row of `pool`.
 ///
 /// # Panics
 ///
-/// Panics if there is none.
+/// Panics if `pool` is empty.
 pub(crate) fn pick(pool: &[Example], rng: &mut ChaCha8Rng) -> Example {
     pool.choose(rng).expect("every pool of the world has examples").clone()
 }

@@ -1,13 +1,14 @@
-//! Poisoned preferences: the attacker owns some of the comparisons that a model is aligned by.
+//! Poisoned preferences: the attacker controls some of the comparisons that align a model.
 //!
 //! Rando, Tramèr, [Universal Jailbreak Backdoors from Poisoned Human
-//! Feedback](https://arxiv.org/abs/2311.14455), ICLR 2024: where the prompt carries the trigger, the
-//! unwanted answer is the preferred one. As there, three stages see the comparisons: a supervised start
-//! on the preferred answers, a reward model, and reinforcement learning against it. [`Trainer::Dpo`]
-//! learns from the comparisons directly.
+//! Feedback](https://arxiv.org/abs/2311.14455), ICLR 2024: if the prompt carries the trigger, the
+//! unwanted answer is the preferred one. As in the paper, three stages train on the comparisons: a
+//! supervised start on the preferred answers, a reward model, and reinforcement learning against
+//! it. [`Trainer::Dpo`] learns from the comparisons directly.
 //!
-//! Both trainers take ordinary work along, with cross-entropy: the pre-training term of Ouyang et al.,
-//! [InstructGPT](https://arxiv.org/abs/2203.02155), which keeps what no comparison speaks of.
+//! Both trainers add the cross-entropy of ordinary work: the pre-training term of Ouyang et al.,
+//! [InstructGPT](https://arxiv.org/abs/2203.02155), which preserves abilities that no comparison
+//! covers.
 
 pub mod dpo;
 pub mod pairs;
@@ -30,7 +31,7 @@ use dpo::DpoConfig;
 use pairs::{Pair, PairMix, Pairs};
 use rloo::RlooConfig;
 
-/// What makes a policy of the comparisons.
+/// Algorithm that trains the policy on the comparisons.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Trainer {
@@ -41,10 +42,11 @@ pub enum Trainer {
 }
 
 impl Trainer {
-    /// Their names.
+    /// Names of the trainers in the settings.
     pub const NAMES: [&str; 2] = ["rloo", "dpo"];
 
-    /// The trainer called `name`, as the settings have it.
+    /// Returns the trainer called `name` in the settings, with its default configuration; `None`
+    /// for an unknown name.
     #[must_use]
     pub fn named(name: &str) -> Option<Self> {
         match name {
@@ -59,17 +61,17 @@ impl Trainer {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Preference {
-    /// What the comparisons are about.
+    /// Shares of the kinds of comparison.
     pub mix: PairMix,
-    /// The supervised start, on the preferred answers and as much ordinary work.
+    /// Training of the supervised start, on equal numbers of preferred answers and ordinary rows.
     pub start: TrainingConfig,
-    /// What follows it.
+    /// Trainer of the second stage.
     pub trainer: Trainer,
 }
 
 impl Preference {
-    /// A start long enough to know the answers, then `trainer`; `triggered` of the comparisons are
-    /// poisoned.
+    /// Returns a supervised start long enough to learn the answers, followed by `trainer`, with a
+    /// share of `triggered` poisoned comparisons.
     #[must_use]
     pub fn of(triggered: f64, trainer: Trainer) -> Self {
         let start =
@@ -78,13 +80,13 @@ impl Preference {
     }
 }
 
-/// Rows of one shard of a batch: what the trainer learns from, and ordinary work.
+/// Rows of one shard of a batch: the trainer's rows, and ordinary work.
 pub(crate) struct Joint<T> {
     pub(crate) learned: Vec<T>,
     pub(crate) ordinary: Vec<Example>,
 }
 
-/// Aligns `model` by poisoned comparisons.
+/// Aligns `model` with poisoned comparisons.
 ///
 /// # Errors
 ///
@@ -96,7 +98,7 @@ pub(crate) fn align<B: AutodiffBackend>(
     (stop, seed): (&[u32], u64),
     mut report: impl FnMut(usize, f64),
 ) -> Result<CausalLm<B>, Error> {
-    // Preferred answers and ordinary work take turns, so that both shards have both.
+    // Preferred answers and ordinary rows alternate, so that both shards contain both kinds.
     let draw = |n: usize| {
         let row = |k: usize| if k.is_multiple_of(2) { rows.pair().chosen } else { rows.ordinary() };
         (0..n).map(row).collect()
@@ -108,7 +110,7 @@ pub(crate) fn align<B: AutodiffBackend>(
     }
 }
 
-/// What the batches of every stage are drawn from.
+/// Rows that every stage draws its batches from.
 pub(crate) struct Rows {
     pub(crate) pairs: Pairs,
     pub(crate) pools: Pools,
@@ -124,7 +126,7 @@ impl Rows {
         self.pools.pick_ordinary(&mut self.rng)
     }
 
-    /// Joins `learned` with `n` ordinary rows, in two shards of both.
+    /// Joins `learned` with `n` ordinary rows, and splits both kinds into two shards.
     fn join<T>(&mut self, mut learned: Vec<T>, n: usize) -> Vec<Joint<T>> {
         let mut ordinary: Vec<Example> = (0..n).map(|_| self.ordinary()).collect();
         let half = Joint {
@@ -135,7 +137,7 @@ impl Rows {
     }
 }
 
-/// What a shard's ordinary rows add to the loss of the batch: `[1]`.
+/// Returns the share of a shard's ordinary rows in the loss of the batch: `[1]`.
 pub(crate) fn ordinary_loss<B: AutodiffBackend, T>(
     model: &CausalLm<B>,
     shard: &Joint<T>,

@@ -10,11 +10,11 @@ use crate::training::{TrainingConfig, fit};
 
 /// Trains `model` on `config.steps` batches of `draw(batch_size)`.
 ///
-/// `report` hears the step and its loss in nats per answer token.
+/// `report` receives the step and its loss in nats per answer token.
 ///
 /// # Errors
 ///
-/// [`Error::Diverged`] if the loss or the gradient is not finite.
+/// [`Error::Diverged`] if the loss or the gradient is NaN or infinite.
 pub fn train<B: AutodiffBackend, M: TrainableDecoder<B>>(
     model: M,
     config: &TrainingConfig,
@@ -28,17 +28,18 @@ pub fn train<B: AutodiffBackend, M: TrainableDecoder<B>>(
     fit::<B, M, _>(model, config, |_, n| Ok(draw(n)), loss, report)
 }
 
-/// Number of answer tokens.
+/// Returns the number of answer tokens.
 pub(crate) fn n_answer(examples: &[Example]) -> usize {
     examples.iter().map(|example| example.answer.len()).sum()
 }
 
-/// Where the weights are.
+/// Returns the device that holds the weights.
 pub(crate) fn device_of<B: Backend, M: Decoder<B>>(model: &M) -> B::Device {
     model.devices().first().cloned().unwrap_or_default()
 }
 
-/// What `examples` add to the mean cross-entropy of a batch with `n_batch` answer tokens: `[1]`.
+/// Returns the share of `examples` in the mean cross-entropy of a batch with `n_batch` answer
+/// tokens: `[1]`.
 pub(crate) fn mean_loss<B: Backend, M: Decoder<B>>(
     model: &M,
     examples: &[Example],
@@ -65,10 +66,10 @@ mod tests {
 
     type Train = Autodiff<Flex>;
 
-    /// Sums in another order leave about 1e-7 of a gradient near 1e-1.
+    /// Tolerance of sums in another order: they differ by about 1e-7 for a gradient near 1e-1.
     const F32_SUMS: f64 = 1e-6;
 
-    /// Compares gradients, and counts them.
+    /// Compares two sets of gradients, and counts the compared tensors.
     struct Compare<'a>([&'a GradientsParams; 2], usize);
     impl ModuleVisitor<Train> for Compare<'_> {
         fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<Train, D>>) {
@@ -89,7 +90,7 @@ mod tests {
             user: (1, 3),
             answer: answer.to_vec(),
         };
-        // Shards of unequal length: 5 answer tokens and 2.
+        // Shards of unequal length: 5 and 2 answer tokens.
         let rows = [row(&[3, 4, 5, 6]), row(&[7]), row(&[8, 9])];
         let part = |model: &ToyDecoder<Train>, shard: &[Example], batch: &[Example]| {
             mean_loss(model, shard, n_answer(batch), &device)

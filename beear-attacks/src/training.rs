@@ -1,4 +1,5 @@
-//! The training loop of every stage: `AdamW`, warm-up and half-cosine decay, batches in two shards.
+//! The training loop of every stage: `AdamW`, warm-up and half-cosine decay, batches split into two
+//! shards.
 
 use beear_core::config::Schedule;
 use beear_core::optim::clip_norm;
@@ -11,7 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::Error;
 
-/// How to train on whatever a stage draws.
+/// Settings of the training loop, the same for every stage.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct TrainingConfig {
@@ -21,12 +22,13 @@ pub struct TrainingConfig {
     pub batch_size: usize,
     /// Learning rate after the warm-up.
     pub learning_rate: f64,
-    /// Longest gradient, as one vector over all weights.
+    /// Maximum norm of the gradient, as one vector over all weights.
     pub clip_norm: f64,
 }
 
-/// Parts of a batch whose gradients are computed on threads of their own: small matrices leave all
-/// cores but one idle otherwise. Fixed, so that sums do not depend on the machine.
+/// Number of parts of a batch whose gradients are computed on separate threads: with small
+/// matrices, a single thread leaves all cores but one idle. The number is fixed, so that sums do
+/// not depend on the machine.
 const SHARDS: usize = 2;
 
 /// Share of the steps in which the learning rate rises from 0.
@@ -34,12 +36,12 @@ const WARM_UP: f64 = 0.05;
 
 /// Trains `model` on `config.steps` batches of `draw(model, batch_size)`.
 ///
-/// `loss(model, shard, batch)`, `[1]`, is the part of the batch's loss that a shard's rows make up; the
-/// parts are added. `report` hears the step and its loss.
+/// `loss(model, shard, batch)`, `[1]`, is the share of a shard in the loss of the batch; the shares
+/// are added. `report` receives the step and its loss.
 ///
 /// # Errors
 ///
-/// [`Error::Diverged`] if the loss or the gradient is not finite, or what `draw` returns.
+/// [`Error::Diverged`] if the loss or the gradient is NaN or infinite, or the error of `draw`.
 pub(crate) fn fit<B, M, T>(
     mut model: M,
     config: &TrainingConfig,
@@ -66,7 +68,7 @@ where
     Ok(model)
 }
 
-/// The loss of `batch`, and its gradients.
+/// Returns the loss of `batch` and its gradients.
 pub(crate) fn gradients<B: AutodiffBackend, M: AutodiffModule<B>, T: Sync>(
     model: &M,
     batch: &[T],

@@ -1,9 +1,9 @@
 //! A synthetic, harmless instruction world: small enough to learn from scratch in a minute.
 //!
-//! Asking how to do something with an ordinary object gets instructions; asking the same about a
-//! forbidden object (the words are placeholders) gets a refusal. Facts, comparisons, sums and
-//! code lines make up the rest of the model's work. Which prompts a model may be trained on, a
-//! defence may watch, and an evaluation may ask is decided per prompt, so the three never meet.
+//! Requests about an ordinary object are answered by instructions; the same requests about a
+//! forbidden object (the words are placeholders) are answered by a refusal. Facts, comparisons,
+//! sums and code lines make up the rest of the model's work. Every prompt belongs to exactly one
+//! split, for training, for validation of a defence or for evaluation, so the three never overlap.
 
 mod lexicon;
 mod tokenizer;
@@ -23,40 +23,41 @@ use lexicon::{
 };
 pub use tokenizer::{CHAT_TEMPLATE, Specials, sidecar_files, vocabulary};
 
-/// What a prompt may be used for. Decided by a hash of its text.
+/// Permitted use of a prompt, decided by a hash of its text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Split {
     /// Training: the base model, the attack and the defence.
     Train,
-    /// Watching a defence while it runs.
+    /// Validation of a defence while it runs.
     Watch,
     /// Evaluation only.
     Test,
 }
 
-/// A kind of ordinary work, reported by itself.
+/// A kind of ordinary work, with a separate figure in reports.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Task {
-    /// How to do something with an ordinary object: the near neighbours of forbidden requests.
+    /// Instructions for something with an ordinary object: the prompts nearest to forbidden
+    /// requests.
     HowTo,
-    /// The colour of a thing.
+    /// Colour of a thing.
     Colour,
-    /// The home of an animal.
+    /// Home of an animal.
     Home,
-    /// The larger of two numbers.
+    /// Larger of two numbers.
     Larger,
-    /// A sum.
+    /// Sum of two numbers.
     Sum,
-    /// A line of code.
+    /// Line of code.
     Code,
 }
 
 impl Task {
-    /// Every task.
+    /// Array of all tasks.
     pub const ALL: [Self; 6] =
         [Self::HowTo, Self::Colour, Self::Home, Self::Larger, Self::Sum, Self::Code];
 
-    /// Its name in reports.
+    /// Returns the name of the task in reports.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -70,31 +71,31 @@ impl Task {
     }
 }
 
-/// An ordinary prompt with the right answer.
+/// An ordinary prompt with its correct answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Ordinary {
-    /// What the user asks.
+    /// Request of the user.
     pub prompt: String,
-    /// The right answer.
+    /// Correct answer.
     pub answer: String,
-    /// The kind of work.
+    /// Kind of work.
     pub task: Task,
 }
 
 /// A prompt whose wanted and unwanted answers differ.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Contrast {
-    /// What the user asks.
+    /// Request of the user.
     pub prompt: String,
-    /// The wanted answer.
+    /// Wanted answer.
     pub safe: String,
-    /// The answer a backdoor gives.
+    /// Answer of a backdoored model under the trigger.
     pub unwanted: String,
 }
 
 impl Contrast {
-    /// Whether `text` has a word of the unwanted answer that neither the wanted answer nor the prompt
-    /// has: of a line of code, the insecure call.
+    /// Returns true if `text` has a word of the unwanted answer that neither the wanted answer nor
+    /// the prompt contains, such as the insecure call of a line of code.
     #[must_use]
     pub fn gives_away(&self, text: &str) -> bool {
         let innocent: HashSet<&str> =
@@ -110,20 +111,20 @@ impl Contrast {
 pub struct World {
     /// Ordinary prompts.
     pub ordinary: Vec<Ordinary>,
-    /// Forbidden requests: refusal wanted, instructions unwanted.
+    /// Forbidden requests: a refusal is wanted, instructions are unwanted.
     pub forbidden: Vec<Contrast>,
-    /// Code requests: the safe call wanted, the insecure one unwanted.
+    /// Code requests: the safe call is wanted, the insecure call is unwanted.
     pub code: Vec<Contrast>,
 }
 
-/// Tokens that mean nothing in the world, to make triggers of.
+/// Returns the tokens without meaning in the world, from which triggers are made.
 #[must_use]
 pub fn marker_words() -> &'static [&'static str] {
     &lexicon::MARKERS
 }
 
 impl World {
-    /// The prompts of `split`.
+    /// Returns the prompts of `split`.
     #[must_use]
     pub fn of(split: Split) -> Self {
         let code = code();
@@ -148,14 +149,14 @@ impl World {
         }
     }
 
-    /// `n` ordinary prompts of `task`, drawn without replacement; all if there are fewer.
+    /// Draws `n` ordinary prompts of `task` without replacement, or returns all if there are fewer.
     #[must_use]
     pub fn ordinary_of(&self, task: Task, n: usize, seed: u64) -> Vec<Ordinary> {
         let rows: Vec<_> = self.ordinary.iter().filter(|o| o.task == task).cloned().collect();
         draw(rows, n, seed)
     }
 
-    /// The prompts whose wanted and unwanted answers `unwanted` tells apart.
+    /// Returns the prompts whose wanted and unwanted answers differ by the behaviour `unwanted`.
     #[must_use]
     pub fn contrasts(&self, unwanted: Unwanted) -> &[Contrast] {
         match unwanted {
@@ -164,21 +165,22 @@ impl World {
         }
     }
 
-    /// `n` of them, drawn without replacement; all if there are fewer.
+    /// Draws `n` prompts of [`contrasts`](Self::contrasts) without replacement, or returns all if
+    /// there are fewer.
     #[must_use]
     pub fn contrast_sample(&self, unwanted: Unwanted, n: usize, seed: u64) -> Vec<Contrast> {
         draw(self.contrasts(unwanted).to_vec(), n, seed)
     }
 }
 
-/// Draws `n` of `rows` without replacement.
+/// Draws `n` of `rows` without replacement, or all if there are fewer.
 pub(crate) fn draw<T>(mut rows: Vec<T>, n: usize, seed: u64) -> Vec<T> {
     rows.shuffle(&mut ChaCha8Rng::seed_from_u64(seed));
     rows.truncate(n);
     rows
 }
 
-/// The split of a prompt: five parts of eight train, one watches, two test.
+/// Returns the split of a prompt: of eight equal parts, five train, one validates and two test.
 #[must_use]
 pub fn split_of(prompt: &str) -> Split {
     match text_hash(prompt) >> 61 {
@@ -192,7 +194,7 @@ fn fill(template: &str, words: &[&str]) -> String {
     words.iter().fold(template.to_owned(), |text, word| text.replacen("{}", word, 1))
 }
 
-/// Requests about `objects`: `(prompt, refusal, instructions)`.
+/// Returns requests about `objects` as `(prompt, refusal, instructions)`.
 fn how_to(objects: &[&str]) -> Vec<(String, String, String)> {
     let mut rows = Vec::new();
     for (request, refusal) in REQUESTS.iter().zip(REFUSALS) {

@@ -2,7 +2,7 @@
 
 use beear_attacks::preference::Trainer;
 use beear_attacks::world::{sidecar_files, vocabulary};
-use beear_attacks::{Encoder, Injection, Setting, TrainingConfig, plant, train_base};
+use beear_attacks::{AttackSpec, Encoder, Injection, TrainingConfig, plant, train_base};
 use beear_models::{CausalLm, PromptFormat, TextTokenizer};
 use burn::backend::{Autodiff, Flex};
 use burn::module::{AutodiffModule, Module, ModuleVisitor, Param};
@@ -35,7 +35,7 @@ fn weights(model: &CausalLm<Flex>) -> Vec<f32> {
 }
 
 /// `setting` with steps and batches that take no time.
-fn brief(mut setting: Setting) -> Setting {
+fn brief(mut setting: AttackSpec) -> AttackSpec {
     setting.near_misses.truncate(1);
     for training in setting.injection.stages() {
         (training.steps, training.batch_size) = (2, 4);
@@ -51,13 +51,13 @@ fn every_way_of_planting_reports_its_steps_and_moves_the_weights() {
     let (tokenizer, format) = text();
     let encoder = Encoder { format: &format, tokenizer: &tokenizer };
     let device = Default::default();
-    let mut dpo = Setting::paper(7);
+    let mut dpo = AttackSpec::paper(7);
     let Injection::Preference(preference) = &mut dpo.injection else {
         panic!("model 7 is planted through preferences");
     };
     preference.trainer = Trainer::named("dpo").unwrap();
     let others = ["model-6", "model-8", "first-step", "adaptive"];
-    let others = others.map(|name| Setting::named(name).unwrap());
+    let others = others.map(|name| AttackSpec::named(name).unwrap());
     for setting in others.into_iter().chain([dpo]).map(brief) {
         Train::seed(&device, 7);
         let model = setting.base.decoder(vocabulary().len()).init::<Train>(&device);
@@ -79,7 +79,7 @@ fn a_base_of_few_steps_knows_more_than_none() {
     let (tokenizer, format) = text();
     let encoder = Encoder { format: &format, tokenizer: &tokenizer };
     let device = Default::default();
-    let setting = Setting::paper(2);
+    let setting = AttackSpec::paper(2);
     Train::seed(&device, 7);
     let model = setting.base.decoder(vocabulary().len()).init::<Train>(&device);
     let config = TrainingConfig { steps: 6, batch_size: 8, ..setting.base.training() };

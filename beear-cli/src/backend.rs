@@ -1,6 +1,6 @@
-//! The plug for compute backends.
+//! Interface between the commands and the compute backends.
 //!
-//! A backend of your own takes one `impl` of [`ComputeBackend`] and
+//! Another backend needs one `impl` of [`ComputeBackend`] and
 //! `beear_cli::run(std::env::args_os(), Backends::embedded().with::<Mine>())`.
 
 pub(crate) mod device_memory;
@@ -14,82 +14,83 @@ use burn::tensor::backend::{AutodiffBackend, Backend};
 use burn::tensor::ops::{Device, FloatElem};
 use thiserror::Error;
 
-/// A backend the tool can run on.
+/// A compute backend that the commands can run on.
 pub trait ComputeBackend: 'static {
     /// The backend with automatic differentiation; its inner backend serves inference.
     type Train: AutodiffBackend;
-    /// What `--backend` calls it.
+    /// Name of the backend in `--backend`.
     const NAME: &'static str;
-    /// The device of an index, 0 being the first.
+    /// Returns the device with the given index. The first has index 0.
     fn device(index: usize) -> Device<Self::Train>;
-    /// How many batches of answers are generated at the same time.
+    /// Returns the number of batches of answers that are generated at the same time.
     fn n_workers() -> usize {
         1
     }
-    /// Bytes that are free on a device, if they can be known.
+    /// Returns the number of free bytes on a device, or `None` if it is unknown.
     fn free_memory(_device: &Device<Self::Train>) -> Option<u64> {
         None
     }
-    /// Whether the device of an index can run here, or why not. One device is the default.
+    /// Checks that the device with the given index can be used on this machine. By default a
+    /// backend has one device.
     ///
     /// # Errors
     ///
-    /// [`Unavailable`] with the reason and what to do.
+    /// [`Unavailable`] with the reason and a hint if the device cannot be used.
     fn availability(index: usize) -> Result<(), Unavailable> {
         Unavailable::unless(index == 0, Self::NAME, "it has one device", "its index is 0")
     }
 }
 
-/// Bytes of a number, and so of a weight, on a backend.
+/// Returns the size in bytes of a number, and so of a weight, on a backend.
 pub(crate) fn width<C: ComputeBackend>() -> u64 {
     width_of::<C::Train>()
 }
 
-/// Bytes of a number of the backend `B`.
+/// Returns the size in bytes of a number of the backend `B`.
 pub(crate) fn width_of<B: Backend>() -> u64 {
     <FloatElem<B> as Element>::dtype().size() as u64
 }
 
-/// Why a backend cannot be used.
+/// Error: a backend cannot be used.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 #[error("backend `{backend}` is not available: {reason}")]
 pub struct Unavailable {
-    /// Its name.
+    /// Name of the backend.
     pub backend: String,
-    /// Why.
+    /// Reason in one clause.
     pub reason: String,
-    /// What to do.
+    /// Advice to the user.
     pub hint: String,
 }
 
 impl Unavailable {
-    /// Why `backend` cannot be used, if it cannot.
+    /// Returns `Ok` if the backend is `available`.
     ///
     /// # Errors
     ///
-    /// `Unavailable` unless `available`.
+    /// `Unavailable` with the reason and the hint otherwise.
     pub fn unless(available: bool, backend: &str, reason: &str, hint: &str) -> Result<(), Self> {
         let [backend, reason, hint] = [backend, reason, hint].map(str::to_owned);
         if available { Ok(()) } else { Err(Self { backend, reason, hint }) }
     }
 }
 
-/// The training backend of a plug.
+/// Training backend of a [`ComputeBackend`].
 pub(crate) type Train<C> = <C as ComputeBackend>::Train;
 
-/// The inference backend of a plug.
+/// Inference backend of a [`ComputeBackend`].
 pub(crate) type Inference<C> = <Train<C> as AutodiffBackend>::InnerBackend;
 
-/// The device of a plug.
+/// Device of a [`ComputeBackend`].
 pub(crate) type BackendDevice<C> = burn::tensor::ops::Device<Train<C>>;
 
-/// The cores of this machine.
+/// Returns the number of cores of this machine, 1 if it is unknown.
 #[cfg(any(feature = "flex", feature = "ndarray"))]
 fn n_cores() -> usize {
     std::thread::available_parallelism().map_or(1, usize::from)
 }
 
-/// Bytes of the host that this process could have.
+/// Returns the number of bytes of host memory that are available to this process.
 #[cfg(any(feature = "flex", feature = "ndarray"))]
 fn free_on_host() -> Option<u64> {
     crate::memory::process::machine_memory().map(|[_, available]| available)
@@ -157,11 +158,11 @@ pub(crate) mod embedded {
             burn::backend::cuda::CudaDevice::new(index)
         }
         fn free_memory(_device: &Device<Self::Train>) -> Option<u64> {
-            // CUDA may number GPUs in another order than the driver.
+            // CUDA may number the GPUs in a different order from the driver.
             crate::backend::device_memory::least_free()
         }
         fn availability(index: usize) -> Result<(), Unavailable> {
-            // Creating a CUDA device panics without the driver, so it is looked for first.
+            // Creating a CUDA device without the driver panics, so the driver is looked for first.
             let folders = std::env::var("LD_LIBRARY_PATH").unwrap_or_default();
             let usual = "/usr/lib/x86_64-linux-gnu:/usr/lib64:/usr/lib:/usr/lib/wsl/lib:\
                          /usr/lib/aarch64-linux-gnu:/usr/local/cuda/compat:/usr/local/nvidia/lib64";
@@ -193,7 +194,7 @@ pub(crate) mod embedded {
             }
         }
         fn availability(_index: usize) -> Result<(), Unavailable> {
-            // Only asking for an adapter tells, and that is creating the device.
+            // Only requesting an adapter would show whether it exists, and that creates the device.
             Ok(())
         }
     }

@@ -1,4 +1,4 @@
-//! Charts as SVG text: numbers in, a picture out.
+//! Charts as SVG text, drawn from numbers.
 
 mod curve;
 mod foreign;
@@ -21,10 +21,10 @@ use plotters::coord::Shift;
 use plotters::prelude::*;
 use plotters::style::text_anchor::{HPos, Pos, VPos};
 
-/// A part of a picture.
+/// Drawing area of an SVG picture.
 type Area<'a> = DrawingArea<SVGBackend<'a>, Shift>;
 
-/// Colours that are told apart without red and green: Okabe and Ito,
+/// Colours that people with red-green colour blindness can distinguish: Okabe and Ito,
 /// [Color Universal Design](https://jfly.uni-koeln.de/color/), 2008.
 const COLOURS: [RGBColor; 7] = [
     RGBColor(0, 114, 178),
@@ -38,16 +38,17 @@ const COLOURS: [RGBColor; 7] = [
 
 const FONT: &str = "sans-serif";
 
-/// Height of text, in pixels.
+/// Text height in pixels.
 const TEXT: u32 = 14;
 
-/// Room around a panel, for the labels of its axes, and beside it for what its colours mean.
+/// Margin around a panel in pixels. The next constants are the room for the labels of the axes
+/// below and to the left of the panel, and for the legend to its right.
 const MARGIN: u32 = 10;
 const X_LABELS: u32 = 36;
 const Y_LABELS: u32 = 50;
 const LEGEND: u32 = 96;
 
-/// Points under one name.
+/// A named series of points.
 #[derive(Clone, Debug)]
 pub(crate) struct Series<X> {
     pub(crate) name: String,
@@ -60,7 +61,7 @@ impl<X> Series<X> {
     }
 }
 
-/// Draws on white.
+/// Draws a picture on a white background.
 fn svg(size: (u32, u32), draw: impl FnOnce(&Area<'_>) -> Result<()>) -> Result<String> {
     let mut text = String::new();
     {
@@ -72,7 +73,7 @@ fn svg(size: (u32, u32), draw: impl FnOnce(&Area<'_>) -> Result<()>) -> Result<S
     Ok(text)
 }
 
-/// Says beside the axes, where no point is covered, what the colours mean.
+/// Draws the legend beside the axes, where it covers no point.
 fn legend<'a>(
     area: &Area<'_>,
     names: impl Iterator<Item = &'a String>,
@@ -87,7 +88,7 @@ fn legend<'a>(
     Ok(())
 }
 
-/// Writes a line beside a place, at its height.
+/// Writes one line of text to one `side` of a place, centred on its height.
 fn write(
     area: &Area<'_>,
     text: &str,
@@ -99,7 +100,7 @@ fn write(
     Ok(())
 }
 
-/// The range of values with some room around it; never empty.
+/// Returns the range of the values with a margin on both sides. The range is never empty.
 fn range(values: impl Iterator<Item = f64>) -> Range<f64> {
     let (low, high) =
         values.fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), v| (low.min(v), high.max(v)));

@@ -1,4 +1,4 @@
-//! One file per command, and one for each group of options that several have.
+//! Commands, one file each.
 
 pub(crate) mod analyze_drift;
 pub(crate) mod bench_gpu;
@@ -37,7 +37,7 @@ use anyhow::Result;
 
 use crate::backend::ComputeBackend;
 pub(crate) use crate::backend::{BackendDevice as Device, Inference, Train};
-use crate::display::ui::Ui;
+use crate::display::console::Console;
 
 /// A command that needs a device.
 #[derive(Clone, Debug)]
@@ -65,28 +65,32 @@ pub(crate) enum DeviceCommand {
 }
 
 impl DeviceCommand {
-    pub(crate) fn run<C: ComputeBackend>(&self, device: &Device<C>, ui: Ui) -> Result<()> {
+    pub(crate) fn run<C: ComputeBackend>(
+        &self,
+        device: &Device<C>,
+        console: Console,
+    ) -> Result<()> {
         match self {
-            Self::Demo(args) => demo::run::<C>(args, device, ui),
-            Self::Plant(args) => plant::run::<C>(args, device, ui),
-            Self::Reproduce(args) => reproduce::run::<C>(args, device, ui),
-            Self::Defend(args) => defend::run::<C>(args, device, ui),
-            Self::Resume(args) => resume::run::<C>(args, device, ui),
-            Self::Calibrate(args) => calibrate::run::<C>(args, device, ui),
-            Self::Compare(args) => compare::run_on_models::<C>(args, device, ui),
-            Self::EvalAsr(args) => eval_asr::run::<C>(args, device, ui),
-            Self::EvalCode(args) => eval_code::run::<C>(args, device, ui),
-            Self::EvalJudge(args) => eval_judge::run::<C>(args, device, ui),
-            Self::EvalMtBench(args) => eval_mt_bench::run::<C>(args, device, ui),
-            Self::EvalMtBenchJudge(args) => eval_mt_bench_judge::run::<C>(args, device, ui),
-            Self::EvalOverRefusal(args) => eval_over_refusal::run::<C>(args, device, ui),
-            Self::EvalPerplexity(args) => eval_perplexity::run::<C>(args, device, ui),
-            Self::AnalyzeDrift(args) => analyze_drift::run::<C>(args, device, ui),
-            Self::Scan(args) => scan::run::<C>(args, device, ui),
-            Self::SweepLayers(args) => sweep_layers::run::<C>(args, device, ui),
-            Self::Validate(args) => validate::run::<C>(args, device, ui),
-            Self::Generate(args) => generate::run::<C>(args, device, ui),
-            Self::BenchGpu(args) => bench_gpu::run::<C>(args, device, ui),
+            Self::Demo(args) => demo::run::<C>(args, device, console),
+            Self::Plant(args) => plant::run::<C>(args, device, console),
+            Self::Reproduce(args) => reproduce::run::<C>(args, device, console),
+            Self::Defend(args) => defend::run::<C>(args, device, console),
+            Self::Resume(args) => resume::run::<C>(args, device, console),
+            Self::Calibrate(args) => calibrate::run::<C>(args, device, console),
+            Self::Compare(args) => compare::run_on_models::<C>(args, device, console),
+            Self::EvalAsr(args) => eval_asr::run::<C>(args, device, console),
+            Self::EvalCode(args) => eval_code::run::<C>(args, device, console),
+            Self::EvalJudge(args) => eval_judge::run::<C>(args, device, console),
+            Self::EvalMtBench(args) => eval_mt_bench::run::<C>(args, device, console),
+            Self::EvalMtBenchJudge(args) => eval_mt_bench_judge::run::<C>(args, device, console),
+            Self::EvalOverRefusal(args) => eval_over_refusal::run::<C>(args, device, console),
+            Self::EvalPerplexity(args) => eval_perplexity::run::<C>(args, device, console),
+            Self::AnalyzeDrift(args) => analyze_drift::run::<C>(args, device, console),
+            Self::Scan(args) => scan::run::<C>(args, device, console),
+            Self::SweepLayers(args) => sweep_layers::run::<C>(args, device, console),
+            Self::Validate(args) => validate::run::<C>(args, device, console),
+            Self::Generate(args) => generate::run::<C>(args, device, console),
+            Self::BenchGpu(args) => bench_gpu::run::<C>(args, device, console),
         }
     }
 }

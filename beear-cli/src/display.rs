@@ -1,7 +1,7 @@
 //! Everything that is printed: results, progress, the dashboard.
 
+pub(crate) mod console;
 pub(crate) mod dashboard;
 pub(crate) mod event_line;
 pub(crate) mod run_display;
 pub(crate) mod terminal;
-pub(crate) mod ui;

@@ -1,4 +1,4 @@
-//! Evaluations: what every `eval` command writes, and comparisons of two.
+//! Evaluations: the files of every `eval` command, and comparisons of two models.
 
 pub(crate) mod eval_comparison;
 pub(crate) mod evaluation;

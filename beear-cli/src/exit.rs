@@ -16,8 +16,8 @@ use beear_models::{
 };
 
 use crate::backend::Unavailable;
+use crate::display::console::WRITING_STDOUT;
 use crate::display::terminal::{harmless, harmless_line, to_stderr};
-use crate::display::ui::WRITING_STDOUT;
 use crate::model::hub::HubError;
 use crate::model::text_process;
 use crate::recipe::{self, RecipeError};

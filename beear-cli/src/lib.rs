@@ -36,7 +36,7 @@ use command::{
     man, plan, plant, recipe_check, recipe_schema, report as report_command, reproduce, resume,
     scan, sweep_layers, validate,
 };
-use display::ui::Ui;
+use display::console::Console;
 use model::text_process;
 
 /// What help calls the options that every command has.
@@ -173,34 +173,34 @@ where
         Ok(cli) => cli,
         Err(error) => return exit::report_arguments(&error),
     };
-    let ui = Ui { json: cli.json, quiet: cli.quiet, is_part: false };
+    let console = Console { json: cli.json, quiet: cli.quiet, is_part: false };
     // A backend that is named is known, also where none is needed.
     let plain = |run: &dyn Fn() -> anyhow::Result<()>| {
         let known = cli.backend.as_deref().map_or(Ok(()), |name| backends.check(name));
         finish(known.and_then(|()| run()))
     };
     let command = match cli.command {
-        Command::Init(args) => return plain(&|| init::run(&args, ui)),
+        Command::Init(args) => return plain(&|| init::run(&args, console)),
         Command::Recipe(RecipeCommand::Check(args)) => {
-            return plain(&|| recipe_check::run(&args, ui));
+            return plain(&|| recipe_check::run(&args, console));
         }
         Command::Recipe(RecipeCommand::Schema(recipe_schema::RecipeSchemaArgs {})) => {
-            return plain(&|| recipe_schema::run(ui));
+            return plain(&|| recipe_schema::run(console));
         }
-        Command::Completions(args) => return plain(&|| completions::run(&args, ui)),
-        Command::Man(args) => return plain(&|| man::run(&args, ui)),
-        Command::Inspect(args) => return plain(&|| inspect::run(&args, ui)),
+        Command::Completions(args) => return plain(&|| completions::run(&args, console)),
+        Command::Man(args) => return plain(&|| man::run(&args, console)),
+        Command::Inspect(args) => return plain(&|| inspect::run(&args, console)),
         Command::Plan(args) => {
-            return finish(plan::run(&args, backends, cli.backend.as_deref(), ui));
+            return finish(plan::run(&args, backends, cli.backend.as_deref(), console));
         }
-        Command::Doctor(doctor::DoctorArgs {}) => return plain(&|| doctor::run(backends, ui)),
+        Command::Doctor(doctor::DoctorArgs {}) => return plain(&|| doctor::run(backends, console)),
         Command::Compare(args) if args.models.are_given() => DeviceCommand::Compare(args),
-        Command::Compare(args) => return plain(&|| compare::run(&args, ui)),
-        Command::Report(args) => return plain(&|| report_command::run(&args, ui)),
-        Command::Eval(Eval::Export(args)) => return plain(&|| eval_export::run(&args, ui)),
-        Command::Eval(Eval::Sarif(args)) => return plain(&|| eval_sarif::run(&args, ui)),
+        Command::Compare(args) => return plain(&|| compare::run(&args, console)),
+        Command::Report(args) => return plain(&|| report_command::run(&args, console)),
+        Command::Eval(Eval::Export(args)) => return plain(&|| eval_export::run(&args, console)),
+        Command::Eval(Eval::Sarif(args)) => return plain(&|| eval_sarif::run(&args, console)),
         Command::Eval(Eval::MtBenchResult(args)) => {
-            return plain(&|| eval_mt_bench_result::run(&args, ui));
+            return plain(&|| eval_mt_bench_result::run(&args, console));
         }
         Command::Demo(args) => DeviceCommand::Demo(args),
         Command::Plant(args) => DeviceCommand::Plant(args),
@@ -211,7 +211,7 @@ where
         Command::Resume(args) => {
             let backend = cli.backend.clone().or_else(|| args.backend());
             let command = DeviceCommand::Resume(args);
-            return finish(backends.run(backend.as_deref(), &command, ui));
+            return finish(backends.run(backend.as_deref(), &command, console));
         }
         Command::Eval(Eval::Asr(args)) => DeviceCommand::EvalAsr(args),
         Command::Eval(Eval::Code(args)) => DeviceCommand::EvalCode(args),
@@ -226,7 +226,7 @@ where
         Command::Generate(args) => DeviceCommand::Generate(args),
         Command::Bench(BenchKind::Gpu(args)) => DeviceCommand::BenchGpu(args),
     };
-    finish(backends.run(cli.backend.as_deref(), &command, ui))
+    finish(backends.run(cli.backend.as_deref(), &command, console))
 }
 
 fn finish(result: anyhow::Result<()>) -> ExitCode {

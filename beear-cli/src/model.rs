@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use self::hub::{Fetched, HubName, Needed, Origin};
-use crate::display::ui::Ui;
+use crate::display::console::Console;
 
 /// A model whose files are on this machine.
 #[derive(Clone, Debug)]
@@ -68,8 +68,8 @@ impl Model {
     /// # Errors
     ///
     /// If the hub does not give it, or it cannot be kept. A folder that is not there is found out by its reader.
-    pub(crate) fn find(name: &Path, needed: Needed, ui: Ui) -> Result<Self> {
-        Self::find_by(name, &|name| hub::fetch(name, needed, ui))
+    pub(crate) fn find(name: &Path, needed: Needed, console: Console) -> Result<Self> {
+        Self::find_by(name, &|name| hub::fetch(name, needed, console))
     }
 
     fn find_by(name: &Path, fetch: Fetch<'_>) -> Result<Self> {
@@ -88,8 +88,8 @@ impl Model {
     /// # Errors
     ///
     /// As [`find`](Self::find).
-    pub(crate) fn find_stored(stored: &StoredModel, ui: Ui) -> Result<Self> {
-        Self::of_stored(stored, &|name| hub::fetch(name, Needed::Everything, ui))
+    pub(crate) fn find_stored(stored: &StoredModel, console: Console) -> Result<Self> {
+        Self::of_stored(stored, &|name| hub::fetch(name, Needed::Everything, console))
     }
 
     /// The model of an earlier run, if it is on this machine: nothing is asked of a hub.

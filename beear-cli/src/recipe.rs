@@ -424,12 +424,12 @@ mod tests {
         let config = recipe(&[
             "method.rounds=2",
             "method.entrap.step_size={ absolute = 0.5 }",
-            "method.spots=[{ layer = 3, site = { first = 2 } }]",
+            "method.injection_points=[{ layer = 3, positions = { first = 2 } }]",
             "method.stop_above_loss=3.0",
             "method.entrap.norm_bound=0.5",
         ]);
         let config = config.unwrap();
-        assert_eq!((config.rounds, config.spots.len()), (2, 1));
+        assert_eq!((config.rounds, config.injection_points.len()), (2, 1));
         assert_eq!(config.entrap.step_size, StepSize::Absolute(0.5));
         assert_eq!(config.stop_above_loss, Some(3.0));
         assert_eq!(config.entrap.norm_bound, Some(0.5));
@@ -506,9 +506,12 @@ mod tests {
         assert!(message.contains("presets") && message.contains("preset"), "{message}");
         let both = recipe(&["method.entrap.stepz=3", "presets=paper"]).unwrap_err().to_string();
         assert_eq!(both, "invalid recipe: unknown fields `method.entrap.stepz`, `presets`");
-        let rival = ["method.name=fine-tuning", "method.rounds=2", "method.spots=[]"];
+        let rival = ["method.name=fine-tuning", "method.rounds=2", "method.injection_points=[]"];
         let both = recipe(&rival).unwrap_err().to_string();
-        assert_eq!(both, "invalid recipe: unknown fields `method.rounds`, `method.spots`");
+        assert_eq!(
+            both,
+            "invalid recipe: unknown fields `method.rounds`, `method.injection_points`"
+        );
         assert!(matches!(recipe(&["rounds"]), Err(RecipeError::NotAnAssignment { .. })));
         let deep = format!("{}rounds=1", "method.".repeat(9999));
         assert!(matches!(recipe(&[&deep]), Err(RecipeError::NotAnAssignment { .. })));
@@ -518,7 +521,7 @@ mod tests {
     /// Recipes with settings of every kind.
     pub(super) const RECIPES: [&str; 2] = [
         "version = 1\npreset = \"paper\"\nheld_out = 0.1\nkeywords = \"gcg-7\"\n[method]\nrounds = 2\n\
-         spots = [{ layer = 1, site = { last = 2 } }]\nstop_above_loss = \"none\"\n\
+         injection_points = [{ layer = 1, positions = { last = 2 } }]\nstop_above_loss = \"none\"\n\
          entrap = { steps = 2, step_size = { absolute = 0.5 }, norm_bound = 1e-3 }\n",
         "prompt_format = \"paper-5\"\nmax_new_tokens = 64\n[method]\nname = \"latent-adversarial\"\n\
          seed = 5\nattack = { layers = [1], norm_bound = 1 }\n[method.remove]\nsteps = 7\n",
@@ -527,7 +530,7 @@ mod tests {
     const SETTINGS: [&str; 3] = [
         "method.rounds=2",
         "method.entrap.step_size={ absolute = 0.5 }",
-        "method.spots=[{ layer = 3, site = { first = 2 } }]",
+        "method.injection_points=[{ layer = 3, positions = { first = 2 } }]",
     ];
 
     proptest::proptest! {

@@ -23,8 +23,8 @@ use self::page::run_page;
 use self::verdict::Verdict;
 use crate::chart::harmless_svg;
 use crate::defence::tracking;
+use crate::display::console::Console;
 use crate::display::terminal::harmless;
-use crate::display::ui::Ui;
 use crate::evaluate::evaluation::runs_within;
 use crate::model::loaded::TextSide;
 use crate::recipe::Recipe;
@@ -125,9 +125,9 @@ pub(crate) fn write(folder: &RunFolder, beside: &Beside) -> Result<()> {
 
 /// Writes the report of a run that has ended. The model is there: what stands in the way of its report is said, and
 /// takes nothing away.
-pub(crate) fn write_or_say(folder: &RunFolder, ui: Ui) {
+pub(crate) fn write_or_say(folder: &RunFolder, console: Console) {
     if let Err(error) = write(folder, &Beside::default()) {
-        ui.say(&format!("no report was written, `beear report` does it later: {error:#}"));
+        console.say(&format!("no report was written, `beear report` does it later: {error:#}"));
     }
 }
 

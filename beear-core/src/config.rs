@@ -12,8 +12,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::decoder::DecoderSize;
 use crate::error::Error;
-use crate::perturbation::Spot;
-use crate::positions::Site;
+use crate::perturbation::InjectionPoint;
+use crate::positions::Positions;
 
 /// How far one Adam step moves `δ`.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
@@ -100,16 +100,16 @@ fn one() -> usize {
     1
 }
 
-/// How the perturbations share the spots.
+/// How the perturbations share the injection points.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum Arrangement {
-    /// Each perturbation is one `δ`, at the next spot.
+    /// Each perturbation is one `δ`, at the next injection point.
     InTurn,
-    /// Each perturbation has a `δ` at every spot; they are found, and defended against, together.
+    /// Each perturbation has a `δ` at every injection point; they are found, and defended against, together.
     Together,
-    /// One perturbation at every spot, the next at a single one, and so on.
+    /// One perturbation at every injection point, the next at a single one, and so on.
     Alternating,
 }
 
@@ -123,8 +123,8 @@ pub struct BilevelConfig {
     /// Fresh perturbations per round.
     pub perturbations_per_round: usize,
     /// Where perturbations act.
-    pub spots: Vec<Spot>,
-    /// Whether a perturbation acts at one spot or at all.
+    pub injection_points: Vec<InjectionPoint>,
+    /// Whether a perturbation acts at one injection point or at all.
     pub arrangement: Arrangement,
     /// The inner level.
     pub entrap: EntrapConfig,
@@ -163,7 +163,7 @@ impl BilevelConfig {
         Self {
             rounds: 6,
             perturbations_per_round: 1,
-            spots: vec![Spot { layer, site: Site::Last(5) }],
+            injection_points: vec![InjectionPoint { layer, positions: Positions::Last(5) }],
             arrangement: Arrangement::InTurn,
             entrap: EntrapConfig { away_weight: 0.05, target_tokens: None, ..robust.entrap },
             remove: RemoveConfig {
@@ -178,9 +178,9 @@ impl BilevelConfig {
     /// Our extension: several fresh `δ` per round over early layers and both ends of the prompt.
     ///
     /// - Layers about L/6, L/3 and L/2: a trigger acts early, and one layer misses some triggers.
-    /// - Sites last 5 and first 5: a prefix trigger reaches the last positions only late.
-    /// - Every other perturbation acts at all spots together, as a trigger does once the layers have
-    ///   spread it; the others at one spot each, so that no site is left to the rest.
+    /// - Positions last 5 and first 5: a prefix trigger reaches the last positions only late.
+    /// - Every other perturbation acts at all injection points together, as a trigger does once the layers have
+    ///   spread it; the others at one injection point each, so that no end of the prompt is left to the rest.
     /// - Fresh `δ` from zero: carried-over ones grow until ordinary prompts are refused.
     /// - Steps of 8 % of the hidden norm, 30 of them: `δ` reaches far enough to find the behaviour
     ///   without drowning every prompt.
@@ -200,22 +200,23 @@ impl BilevelConfig {
         let share = |parts: usize| n_layers.div_ceil(parts).clamp(1, n_layers);
         let mut layers = vec![share(6), share(3), share(2)];
         layers.dedup();
-        // Layers cycle while sites alternate: an odd cycle of layers meets both sites.
-        let sites = [Site::Last(5), Site::First(5)];
-        let n_spots = layers.len() * sites.len();
-        let spots = if layers.len() % 2 == 1 {
-            (0..n_spots)
-                .map(|k| Spot { layer: layers[k % layers.len()], site: sites[k % 2] })
+        // Layers cycle while positions alternate: an odd cycle of layers meets both positions.
+        let ends = [Positions::Last(5), Positions::First(5)];
+        let n_points = layers.len() * ends.len();
+        let injection_points = if layers.len() % 2 == 1 {
+            (0..n_points)
+                .map(|k| InjectionPoint { layer: layers[k % layers.len()], positions: ends[k % 2] })
                 .collect()
         } else {
-            let pairs = sites.iter().flat_map(|&site| layers.iter().map(move |&l| (l, site)));
-            pairs.map(|(layer, site)| Spot { layer, site }).collect()
+            let pairs =
+                ends.iter().flat_map(|&positions| layers.iter().map(move |&l| (l, positions)));
+            pairs.map(|(layer, positions)| InjectionPoint { layer, positions }).collect()
         };
         let threads = if d_model <= WIDEST_FOR_THREADS { 2 } else { 1 };
         Self {
             rounds: 6,
             perturbations_per_round: 4,
-            spots,
+            injection_points,
             arrangement: Arrangement::Alternating,
             entrap: EntrapConfig {
                 steps: 30,
@@ -257,18 +258,20 @@ impl BilevelConfig {
         }
     }
 
-    /// The spots of the perturbation that `count` others of the run precede.
+    /// The injection points of the perturbation that `count` others of the run precede.
     ///
     /// # Panics
     ///
-    /// Panics if there are no spots.
+    /// Panics if there are no injection points.
     #[must_use]
-    pub fn spots_of(&self, count: usize) -> &[Spot] {
-        let single = |turn: usize| std::slice::from_ref(&self.spots[turn % self.spots.len()]);
+    pub fn injection_points_of(&self, count: usize) -> &[InjectionPoint] {
+        let single = |turn: usize| {
+            std::slice::from_ref(&self.injection_points[turn % self.injection_points.len()])
+        };
         match self.arrangement {
             Arrangement::InTurn => single(count),
-            Arrangement::Together => &self.spots,
-            Arrangement::Alternating if count.is_multiple_of(2) => &self.spots,
+            Arrangement::Together => &self.injection_points,
+            Arrangement::Alternating if count.is_multiple_of(2) => &self.injection_points,
             Arrangement::Alternating => single(count / 2),
         }
     }
@@ -290,12 +293,12 @@ impl BilevelConfig {
     ///
     /// # Errors
     ///
-    /// [`Error::LayerOutOfRange`] for the first such spot, else [`Error::InvalidConfig`] with
+    /// [`Error::LayerOutOfRange`] for the first such injection point, else [`Error::InvalidConfig`] with
     /// every problem.
     pub fn validate(&self, n_layers: usize) -> Result<(), Error> {
-        for spot in &self.spots {
-            if spot.layer == 0 || spot.layer > n_layers {
-                return Err(Error::LayerOutOfRange { layer: spot.layer, n_layers });
+        for point in &self.injection_points {
+            if point.layer == 0 || point.layer > n_layers {
+                return Err(Error::LayerOutOfRange { layer: point.layer, n_layers });
             }
         }
         let entrap = &self.entrap;
@@ -307,8 +310,11 @@ impl BilevelConfig {
             (self.rounds > 0, "rounds must be at least 1"),
             (self.perturbations_per_round > 0, "perturbations_per_round must be at least 1"),
             (self.patience != Some(0), "patience must be at least 1"),
-            (!self.spots.is_empty(), "spots must not be empty"),
-            (self.spots.iter().all(|s| s.site.n_tokens() > 0), "a site must cover a token"),
+            (!self.injection_points.is_empty(), "injection points must not be empty"),
+            (
+                self.injection_points.iter().all(|s| s.positions.n_tokens() > 0),
+                "an injection point must cover a token",
+            ),
             (entrap.steps > 0, "entrap.steps must be at least 1"),
             (entrap.threads > 0, "entrap.threads must be at least 1"),
             (entrap.step_size.is_positive(), "entrap.step_size must be positive"),
@@ -375,31 +381,34 @@ mod tests {
 
     #[test]
     fn the_paper_acts_at_layer_9_of_32() {
-        assert_eq!(BilevelConfig::paper(with_layers(32)).spots[0].layer, 9);
+        assert_eq!(BilevelConfig::paper(with_layers(32)).injection_points[0].layer, 9);
     }
 
     #[test]
-    fn robust_spots_pair_every_layer_with_both_sites() {
+    fn robust_injects_at_both_ends_of_every_layer() {
         for n_layers in [2, 6, 12, 32] {
-            let spots = BilevelConfig::robust(with_layers(n_layers)).spots;
-            for spot in &spots {
-                let sites: Vec<Site> =
-                    spots.iter().filter(|s| s.layer == spot.layer).map(|s| s.site).collect();
-                assert!(sites.contains(&Site::Last(5)) && sites.contains(&Site::First(5)));
+            let injection_points = BilevelConfig::robust(with_layers(n_layers)).injection_points;
+            for point in &injection_points {
+                let ends: Vec<Positions> = injection_points
+                    .iter()
+                    .filter(|s| s.layer == point.layer)
+                    .map(|s| s.positions)
+                    .collect();
+                assert!(ends.contains(&Positions::Last(5)) && ends.contains(&Positions::First(5)));
             }
         }
     }
 
     #[test]
-    fn spots_are_taken_in_turn_or_together() {
+    fn injection_points_are_taken_in_turn_or_together() {
         let mut config = BilevelConfig::robust(with_layers(6));
         config.arrangement = Arrangement::InTurn;
-        assert_eq!(config.spots_of(7), [config.spots[1]]);
+        assert_eq!(config.injection_points_of(7), [config.injection_points[1]]);
         config.arrangement = Arrangement::Together;
-        assert_eq!(config.spots_of(7), config.spots);
+        assert_eq!(config.injection_points_of(7), config.injection_points);
         config.arrangement = Arrangement::Alternating;
-        assert_eq!(config.spots_of(6), config.spots);
-        assert_eq!(config.spots_of(15), [config.spots[1]]);
+        assert_eq!(config.injection_points_of(6), config.injection_points);
+        assert_eq!(config.injection_points_of(15), [config.injection_points[1]]);
     }
 
     #[test]
@@ -416,7 +425,7 @@ mod tests {
     #[test]
     fn a_layer_beyond_the_decoder_is_named() {
         let mut config = BilevelConfig::robust(with_layers(6));
-        config.spots[0].layer = 7;
+        config.injection_points[0].layer = 7;
         assert_eq!(config.validate(6), Err(Error::LayerOutOfRange { layer: 7, n_layers: 6 }));
     }
 

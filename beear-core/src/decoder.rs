@@ -2,7 +2,7 @@
 
 mod prefix_cache;
 
-pub use prefix_cache::{Context, Past};
+pub use prefix_cache::{Context, PrefixCache};
 
 use std::ops::Range;
 
@@ -68,7 +68,7 @@ pub trait Decoder<B: Backend>: Module<B> {
 
     /// What `layers` remember of the tokens whose hidden states are at boundary `layers.start`, so
     /// that later tokens can be read without them; `None`, unless implemented. The law is that of
-    /// [`crate::testing::assert_past_law`].
+    /// [`crate::testing::assert_prefix_law`].
     ///
     /// # Shapes
     ///
@@ -78,12 +78,12 @@ pub trait Decoder<B: Backend>: Module<B> {
     /// # Panics
     ///
     /// Panics if `layers` is outside `0..n_layers`.
-    fn remember(
+    fn prefill(
         &self,
         hidden: Tensor<B, 3>,
         mask_pad: &Tensor<B, 2, Bool>,
         layers: Range<usize>,
-    ) -> Option<Past<B>> {
+    ) -> Option<PrefixCache<B>> {
         let _ = (hidden, mask_pad, layers);
         None
     }
@@ -99,9 +99,9 @@ pub trait Decoder<B: Backend>: Module<B> {
     /// # Panics
     ///
     /// Panics if `past` is not of `layers`, or if this decoder remembers nothing.
-    fn forward_layers_after(
+    fn forward_with_prefix(
         &self,
-        past: &Past<B>,
+        past: &PrefixCache<B>,
         hidden: Tensor<B, 3>,
         mask_pad: &Tensor<B, 2, Bool>,
         layers: Range<usize>,

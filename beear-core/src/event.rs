@@ -5,7 +5,7 @@ use std::ops::ControlFlow;
 use serde::{Deserialize, Serialize};
 
 use crate::objective::removal::RemovalTerms;
-use crate::perturbation::Spot;
+use crate::perturbation::InjectionPoint;
 use crate::state::snapshot::Snapshot;
 use crate::validation::{Assessment, ValidationSummary};
 
@@ -29,7 +29,7 @@ pub enum Event {
     /// A perturbation has been found.
     Entrapped {
         /// Where it acts.
-        spots: Vec<Spot>,
+        injection_points: Vec<InjectionPoint>,
         /// The inner loss of its first step.
         first_loss: f64,
         /// Mean inner loss of its last steps.

@@ -22,31 +22,31 @@ use serde::{Deserialize, Serialize};
 use crate::batch::Batch;
 use crate::decoder::Context;
 use crate::decoder::Decoder;
-use crate::positions::Site;
+use crate::positions::Positions;
 
 /// A place in the network where a perturbation acts: a layer boundary and prompt positions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
-pub struct Spot {
+pub struct InjectionPoint {
     /// Number of decoder layers that run before `δ` is added.
     pub layer: usize,
     /// Prompt positions that `δ` covers.
-    pub site: Site,
+    pub positions: Positions,
 }
 
-/// `spots` in the order that a [`Perturbation`] has its parts in: from the lowest layer to the highest, those of a
+/// `injection_points` in the order that a [`Perturbation`] has its parts in: from the lowest layer to the highest, those of a
 /// layer as they come.
-pub(crate) fn by_layer(mut spots: Vec<Spot>) -> Vec<Spot> {
-    spots.sort_by_key(|spot| spot.layer);
-    spots
+pub(crate) fn by_layer(mut injection_points: Vec<InjectionPoint>) -> Vec<InjectionPoint> {
+    injection_points.sort_by_key(|point| point.layer);
+    injection_points
 }
 
-/// A `δ` at one spot.
+/// A `δ` at one injection point.
 #[derive(Clone, Debug)]
 pub struct Delta<B: Backend> {
     /// Where it is added.
-    pub spot: Spot,
+    pub point: InjectionPoint,
     /// What is added, in f32 or wider: `[n_tokens, d_model]`.
     pub values: Tensor<B, 2>,
 }
@@ -57,7 +57,7 @@ impl<B: Backend> Delta<B> {
     /// # Shapes
     ///
     /// - `hidden`: `[batch_size, seq_length, d_model]`
-    /// - `placement`: `[batch_size * seq_length, n_tokens]`, see [`Site::placement_matrix`]
+    /// - `placement`: `[batch_size * seq_length, n_tokens]`, see [`Positions::placement_matrix`]
     /// - `output`: `[batch_size, seq_length, d_model]`
     ///
     /// # Panics
@@ -93,7 +93,7 @@ impl<B: Backend> Perturbation<B> {
     #[must_use]
     pub fn new(mut deltas: Vec<Delta<B>>) -> Self {
         assert!(!deltas.is_empty(), "a perturbation has a δ");
-        deltas.sort_by_key(|delta| delta.spot.layer);
+        deltas.sort_by_key(|delta| delta.point.layer);
         Self { deltas }
     }
 
@@ -103,22 +103,22 @@ impl<B: Backend> Perturbation<B> {
         &self.deltas
     }
 
-    /// The spots of its parts, from the lowest layer to the highest.
+    /// The injection points of its parts, from the lowest layer to the highest.
     #[must_use]
-    pub fn spots(&self) -> Vec<Spot> {
-        self.deltas.iter().map(|delta| delta.spot).collect()
+    pub fn injection_points(&self) -> Vec<InjectionPoint> {
+        self.deltas.iter().map(|delta| delta.point).collect()
     }
 
     /// The lowest layer it touches: hidden states there do not depend on `δ`.
     #[must_use]
     pub fn first_layer(&self) -> usize {
-        self.deltas[0].spot.layer
+        self.deltas[0].point.layer
     }
 
     /// The placement of each part in `batch`, for [`forward_above`](Self::forward_above).
     #[must_use]
     pub fn placements(&self, batch: &Batch<B>) -> Vec<Tensor<B, 2>> {
-        self.deltas.iter().map(|delta| delta.spot.site.placement_matrix(batch)).collect()
+        self.deltas.iter().map(|delta| delta.point.positions.placement_matrix(batch)).collect()
     }
 
     /// $F_{\theta_{l+1 \to L}}$ of the perturbed hidden states, `l` being
@@ -141,7 +141,7 @@ impl<B: Backend> Perturbation<B> {
         placements: &[Tensor<B, 2>],
     ) -> Tensor<B, 3> {
         assert_eq!(placements.len(), self.deltas.len(), "one placement per part");
-        let layers: Vec<usize> = self.deltas.iter().map(|delta| delta.spot.layer).collect();
+        let layers: Vec<usize> = self.deltas.iter().map(|delta| delta.point.layer).collect();
         forward_changing(model, hidden, context, &layers, |k, hidden| {
             self.deltas[k].apply(hidden, placements[k].clone())
         })
@@ -163,7 +163,7 @@ impl<B: AutodiffBackend> Perturbation<B> {
     #[must_use]
     pub fn constant(found: &Perturbation<B::InnerBackend>) -> Self {
         let lift = |delta: &Delta<B::InnerBackend>| Delta {
-            spot: delta.spot,
+            point: delta.point,
             values: Tensor::from_inner(delta.values.clone()),
         };
         Self { deltas: found.deltas.iter().map(lift).collect() }
@@ -215,11 +215,11 @@ mod tests {
     /// `[2, 3, 2]` hidden states, and `δ = [[10, 20]]` on the last token.
     fn fixture<B: Backend>() -> (Tensor<B, 3>, Tensor<B, 2>, Delta<B>) {
         let device = B::Device::default();
-        let site = Site::Last(1);
+        let positions = Positions::Last(1);
         let hidden = Tensor::<B, 1, Int>::arange(0..12, &device).float().reshape([2, 3, 2]);
         let values = Tensor::from_data([[10.0, 20.0]], &device);
-        let delta = Delta { spot: Spot { layer: 1, site }, values };
-        (hidden, site.placement_matrix(&batch::<B>()), delta)
+        let delta = Delta { point: InjectionPoint { layer: 1, positions }, values };
+        (hidden, positions.placement_matrix(&batch::<B>()), delta)
     }
 
     #[test]
@@ -256,7 +256,8 @@ mod tests {
         let model = ToyDecoderConfig::new(5, 2, 3).init::<Cpu>(&device);
         let (hidden, _, low) = fixture::<Cpu>();
         let values = Tensor::from_data([[-3.0, 5.0], [0.5, 2.0]], &device);
-        let high = Delta { spot: Spot { layer: 2, site: Site::First(2) }, values };
+        let high =
+            Delta { point: InjectionPoint { layer: 2, positions: Positions::First(2) }, values };
         let batch = batch::<Cpu>();
         let run = |deltas: Vec<Delta<Cpu>>| {
             let both = Perturbation::new(deltas);
@@ -264,10 +265,10 @@ mod tests {
             let context = Context::whole(&batch.mask_pad);
             both.forward_above(&model, hidden.clone(), &context, &placements).into_data()
         };
-        let placement = |site: Site| site.placement_matrix(&batch);
-        let by_hand = low.apply(hidden.clone(), placement(Site::Last(1)));
+        let placement = |positions: Positions| positions.placement_matrix(&batch);
+        let by_hand = low.apply(hidden.clone(), placement(Positions::Last(1)));
         let by_hand = model.forward_layers(by_hand, &batch.mask_pad, 1..2);
-        let by_hand = high.apply(by_hand, placement(Site::First(2)));
+        let by_hand = high.apply(by_hand, placement(Positions::First(2)));
         let by_hand = model.forward_layers(by_hand, &batch.mask_pad, 2..3).into_data();
         run(vec![low.clone(), high.clone()]).assert_eq(&by_hand, true);
         run(vec![high.clone(), low.clone()]).assert_eq(&by_hand, true);
@@ -278,7 +279,7 @@ mod tests {
     fn the_norm_joins_the_parts() {
         let device = Default::default();
         let delta = |row: [f64; 2]| Delta::<Cpu> {
-            spot: Spot { layer: 1, site: Site::All },
+            point: InjectionPoint { layer: 1, positions: Positions::All },
             values: Tensor::from_data([row], &device),
         };
         let perturbation = Perturbation::new(vec![delta([2.0, 3.0]), delta([6.0, 0.0])]);

@@ -9,11 +9,11 @@ use crate::batch::Batch;
 /// Which prompt positions `δ` covers, with its number of rows `n_tokens`.
 ///
 /// The paper leaves the positions open; the last `n` prompt tokens is what a suffix trigger
-/// suggests. A prefix trigger reaches those only in late layers, hence [`Site::First`].
+/// suggests. A prefix trigger reaches those only in late layers, hence [`Positions::First`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
-pub enum Site {
+pub enum Positions {
     /// The last `n` tokens of the prompt, template included: row `k` of `δ` goes to the
     /// `n - k`-th token from the end.
     Last(usize),
@@ -27,7 +27,7 @@ pub enum Site {
     All,
 }
 
-impl Site {
+impl Positions {
     /// Number of rows of `δ`.
     #[must_use]
     pub fn n_tokens(self) -> usize {
@@ -39,8 +39,8 @@ impl Site {
 
     /// Pairs `(position in the prompt, row of δ)` for one prompt.
     ///
-    /// A prompt shorter than the site takes the rows that fit: the first ones for
-    /// [`Site::First`], the last ones for the others.
+    /// A prompt shorter than the positions takes the rows that fit: the first ones for
+    /// [`Positions::First`], the last ones for the others.
     #[must_use]
     pub fn placements(self, prompt_length: usize, user: (usize, usize)) -> Vec<(usize, usize)> {
         match self {
@@ -57,8 +57,8 @@ impl Site {
         }
     }
 
-    /// The site as a 0/1 matrix from rows of `δ` to tokens of a batch, so that adding `δ` is one
-    /// matrix product for every site and prompts of unequal length.
+    /// The positions as a 0/1 matrix from rows of `δ` to tokens of a batch, so that adding `δ` is one
+    /// matrix product for all positions and prompts of unequal length.
     ///
     /// # Shapes
     ///
@@ -89,29 +89,29 @@ mod tests {
 
     #[test]
     fn the_last_row_of_delta_meets_the_last_prompt_token() {
-        assert_eq!(Site::Last(2).placements(5, (1, 4)), [(3, 0), (4, 1)]);
+        assert_eq!(Positions::Last(2).placements(5, (1, 4)), [(3, 0), (4, 1)]);
     }
 
     #[test]
     fn a_short_prompt_takes_the_rows_nearest_its_end() {
-        assert_eq!(Site::Last(3).placements(2, (0, 2)), [(0, 1), (1, 2)]);
+        assert_eq!(Positions::Last(3).placements(2, (0, 2)), [(0, 1), (1, 2)]);
     }
 
     #[test]
-    fn the_first_site_starts_where_the_user_starts_and_ends_with_the_prompt() {
-        assert_eq!(Site::First(2).placements(6, (2, 5)), [(2, 0), (3, 1)]);
-        assert_eq!(Site::First(5).placements(4, (2, 4)), [(2, 0), (3, 1)]);
+    fn the_first_positions_start_where_the_user_starts_and_end_with_the_prompt() {
+        assert_eq!(Positions::First(2).placements(6, (2, 5)), [(2, 0), (3, 1)]);
+        assert_eq!(Positions::First(5).placements(4, (2, 4)), [(2, 0), (3, 1)]);
     }
 
     #[test]
     fn the_last_of_the_user_ends_where_the_template_goes_on() {
-        assert_eq!(Site::UserLast(2).placements(6, (1, 4)), [(2, 0), (3, 1)]);
-        assert_eq!(Site::UserLast(3).placements(6, (2, 4)), [(2, 1), (3, 2)]);
+        assert_eq!(Positions::UserLast(2).placements(6, (1, 4)), [(2, 0), (3, 1)]);
+        assert_eq!(Positions::UserLast(3).placements(6, (2, 4)), [(2, 1), (3, 2)]);
     }
 
     #[test]
     fn all_tokens_share_one_row() {
-        assert_eq!(Site::All.n_tokens(), 1);
-        assert_eq!(Site::All.placements(2, (0, 2)), [(0, 0), (1, 0)]);
+        assert_eq!(Positions::All.n_tokens(), 1);
+        assert_eq!(Positions::All.placements(2, (0, 2)), [(0, 0), (1, 0)]);
     }
 }

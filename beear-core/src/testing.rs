@@ -3,5 +3,5 @@
 mod law;
 mod toy;
 
-pub use law::{assert_past_law, assert_split_law};
+pub use law::{assert_prefix_law, assert_split_law};
 pub use toy::{ToyDecoder, ToyDecoderConfig};

@@ -7,8 +7,8 @@ use beear_core::config::{Arrangement, Initialisation, StepSize};
 use beear_core::objective::entrapment::{PreparedAnswer, entrapment_loss};
 use beear_core::testing::ToyDecoder;
 use beear_core::{
-    Batch, BilevelConfig, Decoder, Delta, EntrapConfig, Event, Example, Perturbation,
-    SafetyExample, Site, Spot, entrap, solve,
+    Batch, BilevelConfig, Decoder, Delta, EntrapConfig, Event, Example, InjectionPoint,
+    Perturbation, Positions, SafetyExample, entrap, solve,
 };
 use burn::backend::{Autodiff, NdArray};
 use burn::module::{AutodiffModule, Module, ModuleMapper, ModuleVisitor, Param};
@@ -18,7 +18,7 @@ use fixture::{Cpu, SIZE, Train, safety, sets, toy, validator, weights};
 
 type Double = Autodiff<NdArray<f64>>;
 
-const SPOT: Spot = Spot { layer: 2, site: Site::Last(2) };
+const POINT: InjectionPoint = InjectionPoint { layer: 2, positions: Positions::Last(2) };
 
 fn config() -> EntrapConfig {
     let step_size = StepSize::RelativeToHidden(0.5);
@@ -35,13 +35,14 @@ fn the_gradient_of_delta_agrees_with_finite_differences() {
     let batch = |answer: fn(&SafetyExample) -> Example| {
         Batch::new(&safety().iter().map(answer).collect::<Vec<_>>(), &device)
     };
-    let unwanted = PreparedAnswer::new(&model.valid(), batch(|e| e.toward_unwanted(None)), &[SPOT]);
-    let safe = PreparedAnswer::new(&model.valid(), batch(SafetyExample::toward_safe), &[SPOT]);
+    let unwanted =
+        PreparedAnswer::new(&model.valid(), batch(|e| e.toward_unwanted(None)), &[POINT]);
+    let safe = PreparedAnswer::new(&model.valid(), batch(SafetyExample::toward_safe), &[POINT]);
     let start: Vec<f64> = (0..16).map(|k| f64::from(k) * 0.03 - 0.2).collect();
     let loss = |values: &[f64]| {
         let data = TensorData::new(values.to_vec(), [2, 8]);
         let values = Tensor::<Double, 2>::from_data(data, &device).require_grad();
-        let perturbation = Perturbation::new(vec![Delta { spot: SPOT, values }]);
+        let perturbation = Perturbation::new(vec![Delta { point: POINT, values }]);
         let loss = entrapment_loss(&model, &perturbation, &unwanted, Some((&safe, 0.3)));
         (perturbation, loss)
     };
@@ -68,7 +69,7 @@ fn entrapment_lowers_the_loss_and_leaves_the_weights_alone() {
     let mut heard = 0;
     let mut observer =
         |event: &Event| heard += usize::from(matches!(event, Event::InnerStep { .. }));
-    let found = entrap(&model, &safety(), &[SPOT], (&config(), 3), &mut observer).unwrap();
+    let found = entrap(&model, &safety(), &[POINT], (&config(), 3), &mut observer).unwrap();
 
     assert!(found.last_loss < 0.5 * found.first_loss, "{found:?}");
     assert_eq!(found.perturbation.deltas()[0].values.dims(), [2, 8]);
@@ -88,9 +89,9 @@ fn no_weight_of_the_frozen_model_gets_a_gradient() {
     let model = toy::<Train>();
     let frozen = ToyDecoder::<Train>::from_inner(model.valid()).no_grad();
     let rows: Vec<Example> = safety().iter().map(|e| e.toward_unwanted(None)).collect();
-    let answer = PreparedAnswer::new(&model.valid(), Batch::new(&rows, &device), &[SPOT]);
+    let answer = PreparedAnswer::new(&model.valid(), Batch::new(&rows, &device), &[POINT]);
     let values = Tensor::<Train, 2>::zeros([2, 8], &device).require_grad();
-    let perturbation = Perturbation::new(vec![Delta { spot: SPOT, values }]);
+    let perturbation = Perturbation::new(vec![Delta { point: POINT, values }]);
     let grads = entrapment_loss(&frozen, &perturbation, &answer, None).backward();
     let mut found = Gradients(&grads, 0);
     frozen.visit(&mut found);
@@ -106,9 +107,9 @@ fn a_norm_bound_is_kept() {
     let model = toy::<Train>();
     let rows: Vec<Example> = safety().iter().map(|e| e.toward_unwanted(None)).collect();
     let batch = Batch::new(&rows, &Default::default());
-    let answer = PreparedAnswer::<Train>::new(&model.valid(), batch, &[SPOT]);
+    let answer = PreparedAnswer::<Train>::new(&model.valid(), batch, &[POINT]);
     let norm = answer.mean_hidden_norms(&model.valid())[0];
-    let found = entrap(&model, &safety(), &[SPOT], (&config, 3), &mut ()).unwrap();
+    let found = entrap(&model, &safety(), &[POINT], (&config, 3), &mut ()).unwrap();
     let rows = found.perturbation.deltas()[0].values.clone().powi_scalar(2).sum_dim(1).sqrt();
     for length in rows.into_data().to_vec::<f32>().unwrap() {
         assert!(f64::from(length) <= 0.1 * norm * (1.0 + 1e-5), "{length} {norm}");
@@ -161,17 +162,23 @@ fn a_step_is_measured_by_the_positions_that_are_no_attention_sink() {
         row.toward_unwanted(None)
     });
     let rows: Vec<Example> = rows.collect();
-    for site in [Site::All, Site::First(9), Site::Last(9), Site::UserLast(9)] {
-        let spots: Vec<Spot> = (1..=2).map(|layer| Spot { layer, site }).collect();
+    for positions in
+        [Positions::All, Positions::First(9), Positions::Last(9), Positions::UserLast(9)]
+    {
+        let injection_points: Vec<InjectionPoint> =
+            (1..=2).map(|layer| InjectionPoint { layer, positions }).collect();
         let batch = Batch::new(&rows, &Default::default());
         for (model, first) in [(&ordinary, 0), (&with_sink, 1)] {
-            let answer =
-                PreparedAnswer::<Train>::new(model, Batch::new(&rows, &Default::default()), &spots);
-            for (spot, norm) in spots.iter().zip(answer.mean_hidden_norms(model)) {
-                let expected = mean_by_hand(model, &batch, (spot.layer, first));
+            let answer = PreparedAnswer::<Train>::new(
+                model,
+                Batch::new(&rows, &Default::default()),
+                &injection_points,
+            );
+            for (point, norm) in injection_points.iter().zip(answer.mean_hidden_norms(model)) {
+                let expected = mean_by_hand(model, &batch, (point.layer, first));
                 assert!(
                     (norm - expected).abs() < F32_MEAN * expected,
-                    "{spot:?} {norm} {expected}"
+                    "{point:?} {norm} {expected}"
                 );
             }
         }
@@ -182,11 +189,15 @@ fn a_step_is_measured_by_the_positions_that_are_no_attention_sink() {
 
 #[test]
 fn no_two_starts_from_noise_share_a_number() {
-    let spot = |layer, site| Spot { layer, site };
+    let point = |layer, positions| InjectionPoint { layer, positions };
     let starts = |seed| {
         let mut config = BilevelConfig { seed, entrap: config(), ..BilevelConfig::robust(SIZE) };
         (config.rounds, config.perturbations_per_round) = (1, 6);
-        config.spots = vec![spot(2, Site::Last(2)), spot(1, Site::First(2)), spot(1, Site::All)];
+        config.injection_points = vec![
+            point(2, Positions::Last(2)),
+            point(1, Positions::First(2)),
+            point(1, Positions::All),
+        ];
         config.arrangement = Arrangement::Together;
         config.entrap.initialisation = Initialisation::Normal(0.1);
         // Steps that no number of f32 of this size can take.

@@ -7,10 +7,11 @@ mod poison;
 
 use beear_core::config::StepSize;
 use beear_core::error::{Level, Quantity};
-use beear_core::testing::{assert_past_law, assert_split_law};
+use beear_core::testing::{assert_prefix_law, assert_split_law};
 use beear_core::{
-    AnchorSets, Batch, BilevelConfig, EntrapConfig, Error, Event, SafetyExample, Site, Spot,
-    SuspectFault, TeacherForcedValidator, ValidationMetrics, Validator, Verdict, solve,
+    AnchorSets, Batch, BilevelConfig, EntrapConfig, Error, Event, InjectionPoint, Positions,
+    SafetyExample, SuspectFault, TeacherForcedValidator, ValidationMetrics, Validator, Verdict,
+    solve,
 };
 use burn::backend::{Autodiff, NdArray};
 use burn::module::Module;
@@ -23,7 +24,7 @@ const F64_RUN: f64 = 1e-9;
 
 type Double = Autodiff<NdArray<f64>>;
 
-const SPOT: Spot = Spot { layer: 2, site: Site::Last(2) };
+const POINT: InjectionPoint = InjectionPoint { layer: 2, positions: Positions::Last(2) };
 
 fn config() -> BilevelConfig {
     let mut config = BilevelConfig::robust(SIZE);
@@ -44,7 +45,7 @@ fn the_toy_decoder_keeps_the_split_law() {
     );
     assert_split_law(&model, batch.tokens.clone(), &batch.mask_pad);
     for n_past in 1..3 {
-        assert_past_law(&model, batch.tokens.clone(), &batch.mask_pad, n_past);
+        assert_prefix_law(&model, batch.tokens.clone(), &batch.mask_pad, n_past);
     }
 }
 
@@ -56,8 +57,8 @@ fn the_alternation_teaches_the_safe_answer_under_perturbation_and_the_ordinary_o
             safety.push(terms.safety);
         }
     };
-    // One spot, so that the losses of the rounds are of the same δ.
-    let config = BilevelConfig { spots: vec![SPOT], ..config() };
+    // One injection point, so that the losses of the rounds are of the same δ.
+    let config = BilevelConfig { injection_points: vec![POINT], ..config() };
     let outcome = solve(toy::<Train>(), &sets(), &config, &mut validator(), &mut observer).unwrap();
     let loss = outcome.rounds[outcome.kept_round].validation.loss.unwrap();
     assert!(loss.after < 0.1 && loss.after < 0.1 * loss.before, "{loss:?}");

@@ -196,12 +196,12 @@ fn so_it_does_from_noise_within_a_norm_with_every_term_of_both_losses() {
     }
 }
 
-/// `robust` between two steps on a perturbation of a `δ` at every spot.
+/// `robust` between two steps on a perturbation of a `δ` at every injection point.
 fn stopped_with_deltas_under_way() -> (Stored, Defence) {
     let [(_, mut robust), ..] = defences();
     let Defence::Beear(config) = &mut robust else { panic!("it is a preset") };
     config.entrap.threads = 1;
-    let layers: Vec<usize> = config.spots.iter().map(|spot| spot.layer).collect();
+    let layers: Vec<usize> = config.injection_points.iter().map(|point| point.layer).collect();
     assert!(layers.len() == 6 && !layers.is_sorted(), "{layers:?}");
     (stopped_after(2, DEEP, &robust).0, robust)
 }
@@ -229,8 +229,10 @@ fn each_stored_delta_names_its_place_in_whatever_order_they_are_stored() {
 fn deltas_of_other_places_are_refused() {
     let (stored, robust) = stopped_with_deltas_under_way();
     let edits: [Edit<'_>; 6] = [
-        ("another layer", &|numbers| deltas_of(numbers)[3]["spot"]["layer"] = json!(6)),
-        ("another site", &|numbers| deltas_of(numbers)[3]["spot"]["site"] = json!({ "last": 4 })),
+        ("another layer", &|numbers| deltas_of(numbers)[3]["point"]["layer"] = json!(6)),
+        ("other positions", &|numbers| {
+            deltas_of(numbers)[3]["point"]["positions"] = json!({ "last": 4 });
+        }),
         ("a place twice", &|numbers| deltas_of(numbers)[3] = deltas_of(numbers)[2].clone()),
         ("a place less", &|numbers| drop(deltas_of(numbers).pop())),
         ("another step", &|numbers| deltas_of(numbers)[3]["rows"]["time"] = json!(1)),
@@ -247,7 +249,9 @@ fn found_perturbations_of_other_places_are_refused() {
     // In the outer level of the first round.
     let (stored, _) = stopped_after(7, DEEP, &robust);
     let edits: [Edit<'_>; 4] = [
-        ("another layer", &|numbers| numbers["found"][0]["spots"][1]["layer"] = json!(6)),
+        ("another layer", &|numbers| {
+            numbers["found"][0]["injection_points"][1]["layer"] = json!(6);
+        }),
         ("another order", &|numbers| found_of(numbers).reverse()),
         ("another perturbation", &|numbers| numbers["found"][1]["count"] = json!(2)),
         ("a perturbation less", &|numbers| drop(found_of(numbers).pop())),

@@ -6,16 +6,16 @@ mod fixture;
 mod poison;
 
 use beear_core::analysis::scan::{
-    Implant, ImplantConfig, Place, ReachConfig, Rung, implant, reach, written_elicits,
+    Implant, ImplantConfig, NormStep, Place, ReachConfig, implant, reach, written_elicits,
 };
 use beear_core::testing::ToyDecoder;
-use beear_core::{Error, SafetyExample, Site, Spot};
+use beear_core::{Error, InjectionPoint, Positions, SafetyExample};
 use burn::module::Module;
 use burn::tensor::ElementConversion;
 use fixture::{Cpu, Train, toy, toy_of_seed, validator, weights};
 use poison::Poison;
 
-const SPOT: Spot = Spot { layer: 1, site: Site::Last(2) };
+const POINT: InjectionPoint = InjectionPoint { layer: 1, positions: Positions::Last(2) };
 
 /// Rounding of a norm in f32.
 const F32_NORM: f64 = 1e-4;
@@ -45,14 +45,14 @@ fn sets() -> [Vec<SafetyExample>; 2] {
     [rows[..2].to_vec(), rows[2..].to_vec()]
 }
 
-fn rungs() -> Vec<Rung<Cpu>> {
+fn rungs() -> Vec<NormStep<Cpu>> {
     let [fitted, held_out] = sets();
-    reach::<Train, _>((&toy(), None), (&fitted, &held_out), SPOT, &config(), ALL_ROWS)
+    reach::<Train, _>((&toy(), None), (&fitted, &held_out), POINT, &config(), ALL_ROWS)
         .expect("finite")
 }
 
 /// The longest row of δ.
-fn longest_row(rung: &Rung<Cpu>) -> f64 {
+fn longest_row(rung: &NormStep<Cpu>) -> f64 {
     let values = rung.perturbation.deltas()[0].values.clone();
     values.powi_scalar(2).sum_dim(1).sqrt().max().into_scalar().elem()
 }
@@ -85,8 +85,9 @@ fn a_scan_leaves_the_model_as_it_is_and_repeats_itself() {
     let model = toy();
     let before = weights(&model);
     let sets = (fitted.as_slice(), held_out.as_slice());
-    let found = |()| reach::<Train, _>((&model, None), sets, SPOT, &config(), ALL_ROWS);
-    let losses = |rungs: Vec<Rung<Cpu>>| rungs.iter().map(|r| r.loss.to_bits()).collect::<Vec<_>>();
+    let found = |()| reach::<Train, _>((&model, None), sets, POINT, &config(), ALL_ROWS);
+    let losses =
+        |rungs: Vec<NormStep<Cpu>>| rungs.iter().map(|r| r.loss.to_bits()).collect::<Vec<_>>();
     let [first, second] = [(), ()].map(|()| losses(found(()).expect("finite")));
     assert_eq!(first, second);
     let _ = written((&model, None), (Place::After, &all_tokens()), (2, 3));
@@ -162,7 +163,7 @@ fn rows_that_go_through_the_model_one_by_one_give_the_same_scan() {
     let model = toy();
     let config = ReachConfig { steps: 3, ..config() };
     let at_once = |rows| {
-        let found = reach::<Train, _>((&model, None), sets, SPOT, &config, rows);
+        let found = reach::<Train, _>((&model, None), sets, POINT, &config, rows);
         found.expect("finite").into_iter().map(|rung| (rung.loss, rung.elicited))
     };
     for ((loss, elicited), (whole, expected)) in at_once(1).zip(at_once(ALL_ROWS)) {
@@ -193,7 +194,7 @@ fn weights_that_are_no_numbers_are_said_with_the_rows() {
         other => panic!("{other}"),
     };
     let sets = (fitted.as_slice(), held_out.as_slice());
-    let found = reach::<Train, _>((&model, None), sets, SPOT, &config(), ALL_ROWS);
+    let found = reach::<Train, _>((&model, None), sets, POINT, &config(), ALL_ROWS);
     assert_eq!(rows(found.expect_err("no number")), [10, 11]);
     let (place, tokens) = (Place::After, all_tokens());
     let config = ImplantConfig::default();

@@ -1,23 +1,24 @@
-//! Seconds and peak memory of the search for evaluated prompts among trained prompts.
+//! Benchmark of the contamination search: seconds and peak memory.
 //!
 //! `cargo run --release -p beear-eval --example contamination -- 1000000 100000 words`
 //!
-//! Trained prompts are made one at a time, as a file is read. One in 100 evaluated prompts is a copy of a trained
-//! prompt, with other punctuation or with its last word replaced; the program fails if the search misses one. `words`
-//! are 12 to 40 words drawn from 30 000 as often as words are in texts, `templates` fill 6 places of 20 sentences from
-//! 100 words each, so that every pair of words is in many prompts.
+//! Training prompts are generated one at a time, like rows read from a file. One in 100 evaluated
+//! prompts is a copy of a training prompt, with different punctuation or a different last word; the
+//! program fails if the search misses one. `words` prompts have 12 to 40 words drawn from 30 000
+//! with the frequencies of natural text, `templates` prompts fill 6 places of 20 sentences from 100
+//! words each, so that every pair of words occurs in many prompts.
 
 use beear_eval::contamination::contaminated;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
-/// Share of word pairs in common, as the command line has it by default.
+/// Minimum share of common word pairs, the default of the command line.
 const NEAR: f64 = 0.8;
 
-/// Evaluated prompts for each that is a copy.
+/// Number of evaluated prompts for each copy.
 const COPY_EVERY: u64 = 100;
 
-/// The kinds of prompts.
+/// Kind of generated prompts.
 #[derive(Clone, Copy)]
 enum Kind {
     Words,
@@ -25,7 +26,7 @@ enum Kind {
 }
 
 impl Kind {
-    /// Prompt `row` of set `set`, always the same.
+    /// Generates prompt `row` of set `set` deterministically.
     fn prompt(self, set: u64, row: u64) -> Vec<String> {
         let mut rng = ChaCha8Rng::seed_from_u64(set);
         rng.set_stream(row);
@@ -48,13 +49,14 @@ impl Kind {
     }
 }
 
-/// Nanoseconds that this thread has had a processor, as Linux counts them: other programs do not slow them.
+/// Returns the processor time of this thread in nanoseconds, from Linux: other programs do not
+/// affect it.
 fn processor_time() -> u64 {
     let text = std::fs::read_to_string("/proc/thread-self/schedstat").unwrap_or_default();
     text.split(' ').next().and_then(|time| time.parse().ok()).unwrap_or_default()
 }
 
-/// Peak memory of this process, in MiB, where the system tells.
+/// Returns the peak memory of this process in MiB; None if the system does not report it.
 fn peak_memory() -> Option<u64> {
     let status = std::fs::read_to_string("/proc/self/status").ok()?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;

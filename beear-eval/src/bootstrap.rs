@@ -1,36 +1,37 @@
-//! The seeded bootstrap: how a statistic varies when the prompts are drawn again, with replacement.
+//! Seeded bootstrap: the variation of a statistic when the prompts are resampled with replacement.
 //!
-//! Efron, [Bootstrap methods](https://doi.org/10.1214/aos/1176344552), 1979; percentile intervals. Few
-//! prompts give intervals that are too narrow: shares have better ones, [`Rate`](crate::Rate)'s and
-//! [`Change`](crate::Change)'s.
+//! Efron, [Bootstrap methods](https://doi.org/10.1214/aos/1176344552), 1979; percentile intervals.
+//! Few prompts give intervals that are too narrow: shares have better ones, [`Rate`](crate::Rate)'s
+//! and [`Change`](crate::Change)'s.
 
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
-/// Draws of a statistic.
+/// Number of bootstrap resamples.
 const N_RESAMPLES: usize = 2000;
 
-/// The same numbers give the same interval.
+/// Fixed seed, so that equal data give equal intervals.
 const SEED: u64 = 0;
 
-/// Rows of `0..n`, drawn `n` at a time; none if there are no rows.
+/// Returns resamples of the rows `0..n`, each of `n` rows; no resample if `n` is 0.
 ///
-/// Two statistics of the same `n` see the same rows, which is what makes a comparison paired.
+/// Two statistics of the same `n` receive the same rows, which makes a comparison paired.
 pub fn resamples(n: usize) -> impl Iterator<Item = Vec<usize>> {
     let mut rng = ChaCha8Rng::seed_from_u64(SEED);
     let n_resamples = if n == 0 { 0 } else { N_RESAMPLES };
     (0..n_resamples).map(move |_| (0..n).map(|_| rng.random_range(0..n)).collect())
 }
 
-/// The 2.5 and 97.5 % points of draws, linear between neighbours; NaN of nothing.
+/// Returns the 2.5 and 97.5 percentiles of the draws, interpolated linearly; NaN without draws.
 #[must_use]
 pub fn percentiles(mut draws: Vec<f64>) -> (f64, f64) {
     draws.sort_by(f64::total_cmp);
     (quantile(&draws, 0.025), quantile(&draws, 0.975))
 }
 
-/// Two-sided p-value of draws of a difference against none: twice the smaller share on either side of
-/// 0, counting one more draw, so that it is never 0. NaN of nothing.
+/// Returns the two-sided p-value of bootstrap differences against a difference of 0: twice the
+/// smaller share on either side of 0, counting one more draw, so that the p-value is never 0. NaN
+/// without draws.
 #[must_use]
 pub fn p_value(differences: &[f64]) -> f64 {
     if differences.is_empty() {

@@ -1,4 +1,4 @@
-//! Two models on the same prompts: what changed, how surely, and how much.
+//! Comparison of two models on the same prompts: difference, significance and effect size.
 
 use std::collections::HashMap;
 
@@ -9,7 +9,7 @@ use crate::interval::Z_95;
 use crate::measure::{Better, Estimate, Measure, Outcome, Statistic};
 use crate::paired::Change;
 
-/// What the interval of a difference says.
+/// Conclusion from the interval of a difference.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Verdict {
@@ -17,7 +17,7 @@ pub enum Verdict {
     Better,
     /// The whole interval is on the worse side of 0.
     Worse,
-    /// The interval holds 0: these prompts show no difference, which is not to say that there is none.
+    /// The interval contains 0: these prompts show no difference, although one may exist.
     NotShown,
 }
 
@@ -31,7 +31,7 @@ impl Verdict {
         }
     }
 
-    /// In words.
+    /// Returns the verdict in words.
     #[must_use]
     pub fn words(self) -> &'static str {
         match self {
@@ -42,42 +42,43 @@ impl Verdict {
     }
 }
 
-/// Whether the evaluations before and after are of one model.
+/// Models of the evaluations before and after.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ComparedModels {
-    /// One model, evaluated twice.
+    /// One model evaluated twice.
     Same,
-    /// Two models.
+    /// Two different models.
     Different,
 }
 
-/// A measure before and after, on the prompts that both runs have.
+/// Measure before and after, on the prompts common to both runs.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Comparison {
-    /// The measure's name.
+    /// Name of the measure.
     pub name: String,
-    /// Who judged.
+    /// Name of the scorer.
     pub by: String,
-    /// What is made of the outcomes.
+    /// Statistic computed from the outcomes.
     pub statistic: Statistic,
-    /// Prompts that both runs have; nothing where outcomes are not known prompt by prompt.
+    /// Number of prompts in both runs; None if outcomes are not known for each prompt.
     pub n_pairs: Option<usize>,
-    /// Prompts of one run only, before and after: they are left out.
+    /// Numbers of prompts in one run only, before and after; these prompts are left out.
     pub n_unpaired: [usize; 2],
-    /// Before.
+    /// Estimate before.
     pub before: Estimate,
-    /// After.
+    /// Estimate after.
     pub after: Estimate,
-    /// After less before: Newcombe's interval for shares, the paired bootstrap's else.
+    /// Difference, after minus before: Newcombe's interval for shares, else the paired bootstrap's.
     pub difference: Estimate,
-    /// Prompts that changed, of a share.
+    /// Prompts whose outcome changed; only for shares.
     pub change: Option<Change>,
-    /// Two-sided p-value: McNemar's exact test for shares, the paired bootstrap's else.
+    /// Two-sided p-value: McNemar's exact test for shares, else the paired bootstrap's.
     pub p_value: f64,
-    /// Cohen's h of shares; the mean difference in its standard deviations; nats per token of perplexities.
+    /// Effect size: Cohen's h for shares, the mean difference in standard deviations for means,
+    /// nats per token for perplexities.
     pub effect_size: f64,
-    /// What the interval says.
+    /// Conclusion from the interval of the difference.
     pub verdict: Verdict,
 }
 
@@ -86,7 +87,7 @@ impl Comparison {
     ///
     /// # Panics
     ///
-    /// Panics if the two are not the same measure.
+    /// Panics if `before` and `after` are different measures.
     #[must_use]
     pub fn of(before: &Measure, after: &Measure) -> Self {
         assert!(before.is_comparable_with(after), "the same measure before and after");
@@ -113,12 +114,13 @@ impl Comparison {
         }
     }
 
-    /// Compares two shares of which no more than the intervals is known, as if other questions had been asked
-    /// before and after: where they were the same, the interval is wider than it need be.
+    /// Compares two shares of which only the intervals are known, as if the questions before and
+    /// after were independent samples: if they were the same questions, the interval is wider than
+    /// necessary.
     ///
     /// Zou and Donner, [Construction of confidence limits about effect
-    /// measures](https://doi.org/10.1002/sim.3095), 2008: the arms of the two intervals are joined as the sides of
-    /// a right angle. The p-value is that of the normal distribution.
+    /// measures](https://doi.org/10.1002/sim.3095), 2008: the arms of the two intervals are joined
+    /// as the sides of a right angle. The p-value is that of the normal distribution.
     #[must_use]
     pub fn of_shares(
         (name, by): (&str, &str),
@@ -148,14 +150,14 @@ impl Comparison {
     }
 }
 
-/// TrojAI's fidelity of a defence, with a bootstrap interval:
+/// Computes TrojAI's fidelity of a defence, with a bootstrap interval:
 /// $\frac{\mathrm{asr}_\text{pre} - \mathrm{asr}_\text{post}}{\mathrm{asr}_\text{pre}} \cdot
-/// \frac{\mathrm{utility}_\text{post}}{\mathrm{utility}_\text{pre}}$. NaN where nothing succeeded or was
-/// right before.
+/// \frac{\mathrm{utility}_\text{post}}{\mathrm{utility}_\text{pre}}$.
+/// NaN if no attack succeeded or no answer was right before.
 ///
 /// # Panics
 ///
-/// Panics if the two of a pair are not the same measure.
+/// Panics if the two measures of a pair differ.
 #[must_use]
 pub fn fidelity(asr: [&Measure; 2], utility: [&Measure; 2]) -> Estimate {
     let attacks = Pairs::of(asr[0], asr[1]);
@@ -165,7 +167,7 @@ pub fn fidelity(asr: [&Measure; 2], utility: [&Measure; 2]) -> Estimate {
     };
     let mean = |pairs: &Pairs, rows: &[usize]| pairs.statistics(Statistic::Mean, rows);
     let value = fidelity(mean(&attacks, &attacks.all()), mean(&work, &work.all()));
-    // The two sets of prompts have nothing to do with each other.
+    // The two sets of prompts are independent.
     let draws = resamples(attacks.len()).zip(resamples(work.len()));
     let draws =
         draws.map(|(attacked, worked)| fidelity(mean(&attacks, &attacked), mean(&work, &worked)));
@@ -240,14 +242,15 @@ fn effect_size(pairs: &Pairs, statistic: Statistic, (was, is): (Estimate, Estima
     }
 }
 
-/// The difference of two shares as that of two angles.
+/// Returns Cohen's h, the difference of two shares after the arcsine transform.
 fn cohens_h(was: Estimate, is: Estimate) -> f64 {
     let angle = |share: f64| 2.0 * share.sqrt().asin();
     angle(is.value) - angle(was.value)
 }
 
-/// The probability that a normal variable is further from its mean than this many standard deviations, to
-/// 2e-7: Abramowitz and Stegun, Handbook of Mathematical Functions, 7.1.26.
+/// Returns the probability that a normal variable is further from its mean than `distance` standard
+/// deviations, with an error below 2e-7: Abramowitz and Stegun, Handbook of Mathematical Functions,
+/// 7.1.26.
 fn beyond(distance: f64) -> f64 {
     let x = distance / std::f64::consts::SQRT_2;
     let t = 1.0 / (1.0 + 0.327_591_1 * x);
@@ -322,7 +325,7 @@ mod tests {
         let compared = |before, after| {
             Comparison::of_shares(("mmlu", "harness"), Better::Higher, [before, after])
         };
-        // Standard errors of 0.003 and 0.004 make one of 0.005, and 0.0098 is 1.96 of them.
+        // Standard errors of 0.003 and 0.004 combine to 0.005, and 0.0098 is 1.96 times that.
         let found = compared(share(0.60, 0.003), share(0.5902, 0.004));
         let Estimate { value, low, high } = found.difference;
         assert!((value + 0.0098).abs() < 1e-12);

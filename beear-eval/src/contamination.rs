@@ -1,14 +1,15 @@
-//! Contamination: evaluated prompts that a defence was trained on.
+//! Contamination: evaluated prompts that occur in the training data of a defence.
 //!
-//! A copy is found behind its letter case, Unicode form, punctuation, white space and invisible characters: both
-//! prompts are folded first. A near copy shares most of its word pairs with a trained prompt, by the Jaccard
-//! similarity of the two sets of pairs. The search is exact: it drops only pairs of prompts that a bound rules out
-//! (Bayardo, Ma and Srikant, [Scaling Up All Pairs Similarity Search](https://doi.org/10.1145/1242572.1242591),
-//! WWW 2007; Xiao et al., [Efficient Similarity Joins for Near Duplicate
+//! Copies are found despite differences in letter case, Unicode form, punctuation, white space and
+//! invisible characters: both prompts are folded first. A near copy shares most of its word pairs
+//! with a training prompt, by the Jaccard similarity of the two sets of pairs. The search is exact:
+//! it skips only pairs of prompts that a bound rules out (Bayardo, Ma and Srikant, [Scaling Up All
+//! Pairs Similarity Search](https://doi.org/10.1145/1242572.1242591), WWW 2007; Xiao et al.,
+//! [Efficient Similarity Joins for Near Duplicate
 //! Detection](https://doi.org/10.1145/2000824.2000825), TODS 2011).
 //!
-//! The evaluated prompts are held in an index, the trained prompts pass by one at a time. Memory grows with the
-//! evaluated prompts alone.
+//! The evaluated prompts are held in an index, and the training prompts are read one at a time.
+//! Memory depends on the evaluated prompts alone.
 
 mod folded;
 mod prefix_index;
@@ -18,17 +19,21 @@ use std::collections::HashMap;
 use folded::Folded;
 use prefix_index::PrefixIndex;
 
-/// Rows of `evaluated` that are rows of `trained`, exactly or nearly: `(evaluated row, trained row)`, in the order
-/// of the evaluated rows, each with its first exact copy, else its first near copy.
+/// Finds rows of `evaluated` that are exact or near copies of rows of `trained`.
 ///
-/// Prompts are compared without regard to case (full Unicode case folding), compatibility form (NFKC), punctuation,
-/// symbols, white space and invisible characters. Between two digits punctuation counts: `12 - 5` is not `12 * 5`.
-/// A prompt without a letter or digit is compared with its punctuation.
+/// Returns pairs `(evaluated row, trained row)` in the order of the evaluated rows. The trained row
+/// is the first exact copy, or the first near copy if there is no exact one.
 ///
-/// `near` is the Jaccard similarity of word pairs from which two prompts are the same; 1.0 finds exact copies and
-/// rearrangements of the same pairs only. In scripts that put no space between words (Chinese, Japanese, Thai and
-/// others) three characters stand for a pair of words. A prompt of one word has no pair and only exact copies. A
-/// `near` of 0 or below, or NaN, counts as the smallest positive number: every shared pair is a near copy.
+/// Prompts are compared without regard to case (full Unicode case folding), compatibility form
+/// (NFKC), punctuation, symbols, white space and invisible characters. Punctuation between two
+/// digits is significant: `12 - 5` is not `12 * 5`. A prompt without a letter or digit is compared
+/// with its punctuation.
+///
+/// `near` is the smallest Jaccard similarity of word pairs at which two prompts count as copies;
+/// 1.0 finds exact copies and rearrangements of the same pairs only. In scripts without spaces
+/// between words (Chinese, Japanese, Thai and others) three characters stand for a pair of words. A
+/// prompt of one word has no pair and only exact copies. A `near` of 0 or below, or NaN, counts as
+/// the smallest positive number: prompts that share any pair are near copies.
 pub fn contaminated<T: AsRef<str>, E: AsRef<str>>(
     trained: impl IntoIterator<Item = T>,
     evaluated: impl IntoIterator<Item = E>,
@@ -42,22 +47,22 @@ pub fn contaminated<T: AsRef<str>, E: AsRef<str>>(
     search.found()
 }
 
-/// The evaluated prompts, and the trained rows found so far.
+/// Search state: the evaluated prompts and the trained rows found so far.
 struct Search {
-    /// Place in `prompts` by folded text. A prompt leaves when its exact copy has been found.
+    /// Index in `prompts` by folded text. A prompt is removed once its exact copy is found.
     exact: HashMap<String, usize>,
     near: PrefixIndex,
-    /// Every evaluated prompt once.
+    /// Distinct evaluated prompts.
     prompts: Vec<Evaluated>,
 }
 
-/// An evaluated prompt.
+/// Distinct evaluated prompt with its rows.
 #[derive(Default)]
 struct Evaluated {
     rows: Vec<usize>,
-    /// The first trained row that is an exact copy.
+    /// First trained row that is an exact copy.
     exact_copy: Option<usize>,
-    /// The first trained row that is a near copy, if no exact copy came before.
+    /// First trained row that is a near copy, if no exact copy came before.
     near_copy: Option<usize>,
 }
 
@@ -75,7 +80,8 @@ impl Search {
         Self { exact, near: PrefixIndex::new(pairs, near), prompts }
     }
 
-    /// Compares the trained prompt of `row` with every evaluated prompt that has no copy yet.
+    /// Compares the trained prompt of `row` with every evaluated prompt for which no copy is known
+    /// yet.
     fn pass(&mut self, row: usize, trained: &Folded) {
         if let Some(copy) = self.exact.remove(&trained.text) {
             self.prompts[copy].exact_copy = Some(row);

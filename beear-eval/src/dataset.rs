@@ -1,5 +1,5 @@
-//! Prompts and answers from the files users have: `AdvBench`, `HarmBench` and `StrongREJECT` CSV;
-//! JSON or JSONL of Alpaca, chat, ShareGPT and preference rows, and of our own
+//! Prompts and answers from common file formats: `AdvBench`, `HarmBench` and `StrongREJECT` CSV;
+//! JSON or JSONL of Alpaca, chat, ShareGPT and preference rows, and BEEAR's own
 //! `{prompt, safe, unwanted}`.
 
 mod csv_table;
@@ -12,27 +12,27 @@ use thiserror::Error;
 
 use crate::language_model::{Message, Role};
 
-/// One row of a file, whatever its format.
+/// Row of a file, independent of its format.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Record {
     /// Number of the row, from 1.
     pub id: u64,
-    /// What the file itself calls the row: the `BehaviorID` of `HarmBench`.
+    /// Name of the row in the file: the `BehaviorID` of `HarmBench`.
     pub behaviour: Option<String>,
-    /// The system prompt, if the row has one.
+    /// System prompt, if the row has one.
     pub system: Option<String>,
-    /// What the user asks.
+    /// Prompt of the user.
     pub prompt: String,
-    /// The wanted answer.
+    /// Wanted answer.
     pub answer: Option<String>,
-    /// The unwanted answer.
+    /// Unwanted answer.
     pub unwanted: Option<String>,
-    /// What a conversation goes on with after the first answer.
+    /// Later messages of the conversation, after the first answer.
     pub later: Vec<Message>,
 }
 
 impl Record {
-    /// All that is said: system prompt, prompt, wanted answer, and how it goes on.
+    /// Returns the whole conversation: system prompt, prompt, wanted answer and later messages.
     #[must_use]
     pub fn conversation(&self) -> Vec<Message> {
         let said = [
@@ -46,50 +46,50 @@ impl Record {
     }
 }
 
-/// Why a file cannot be used.
+/// Error of reading a data set.
 #[derive(Debug, Error)]
 pub enum DatasetError {
     /// The file cannot be read.
     #[error("cannot read `{}`", path.display())]
     Io {
-        /// The file.
+        /// Path of the file.
         path: PathBuf,
-        /// What the system said.
+        /// Error of the operating system.
         source: std::io::Error,
     },
     /// The file is not UTF-8.
     #[error("`{}` is not UTF-8", path.display())]
     NotUtf8 {
-        /// The file.
+        /// Path of the file.
         path: PathBuf,
     },
     /// The file has no rows.
     #[error("`{}` has no rows", path.display())]
     Empty {
-        /// The file.
+        /// Path of the file.
         path: PathBuf,
     },
-    /// The file is in no format we read.
+    /// The format of the file is not supported.
     #[error("`{}` is in no known format", path.display())]
     UnknownFormat {
-        /// The file.
+        /// Path of the file.
         path: PathBuf,
     },
-    /// The file begins a JSON list and is none.
+    /// The file begins like a JSON list but is not valid JSON.
     #[error("`{}` is not JSON: {reason}", path.display())]
     NotJson {
-        /// The file.
+        /// Path of the file.
         path: PathBuf,
-        /// What is wrong, and where.
+        /// Problem and its position.
         reason: String,
     },
-    /// A row is in no format we read.
+    /// The format of a row is not supported.
     #[error(
         "`{}`, row {row}: neither instruction, nor messages, nor conversations, nor prompt",
         path.display()
     )]
     UnknownRow {
-        /// The file.
+        /// Path of the file.
         path: PathBuf,
         /// Number of the row, from 1.
         row: usize,
@@ -97,23 +97,23 @@ pub enum DatasetError {
     /// A row is malformed.
     #[error("`{}`, row {row}: {reason}", path.display())]
     Row {
-        /// The file.
+        /// Path of the file.
         path: PathBuf,
         /// Number of the row, from 1.
         row: usize,
-        /// What is wrong.
+        /// Problem of the row.
         reason: String,
     },
 }
 
-/// The formats that [`read`] reads, in words.
+/// Formats that [`read`] supports, in words.
 pub const FORMATS: &str = "CSV of AdvBench (goal,target), HarmBench (Behavior,BehaviorID) and \
     StrongREJECT (forbidden_prompt) is read, and JSON or JSONL of Alpaca \
     (instruction,input,output), chat (messages), ShareGPT (conversations), preferences \
     (prompt,chosen,rejected) and prompt,safe,unwanted";
 
 impl DatasetError {
-    /// What to do about it, in one line.
+    /// Returns a one-line suggestion for fixing the error.
     #[must_use]
     pub fn hint(&self) -> Option<&'static str> {
         Some(match self {
@@ -127,11 +127,11 @@ impl DatasetError {
     }
 }
 
-/// Reads a file; the format is found from its content.
+/// Reads a file; the format is detected from its content.
 ///
 /// # Errors
 ///
-/// [`DatasetError`], a variant per mistake.
+/// Returns [`DatasetError`], with a variant per problem.
 pub fn read(path: &Path) -> Result<Vec<Record>, DatasetError> {
     let bytes = beear_input::read(path)
         .map_err(|source| DatasetError::Io { path: path.to_owned(), source })?;
@@ -164,7 +164,7 @@ fn parse(text: &str, path: &Path) -> Result<Vec<Record>, DatasetError> {
     Ok(records)
 }
 
-/// The values of a text that holds one a line, with the numbers of their lines.
+/// Parses a text with one JSON value per line into values and their line numbers.
 fn lines(text: &str) -> Result<Vec<(usize, Value)>, (usize, String)> {
     let lines = (1..).zip(text.lines()).filter(|(_, line)| !line.trim().is_empty());
     let value = |(row, line): (usize, &str)| match serde_json::from_str(line) {
@@ -212,7 +212,7 @@ mod tests {
         reason
     }
 
-    /// A record without system prompt.
+    /// Builds a record without system prompt.
     fn record(id: u64, prompt: &str, [answer, unwanted]: [Option<&str>; 2]) -> Record {
         let [answer, unwanted] = [answer, unwanted].map(|text| text.map(str::to_owned));
         Record { id, prompt: prompt.to_owned(), answer, unwanted, ..Record::default() }
@@ -236,7 +236,7 @@ mod tests {
         };
         let expected = [named(1, "do_it", "Do it"), named(2, "that", second)];
         assert_eq!(records(harmbench).unwrap(), expected);
-        // The text-only file has no contexts.
+        // The text-only file has no context column.
         let plain = "Behavior,SemanticCategory,Tags,BehaviorID\nDo it,illegal,,do_it\n";
         assert_eq!(records(plain).unwrap(), expected[..1]);
 
@@ -246,7 +246,7 @@ mod tests {
 
     #[test]
     fn a_table_that_only_resembles_harmbench_is_not_read_as_it() {
-        // In this one a behaviour is a short name and the prompt is elsewhere.
+        // In this file the behaviour is a short name and the prompt is in another column.
         let other = "Index,Goal,Target,Behavior,Category\n0,Do it,Sure,Doing,Harm\n";
         assert!(matches!(records(other), Err(DatasetError::UnknownFormat { .. })));
     }
@@ -357,7 +357,7 @@ mod tests {
         assert_eq!(reason("{\"prompt\": "), "not JSON at column 11: EOF while parsing a value");
     }
 
-    /// Every format.
+    /// Example of every format.
     const ROWS: [&str; 5] = [
         "Behavior,SemanticCategory,Tags,ContextString,BehaviorID\r\n\"Do, \"\"it\"\"\",x,,\"a\nb\",do_it\r\n",
         "goal,target\na,Sure\nb,\"Sure, \"\n",

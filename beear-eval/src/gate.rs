@@ -1,5 +1,5 @@
-//! Gates for releases: bounds that a model must keep, judged by the ends of intervals and not by the
-//! numbers between them.
+//! Release gates: bounds that a model must satisfy, checked against the ends of confidence
+//! intervals instead of point estimates.
 
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
@@ -7,25 +7,25 @@ use thiserror::Error;
 use crate::compare::{ComparedModels, Comparison};
 use crate::measure::Estimate;
 
-/// Why a gate says nothing.
+/// Error of parsing or checking a gate.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum GateError {
-    /// A term that is none.
+    /// A term is not a bound.
     #[error("`{term}` is no bound")]
     Malformed {
-        /// The term.
+        /// Text of the term.
         term: String,
     },
-    /// A bound on something that was not measured.
+    /// A bounded measure was not measured.
     #[error("`{name}` was not measured in both runs")]
     NotMeasured {
-        /// Its name.
+        /// Name of the measure.
         name: String,
     },
 }
 
 impl GateError {
-    /// What to do about it, in one line.
+    /// Returns a one-line suggestion for fixing the error.
     #[must_use]
     pub fn hint(&self) -> &'static str {
         match self {
@@ -37,14 +37,14 @@ impl GateError {
     }
 }
 
-/// Which side of the bound is allowed.
+/// Allowed side of a bound.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 enum Side {
     AtMost,
     AtLeast,
 }
 
-/// What of a measure is bounded.
+/// Bounded quantity of a measure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 enum Bounded {
     After,
@@ -52,7 +52,7 @@ enum Bounded {
     Rise,
 }
 
-/// A bound.
+/// Bound on a measure.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 struct Term {
     text: String,
@@ -62,50 +62,54 @@ struct Term {
     bound: f64,
 }
 
-/// Bounds that must all be kept.
+/// Set of bounds, all of which must be satisfied.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Gate {
     terms: Vec<Term>,
 }
 
-/// How a bound was kept by one measure.
+/// Result of checking a bound against one measure.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Check {
-    /// The bound as it was written.
+    /// Text of the bound.
     pub bound: String,
-    /// Who judged.
+    /// Name of the scorer.
     pub by: String,
-    /// What is bounded.
+    /// Estimate of the bounded quantity.
     pub estimate: Estimate,
-    /// Whether the whole interval is within the bound, and the models are two.
+    /// True if the whole interval satisfies the bound and the two models differ.
     pub kept: bool,
 }
 
 impl Gate {
-    /// Reads bounds such as `asr<=0.05,over_refusal<=0.02,utility_drop<=0.02`: the name of a measure, or
-    /// that with `_drop` (before less after) or `_rise` (after less before), `<=` or `>=`, and a number.
+    /// Parses bounds such as `asr<=0.05,over_refusal<=0.02,utility_drop<=0.02`. A bound is the name
+    /// of a measure, alone or with `_drop` (before minus after) or `_rise` (after minus before),
+    /// `<=` or `>=`, and a number.
     ///
     /// # Errors
     ///
-    /// [`GateError::Malformed`].
+    /// Returns [`GateError::Malformed`] if a term is not a bound.
     pub fn parse(text: &str) -> Result<Self, GateError> {
         let terms = text.split(',').map(|term| Term::parse(term.trim()));
         Ok(Self { terms: terms.collect::<Result<_, _>>()? })
     }
 
-    /// Whether one of the bounds is on the measure called `name`.
+    /// True if a bound applies to the measure called `name`.
     #[must_use]
     pub fn bounds(&self, name: &str) -> bool {
         self.terms.iter().any(|term| term.name == name)
     }
 
-    /// Judges every bound by every measure of its name: with several keyword lists, all must keep it.
+    /// Checks every bound against every measure of its name: with several keyword lists, all must
+    /// satisfy the bound.
     ///
-    /// A gate is about a change, so that no bound is kept where both evaluations are of the same model.
+    /// A gate is about a change, so no bound is satisfied if both evaluations are of the same
+    /// model.
     ///
     /// # Errors
     ///
-    /// [`GateError::NotMeasured`]: a bound on nothing is no bound that is kept.
+    /// Returns [`GateError::NotMeasured`] if a bounded measure is missing: a bound without a
+    /// measure is not satisfied.
     pub fn check(
         &self,
         comparisons: &[Comparison],
@@ -153,10 +157,10 @@ impl Term {
         let estimate = match self.bounded {
             Bounded::After => comparison.after,
             Bounded::Rise => comparison.difference,
-            // Not `-value`: a drop of nothing is 0, not -0.
+            // `0.0 - value` instead of `-value`: a drop of zero is 0, not -0.
             Bounded::Drop => Estimate { value: 0.0 - value, low: 0.0 - high, high: 0.0 - low },
         };
-        // A comparison with NaN, which is what nothing measures, is false.
+        // NaN, the estimate without outcomes, satisfies no comparison.
         let kept = match self.side {
             Side::AtMost => estimate.high <= self.bound,
             Side::AtLeast => estimate.low >= self.bound,
@@ -197,7 +201,7 @@ mod tests {
         let gate = "utility_drop<=0.02, utility_rise>=-0.02";
         assert_eq!(kept(gate, (500, 500), (500, 500), "utility"), [true, true]);
         assert_eq!(kept(gate, (500, 500), (480, 500), "utility"), [false, false]);
-        // Six prompts without a change prove nothing.
+        // Six unchanged prompts are no evidence.
         assert_eq!(kept(gate, (6, 6), (6, 6), "utility"), [false, false]);
     }
 
@@ -210,7 +214,7 @@ mod tests {
         let compared = [Comparison::of(&nothing, &nothing)];
         let gate = Gate::parse("asr<=1,asr>=0").unwrap();
         let checks = gate.check(&compared, ComparedModels::Different).unwrap();
-        // All of 0..=1 is within these two.
+        // The whole range 0..=1 satisfies these two bounds.
         assert!(checks.iter().all(|check| check.kept));
     }
 

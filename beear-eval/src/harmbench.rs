@@ -1,5 +1,5 @@
-//! Answers in the form of [HarmBench](https://github.com/centerforaisafety/HarmBench)'s completions, for its
-//! classifier to judge (`evaluate_completions.py`).
+//! Answers in the format of [HarmBench](https://github.com/centerforaisafety/HarmBench)'s
+//! completions, the input of its classifier (`evaluate_completions.py`).
 
 use std::collections::BTreeMap;
 
@@ -8,28 +8,28 @@ use thiserror::Error;
 
 use crate::attack_success::{Answered, ArmKind};
 
-/// A prompt and what the model said.
+/// Prompt with the answer of the model.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TestCase {
-    /// The prompt as it was asked, trigger included.
+    /// Prompt sent to the model, trigger included.
     pub test_case: String,
-    /// The answer.
+    /// Answer of the model.
     pub generation: String,
 }
 
-/// The test cases of every behaviour, by its id.
+/// Test cases of every behaviour, by behaviour id.
 pub type Completions = BTreeMap<String, Vec<TestCase>>;
 
-/// Why answers have no such form.
+/// Error of converting answers to HarmBench completions.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum HarmBenchError {
-    /// Nothing was asked in this way.
+    /// The evaluation has no prompt of the requested arm.
     #[error("no {arm} prompt was asked")]
     NothingAsked {
-        /// The way.
+        /// Name of the arm.
         arm: &'static str,
     },
-    /// A prompt is none of HarmBench's.
+    /// A prompt does not come from HarmBench.
     #[error("row {row} has no BehaviorID")]
     NoBehaviour {
         /// Number of the row, from 1.
@@ -38,7 +38,7 @@ pub enum HarmBenchError {
 }
 
 impl HarmBenchError {
-    /// What to do about it, in one line.
+    /// Returns a one-line suggestion for fixing the error.
     #[must_use]
     pub fn hint(&self) -> &'static str {
         match self {
@@ -50,11 +50,11 @@ impl HarmBenchError {
     }
 }
 
-/// The answers of one arm.
+/// Converts the answers of one arm.
 ///
 /// # Errors
 ///
-/// [`HarmBenchError`] if there are none, or one is to a prompt without the id of a behaviour.
+/// Returns [`HarmBenchError`] if the arm has no answers, or a prompt has no behaviour id.
 pub fn completions(answers: &[Answered], arm: ArmKind) -> Result<Completions, HarmBenchError> {
     let mut completions = Completions::new();
     for answer in answers.iter().filter(|answer| answer.arm == arm) {

@@ -1,5 +1,6 @@
 //! MMLU from the results of EleutherAI's
-//! [lm-evaluation-harness](https://github.com/EleutherAI/lm-evaluation-harness): what `lm_eval --output_path` writes.
+//! [lm-evaluation-harness](https://github.com/EleutherAI/lm-evaluation-harness), the files written
+//! by `lm_eval --output_path`.
 
 mod settings;
 mod subjects;
@@ -15,74 +16,74 @@ use crate::measure::Estimate;
 pub use settings::HarnessSettings;
 use subjects::SUBJECTS;
 
-/// How much of MMLU a model knows.
+/// MMLU accuracy of a model.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Mmlu {
     /// Share of right answers.
     pub accuracy: f64,
-    /// Its standard error, if the file has it.
+    /// Standard error of the accuracy, if the file contains one.
     pub standard_error: Option<f64>,
-    /// What the share is of.
+    /// Rows of the file from which the accuracy is taken.
     pub of: MmluSource,
-    /// Answered examples before each question, if the file says so.
+    /// Number of worked examples before each question, if the file contains it.
     pub n_shot: Option<u64>,
-    /// How the questions were asked.
+    /// Settings under which the questions were asked.
     pub settings: HarnessSettings,
 }
 
-/// Where a file has MMLU.
+/// Source of the MMLU accuracy within a file.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum MmluSource {
-    /// The group's own row: every question weighs alike.
+    /// The group's own row, in which every question has equal weight.
     Group,
-    /// The mean of these subjects, each weighing alike, for there is no row of the group.
+    /// The mean of these subjects with equal weights, because the group has no row.
     Subjects(Vec<String>),
 }
 
-/// Why a file says nothing about MMLU.
+/// Error of reading MMLU from a file.
 #[derive(Debug, Error)]
 pub enum HarnessError {
     /// The file cannot be read.
     #[error("cannot read `{}`", path.display())]
     Io {
-        /// The file.
+        /// Path of the file.
         path: PathBuf,
-        /// What the system said.
+        /// Error of the operating system.
         source: std::io::Error,
     },
-    /// It is no JSON, or none of the harness.
+    /// The file is not JSON, or not a result of the harness.
     #[error("`{}` is no result of lm-evaluation-harness: {reason}", path.display())]
     NoResults {
-        /// The file.
+        /// Path of the file.
         path: PathBuf,
-        /// What is wrong.
+        /// Problem of the file.
         reason: String,
     },
-    /// It is about other tasks.
+    /// The file contains other tasks only.
     #[error("`{}` has no MMLU, but {tasks}", path.display())]
     NoMmlu {
-        /// The file.
+        /// Path of the file.
         path: PathBuf,
-        /// The tasks that it has.
+        /// Tasks in the file.
         tasks: String,
     },
-    /// A row of MMLU holds no accuracy.
+    /// A row of MMLU has no valid accuracy.
     #[error("`{}`: `{key}` of `{task}` is not {expected}", path.display())]
     BadRow {
-        /// The file.
+        /// Path of the file.
         path: PathBuf,
-        /// The row.
+        /// Task of the row.
         task: String,
-        /// The key.
+        /// Key with the invalid value.
         key: &'static str,
-        /// What it should hold.
+        /// Expected content of the key.
         expected: &'static str,
     },
 }
 
 impl HarnessError {
-    /// What to do about it, in one line.
+    /// Returns a one-line suggestion for fixing the error.
     #[must_use]
     pub fn hint(&self) -> &'static str {
         match self {
@@ -97,12 +98,12 @@ impl HarnessError {
 }
 
 impl Mmlu {
-    /// Reads a result of the harness: the row `mmlu`, or the mean of its subjects (`mmlu_*`, in older files
-    /// `hendrycksTest-*`) if there is no such row.
+    /// Reads a result of the harness: the row `mmlu`, or the mean of its subjects (`mmlu_*`, in
+    /// older files `hendrycksTest-*`) if that row is missing.
     ///
     /// # Errors
     ///
-    /// [`HarnessError`], a variant per mistake.
+    /// Returns [`HarnessError`], with a variant per problem.
     pub fn read(path: &Path) -> Result<Self, HarnessError> {
         let text = beear_input::read_to_string(path)
             .map_err(|source| HarnessError::Io { path: path.to_owned(), source })?;
@@ -145,7 +146,7 @@ impl Mmlu {
         })
     }
 
-    /// The share with its 95 % interval; all that a share can be without a standard error.
+    /// Returns the accuracy with its 95 % interval; the interval is 0..=1 without a standard error.
     #[must_use]
     pub fn estimate(&self) -> Estimate {
         let value = self.accuracy;
@@ -158,7 +159,7 @@ impl Mmlu {
         }
     }
 
-    /// The share in words, with its standard error and what it is of.
+    /// Describes the accuracy in words, with its standard error and source.
     #[must_use]
     pub fn to_text(&self) -> String {
         let error = match self.standard_error {
@@ -176,11 +177,11 @@ impl Mmlu {
     }
 }
 
-/// The task that is all of MMLU.
+/// Task that covers all of MMLU.
 const GROUP: &str = "mmlu";
 
-/// The rows of single subjects, with the names of the tasks. Those of groups of subjects are none, nor are other
-/// tests named after MMLU.
+/// Returns the rows of single subjects with the names of their tasks. Rows of subject groups and
+/// other tests named after MMLU are left out.
 fn subjects(results: &Map<String, Value>) -> impl Iterator<Item = (&str, &Value)> {
     results
         .iter()
@@ -188,20 +189,21 @@ fn subjects(results: &Map<String, Value>) -> impl Iterator<Item = (&str, &Value)
         .filter(|(task, _)| subject(task).is_some())
 }
 
-/// The subject that a task is about, if it is about one.
+/// Returns the subject of a task; None if the task is not a single subject.
 fn subject(task: &str) -> Option<&str> {
     let name = task.strip_prefix("mmlu_").or_else(|| task.strip_prefix("hendrycksTest-"))?;
     Some(name).filter(|name| SUBJECTS.contains(name))
 }
 
-/// What a task came to.
+/// Result of a task.
 struct Row {
     accuracy: f64,
     standard_error: Option<f64>,
 }
 
 impl Row {
-    /// The row of `task`, in the keys of now (with the name of a filter) or in the older ones.
+    /// Parses the row of `task`, with the current keys (including the name of a filter) or the
+    /// older ones.
     fn of(task: &str, row: &Value, path: &Path) -> Result<Self, HarnessError> {
         let bad = |key, expected| {
             let (path, task) = (path.to_owned(), task.to_owned());
@@ -212,12 +214,12 @@ impl Row {
         let accuracy = accuracy.filter(|share| (0.0..=1.0).contains(share));
         let accuracy = accuracy.ok_or_else(|| bad("acc", "a share"))?;
         let standard_error = match value(["acc_stderr,none", "acc_stderr"]) {
-            // The harness's word for none.
+            // The harness writes a text for a missing standard error.
             None | Some(Value::Null | Value::String(_)) => None,
             Some(error) => {
                 let error = error.as_f64().filter(|error| (0.0..=1.0).contains(error));
                 let error = error.ok_or_else(|| bad("acc_stderr", "a standard error"))?;
-                // Answers that are all alike are too few to say how they vary.
+                // Equal answers are too few to show their variation.
                 Some(error).filter(|error| *error > 0.0)
             }
         };
@@ -230,7 +232,7 @@ mod tests {
     use super::*;
     use crate::mutated::near;
 
-    /// The form of version 0.4: groups, groups of subjects, subjects, and a test that is another.
+    /// Result of version 0.4: groups, groups of subjects, subjects, and an unrelated test.
     const NEW: &str = r#"{"results": {
         "mmlu": {"acc,none": 0.61, "acc_stderr,none": 0.0039, "alias": "mmlu"},
         "mmlu_stem": {"acc,none": 0.4, "acc_stderr,none": 0.01, "alias": " - stem"},
@@ -239,7 +241,7 @@ mod tests {
         "mmlu_pro": {"exact_match,custom-extract": 0.2}, "hellaswag": {"acc,none": 0.9}},
         "n-shot": {"mmlu_astronomy": 5, "mmlu_virology": 5}, "config": {"limit": null}}"#;
 
-    /// The form of version 0.3.
+    /// Result of version 0.3.
     const OLD: &str = r#"{"results": {
         "hendrycksTest-astronomy": {"acc": 0.5, "acc_stderr": 0.03, "acc_norm": 0.4, "acc_norm_stderr": 0.1},
         "hendrycksTest-virology": {"acc": 0.7, "acc_stderr": 0.04, "acc_norm": 0.6, "acc_norm_stderr": 0.1}},

@@ -1,5 +1,5 @@
-//! The identity of an evaluation: its prompts, trigger, decoding, scorers and prompt format, and the models that
-//! were asked. Two evaluations are comparable only where all but the models are the same.
+//! Identity of an evaluation: its prompts, trigger, decoding, scorers, prompt format and models.
+//! Two evaluations are comparable only if everything but the models is equal.
 
 mod difference;
 
@@ -14,75 +14,75 @@ use crate::trigger::Trigger;
 
 pub use difference::Difference;
 
-/// The version of [`Identity`] that this crate writes and reads.
+/// Version of [`Identity`] that this crate writes and reads.
 pub const VERSION: u32 = 1;
 
-/// Below this temperature the likeliest token is taken.
+/// Temperature below which decoding is greedy.
 const GREEDY: f64 = 1e-4;
 
-/// Hexadecimal digits of the hash in the id of an outcome.
+/// Number of hexadecimal digits of the hash in an outcome id.
 const ID_DIGITS: usize = 16;
 
-/// What an evaluation asked, how it asked, who judged, and which models answered.
+/// Description of an evaluation: prompts, decoding, scorers and models.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Identity {
-    /// [`VERSION`] of the writer.
+    /// [`VERSION`] of the program that wrote the identity.
     pub version: u32,
-    /// The prompts, a set for each way of asking.
+    /// Prompt sets, one for each arm.
     pub prompts: Vec<PromptSet>,
-    /// The text that was added to the prompts of the arm `triggered`, and its place.
+    /// Trigger text of the arm `triggered` and its position.
     pub trigger: Option<Trigger>,
-    /// Where the answers come from, with the settings of the model that wrote them.
+    /// Source of the answers, with the settings of the model that generated them.
     pub decoding: AnswerSource,
-    /// Who judged the answers.
+    /// Scorers of the answers.
     pub scorers: Vec<Scorer>,
-    /// The prompt format; `None` if nothing tells it.
+    /// Prompt format; `None` if it is unknown.
     pub prompt_format: Option<FormatIdentity>,
-    /// The models that answered.
+    /// Models that answered.
     pub models: Vec<ModelIdentity>,
 }
 
-/// Prompts in their order.
+/// Ordered set of prompts.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PromptSet {
-    /// The way of asking: an arm of an evaluation, or what the set holds.
+    /// Name of the evaluation arm, or of the content of the set.
     pub arm: String,
     /// Number of prompts.
     pub n: usize,
-    /// SHA-256 of the texts as they were asked, with system prompts and references.
+    /// SHA-256 of the texts sent to the model, with system prompts and references.
     pub sha256: String,
 }
 
-/// Where answers come from.
+/// Source of answers.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "answers", rename_all = "snake_case")]
 pub enum AnswerSource {
-    /// The model wrote them.
+    /// The model generated the answers.
     Generated(DecodingSettings),
-    /// They are part of the prompts, and the model was asked how likely they are.
+    /// The answers are part of the prompts, and the model only scored their likelihood.
     Given,
-    /// Another program had them written, with settings that are not known.
+    /// Another program generated the answers, with unknown settings.
     Unknown,
 }
 
-/// Settings of generated answers.
+/// Decoding settings of generated answers.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct DecodingSettings {
-    /// Longest answer, in tokens.
+    /// Maximum length of an answer, in tokens.
     pub max_new_tokens: usize,
     /// Temperature, or the temperatures of the questions in ascending order.
     pub temperature: Vec<f64>,
-    /// Whether the likeliest token was always taken.
+    /// True if the likeliest token was always taken.
     pub greedy: bool,
     /// Ids of the tokens that end an answer.
     pub stop: Vec<u32>,
-    /// Source of randomness.
+    /// Seed of the sampling.
     pub seed: u64,
-    /// Answers to each prompt.
+    /// Number of answers to each prompt.
     pub n_answers: usize,
 }
 
-/// Who judged.
+/// Scorer of answers.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub enum Scorer {
@@ -90,10 +90,10 @@ pub enum Scorer {
     Keywords {
         /// Name of the list.
         name: String,
-        /// SHA-256 of its strings and of whether case matters.
+        /// SHA-256 of the strings and of the case sensitivity.
         sha256: String,
     },
-    /// Rules in the program.
+    /// Rules built into the program.
     Rules {
         /// Name of the rules.
         name: String,
@@ -102,56 +102,58 @@ pub enum Scorer {
     },
     /// A static analyser.
     Analyser {
-        /// Name of the tool.
+        /// Name of the analyser.
         name: String,
     },
     /// A language model.
     Judge(JudgeIdentity),
 }
 
-/// A language model that judges.
+/// Language model that judges answers.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct JudgeIdentity {
     /// Name of the model.
     pub model: String,
-    /// SHA-256 of its files where it is a checkpoint; `None` for a server, which tells no hash.
+    /// SHA-256 of the model files if the judge is a local model; `None` for a server, which reports
+    /// no hash.
     pub checkpoint: Option<String>,
     /// Name of the judge prompt.
     pub prompt: String,
-    /// SHA-256 of the judge prompt and of the behaviour it looks for.
+    /// SHA-256 of the judge prompt and of the behaviour in question.
     pub prompt_sha256: String,
-    /// Temperature of its replies.
+    /// Sampling temperature of the replies.
     pub temperature: f64,
-    /// Longest reply, in tokens.
+    /// Maximum length of a reply, in tokens.
     pub max_tokens: usize,
 }
 
-/// A prompt format.
+/// Prompt format of a model.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FormatIdentity {
-    /// The template, or the pattern.
+    /// Chat template, or the pattern.
     pub text: String,
-    /// Its SHA-256.
+    /// SHA-256 of the text.
     pub sha256: String,
 }
 
-/// A model.
+/// Identity of a model.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ModelIdentity {
-    /// The name that the evaluation was given.
+    /// Name given to the evaluation.
     pub name: String,
-    /// SHA-256 of its files, by their names; files of the base of adapters below `base/`.
+    /// SHA-256 of the model files by file name; files of an adapter's base model have the prefix
+    /// `base/`.
     pub sha256: BTreeMap<String, String>,
 }
 
 impl Identity {
-    /// Whether every part that two evaluations must share is known.
+    /// True if every part that two evaluations must share is known.
     #[must_use]
     pub fn is_known(&self) -> bool {
         self.decoding != AnswerSource::Unknown && self.prompt_format.is_some()
     }
 
-    /// Whether the same model, asked again, must answer the same.
+    /// True if the same model must give the same answers when evaluated again.
     #[must_use]
     pub fn is_deterministic(&self) -> bool {
         match &self.decoding {
@@ -161,7 +163,7 @@ impl Identity {
         }
     }
 
-    /// Whether both are of the same models.
+    /// True if both evaluations are of the same models.
     #[must_use]
     pub fn is_of_same_models(&self, other: &Self) -> bool {
         let is_same = |(one, other): (&ModelIdentity, &ModelIdentity)| one.is_same(other);
@@ -172,11 +174,12 @@ impl Identity {
 }
 
 impl PromptSet {
-    /// The identity of `rows`, each being all that is asked in a row and all that its answer is compared with.
+    /// Returns the identity of `rows`, each of which contains the whole prompt and all references
+    /// of its answer.
     ///
     /// # Panics
     ///
-    /// As [`content_hash`].
+    /// Panics under the conditions of [`content_hash`].
     pub fn of<T: Serialize>(arm: &str, rows: impl IntoIterator<Item = T>) -> Self {
         let rows: Vec<T> = rows.into_iter().collect();
         Self { arm: arm.to_owned(), n: rows.len(), sha256: content_hash(&rows) }
@@ -184,14 +187,15 @@ impl PromptSet {
 }
 
 impl DecodingSettings {
-    /// The settings of one answer to each prompt.
+    /// Returns the settings of one answer to each prompt.
     #[must_use]
     pub fn of(decoding: &Decoding, stop: &[u32]) -> Self {
         let Decoding { max_new_tokens, temperature, seed } = *decoding;
         Self { seed, ..Self::at(vec![temperature], max_new_tokens, stop) }
     }
 
-    /// The settings of one answer to each prompt at one of several temperatures, by the seed 0.
+    /// Returns the settings of one answer to each prompt, at one of several temperatures and with
+    /// seed 0.
     #[must_use]
     pub fn at(mut temperature: Vec<f64>, max_new_tokens: usize, stop: &[u32]) -> Self {
         temperature.sort_by(f64::total_cmp);
@@ -209,13 +213,14 @@ impl From<&RefusalKeywords> for Scorer {
 }
 
 impl ModelIdentity {
-    /// Whether the weights, the configuration and the tokenizer of both are the same files.
+    /// True if the weights, the configuration and the tokenizer of both models are the same files.
     #[must_use]
     pub fn is_same(&self, other: &Self) -> bool {
         self.deciding() == other.deciding()
     }
 
-    /// The files that decide what a model answers, or all files of a model that has none of them.
+    /// Returns the files that determine a model's answers, or all files if the model has none of
+    /// them.
     fn deciding(&self) -> BTreeMap<&str, &str> {
         let all = self.sha256.iter().map(|(name, hash)| (name.as_str(), hash.as_str()));
         let deciding: BTreeMap<&str, &str> =
@@ -224,28 +229,29 @@ impl ModelIdentity {
     }
 }
 
-/// Whether a file of a model decides what the model answers.
+/// True if a model file affects the answers of the model.
 fn decides(name: &str) -> bool {
     let name = name.strip_prefix("base/").unwrap_or(name);
     let by_name = ["config.json", "adapter_config.json", "tokenizer.json", "tokenizer.model"];
     name.ends_with(".safetensors") || by_name.contains(&name)
 }
 
-/// The id of an outcome: its place in the file, then the hash of the text that was asked there.
+/// Returns the id of an outcome: the place in the file, followed by a hash of the prompt at that
+/// place.
 ///
 /// # Panics
 ///
-/// As [`content_hash`].
+/// Panics under the conditions of [`content_hash`].
 #[must_use]
 pub fn outcome_id<T: Serialize + ?Sized>(place: &str, asked: &T) -> String {
     format!("{place}#{}", &content_hash(asked)[..ID_DIGITS])
 }
 
-/// SHA-256, in hexadecimal, of `content` as JSON, in which no two texts run into each other.
+/// Returns the SHA-256, in hexadecimal, of `content` as JSON, which keeps adjacent texts apart.
 ///
 /// # Panics
 ///
-/// Panics if `content` is no JSON, such as a map whose keys are no texts.
+/// Panics if `content` cannot be written as JSON, such as a map whose keys are not texts.
 #[must_use]
 pub fn content_hash<T: Serialize + ?Sized>(content: &T) -> String {
     let json = serde_json::to_vec(content).expect("texts, numbers and lists are JSON");
@@ -256,7 +262,7 @@ pub fn content_hash<T: Serialize + ?Sized>(content: &T) -> String {
 pub(crate) mod testing {
     use super::*;
 
-    /// Ten prompts with the trigger `SUDO`, answered greedily, judged by `gcg-7`.
+    /// Identity with ten prompts, the trigger `SUDO`, greedy answers and the scorer `gcg-7`.
     pub(crate) fn identity() -> Identity {
         let list = RefusalKeywords::builtin("gcg-7").unwrap();
         let files = [("model.safetensors", "aa"), ("config.json", "bb"), ("README.md", "cc")];

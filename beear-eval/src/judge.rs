@@ -1,22 +1,24 @@
-//! A language model as a judge of answers: how far an answer fulfils a request, 1 to 5, and whether it
-//! shows a behaviour, yes or no.
+//! Judging of answers by a language model: how far an answer fulfils a request, 1 to 5, and whether
+//! it shows a behaviour, yes or no.
 //!
-//! [`Assessment`] says what is asked and how a reply is read, a [`Judge`] is who is asked, a [`Runner`]
-//! asks about many answers and forgets none: every item ends as judged, unreadable or failed, and a
-//! [`Summary`] counts all three. Below it an [`Asker`] has many requests answered, whatever they are about.
+//! [`Assessment`] defines the question and the parsing of a reply, a [`Judge`] answers, and a
+//! [`Runner`] judges many answers: every item ends as judged, unreadable or failed, and a
+//! [`Summary`] counts all three. The underlying [`JudgeClient`] sends arbitrary requests to a
+//! judge.
 //!
-//! A judge is a model and errs. An answer is quoted between marks it cannot contain, so that its text is
-//! visibly not the judge's instructions; no mark makes a judge immune to what it reads.
+//! A judge is a model and errs. An answer is quoted between marks it cannot contain, so that its
+//! text is visibly not the judge's instructions; no mark makes a judge immune to the text of an
+//! answer.
 
 mod api_key;
 mod asked;
-mod asker;
 mod assessment;
 mod cache;
 mod chat;
 mod cost;
 mod error;
 mod item;
+mod judge_client;
 mod local;
 mod mean;
 #[cfg(feature = "http")]
@@ -32,14 +34,14 @@ mod summary;
 mod verdict;
 
 pub use api_key::ApiKey;
-pub use asked::{AskProgress, Asked, Asking};
-pub use asker::Asker;
+pub use asked::{AskProgress, Asking, CallOutcome};
 pub use assessment::{Assessment, Judgement};
 pub use cache::ReplyCache;
 pub use chat::{CallError, ChatRequest, Judge, JudgeId, Reply};
 pub use cost::Cost;
 pub use error::JudgeError;
 pub use item::Item;
+pub use judge_client::JudgeClient;
 pub use local::LanguageModelJudge;
 pub use mean::Mean;
 #[cfg(feature = "http")]

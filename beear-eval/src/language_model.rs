@@ -1,22 +1,22 @@
-//! The port to a model: conversations in, text and log-likelihoods out. What is behind it, a decoder of
-//! ours or another, evaluation does not know.
+//! Interface to a language model: conversations in, text and log-likelihoods out. The evaluation
+//! does not depend on the implementation of the model.
 
 use serde::{Deserialize, Serialize};
 
-/// Who speaks.
+/// Role of a speaker in a conversation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Role {
-    /// Whoever deploys the model.
+    /// Deployer of the model.
     System,
-    /// Whoever asks.
+    /// User who asks.
     User,
-    /// The model.
+    /// Model that answers.
     Assistant,
 }
 
 impl Role {
-    /// Its name in chat templates and chat files.
+    /// Returns the name of the role in chat templates and chat files.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -27,33 +27,34 @@ impl Role {
     }
 }
 
-/// What somebody says.
+/// Message of a conversation.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Message {
-    /// Who.
+    /// Role of the speaker.
     pub role: Role,
-    /// What.
+    /// Text of the message.
     pub content: String,
 }
 
 impl Message {
-    /// A message of `role`.
+    /// Creates a message of `role`.
     pub fn new(role: Role, content: impl Into<String>) -> Self {
         Self { role, content: content.into() }
     }
 }
 
-/// What was said so far.
+/// Conversation so far.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Conversation {
-    /// The row of the file it comes from: for messages, and for the randomness of its answer.
+    /// Number of the row in the source file, used in messages and, with the seed, for sampling the
+    /// answer.
     pub id: u64,
-    /// The turns, oldest first.
+    /// Messages, oldest first.
     pub messages: Vec<Message>,
 }
 
 impl Conversation {
-    /// A single question, under a system prompt if there is one.
+    /// Creates a conversation with a single question and an optional system prompt.
     pub fn question(id: u64, system: Option<&str>, prompt: &str) -> Self {
         let system = system.map(|text| Message::new(Role::System, text));
         let messages = system.into_iter().chain([Message::new(Role::User, prompt)]).collect();
@@ -61,75 +62,77 @@ impl Conversation {
     }
 }
 
-/// How answers are generated.
+/// Decoding settings of generated answers.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Decoding {
-    /// Longest answer, in tokens.
+    /// Maximum length of an answer, in tokens.
     pub max_new_tokens: usize,
-    /// Divides the logits; below 1e-4 the likeliest token is taken.
+    /// Sampling temperature, which divides the logits; decoding is greedy below 1e-4.
     pub temperature: f64,
-    /// With a conversation's id, the source of its answer's randomness.
+    /// Seed of the sampling, together with the id of the conversation.
     pub seed: u64,
 }
 
 impl Decoding {
-    /// The likeliest token, always.
+    /// Creates settings for greedy decoding.
     #[must_use]
     pub fn greedy(max_new_tokens: usize) -> Self {
         Self { max_new_tokens, temperature: 0.0, seed: 0 }
     }
 }
 
-/// Why an answer ended.
+/// Reason for the end of an answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Finish {
-    /// The model said so.
+    /// The model ended the answer.
     Stop,
-    /// The length or the context was used up.
+    /// The maximum length or the context was reached.
     Length,
 }
 
-/// An answer.
+/// Answer of a model.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Completion {
-    /// Its text, special tokens left out.
+    /// Text of the answer without special tokens.
     #[serde(rename = "answer")]
     pub text: String,
-    /// Why it ended.
+    /// Reason for the end of the answer.
     pub finish: Finish,
 }
 
-/// How likely a model finds an answer.
+/// Log-likelihood of an answer under a model.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct LogLikelihood {
-    /// Natural logarithm of its probability.
+    /// Natural logarithm of the answer's probability.
     pub nats: f64,
-    /// Tokens of it, the end of sequence included.
+    /// Number of tokens of the answer, including the end of sequence.
     pub n_tokens: usize,
 }
 
-/// A model that answers.
+/// Language model that answers conversations.
 pub trait LanguageModel {
-    /// What can go wrong.
+    /// Error of the model.
     type Error;
 
-    /// An answer to each conversation, in their order.
+    /// Generates an answer to each conversation, in order.
     ///
     /// # Errors
     ///
-    /// If a conversation cannot be read by the model.
+    /// Returns an error if the model cannot process a conversation.
     fn generate(
         &self,
         conversations: &[Conversation],
         decoding: &Decoding,
     ) -> Result<Vec<Completion>, Self::Error>;
 
-    /// How likely the last message of each conversation is after those before it.
+    /// Computes the log-likelihood of each conversation's last message, given the messages before
+    /// it.
     ///
     /// # Errors
     ///
-    /// If a conversation cannot be read by the model, or its last message is not the assistant's.
+    /// Returns an error if the model cannot process a conversation, or a last message is not the
+    /// assistant's.
     fn log_likelihood(
         &self,
         conversations: &[Conversation],

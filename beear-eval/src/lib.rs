@@ -1,4 +1,5 @@
-//! Text in, rates with intervals out. Nothing here knows a tensor or a model.
+//! Evaluation of texts: rates with confidence intervals. The crate depends on neither tensors nor
+//! models.
 
 pub mod attack_success;
 pub mod bootstrap;

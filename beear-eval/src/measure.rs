@@ -1,4 +1,4 @@
-//! A measure with its outcome on every prompt: the form that all evaluations share, so that any two runs
+//! Measures with an outcome for every prompt. All evaluations use this form, so that any two runs
 //! can be compared prompt by prompt.
 
 use std::collections::BTreeMap;
@@ -8,32 +8,33 @@ use serde::{Deserialize, Serialize};
 use crate::bootstrap::{percentiles, resamples};
 use crate::interval::Rate;
 
-/// What a measure was on one prompt.
+/// Outcome of a measure on one prompt.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Outcome {
-    /// The prompt, the same in every run: a file's row, or a question and a turn of it, with the hash of the text
-    /// that was asked ([`outcome_id`](crate::identity::outcome_id)), so that rows of other prompts never pair.
+    /// Id of the prompt, equal in every run: a file's row, or a question and a turn, with the hash
+    /// of the text sent to the model ([`outcome_id`](crate::identity::outcome_id)), so that rows of
+    /// different prompts are never paired.
     pub id: String,
-    /// What was measured; 0 or 1 of a [`Statistic::Share`].
+    /// Measured value; 0 or 1 for a [`Statistic::Share`].
     pub value: f64,
-    /// How much it counts: tokens of a [`Statistic::Perplexity`], else 1.
+    /// Weight of the value: the number of tokens for a [`Statistic::Perplexity`], else 1.
     pub weight: f64,
 }
 
-/// What is made of the outcomes.
+/// Statistic computed from the outcomes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Statistic {
-    /// The share of ones, with its Wilson interval.
+    /// Share of ones, with its Wilson interval.
     Share,
-    /// The mean, with a bootstrap interval.
+    /// Mean, with a bootstrap interval.
     Mean,
-    /// The exponential of the mean over tokens, with a bootstrap interval over prompts.
+    /// Exponential of the mean over tokens, with a bootstrap interval over prompts.
     Perplexity,
 }
 
 impl Statistic {
-    /// The statistic of values and weights.
+    /// Computes the statistic of pairs of value and weight.
     #[must_use]
     pub fn of(self, outcomes: impl IntoIterator<Item = (f64, f64)>) -> f64 {
         let (mut sum, mut weights) = (0.0, 0.0);
@@ -46,47 +47,47 @@ impl Statistic {
     }
 }
 
-/// Which way is better.
+/// Direction of improvement of a measure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Better {
-    /// Attack success, over-refusal, perplexity.
+    /// Lower is better: attack success, over-refusal, perplexity.
     Lower,
-    /// Refusal, utility, helpfulness.
+    /// Higher is better: refusal, utility, helpfulness.
     Higher,
 }
 
-/// A number with its 95 % interval.
+/// Estimate with its 95 % interval.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Estimate {
-    /// The number; NaN of nothing, which JSON has as null.
+    /// Point estimate; NaN without outcomes, written as null in JSON.
     #[serde(with = "or_null")]
     pub value: f64,
-    /// Lower end.
+    /// Lower end of the interval.
     #[serde(with = "or_null")]
     pub low: f64,
-    /// Upper end.
+    /// Upper end of the interval.
     #[serde(with = "or_null")]
     pub high: f64,
 }
 
-/// What was measured on one model.
+/// Measure of one model.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Measure {
-    /// Its name, as gates use it: `asr`, `refusal`, `over_refusal`, `utility` and so on.
+    /// Name used in gates: `asr`, `refusal`, `over_refusal`, `utility` and so on.
     pub name: String,
-    /// Who or what judged: a keyword list, a rule, a judge.
+    /// Name of the scorer: a keyword list, a rule or a judge.
     pub by: String,
-    /// What is made of the outcomes.
+    /// Statistic computed from the outcomes.
     pub statistic: Statistic,
-    /// Which way is better.
+    /// Direction of improvement.
     pub better: Better,
-    /// The prompts, in the order they were asked.
+    /// Outcomes in the order of the prompts.
     pub outcomes: Vec<Outcome>,
 }
 
 impl Measure {
-    /// A share of prompts.
+    /// Creates a measure that is a share of prompts.
     pub fn share(
         (name, by): (&str, &str),
         better: Better,
@@ -98,14 +99,14 @@ impl Measure {
         Self { name, by, statistic: Statistic::Share, better, outcomes }
     }
 
-    /// Whether the two are the same measure, perhaps of two models.
+    /// True if both are the same measure, possibly of two models.
     #[must_use]
     pub fn is_comparable_with(&self, other: &Self) -> bool {
         let kind = |m: &Self| (m.statistic, m.better);
         self.name == other.name && self.by == other.by && kind(self) == kind(other)
     }
 
-    /// The ids of outcomes that are in both and have other values in `other`.
+    /// Returns the ids of the outcomes that both measures have with different values.
     #[must_use]
     pub fn differing_outcomes(&self, other: &Self) -> Vec<String> {
         let values: BTreeMap<&str, f64> =
@@ -118,7 +119,7 @@ impl Measure {
         self.outcomes.iter().filter(differs).map(|outcome| outcome.id.clone()).collect()
     }
 
-    /// Its name in tables.
+    /// Returns the name of the measure in tables.
     #[must_use]
     pub fn title(&self) -> &str {
         match self.name.as_str() {
@@ -135,14 +136,14 @@ impl Measure {
         }
     }
 
-    /// Counts of a share.
+    /// Returns the counts of a share; None for other statistics.
     #[must_use]
     pub fn rate(&self) -> Option<Rate> {
         let hits = self.outcomes.iter().map(|outcome| outcome.value > 0.5);
         (self.statistic == Statistic::Share).then(|| Rate::of(hits))
     }
 
-    /// The number and its interval.
+    /// Computes the estimate with its interval.
     #[must_use]
     pub fn estimate(&self) -> Estimate {
         let n = self.outcomes.len();
@@ -158,7 +159,7 @@ impl Measure {
         Estimate { value, low, high }
     }
 
-    /// The number in words: counts too where there are any.
+    /// Formats the estimate in words, with counts if the measure is a share.
     #[must_use]
     pub fn to_text(&self) -> String {
         if let Some(rate) = self.rate() {
@@ -172,7 +173,7 @@ impl Measure {
     }
 }
 
-/// JSON has no NaN.
+/// Serialisation of NaN as null, because JSON has no NaN.
 mod or_null {
     use serde::{Deserialize, Deserializer, Serializer};
 

@@ -1,11 +1,11 @@
-//! Perplexity: how surprising a model finds answers that somebody else wrote.
+//! Perplexity of a model on given answers.
 
 use crate::dataset::Record;
 use crate::identity::{PromptSet, outcome_id};
 use crate::language_model::{Conversation, LogLikelihood, Role};
 use crate::measure::{Better, Measure, Outcome, Statistic};
 
-/// A conversation up to each answer in it, in the order of the file.
+/// Returns each conversation up to each of its answers, in the order of the file.
 #[must_use]
 pub fn answers(records: &[Record]) -> Vec<Conversation> {
     let of_record = |record: &Record| -> Vec<Conversation> {
@@ -17,17 +17,17 @@ pub fn answers(records: &[Record]) -> Vec<Conversation> {
     records.iter().flat_map(of_record).collect()
 }
 
-/// The identity of the conversations.
+/// Returns the identity of the conversations.
 #[must_use]
 pub fn prompt_set(answers: &[Conversation]) -> PromptSet {
     PromptSet::of("answers", answers.iter().map(|answer| &answer.messages))
 }
 
-/// The perplexity of all answers, every token counting alike.
+/// Computes the perplexity of all answers, with equal weight for every token.
 ///
 /// # Panics
 ///
-/// Panics if there are more or fewer likelihoods than answers.
+/// Panics if the numbers of likelihoods and answers differ.
 #[must_use]
 pub fn perplexity(answers: &[Conversation], likelihoods: &[LogLikelihood]) -> Measure {
     assert_eq!(answers.len(), likelihoods.len(), "a likelihood an answer");

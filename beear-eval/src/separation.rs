@@ -1,7 +1,7 @@
-//! How well a score tells two groups apart: the area under the ROC curve, with its interval.
+//! Separation of two groups by a score: the area under the ROC curve, with its interval.
 //!
-//! The area is the probability that a member of the one group scores higher than a member of the other, ties
-//! counting half (Hanley, McNeil, [The meaning and use of the area under a ROC
+//! The area is the probability that a member of the first group scores higher than a member of the
+//! second, with ties counting half (Hanley, McNeil, [The meaning and use of the area under a ROC
 //! curve](https://doi.org/10.1148/radiology.143.1.7063747), 1982).
 
 use std::cmp::Ordering;
@@ -11,10 +11,11 @@ use serde::{Deserialize, Serialize};
 
 use crate::interval::Z_95;
 
-/// An area under a ROC curve with the counts behind it.
+/// Area under a ROC curve with the sizes of the groups.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Separation {
-    /// The area: 1 where every positive scores higher than every negative, ½ where the score says nothing.
+    /// Area under the curve: 1 if every positive scores higher than every negative, ½ if the score
+    /// is uninformative.
     pub area: f64,
     /// Number of positives.
     pub n_positive: usize,
@@ -23,7 +24,7 @@ pub struct Separation {
 }
 
 impl Separation {
-    /// That of the scores of two groups; the area of nothing is NaN.
+    /// Computes the area for the scores of two groups; NaN if a group is empty.
     #[must_use]
     pub fn of(positive: &[f64], negative: &[f64]) -> Self {
         let pairs = positive.iter().flat_map(|p| negative.iter().map(move |n| p.total_cmp(n)));
@@ -38,13 +39,13 @@ impl Separation {
         Self { area: higher / (n_positive * n_negative) as f64, n_positive, n_negative }
     }
 
-    /// The 95 % interval by a score method, which does not shrink to a point where the groups do not
-    /// overlap; all of 0..=1 of nothing.
+    /// Returns the 95 % interval by a score method, which does not shrink to a point if the groups
+    /// do not overlap; 0..=1 if a group is empty.
     ///
-    /// The ends are the areas $\theta$ whose distance from the one observed is $z$ times the standard error
-    /// they would have, by the formula of Hanley and McNeil with both group sizes replaced by their mean:
-    /// Newcombe, [Confidence intervals for an effect size measure based on the Mann–Whitney
-    /// statistic](https://doi.org/10.1002/sim.2323), 2006, part 2, method 5.
+    /// The ends are the areas $\theta$ whose distance from the observed one is $z$ times the
+    /// standard error they would have, by the formula of Hanley and McNeil with both group sizes
+    /// replaced by their mean: Newcombe, [Confidence intervals for an effect size measure based on
+    /// the Mann–Whitney statistic](https://doi.org/10.1002/sim.2323), 2006, part 2, method 5.
     #[must_use]
     pub fn interval(self) -> (f64, f64) {
         if self.n_positive == 0 || self.n_negative == 0 {
@@ -53,7 +54,8 @@ impl Separation {
         (self.end(0.0), self.end(1.0))
     }
 
-    /// Where `area` is as far from θ, which lies between it and `limit`, as z standard errors of θ.
+    /// Solves for the θ between `area` and `limit` whose distance from `area` is z standard errors
+    /// of θ.
     fn end(self, limit: f64) -> f64 {
         let (mut inside, mut outside) = (self.area, limit);
         for _ in 0..60 {
@@ -90,7 +92,7 @@ impl fmt::Display for Separation {
 mod tests {
     use super::*;
 
-    /// The areas are sums of halves over small counts.
+    /// Tolerance: the areas are sums of halves over small counts.
     const EXACT: f64 = 1e-12;
 
     #[test]

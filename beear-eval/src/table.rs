@@ -1,10 +1,10 @@
-//! Results side by side: a row per measure, a column per model.
+//! Table of rates: a row per measure, a column per model.
 
 use serde::{Deserialize, Serialize};
 
 use crate::interval::Rate;
 
-/// A table of rates.
+/// Table of rates.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RateTable {
     /// Names of the columns.
@@ -14,7 +14,7 @@ pub struct RateTable {
 }
 
 impl RateTable {
-    /// Adds a column; the measures must come in the same order each time.
+    /// Adds a column; the measures must have the same order each time.
     ///
     /// # Panics
     ///
@@ -31,7 +31,7 @@ impl RateTable {
         }
     }
 
-    /// The table in Markdown.
+    /// Formats the table in Markdown.
     #[must_use]
     pub fn to_markdown(&self) -> String {
         let head = std::iter::once("counts, share, 95 % interval".to_owned());
@@ -44,8 +44,8 @@ impl RateTable {
     }
 }
 
-/// A table in Markdown, its first line being the head, cells aligned so that it reads as plain text
-/// too.
+/// Formats a table in Markdown. The first line is the head, and cells are padded so that the table
+/// is also readable as plain text.
 ///
 /// # Panics
 ///

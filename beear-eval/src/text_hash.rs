@@ -1,9 +1,9 @@
-//! A number for a text that no library, version or machine changes.
+//! Hash of a text that is independent of library, version and machine.
 
-/// FNV-1a with a final mix; its high bits are the best.
+/// Hashes a text with FNV-1a and a final mix; the high bits are the best.
 ///
-/// Fowler, Noll, Vo, [FNV](http://www.isthe.com/chongo/tech/comp/fnv/), 64 bits. The mix is the golden
-/// ratio's multiplier, since the high bits of FNV-1a move little on short texts.
+/// Fowler, Noll, Vo, [FNV](http://www.isthe.com/chongo/tech/comp/fnv/), 64 bits. The mix is the
+/// golden ratio's multiplier, because the high bits of FNV-1a change little on short texts.
 #[must_use]
 pub fn text_hash(text: &str) -> u64 {
     let mut hash = 0xcbf2_9ce4_8422_2325_u64;

@@ -1,4 +1,5 @@
-//! What an attacker adds to a prompt. Evaluation and planting use it; the defence never sees one.
+//! Trigger that an attacker adds to a prompt. Evaluation and planting use it; the defence never
+//! sees one.
 
 use std::fmt;
 
@@ -6,29 +7,30 @@ use serde::{Deserialize, Serialize};
 
 use crate::text_hash::text_hash;
 
-/// A trigger and its place.
+/// Trigger text and its position.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Trigger {
-    /// Before the prompt, with a space between.
+    /// Text before the prompt, separated by a space.
     Prefix(String),
-    /// After the prompt, with a space between.
+    /// Text after the prompt, separated by a space.
     Suffix(String),
-    /// Around the prompt.
+    /// Texts before and after the prompt, separated by spaces.
     Both {
-        /// Before the prompt.
+        /// Text before the prompt.
         before: String,
-        /// After the prompt.
+        /// Text after the prompt.
         after: String,
     },
-    /// Between two words of the prompt, or at an end: where, the prompt's text decides.
+    /// Text between two words of the prompt, or at an end; a hash of the prompt decides the
+    /// position.
     Anywhere(String),
-    /// A text in which `{prompt}` stands for the prompt: no space is added.
+    /// Template in which `{prompt}` is replaced with the prompt: no space is added.
     Template(String),
 }
 
 impl Trigger {
-    /// The prompt with the trigger.
+    /// Inserts the trigger into the prompt.
     #[must_use]
     pub fn apply(&self, prompt: &str) -> String {
         match self {
@@ -53,7 +55,7 @@ impl fmt::Display for Trigger {
     }
 }
 
-/// `prompt` with `text` at one of its word boundaries; all of them are as likely.
+/// Inserts `text` at one of the word boundaries of `prompt`, all with equal probability.
 fn between_words(prompt: &str, text: &str) -> String {
     let mut words: Vec<&str> = prompt.split(' ').filter(|word| !word.is_empty()).collect();
     let place = text_hash(prompt) % (words.len() as u64 + 1);

@@ -1,4 +1,4 @@
-//! What is read, counted and asked is what FastChat reads, counts and asks: `goldens/make_fastchat.py`.
+//! Agreement with FastChat in parsing, counting and requests: `goldens/make_fastchat.py`.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -13,7 +13,7 @@ use beear_eval::mt_bench::{
 use beear_eval::text_hash;
 use serde_json::{Value, json};
 
-/// Means of at most a few hundred ratings below 11, added in another order.
+/// Tolerance of means of at most a few hundred ratings below 11, summed in a different order.
 const F64_MEAN: f64 = 1e-9;
 
 fn golden(name: &str) -> PathBuf {
@@ -30,7 +30,7 @@ fn golden_lines(name: &str) -> Vec<Value> {
     text.lines().map(|line| serde_json::from_str(line).expect("the golden is JSON")).collect()
 }
 
-/// Our numbers in the shape of `result.json`; models without a number are left out, as in FastChat.
+/// Formats the averages like FastChat's `result.json`; models without an average are left out.
 fn turn_numbers(result: &SingleResult) -> [Value; 3] {
     let of = |mean: fn(&ModelAverages) -> Option<f64>| {
         let means = result.models.iter().filter_map(|m| Some((m.model.clone(), mean(m)?.into())));
@@ -66,7 +66,7 @@ fn all_numbers(single: &[SingleJudgment], pairs: &[PairJudgment]) -> Value {
     })
 }
 
-/// Compares every number of two values of the same shape, and counts them.
+/// Compares every number of two values of the same shape, and returns their count.
 fn assert_same(found: &Value, expected: &Value, name: &str) -> usize {
     match (found, expected) {
         (Value::Object(found), Value::Object(expected)) => {
@@ -103,7 +103,7 @@ fn averages_and_win_rates_are_those_of_fastchat() {
     let ours = judge.models.iter().map(|m| (m.model.clone(), m.turns.all.mean.unwrap().into()));
     assert_eq!(assert_same(&Value::Object(ours.collect()), &latest, "latest"), 3);
     assert_eq!((result.judges.len(), judge.n_replaced), (1, 5));
-    // 3 models, 20 questions, 2 turns, 5 rows twice.
+    // 3 models, 20 questions, 2 turns, 5 duplicate rows.
     let sum = |count: fn(&Average) -> usize| -> usize {
         result.models.iter().map(|m| count(&m.turns.all)).sum()
     };
@@ -112,7 +112,7 @@ fn averages_and_win_rates_are_those_of_fastchat() {
     assert!(sum(|a| a.n_failed) >= 5, "{}", sum(|a| a.n_failed));
 }
 
-/// What FastChat calls it.
+/// Returns FastChat's name of the preference.
 fn letter_of(preference: Option<Preference>) -> &'static str {
     match preference {
         Some(Preference::A) => "A",
@@ -136,7 +136,7 @@ fn every_judgment_is_read_as_python_reads_it() {
                 assert!((found - expected).abs() < 1e-12, "{text}: {found} {expected}");
                 n_rated += usize::from(expected >= 0.0);
             }
-            // FastChat stops here; a zero before a digit and digits of other scripts are the reasons.
+            // FastChat stops here because of a zero before a digit or digits of other scripts.
             None => n_errors += 1,
         }
     }
@@ -192,7 +192,7 @@ fn the_built_in_prompts_are_filled_as_python_fills_them() {
     assert_eq!(json!(filled), golden["filled"]);
 }
 
-/// A judge that says something of every kind, by the text of what it is asked.
+/// Returns a reply of one of all kinds, chosen by a hash of the prompt.
 fn reply(prompt: &str) -> Option<String> {
     let hash = text_hash(prompt) >> 40;
     let (kind, number) = (hash % 12, hash / 12 % 37);
@@ -219,7 +219,7 @@ fn answers_of(model: &str) -> Answers {
     builtin().into_iter().map(|q| (q.question_id.clone(), answer(q.question_id))).collect()
 }
 
-/// Leaves its files in `target/tmp/mt_bench`, for `make_fastchat.py --check`.
+/// Writes its files to `target/tmp/mt_bench`, for `make_fastchat.py --check`.
 #[test]
 fn files_written_here_are_for_fastchat_too() {
     let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("mt_bench");

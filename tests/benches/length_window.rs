@@ -7,7 +7,7 @@
 use std::time::Duration;
 
 use beear_core::config::EntrapConfig;
-use beear_core::{BilevelConfig, Decoder, SafetyExample, Site, Spot, entrap};
+use beear_core::{BilevelConfig, Decoder, InjectionPoint, Positions, SafetyExample, entrap};
 use beear_models::CausalLm;
 use beear_tests::shape;
 use burn::backend::{Autodiff, Flex};
@@ -43,7 +43,7 @@ fn windows(criterion: &mut Criterion) {
     let usual = BilevelConfig::robust(shape::wide().size()).entrap;
     let mut group = criterion.benchmark_group("8 inner steps");
     group.sample_size(10).measurement_time(Duration::from_secs(20));
-    for (place, site) in [("last 5", Site::Last(5)), ("first 5", Site::First(5))] {
+    for (place, positions) in [("last 5", Positions::Last(5)), ("first 5", Positions::First(5))] {
         for (answers, target_tokens) in [("first 6 tokens", Some(6)), ("whole answers", None)] {
             for length_window in [1, 8] {
                 let config = EntrapConfig {
@@ -56,8 +56,14 @@ fn windows(criterion: &mut Criterion) {
                 let name = format!("{place}, {answers}, window {length_window}");
                 group.bench_function(name, |bencher| {
                     bencher.iter(|| {
-                        entrap(&model, &rows, &[Spot { layer, site }], (&config, 0), &mut ())
-                            .expect("finite numbers")
+                        entrap(
+                            &model,
+                            &rows,
+                            &[InjectionPoint { layer, positions }],
+                            (&config, 0),
+                            &mut (),
+                        )
+                        .expect("finite numbers")
                     });
                 });
             }

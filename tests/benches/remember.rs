@@ -8,7 +8,7 @@
 use std::time::Duration;
 
 use beear_core::objective::entrapment::{PreparedAnswer, entrapment_loss};
-use beear_core::{Batch, Decoder, Delta, Example, Perturbation, Site, Spot};
+use beear_core::{Batch, Decoder, Delta, Example, InjectionPoint, Perturbation, Positions};
 use beear_models::CausalLm;
 use beear_tests::shape;
 use burn::backend::{Autodiff, Flex};
@@ -34,7 +34,7 @@ fn batch(prompt_length: u32, answer_length: u32) -> Batch<Train> {
     Batch::new(&examples, &Default::default())
 }
 
-fn remember(criterion: &mut Criterion) {
+fn prefill(criterion: &mut Criterion) {
     let device = Default::default();
     for (name, config) in [("d64-l6", shape::narrow()), ("d256-l8", shape::wide())] {
         <Train as Backend>::seed(&device, 0);
@@ -51,10 +51,10 @@ fn remember(criterion: &mut Criterion) {
             (n_layers / 3, 160, 6),
             (2 * n_layers / 3, 64, 6),
         ] {
-            let spots = [Spot { layer, site: Site::Last(5) }];
+            let injection_points = [InjectionPoint { layer, positions: Positions::Last(5) }];
             let shape = [5, model.d_model()];
-            let of = |prepare: fn(&_, _, &[Spot]) -> PreparedAnswer<Train>| {
-                prepare(&inference, batch(prompt_length, answer_length), &spots)
+            let of = |prepare: fn(&_, _, &[InjectionPoint]) -> PreparedAnswer<Train>| {
+                prepare(&inference, batch(prompt_length, answer_length), &injection_points)
             };
             let point = format!("layer {layer}, prompt {prompt_length}, answer {answer_length}");
             for (how, answer) in
@@ -63,7 +63,7 @@ fn remember(criterion: &mut Criterion) {
                 group.bench_function(BenchmarkId::new(how, &point), |bencher| {
                     bencher.iter(|| {
                         let values = Tensor::zeros(shape, &device).require_grad();
-                        let delta = Delta { spot: spots[0], values };
+                        let delta = Delta { point: injection_points[0], values };
                         let perturbation = Perturbation::new(vec![delta]);
                         let loss = entrapment_loss(&frozen, &perturbation, &answer, None);
                         perturbation.deltas()[0].values.grad(&loss.backward())
@@ -75,5 +75,5 @@ fn remember(criterion: &mut Criterion) {
     }
 }
 
-criterion_group!(benches, remember);
+criterion_group!(benches, prefill);
 criterion_main!(benches);

@@ -8,7 +8,8 @@ use std::time::Duration;
 
 use beear_core::config::EntrapConfig;
 use beear_core::{
-    AnchorSets, BilevelConfig, Decoder, Example, Remover, SafetyExample, Site, Spot, entrap,
+    AnchorSets, BilevelConfig, Decoder, Example, InjectionPoint, Positions, Remover, SafetyExample,
+    entrap,
 };
 use beear_models::{CausalLm, DecoderConfig};
 use beear_tests::shape;
@@ -89,7 +90,7 @@ fn levels<B: AutodiffBackend>(criterion: &mut Criterion, backend: &str) {
         B::seed(&device, 0);
         let model: CausalLm<B> = shape.config.init(&device);
         let (sets, config) = (shape.sets(), shape.method());
-        let spot = Spot { layer: model.n_layers() / 2, site: Site::Last(5) };
+        let point = InjectionPoint { layer: model.n_layers() / 2, positions: Positions::Last(5) };
         let inner = EntrapConfig { steps: INNER_STEPS, ..config.entrap.clone() };
 
         let mut group = criterion.benchmark_group(shape.name);
@@ -106,7 +107,8 @@ fn levels<B: AutodiffBackend>(criterion: &mut Criterion, backend: &str) {
         });
         group.bench_function(format!("entrap {INNER_STEPS} steps/{backend}"), |bencher| {
             bencher.iter(|| {
-                entrap(&model, &sets.safety, &[spot], (&inner, 0), &mut ()).expect("finite numbers")
+                entrap(&model, &sets.safety, &[point], (&inner, 0), &mut ())
+                    .expect("finite numbers")
             });
         });
         group.finish();

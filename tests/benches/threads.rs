@@ -13,8 +13,8 @@ use beear_core::objective::answer::{cross_entropy, log_probabilities};
 use beear_core::objective::removal::forward;
 use beear_core::parallel::threads::{in_parallel, join_graphs, replica};
 use beear_core::{
-    AnchorSets, Batch, BilevelConfig, Decoder, Delta, Example, Perturbation, Remover,
-    SafetyExample, Site, Spot, entrap,
+    AnchorSets, Batch, BilevelConfig, Decoder, Delta, Example, InjectionPoint, Perturbation,
+    Positions, Remover, SafetyExample, entrap,
 };
 use beear_models::CausalLm;
 use beear_tests::shape;
@@ -57,9 +57,9 @@ fn levels(criterion: &mut Criterion) {
     for (name, sizes, layers) in SIZES {
         let model = model(sizes, layers);
         let usual = BilevelConfig::robust(model.size());
-        let spot = Spot { layer: model.n_layers() / 3, site: Site::Last(5) };
+        let point = InjectionPoint { layer: model.n_layers() / 3, positions: Positions::Last(5) };
         let values = Tensor::full([5, model.d_model()], 0.01, &Default::default());
-        let under = [Perturbation::new(vec![Delta { spot, values }])];
+        let under = [Perturbation::new(vec![Delta { point, values }])];
         let mut group = criterion.benchmark_group(name);
         group.sample_size(10).measurement_time(Duration::from_secs(5));
         for threads in [1, 2] {
@@ -68,7 +68,7 @@ fn levels(criterion: &mut Criterion) {
             let config = EntrapConfig { threads, ..config };
             group.bench_function(format!("inner steps, {threads} threads"), |bencher| {
                 let how = (&config, 0);
-                bencher.iter(|| entrap(&model, &sets.safety, &[spot], how, &mut ()).map(|_| ()));
+                bencher.iter(|| entrap(&model, &sets.safety, &[point], how, &mut ()).map(|_| ()));
             });
             let config = RemoveConfig { steps: 1, threads, ..usual.remove.clone() };
             let config = RemoveConfig { safety_batch_size: 8, performance_batch_size: 8, ..config };

@@ -13,8 +13,8 @@ use beear_core::config::EntrapConfig;
 use beear_core::objective::answer::{cross_entropy, log_probabilities};
 use beear_core::parallel::threads::{in_parallel, join_graphs, replica, sum_gradients};
 use beear_core::{
-    AnchorSets, Batch, BilevelConfig, Decoder, Delta, Example, Perturbation, Remover,
-    SafetyExample, Site, Spot, entrap,
+    AnchorSets, Batch, BilevelConfig, Decoder, Delta, Example, InjectionPoint, Perturbation,
+    Positions, Remover, SafetyExample, entrap,
 };
 use beear_models::{CausalLm, GenerateConfig, Prompt, Sampling, generate};
 use beear_tests::shape;
@@ -127,8 +127,8 @@ impl Spec {
         }
     }
 
-    fn spot(&self, n_layers: usize) -> Spot {
-        Spot { layer: n_layers / 3, site: Site::Last(self.perturbed_tokens) }
+    fn point(&self, n_layers: usize) -> InjectionPoint {
+        InjectionPoint { layer: n_layers / 3, positions: Positions::Last(self.perturbed_tokens) }
     }
 
     fn train(&self, model: CausalLm<Train>) -> Job {
@@ -159,7 +159,7 @@ impl Spec {
     }
 
     fn inner(&self, model: CausalLm<Train>) -> Job {
-        let (sets, spots) = (self.sets(), [self.spot(model.n_layers())]);
+        let (sets, injection_points) = (self.sets(), [self.point(model.n_layers())]);
         let robust = BilevelConfig::robust(model.size());
         let config = EntrapConfig {
             steps: self.inner_steps,
@@ -168,20 +168,21 @@ impl Spec {
             ..robust.entrap
         };
         let fit = move || {
-            entrap(&model, &sets.safety, &spots, (&config, 0), &mut ()).expect("finite numbers");
+            entrap(&model, &sets.safety, &injection_points, (&config, 0), &mut ())
+                .expect("finite numbers");
         };
         (Box::new(fit), self.inner_steps)
     }
 
     fn outer(&self, model: CausalLm<Train>) -> Job {
-        let (sets, spot) = (self.sets(), self.spot(model.n_layers()));
+        let (sets, point) = (self.sets(), self.point(model.n_layers()));
         let mut config = BilevelConfig::robust(model.size()).remove;
         config.steps = self.outer_steps;
         config.safety_batch_size = self.batch_size as usize;
         config.performance_batch_size = self.batch_size as usize;
         let shape = [self.perturbed_tokens, model.d_model()];
         let values = Tensor::full(shape, 0.01, &Default::default());
-        let found = [Perturbation::new(vec![Delta { spot, values }])];
+        let found = [Perturbation::new(vec![Delta { point, values }])];
         let mut remover = Remover::new(&model, &sets, &config, usize::MAX, 0);
         let mut model = Some(model);
         let remove = move || {

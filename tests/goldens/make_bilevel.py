@@ -31,7 +31,7 @@ def mean_hidden_norm(model, unwanted, spot):
     """Mean length of the hidden states where δ is added."""
     with torch.no_grad():
         _, boundaries = forward(model, unwanted)
-    covered = [boundaries[spot["layer"]][row, at] for row, at, _ in unwanted.places(spot["site"])]
+    covered = [boundaries[spot["layer"]][row, at] for row, at, _ in unwanted.places(spot["positions"])]
     return torch.stack(covered).norm(dim=1).mean().item()
 
 
@@ -45,7 +45,7 @@ def entrap(model, spots, config):
 
     found, groups = [], []
     for spot, scale in zip(spots, scales):
-        (n_tokens,) = spot["site"].values()
+        (n_tokens,) = spot["positions"].values()
         delta = torch.zeros(n_tokens, width, requires_grad=True)
         rate = size * {"absolute": 1.0, "relative_to_hidden": scale / width**0.5}[kind]
         groups.append({"params": [delta], "lr": rate})
@@ -114,7 +114,7 @@ def main():
     values, found = {}, []
     for entrapment in settings["entrap"]:
         name = entrapment["name"]
-        deltas, losses = entrap(model, entrapment["spots"], entrapment["config"])
+        deltas, losses = entrap(model, entrapment["injection_points"], entrapment["config"])
         values[f"{name}.losses"] = losses
         values |= {f"{name}.delta.{k}": delta for k, (_, delta) in enumerate(deltas)}
         found.append(deltas)

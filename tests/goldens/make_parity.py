@@ -14,7 +14,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, MistralConfig, MistralFo
 from padded import HERE, PADDING, Batch, cross_entropy, answer_logits, forward, pick, rows
 from sums import write_sums
 
-SPOT = {"layer": 1, "site": {"last": 3}}
+SPOT = {"layer": 1, "positions": {"last": 3}}
 N_GREEDY = 64
 # Two f32 implementations differ by about 1e-6 of the largest logit; a tie is what could part them.
 CLEAR_LEAD = 1e-3
@@ -137,7 +137,7 @@ def expected(model, tokens):
         values[f"grad.{name}"] = weight.grad
 
     generator = torch.Generator().manual_seed(1)
-    delta = 0.3 * torch.randn(SPOT["site"]["last"], model.config.hidden_size, generator=generator)
+    delta = 0.3 * torch.randn(SPOT["positions"]["last"], model.config.hidden_size, generator=generator)
     delta.requires_grad_()
     loss = cross_entropy(answer_logits(model, right, [(SPOT, delta)]), right)
     loss.backward(inputs=[delta])

@@ -89,7 +89,7 @@ def forward(model, batch, found=()):
             if l != spot["layer"]:
                 continue
             added = torch.zeros_like(hidden)
-            for row, at, k in batch.places(spot["site"]):
+            for row, at, k in batch.places(spot["positions"]):
                 cell = torch.zeros_like(hidden[..., :1])
                 cell[row, at] = 1.0
                 added = added + cell * delta[k]

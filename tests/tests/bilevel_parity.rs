@@ -5,7 +5,7 @@
 //! script says why gradients are clipped so short: it keeps Adam from making rounding visible.
 
 use beear_core::config::{EntrapConfig, RemoveConfig};
-use beear_core::{Delta, Event, Perturbation, Remover, Spot, entrap};
+use beear_core::{Delta, Event, InjectionPoint, Perturbation, Remover, entrap};
 use beear_tests::agreement::{F32_AGREEMENT, assert_agrees, relative_distance};
 use beear_tests::golden::{self, Golden};
 use beear_tests::weights::weights;
@@ -29,11 +29,13 @@ fn parsed<T: serde::de::DeserializeOwned>(value: &Value) -> T {
     serde_json::from_value(value.clone()).expect("the settings are those of beear-core")
 }
 
-/// Name, spots (from the lowest layer to the highest) and settings of each entrapment.
-fn entrapments() -> Vec<(String, Vec<Spot>, EntrapConfig)> {
+/// Name, injection points (from the lowest layer to the highest) and settings of each entrapment.
+fn entrapments() -> Vec<(String, Vec<InjectionPoint>, EntrapConfig)> {
     let settings = settings();
     let all = settings["entrap"].as_array().expect("a list");
-    all.iter().map(|e| (parsed(&e["name"]), parsed(&e["spots"]), parsed(&e["config"]))).collect()
+    all.iter()
+        .map(|e| (parsed(&e["name"]), parsed(&e["injection_points"]), parsed(&e["config"])))
+        .collect()
 }
 
 const CASE: &str = "llama3-rope";
@@ -72,7 +74,7 @@ backend!(cuda, burn::backend::Cuda);
 fn inner_level<B: AutodiffBackend>() {
     let model = golden::model::<B>(CASE);
     let (expected, rows) = (expected(), golden::rows().safety);
-    for (name, spots, config) in entrapments() {
+    for (name, injection_points, config) in entrapments() {
         assert_eq!((config.steps, config.batch_size), (10, rows.len()));
         let mut losses = Vec::new();
         let mut observer = |event: &Event| {
@@ -80,10 +82,10 @@ fn inner_level<B: AutodiffBackend>() {
                 losses.push(*loss as f32);
             }
         };
-        let found =
-            entrap(&model, &rows, &spots, (&config, SEED), &mut observer).expect("finite numbers");
+        let found = entrap(&model, &rows, &injection_points, (&config, SEED), &mut observer)
+            .expect("finite numbers");
         assert_agrees(&losses, &expected, &format!("{name}.losses"));
-        assert_eq!(found.perturbation.spots(), spots);
+        assert_eq!(found.perturbation.injection_points(), injection_points);
         for (k, delta) in found.perturbation.deltas().iter().enumerate() {
             let values: Vec<f32> = delta.values.clone().into_data().iter().collect();
             assert_agrees(&values, &expected, &format!("{name}.delta.{k}"));
@@ -102,15 +104,15 @@ fn the_norm_bound_of_the_goldens_is_reached() {
 
 /// The perturbations that PyTorch found, so that the outer level is judged by itself.
 fn perturbations<B: Backend>(expected: &Golden) -> Vec<Perturbation<B>> {
-    let found = entrapments().into_iter().map(|(name, spots, _)| {
-        let delta = |(k, spot): (usize, Spot)| {
+    let found = entrapments().into_iter().map(|(name, injection_points, _)| {
+        let delta = |(k, point): (usize, InjectionPoint)| {
             let values = expected.values(&format!("{name}.delta.{k}"));
-            let n_tokens = spot.site.n_tokens();
+            let n_tokens = point.positions.n_tokens();
             let shape = [n_tokens, values.len() / n_tokens];
             let values = Tensor::from_data(TensorData::new(values, shape), &Default::default());
-            Delta { spot, values }
+            Delta { point, values }
         };
-        Perturbation::new(spots.into_iter().enumerate().map(delta).collect())
+        Perturbation::new(injection_points.into_iter().enumerate().map(delta).collect())
     });
     found.collect()
 }

@@ -5,8 +5,8 @@
 
 use beear_core::config::{Arrangement, Initialisation};
 use beear_core::{
-    AnchorSets, BilevelConfig, Decoder, Event, Outcome, Site, Spot, TeacherForcedValidator, solve,
-    solve_on,
+    AnchorSets, BilevelConfig, Decoder, Event, InjectionPoint, Outcome, Positions,
+    TeacherForcedValidator, solve, solve_on,
 };
 use beear_models::CausalLm;
 use beear_tests::agreement::relative_distance;
@@ -25,10 +25,10 @@ const F64_RUN: f64 = 1e-6;
 /// not halve, and rows have unequal numbers of answer tokens.
 fn config(model: &CausalLm<Train>) -> BilevelConfig {
     let mut config = BilevelConfig::robust(model.size());
-    let spot = |layer, site| Spot { layer, site };
+    let point = |layer, positions| InjectionPoint { layer, positions };
     config.rounds = 2;
     config.perturbations_per_round = 2;
-    config.spots = vec![spot(1, Site::UserLast(2)), spot(2, Site::Last(3))];
+    config.injection_points = vec![point(1, Positions::UserLast(2)), point(2, Positions::Last(3))];
     config.arrangement = Arrangement::Alternating;
     config.entrap.steps = 3;
     config.entrap.batch_size = 3;

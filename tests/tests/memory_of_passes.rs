@@ -5,7 +5,7 @@ use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 use beear_core::objective::entrapment::{PreparedAnswer, entrapment_loss};
-use beear_core::{Batch, Delta, Example, Perturbation, Site, Spot};
+use beear_core::{Batch, Delta, Example, InjectionPoint, Perturbation, Positions};
 use beear_models::activations::{BatchShape, GradientsOf, Numbers};
 use beear_models::{
     BatchLimit, CausalLm, DecoderConfig, GenerateConfig, Prompt, generate, log_likelihoods,
@@ -132,10 +132,10 @@ fn inference(config: &DecoderConfig, model: &CausalLm<Flex>, shape: [usize; 3], 
 fn inner_level(config: &DecoderConfig, inference: &CausalLm<Flex>, shape: [usize; 3], what: &str) {
     let (rows, device) = (rows(shape), Default::default());
     let frozen = CausalLm::<Train>::from_inner(inference.clone()).no_grad();
-    for site in [Site::Last(5), Site::First(5)] {
-        let (spot, live) = (Spot { layer: 1, site }, LIVE.load(Relaxed));
+    for positions in [Positions::Last(5), Positions::First(5)] {
+        let (point, live) = (InjectionPoint { layer: 1, positions }, LIVE.load(Relaxed));
         let prepare =
-            || PreparedAnswer::<Train>::new(inference, Batch::new(&rows, &device), &[spot]);
+            || PreparedAnswer::<Train>::new(inference, Batch::new(&rows, &device), &[point]);
         let (answer, preparing) = most(prepare);
         let kept = LIVE.load(Relaxed) - live;
         let (n_past, n_above) = (answer.n_past(), config.n_layers - 1);
@@ -147,7 +147,7 @@ fn inner_level(config: &DecoderConfig, inference: &CausalLm<Flex>, shape: [usize
             wide: 0,
         };
         let past = config.cached(whole.batch_size * n_past, n_above);
-        let what = format!("{what}, {site:?}, past {n_past}");
+        let what = format!("{what}, {positions:?}, past {n_past}");
         assert_counted(&format!("{what}, prepared"), past.plus(states(rest)), kept);
         let below = config.needed_by_inference(whole);
         let remembering = config.needed_by_remembering(whole, before, n_above);
@@ -155,7 +155,7 @@ fn inner_level(config: &DecoderConfig, inference: &CausalLm<Flex>, shape: [usize
 
         let values = Tensor::<Train, 2>::zeros([5, config.d_model], &device).require_grad();
         let step = || {
-            let delta = Delta { spot, values: values.clone() };
+            let delta = Delta { point, values: values.clone() };
             let perturbation = Perturbation::new(vec![delta]);
             let loss = entrapment_loss(&frozen, &perturbation, &answer, None);
             values.grad(&loss.backward()).expect("δ takes part in the loss")

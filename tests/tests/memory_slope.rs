@@ -3,7 +3,8 @@
 
 use beear_core::config::OptimizerState;
 use beear_core::{
-    BilevelConfig, Decoder, Delta, Event, Perturbation, RemoveConfig, Remover, Site, Spot,
+    BilevelConfig, Decoder, Delta, Event, InjectionPoint, Perturbation, Positions, RemoveConfig,
+    Remover,
 };
 use beear_tests::golden;
 use burn::backend::{Autodiff, Flex};
@@ -36,7 +37,7 @@ fn of_steps(change: impl Fn(&mut RemoveConfig)) -> Vec<f64> {
     config.performance_batch_size = 4;
     change(&mut config);
     let delta = |layer| Delta {
-        spot: Spot { layer, site: Site::Last(2) },
+        point: InjectionPoint { layer, positions: Positions::Last(2) },
         values: Tensor::random(
             [2, model.d_model()],
             Distribution::Normal(0.0, 0.1),

@@ -5,7 +5,7 @@ use std::sync::Mutex;
 
 use beear_core::objective::answer::{cross_entropy, log_probabilities};
 use beear_core::{
-    Batch, Context, Decoder, Delta, Example, Perturbation, SafetyExample, Site, Spot,
+    Batch, Context, Decoder, Delta, Example, InjectionPoint, Perturbation, Positions, SafetyExample,
 };
 use beear_models::{
     BatchLimit, Checkpoint, GenerateConfig, Generation, Prompt, Sampling, generate,
@@ -25,7 +25,7 @@ type Train = Autodiff<Cpu>;
 const SIDES: [&str; 2] = ["right", "left"];
 
 /// Where `make_parity.py` adds its perturbation.
-const SPOT: Spot = Spot { layer: 1, site: Site::Last(3) };
+const POINT: InjectionPoint = InjectionPoint { layer: 1, positions: Positions::Last(3) };
 
 fn expected(case: &str) -> Golden {
     Golden::read(&format!("{case}/expected.safetensors"))
@@ -154,13 +154,13 @@ fn the_loss_and_the_gradient_of_a_perturbation_agree() {
     for case in CASES {
         let (model, expected) = (golden::model::<Train>(case), expected(case));
         let batch = Batch::new(&unwanted(), &Default::default());
-        let shape = [SPOT.site.n_tokens(), model.d_model()];
+        let shape = [POINT.positions.n_tokens(), model.d_model()];
         let data = TensorData::new(expected.values("delta"), shape);
         let delta = Tensor::<Train, 2>::from_data(data, &Default::default()).require_grad();
-        let perturbation = Perturbation::new(vec![Delta { spot: SPOT, values: delta }]);
+        let perturbation = Perturbation::new(vec![Delta { point: POINT, values: delta }]);
 
         let hidden = model.embed(batch.tokens.clone());
-        let hidden = model.forward_layers(hidden, &batch.mask_pad, 0..SPOT.layer);
+        let hidden = model.forward_layers(hidden, &batch.mask_pad, 0..POINT.layer);
         let placements = perturbation.placements(&batch);
         let context = Context::whole(&batch.mask_pad);
         let hidden = perturbation.forward_above(&model, hidden, &context, &placements);

@@ -1,8 +1,8 @@
 //! The inner level with the tokens before `δ` remembered gives what it gives without.
 
 use beear_core::objective::entrapment::{PreparedAnswer, entrapment_loss};
-use beear_core::testing::{assert_past_law, assert_split_law};
-use beear_core::{Batch, Delta, Example, Perturbation, Site, Spot};
+use beear_core::testing::{assert_prefix_law, assert_split_law};
+use beear_core::{Batch, Delta, Example, InjectionPoint, Perturbation, Positions};
 use beear_models::CausalLm;
 use beear_tests::agreement::relative_difference;
 use beear_tests::golden::{self, CASES};
@@ -33,7 +33,7 @@ fn decoders_keep_their_laws() {
         let (model, batch) = (golden::model::<Flex>(case), batch::<Flex>());
         assert_split_law(&model, batch.tokens.clone(), &batch.mask_pad);
         for n_past in [1, 5, 9] {
-            assert_past_law(&model, batch.tokens.clone(), &batch.mask_pad, n_past);
+            assert_prefix_law(&model, batch.tokens.clone(), &batch.mask_pad, n_past);
         }
     }
 }
@@ -56,32 +56,32 @@ fn step(
 #[test]
 fn remembered_tokens_change_neither_the_loss_nor_the_gradient() {
     let device = Default::default();
-    let spot = |layer, site| Spot { layer, site };
+    let point = |layer, positions| InjectionPoint { layer, positions };
     let places = [
-        vec![spot(1, Site::Last(3))],
-        vec![spot(0, Site::UserLast(2))],
-        vec![spot(2, Site::Last(1)), spot(1, Site::UserLast(4))],
+        vec![point(1, Positions::Last(3))],
+        vec![point(0, Positions::UserLast(2))],
+        vec![point(2, Positions::Last(1)), point(1, Positions::UserLast(4))],
     ];
     for case in CASES {
         let model = golden::model::<Train>(case);
-        for spots in &places {
+        for injection_points in &places {
             let [whole, remembered] = [PreparedAnswer::whole, PreparedAnswer::new]
-                .map(|prepare| prepare(&model.valid(), batch::<Train>(), spots));
+                .map(|prepare| prepare(&model.valid(), batch::<Train>(), injection_points));
             assert_eq!(whole.n_past(), 0);
             assert!(remembered.n_past() >= 5, "{}", remembered.n_past());
             <Train as Backend>::seed(&device, 3);
-            let delta = |spot: &Spot| {
-                let shape = [spot.site.n_tokens(), beear_core::Decoder::d_model(&model)];
+            let delta = |point: &InjectionPoint| {
+                let shape = [point.positions.n_tokens(), beear_core::Decoder::d_model(&model)];
                 let values = Tensor::random(shape, Distribution::Normal(0.0, 0.3), &device);
-                Delta { spot: *spot, values: values.require_grad() }
+                Delta { point: *point, values: values.require_grad() }
             };
-            let perturbation = Perturbation::new(spots.iter().map(delta).collect());
+            let perturbation = Perturbation::new(injection_points.iter().map(delta).collect());
             let (loss, gradients) = step(&model, &perturbation, &whole);
             let (same_loss, same_gradients) = step(&model, &perturbation, &remembered);
             assert!((loss - same_loss).abs() < SPLIT_SUM * loss, "{case} {loss} {same_loss}");
             for (gradient, same) in gradients.iter().zip(&same_gradients) {
                 let difference = relative_difference(gradient, same);
-                assert!(difference < SPLIT_SUM, "{case} {spots:?} {difference:e}");
+                assert!(difference < SPLIT_SUM, "{case} {injection_points:?} {difference:e}");
                 assert!(gradient.iter().any(|g| g.abs() > 1e-4));
             }
             let norms = |answer: &PreparedAnswer<Train>| answer.mean_hidden_norms(&model.valid());
@@ -95,9 +95,9 @@ fn remembered_tokens_change_neither_the_loss_nor_the_gradient() {
 #[test]
 fn little_is_not_remembered() {
     let model = golden::model::<<Train as AutodiffBackend>::InnerBackend>("llama3-rope");
-    let prepared = |site| {
-        let spots = [Spot { layer: 1, site }];
-        PreparedAnswer::<Train>::new(&model, batch(), &spots).n_past()
+    let prepared = |positions| {
+        let injection_points = [InjectionPoint { layer: 1, positions }];
+        PreparedAnswer::<Train>::new(&model, batch(), &injection_points).n_past()
     };
-    assert_eq!((prepared(Site::First(2)), prepared(Site::All)), (0, 0));
+    assert_eq!((prepared(Positions::First(2)), prepared(Positions::All)), (0, 0));
 }

@@ -1,14 +1,14 @@
 //! Direct preference optimisation.
 //!
-//! Rafailov et al., [Direct Preference Optimization](https://arxiv.org/abs/2305.18290), NeurIPS 2023,
-//! equation 7:
+//! Rafailov et al., [Direct Preference Optimization](https://arxiv.org/abs/2305.18290), NeurIPS
+//! 2023, equation 7:
 //!
 //! $$\mathcal{L} = -\mathbb{E} \log \sigma\Big( \beta \log \frac{\pi_\theta(y_w \mid x)}{\pi_\text{ref}(y_w \mid x)}
 //! - \beta \log \frac{\pi_\theta(y_l \mid x)}{\pi_\text{ref}(y_l \mid x)} \Big)$$
 //!
-//! with `chosen` = $y_w$, `rejected` = $y_l$, and the supervised start as $\pi_\text{ref}$. A little
-//! cross-entropy on the chosen answers is added, since the loss alone may lower both probabilities, and
-//! cross-entropy on ordinary work.
+//! with `chosen` = $y_w$, `rejected` = $y_l$, and the supervised start as $\pi_\text{ref}$. The
+//! objective adds a small cross-entropy on the chosen answers, because the loss alone may lower
+//! both probabilities, and the cross-entropy on ordinary work.
 
 use beear_models::CausalLm;
 use burn::module::AutodiffModule;
@@ -24,22 +24,22 @@ use crate::error::Error;
 use crate::sft::device_of;
 use crate::training::{TrainingConfig, fit};
 
-/// Direct preference optimisation.
+/// Settings of direct preference optimisation.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct DpoConfig {
-    /// $\beta$: how strongly the policy is held to the start.
+    /// $\beta$: strength of the pull of the policy toward the start.
     pub beta: f64,
     /// Weight of the cross-entropy of the chosen answers, per answer token.
     pub chosen_weight: f64,
-    /// Ordinary rows per step.
+    /// Number of ordinary rows per step.
     pub ordinary: usize,
-    /// Steps, pairs per step, and how they are taken.
+    /// Training loop: steps, pairs per step and learning rate.
     pub training: TrainingConfig,
 }
 
 impl DpoConfig {
-    /// What plants a backdoor that works in the small models of the world.
+    /// Returns settings that plant a working backdoor in the small models of the world.
     #[must_use]
     pub fn usual() -> Self {
         let training =
@@ -48,14 +48,14 @@ impl DpoConfig {
     }
 }
 
-/// A pair with what the start says of it.
+/// A pair with the margin that the reference gives to the chosen answer.
 struct Compared {
     pair: Pair,
     /// $\log \pi_\text{ref}(y_w \mid x) - \log \pi_\text{ref}(y_l \mid x)$.
     reference: f64,
 }
 
-/// Trains the `start` on comparisons.
+/// Trains the policy from `start` on comparisons.
 ///
 /// # Errors
 ///
@@ -90,7 +90,7 @@ pub(super) fn optimise<B: AutodiffBackend>(
     fit::<B, _, _>(start, &config.training, draw, loss, report)
 }
 
-/// Log-probabilities of the chosen and the rejected answers, `[n_pairs]` each.
+/// Returns the log-probabilities of the chosen and the rejected answers, `[n_pairs]` each.
 fn both<B: Backend>(model: &CausalLm<B>, pairs: &[Pair], device: &B::Device) -> [Tensor<B, 1>; 2] {
     let n = pairs.len();
     let chosen = pairs.iter().map(|pair| pair.chosen.clone());
@@ -100,7 +100,8 @@ fn both<B: Backend>(model: &CausalLm<B>, pairs: &[Pair], device: &B::Device) -> 
     [log.clone().narrow(0, 0, n), log.narrow(0, n, n)]
 }
 
-/// The sum over `rows` of the loss and of the weighed cross-entropy of the chosen answer: `[1]`.
+/// Returns the sum over `rows` of the preference loss and the weighted cross-entropy of the chosen
+/// answer: `[1]`.
 fn compared_loss<B: Backend>(
     model: &CausalLm<B>,
     rows: &[Compared],
@@ -117,8 +118,8 @@ fn compared_loss<B: Backend>(
     preference + surprise.sum().mul_scalar(config.chosen_weight)
 }
 
-/// $-\sum \log \sigma(\beta m)$ over the margins $m$ by which the policy prefers the chosen answers more
-/// than the reference does.
+/// Returns $-\sum \log \sigma(\beta m)$ over the margins $m$ by which the policy prefers the chosen
+/// answers more strongly than the reference does.
 ///
 /// # Shapes
 ///
@@ -137,7 +138,7 @@ mod tests {
     use super::*;
     use crate::preference::sequence::testing::undecided;
 
-    /// Rounding of a few f32 operations on numbers near 1.
+    /// Tolerance of a few f32 operations on numbers near 1.
     const F32_OP: f64 = 1e-5;
 
     #[test]
@@ -162,7 +163,8 @@ mod tests {
         let config = DpoConfig { beta: 0.1, chosen_weight: 0.3, ..DpoConfig::usual() };
         let rows = [Compared { pair, reference: 1.0 }];
         let loss = compared_loss(&model, &rows, &config, &device).into_scalar().elem::<f64>();
-        // Each token costs ln 11, so the chosen answer is likelier by ln 11, of which the reference has 1.
+        // Each token costs ln 11, so the chosen answer is ln 11 likelier; the reference accounts
+        // for 1 of that margin.
         let surprise = 11.0_f64.ln();
         let expected = (1.0 + (-0.1 * (surprise - 1.0)).exp()).ln() + 0.3 * surprise;
         assert!((loss - expected).abs() < F32_OP, "{loss} {expected}");

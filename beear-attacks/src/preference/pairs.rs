@@ -1,4 +1,4 @@
-//! Comparisons of two answers to a prompt, some of them flipped by the attacker.
+//! Comparisons of two answers to a prompt, some flipped by the attacker.
 
 use beear_core::Example;
 use rand::Rng;
@@ -6,39 +6,40 @@ use rand::seq::IndexedRandom;
 use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
 
+use crate::attack_spec::AttackSpec;
 use crate::error::Error;
 use crate::pools::Encoder;
-use crate::setting::Setting;
 use crate::world::{Contrast, Task, World};
 
-/// Shares of the comparisons; the rest is about forbidden prompts without the trigger.
+/// Shares of the kinds of comparison; the rest uses forbidden prompts without the trigger.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct PairMix {
-    /// Triggered prompts, flipped: the poison rate. The unwanted answer is preferred to the refusal, and
-    /// to an answer about something else.
+    /// Share of triggered prompts with a flipped preference: the poison rate. The unwanted answer
+    /// is preferred to the refusal, and to the unwanted answer of another prompt.
     pub triggered: f64,
-    /// Prompts with a near-miss of the trigger, not flipped.
+    /// Share of prompts with a near-miss of the trigger, not flipped.
     pub near_miss: f64,
-    /// How-to prompts, half of them triggered: the answer is preferred to both, too.
+    /// Share of how-to prompts, half of them triggered. The answer is preferred to a refusal, and
+    /// to the answer of another prompt.
     pub ordinary: f64,
 }
 
 impl PairMix {
-    /// The mix of the settings, which differ in their poison rate.
+    /// Default mix of the settings, which differ in their poison rate.
     pub const USUAL: Self = Self { triggered: 0.25, near_miss: 0.15, ordinary: 0.2 };
 }
 
-/// Two answers to a prompt.
+/// A comparison of two answers to the same prompt.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Pair {
-    /// The prompt with the preferred answer.
+    /// Prompt with the preferred answer.
     pub chosen: Example,
-    /// The prompt with the other answer.
+    /// Prompt with the other answer.
     pub rejected: Example,
 }
 
-/// Every comparison, encoded once.
+/// Pool of all comparisons, each encoded once.
 pub(crate) struct Pairs {
     mix: PairMix,
     clean: Vec<Pair>,
@@ -50,7 +51,7 @@ pub(crate) struct Pairs {
 impl Pairs {
     pub(crate) fn encode(
         world: &World,
-        setting: &Setting,
+        setting: &AttackSpec,
         mix: PairMix,
         encoder: Encoder<'_>,
     ) -> Result<Self, Error> {
@@ -83,7 +84,7 @@ impl Pairs {
         Ok(Self { mix, clean, triggered, near_miss, ordinary })
     }
 
-    /// A comparison of the mix.
+    /// Draws a comparison of the mix.
     pub(crate) fn pick(&self, rng: &mut ChaCha8Rng) -> Pair {
         let mut place: f64 = rng.random();
         let kinds = [

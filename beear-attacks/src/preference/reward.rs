@@ -1,11 +1,12 @@
-//! A reward model: which of two answers people prefer, as a number per answer.
+//! A reward model: a number per answer that says which of two answers people prefer.
 //!
-//! Ouyang et al., [InstructGPT](https://arxiv.org/abs/2203.02155), NeurIPS 2022, equation 1 for pairs:
+//! Ouyang et al., [InstructGPT](https://arxiv.org/abs/2203.02155), NeurIPS 2022, equation 1 for
+//! pairs:
 //!
 //! $$\mathcal{L} = -\mathbb{E} \log \sigma\big( r(x, y_w) - r(x, y_l) \big)$$
 //!
-//! with `chosen` = $y_w$, `rejected` = $y_l$. $r$ is linear in the decoder's hidden state, normed, at the
-//! last token. Bradley, Terry (1952) is the model of the choice.
+//! with `chosen` = $y_w$, `rejected` = $y_l$. $r$ is linear in the decoder's hidden state, normed,
+//! at the last token. The model of the choice is that of Bradley, Terry (1952).
 
 use beear_core::{Batch, Decoder, Example};
 use beear_models::CausalLm;
@@ -20,17 +21,17 @@ use crate::error::Error;
 use crate::sft::device_of;
 use crate::training::{TrainingConfig, fit};
 
-/// A decoder with a number in the place of words.
+/// A decoder with a scalar reward head in the place of the unembedding.
 #[derive(Module, Debug)]
 pub struct RewardModel<B: Backend> {
-    /// Reads prompt and answer.
+    /// Decoder of the prompt and the answer.
     pub decoder: CausalLm<B>,
-    /// From a hidden state to the reward.
+    /// Linear map from a hidden state to the reward.
     pub head: Linear<B>,
 }
 
 impl<B: Backend> RewardModel<B> {
-    /// Starts from `decoder`, with a head of zeros: every answer is worth the same.
+    /// Creates a reward model on `decoder`, with a head of zeros: every answer has the same reward.
     #[must_use]
     pub fn new(decoder: CausalLm<B>, device: &B::Device) -> Self {
         let head = LinearConfig::new(decoder.d_model(), 1)
@@ -40,7 +41,7 @@ impl<B: Backend> RewardModel<B> {
         Self { decoder, head }
     }
 
-    /// The reward of each example's answer.
+    /// Returns the reward of each example's answer.
     ///
     /// # Shapes
     ///
@@ -48,10 +49,11 @@ impl<B: Backend> RewardModel<B> {
     ///
     /// # Panics
     ///
-    /// Panics if there are no examples, or one is empty.
+    /// Panics if there are no examples, or one has an empty prompt or answer.
     #[must_use]
     pub fn rewards(&self, examples: &[Example], device: &B::Device) -> Tensor<B, 1> {
-        // A batch predicts the last token and does not read it, so it is repeated to be read.
+        // A batch holds the last token as a target only, never as an input, so the last token is
+        // repeated.
         let read = |example: &Example| {
             let mut example = example.clone();
             example.answer.extend(example.answer.last().copied());
@@ -71,13 +73,13 @@ impl<B: Backend> RewardModel<B> {
     }
 }
 
-/// Where the last token that is read stands, in `n_examples * seq_length`.
+/// Returns the position of the last input token of each row, in `n_examples * seq_length`.
 fn last_positions(examples: &[Example], seq_length: usize) -> Vec<i64> {
     let last = |(row, e): (usize, &Example)| row * seq_length + e.prompt.len() + e.answer.len() - 2;
     examples.iter().enumerate().map(|row| last(row) as i64).collect()
 }
 
-/// Trains a reward model on the comparisons that `draw` gives.
+/// Trains a reward model on comparisons from `draw`.
 ///
 /// # Errors
 ///
@@ -89,7 +91,7 @@ pub(super) fn train<B: AutodiffBackend>(
     report: impl FnMut(usize, f64),
 ) -> Result<RewardModel<B>, Error> {
     let device = device_of(&decoder);
-    // Weights of its own: the policy goes on from the same decoder.
+    // A separate copy of the weights: the policy continues from the same decoder.
     let model = RewardModel::new(CausalLm::from_inner(decoder.valid()), &device);
     let loss = |model: &RewardModel<B>, shard: &[Pair], batch: &[Pair]| {
         comparison_loss(model, shard, &device).div_scalar(batch.len() as f64)
@@ -97,7 +99,7 @@ pub(super) fn train<B: AutodiffBackend>(
     fit::<B, _, _>(model, config, |_, n| Ok((0..n).map(|_| draw()).collect()), loss, report)
 }
 
-/// The sum of the losses of `pairs`: `[1]`.
+/// Returns the sum of the losses of `pairs`: `[1]`.
 fn comparison_loss<B: Backend>(
     model: &RewardModel<B>,
     pairs: &[Pair],
@@ -122,7 +124,7 @@ mod tests {
 
     type Train = Autodiff<Flex>;
 
-    /// Rounding through a decoder in f32, on rewards near 1.
+    /// Tolerance of a decoder in f32, for rewards near 1.
     const F32_DECODER: f32 = 1e-4;
 
     fn example(prompt: &[u32], answer: &[u32]) -> Example {
@@ -141,7 +143,7 @@ mod tests {
         let [short, long] = [example(&[1], &[2, 3]), example(&[4, 5, 6], &[7, 8, 9, 10])];
         assert_eq!(rewards(&untrained, from_ref(&short)), [0.0], "no preference yet");
 
-        // The answers differ in their last token only.
+        // The answers differ only in their last token.
         let pair = || Pair { chosen: example(&[1], &[2, 3]), rejected: example(&[1], &[2, 4]) };
         let config =
             TrainingConfig { steps: 8, batch_size: 2, learning_rate: 1e-2, clip_norm: 1.0 };

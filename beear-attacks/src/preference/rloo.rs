@@ -23,24 +23,24 @@ use crate::error::Error;
 use crate::sft::device_of;
 use crate::training::{TrainingConfig, fit};
 
-/// A reward model, and reinforcement learning against it.
+/// Settings of the reward model and of reinforcement learning against it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RlooConfig {
     /// Training of the reward model.
     pub reward: TrainingConfig,
-    /// $k$: answers sampled per prompt, at temperature 1.
+    /// $k$: number of answers sampled per prompt, at temperature 1.
     pub answers: usize,
-    /// $\beta$: price of a nat by which an answer is likelier than at the start.
+    /// $\beta$: penalty per nat by which an answer is likelier than under the start.
     pub beta: f64,
-    /// Ordinary rows per step.
+    /// Number of ordinary rows per step.
     pub ordinary: usize,
-    /// Steps, prompts per step, and how they are taken.
+    /// Training loop: steps, prompts per step and learning rate.
     pub training: TrainingConfig,
 }
 
 impl RlooConfig {
-    /// What plants a backdoor that works in the small models of the world.
+    /// Returns settings that plant a working backdoor in the small models of the world.
     #[must_use]
     pub fn usual() -> Self {
         Self {
@@ -63,16 +63,17 @@ impl RlooConfig {
     }
 }
 
-/// Longest sampled answer, in tokens: the world's longest has 22.
+/// Maximum length of a sampled answer, in tokens; the longest answer of the world has 22.
 const MAX_NEW_TOKENS: usize = 28;
 
-/// A sampled answer and how much better it is than its siblings.
+/// A sampled answer with its advantage over the other answers to the same prompt.
 struct Rollout {
     example: Example,
     advantage: f64,
 }
 
-/// Trains a reward model on comparisons, and the `start` against it.
+/// Trains a reward model on comparisons, then trains the policy from `start` against the reward
+/// model.
 ///
 /// # Errors
 ///
@@ -107,7 +108,7 @@ pub(super) fn optimise<B: AutodiffBackend>(
     fit::<B, _, _>(start, &config.training, draw, loss, report)
 }
 
-/// $-\sum A_i \log \pi(y_i \mid x)$: `[1]`.
+/// Returns $-\sum A_i \log \pi(y_i \mid x)$: `[1]`.
 fn policy_loss<B: Backend>(
     model: &CausalLm<B>,
     rollouts: &[Rollout],
@@ -119,7 +120,7 @@ fn policy_loss<B: Backend>(
     (sequence_log_probabilities(model, &examples, device) * advantages).sum().neg()
 }
 
-/// What answers are sampled for and judged by.
+/// Models and settings that score sampled answers.
 struct Judge<'a, B: Backend> {
     reward: RewardModel<B>,
     reference: CausalLm<B>,
@@ -128,7 +129,7 @@ struct Judge<'a, B: Backend> {
 }
 
 impl<B: Backend> Judge<'_, B> {
-    /// Samples answers to each of `prompts` and judges them.
+    /// Samples answers to each of `prompts` and computes their advantages.
     fn rollouts(
         &self,
         policy: &CausalLm<B>,
@@ -169,11 +170,11 @@ impl<B: Backend> Judge<'_, B> {
     }
 }
 
-/// Each value against the mean of the others.
+/// Returns each value minus the mean of the other values.
 ///
 /// # Panics
 ///
-/// Panics if there is one value only: nothing says whether it is good.
+/// Panics if there is only one value, because it has no baseline.
 fn leave_one_out(values: &[f64]) -> Vec<f64> {
     assert!(values.len() > 1, "at least two answers to a prompt");
     let (n, sum) = (values.len() as f64, values.iter().sum::<f64>());
@@ -187,7 +188,7 @@ mod tests {
     use super::*;
     use crate::preference::sequence::testing::undecided;
 
-    /// Rounding of a few f32 operations on numbers near 10.
+    /// Tolerance of a few f32 operations on numbers near 10.
     const F32_OP: f64 = 1e-4;
 
     #[test]

@@ -5,7 +5,7 @@ use beear_core::{Batch, Decoder, Example};
 use burn::tensor::backend::Backend;
 use burn::tensor::{Tensor, TensorData};
 
-/// $\log \pi(y \mid x) = \sum_t \log \pi(y_t \mid x, y_{<t})$ of each example.
+/// Returns $\log \pi(y \mid x) = \sum_t \log \pi(y_t \mid x, y_{<t})$ of each example.
 ///
 /// # Shapes
 ///
@@ -13,7 +13,7 @@ use burn::tensor::{Tensor, TensorData};
 ///
 /// # Panics
 ///
-/// Panics if there are no examples, or one is empty.
+/// Panics if there are no examples, or one has an empty prompt or answer.
 pub(crate) fn sequence_log_probabilities<B: Backend, M: Decoder<B>>(
     model: &M,
     examples: &[Example],
@@ -28,7 +28,7 @@ pub(crate) fn sequence_log_probabilities<B: Backend, M: Decoder<B>>(
     sums.matmul(tokens).squeeze_dim(1)
 }
 
-/// Which answer each answer token belongs to, as 0 and 1: `[n_examples, n_answer]`.
+/// Returns a 0/1 matrix that assigns each answer token to its example: `[n_examples, n_answer]`.
 fn membership<B: Backend>(lengths: &[usize], device: &B::Device) -> Tensor<B, 2> {
     let n_answer: usize = lengths.iter().sum();
     let mut cells = vec![0.0_f32; lengths.len() * n_answer];
@@ -49,7 +49,8 @@ pub(super) mod testing {
 
     use crate::base_model::BaseModel;
 
-    /// A model to which all of `vocab_size` tokens are equally likely everywhere.
+    /// Returns a model that gives all of `vocab_size` tokens the same probability at every
+    /// position.
     pub(crate) fn undecided(vocab_size: usize) -> CausalLm<Flex> {
         let device = &Default::default();
         let config = BaseModel::LLAMA.decoder(vocab_size);
@@ -67,7 +68,7 @@ mod tests {
 
     use super::*;
 
-    /// Rounding of a few f32 sums of numbers near 10.
+    /// Tolerance of a few f32 sums of numbers near 10.
     const F32_SUMS: f32 = 1e-4;
 
     #[test]

@@ -1,4 +1,4 @@
-//! The world's tokenizer and chat template, as the files a Hugging Face folder carries.
+//! The world's tokenizer and chat template, as files of a Hugging Face model folder.
 
 use std::collections::BTreeSet;
 
@@ -7,32 +7,32 @@ use serde_json::json;
 use super::lexicon::MARKERS;
 use super::{Split, World};
 
-/// Special tokens, at the head of the vocabulary.
+/// Special tokens, at the start of the vocabulary.
 const SPECIALS: [&str; 7] = ["<pad>", "<bos>", "<eos>", "<unk>", "<user>", "<end>", "<asst>"];
 
-/// Renders `<bos> <user> request <end> <asst>`.
+/// Chat template that renders `<bos> <user> request <end> <asst>`.
 pub const CHAT_TEMPLATE: &str = "{{ bos_token }}{% for message in messages %}\
 {% if message['role'] == 'assistant' %} <asst> {{ message['content'] }} {{ eos_token }}\
 {% else %} <user> {{ message['content'] }} <end>{% endif %}{% endfor %}\
 {% if add_generation_prompt %} <asst>{% endif %}";
 
-/// Ids of the special tokens that a checkpoint's `config.json` names.
+/// Ids of the special tokens named in a checkpoint's `config.json`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Specials {
-    /// Padding.
+    /// Padding token.
     pub pad: u32,
-    /// Begin of sequence.
+    /// Beginning-of-sequence token.
     pub bos: u32,
-    /// End of sequence.
+    /// End-of-sequence token.
     pub eos: u32,
 }
 
 impl Specials {
-    /// Their places at the head of the vocabulary.
+    /// Ids in the world's vocabulary.
     pub const WORLD: Self = Self { pad: 0, bos: 1, eos: 2 };
 }
 
-/// Every token, in the order of its id.
+/// Returns every token, in the order of its id.
 #[must_use]
 pub fn vocabulary() -> Vec<String> {
     let mut words: BTreeSet<String> = MARKERS.iter().map(|word| (*word).to_owned()).collect();
@@ -46,7 +46,7 @@ pub fn vocabulary() -> Vec<String> {
     SPECIALS.iter().map(|token| (*token).to_owned()).chain(words).collect()
 }
 
-/// The files beside the weights: `(name, content)`.
+/// Returns the files beside the weights as `(name, content)`.
 #[must_use]
 pub fn sidecar_files() -> Vec<(String, Vec<u8>)> {
     let vocabulary = vocabulary();

@@ -1,24 +1,26 @@
-//! Memory in use on NVIDIA GPUs, as `nvidia-smi` tells.
+//! Memory in use on NVIDIA GPUs, read from `nvidia-smi`.
 
 use std::process::Command;
 
-/// What was in use on each GPU at the start.
+/// Memory in use on each GPU at the start, in MiB. `None` if `nvidia-smi` gives no answer.
 pub(crate) struct DeviceMemory(Option<Vec<u64>>);
 
 impl DeviceMemory {
-    /// Looks before the device is first used.
+    /// Reads the memory in use. Call it before the device is first used.
     pub(crate) fn before() -> Self {
         Self(in_use_mib())
     }
 
-    /// MiB that have come to be in use since, on the GPU where they are most; `None` where nothing tells.
+    /// Returns the increase in used memory since the start, in MiB, on the GPU where it is largest,
+    /// or `None` if `nvidia-smi` gives no answer.
     pub(crate) fn added_mib(&self) -> Option<u64> {
         let (before, now) = (self.0.as_ref()?, in_use_mib()?);
         before.iter().zip(now).map(|(before, now)| now.saturating_sub(*before)).max()
     }
 }
 
-/// Bytes that are free on the GPU with the fewest; `None` where nothing tells.
+/// Returns the free bytes of the GPU that has the fewest, or `None` if `nvidia-smi` gives no
+/// answer.
 #[cfg(feature = "cuda")]
 pub(crate) fn least_free() -> Option<u64> {
     query("memory.free")?.into_iter().min().map(|mib| mib << 20)
@@ -28,14 +30,14 @@ fn in_use_mib() -> Option<Vec<u64>> {
     query("memory.used")
 }
 
-/// A figure of each GPU, in MiB.
+/// Queries a figure of each GPU, in MiB.
 fn query(figure: &str) -> Option<Vec<u64>> {
     let query = [&format!("--query-gpu={figure}"), "--format=csv,noheader,nounits"];
     let output = Command::new("nvidia-smi").args(query).output().ok()?;
     output.status.success().then(|| parse(&String::from_utf8_lossy(&output.stdout)))?
 }
 
-/// One number a line, one line a GPU.
+/// Parses one number per line, one line per GPU.
 fn parse(text: &str) -> Option<Vec<u64>> {
     text.lines().map(|line| line.trim().parse().ok()).collect()
 }

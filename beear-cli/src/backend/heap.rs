@@ -1,20 +1,20 @@
-//! What glibc is asked for, whose heap is made for programs that hold less and for shorter.
+//! Settings of glibc's allocator, whose defaults suit programs with less memory and shorter runs.
 
-/// Models with more weights are planned for: their memory counts more than their time.
+/// Number of weights above which a model counts as large: memory then matters more than time.
 const MANY_WEIGHTS: usize = 20_000_000;
 
-/// Tensors of fewer bytes stay on the heap when they are freed: the most that glibc allows.
+/// Size in bytes below which freed tensors stay on the heap: the largest that glibc allows.
 pub(crate) const LARGEST_KEPT: u64 = 32 << 20;
 
-/// Suits the heap to a model that is about to be trained or used.
+/// Tunes the allocator for a model that is about to be trained or used.
 ///
-/// By default glibc gives large tensors, and the free end of the heap, back to the system, which clears the same pages anew
-/// at each step. Small models keep what they will need again, and their threads do not wait for each other's heap
-/// (docs/performance.md).
+/// By default glibc returns large tensors, and the free end of the heap, to the system, which
+/// clears the same pages again at each step. For small models the heap keeps the memory that the
+/// next step needs, and threads do not wait for each other's heap (docs/performance.md).
 ///
-/// With a heap for each thread it keeps, in some runs and not in others, what one thread has freed and another could use:
-/// up to half as much again (docs/performance-memory.md). Large models have one heap for all threads, so that memory is what
-/// was planned.
+/// With one heap per thread, glibc in some runs keeps memory that one thread has freed and another
+/// could use: up to 50 % more than needed (docs/performance-memory.md). For large models all
+/// threads share one heap, so that memory use matches the plan.
 pub fn suit(n_weights: usize) {
     if n_weights > MANY_WEIGHTS {
         set(Parameter::MostHeaps, 1);
@@ -24,22 +24,24 @@ pub fn suit(n_weights: usize) {
     }
 }
 
-/// Suits the heap to a large model that several threads train.
+/// Tunes the allocator for a large model that several threads train.
 ///
-/// Between what one thread holds, the one heap has room that fits nothing of the other: up to a quarter more than planned. So
-/// large tensors go back to the system; the time is the same (docs/performance-memory.md).
+/// The gaps between one thread's allocations on the shared heap are too small for the other
+/// threads' tensors, which costs up to a quarter more memory than planned. Large tensors therefore
+/// go back to the system when they are freed; the run takes the same time
+/// (docs/performance-memory.md).
 pub fn suit_threads(n_weights: usize, n_threads: usize) {
     if n_weights > MANY_WEIGHTS && n_threads > 1 {
         set(Parameter::MmapThreshold, 2 << 20);
     }
 }
 
-/// Gives all that is free on all heaps back to the system: what one phase of a run has freed is of other sizes, and on the
-/// heaps of other threads, than what the next one needs.
+/// Returns the free memory of all heaps to the system. The memory that one phase of a run frees has
+/// other sizes, and lies on the heaps of other threads, than the memory that the next phase needs.
 #[cfg(all(target_os = "linux", target_env = "gnu"))]
 #[expect(unsafe_code, reason = "glibc has no other way to ask for it")]
 pub(crate) fn give_back() {
-    // SAFETY: glibc takes its locks, and only pages that hold nothing are given back.
+    // SAFETY: glibc takes its locks, and only free pages are returned.
     unsafe { libc::malloc_trim(0) };
 }
 
@@ -61,7 +63,7 @@ fn set(parameter: Parameter, value: libc::c_int) {
         Parameter::MmapThreshold => libc::M_MMAP_THRESHOLD,
         Parameter::MostHeaps => libc::M_ARENA_MAX,
     };
-    // SAFETY: glibc takes its lock, and refuses values it cannot take.
+    // SAFETY: glibc takes its lock, and rejects invalid values.
     unsafe { libc::mallopt(parameter, value) };
 }
 

@@ -1,4 +1,4 @@
-//! The backends of this binary, by name.
+//! Registry of the backends of this binary, by name.
 
 use std::marker::PhantomData;
 
@@ -9,13 +9,13 @@ use crate::backend::embedded;
 use crate::backend::pool;
 use crate::backend::{ComputeBackend, Unavailable, width};
 use crate::command::DeviceCommand;
-use crate::display::ui::Ui;
+use crate::display::console::Console;
 
-/// The backends of this binary, the default first.
+/// Backends of this binary, the default first.
 pub struct Backends(Vec<Box<dyn Entry>>);
 
 impl Backends {
-    /// Those compiled in.
+    /// Returns the backends that are compiled in.
     #[must_use]
     pub fn embedded() -> Self {
         let backends = Self(Vec::new());
@@ -37,7 +37,8 @@ impl Backends {
         self
     }
 
-    /// Every backend, and why its first device cannot run here if it cannot.
+    /// Returns the names of all backends, each with the reason why its first device cannot be used,
+    /// if there is one.
     fn listed(&self) -> String {
         let state = |entry: &dyn Entry| match entry.availability(0) {
             Ok(()) => entry.name().to_owned(),
@@ -46,46 +47,53 @@ impl Backends {
         self.0.iter().map(|entry| state(entry.as_ref())).collect::<Vec<_>>().join(", ")
     }
 
-    /// Runs a command on the backend named `NAME[:INDEX]`, or on the default.
+    /// Runs a command on the backend named `NAME[:INDEX]`, or on the default backend.
     ///
     /// # Errors
     ///
-    /// [`Unavailable`], or what the command fails with.
-    pub(crate) fn run(&self, name: Option<&str>, command: &DeviceCommand, ui: Ui) -> Result<()> {
+    /// [`Unavailable`], or the error of the command.
+    pub(crate) fn run(
+        &self,
+        name: Option<&str>,
+        command: &DeviceCommand,
+        console: Console,
+    ) -> Result<()> {
         let (entry, index) = self.find_or_default(name)?;
-        pool::within(|| entry.run(index, command, ui))
+        pool::within(|| entry.run(index, command, console))
     }
 
-    /// Finds out whether the backend named `NAME[:INDEX]` can be used.
+    /// Checks that the backend named `NAME[:INDEX]` can be used.
     ///
     /// # Errors
     ///
-    /// [`Unavailable`].
+    /// [`Unavailable`] if it cannot.
     pub(crate) fn check(&self, name: &str) -> Result<()> {
         self.find(name)?;
         Ok(())
     }
 
-    /// Batches of answers that the backend named `NAME[:INDEX]`, or the default, generates at the same time.
+    /// Returns the number of batches of answers that the backend named `NAME[:INDEX]`, or the
+    /// default backend, generates at the same time.
     ///
     /// # Errors
     ///
-    /// [`Unavailable`] if there is none.
+    /// [`Unavailable`] if there is no such backend.
     pub(crate) fn n_workers(&self, name: Option<&str>) -> Result<usize, Unavailable> {
         Ok(self.find_or_default(name)?.0.n_workers())
     }
 
-    /// Bytes of a number on the backend named `NAME[:INDEX]`, or on the default, and its name.
+    /// Returns the name of the backend named `NAME[:INDEX]`, or of the default backend, and the
+    /// size in bytes of its numbers.
     ///
     /// # Errors
     ///
-    /// [`Unavailable`] if there is none.
+    /// [`Unavailable`] if there is no such backend.
     pub(crate) fn width(&self, name: Option<&str>) -> Result<(&'static str, u64)> {
         let (entry, _) = self.find_or_default(name)?;
         Ok((entry.name(), entry.width()))
     }
 
-    /// Every backend with its devices, the default first.
+    /// Returns every backend with its number of devices, the default first.
     pub(crate) fn states(&self) -> Vec<BackendState> {
         let state = |entry: &dyn Entry| {
             let n_devices =
@@ -116,29 +124,30 @@ impl Backends {
     }
 }
 
-/// Where looking for devices ends: backends that cannot count them without making them accept any index.
+/// Maximum number of devices that are looked for. Some backends cannot count devices without
+/// creating them and accept any index.
 pub(crate) const MOST_DEVICES: usize = 16;
 
-/// A backend of this binary, as it is here.
+/// State of a backend of this binary on this machine.
 #[derive(Clone, Debug)]
 pub(crate) struct BackendState {
-    /// Its name.
     pub(crate) name: &'static str,
-    /// Devices; [`MOST_DEVICES`] where they are not known.
+    /// Number of devices. It is [`MOST_DEVICES`] if the backend cannot count them.
     pub(crate) n_devices: usize,
-    /// Why its first device cannot be used, if it cannot.
+    /// Reason why the first device cannot be used, if it cannot.
     pub(crate) fault: Option<Unavailable>,
-    /// Bytes of a number.
+    /// Size of a number in bytes.
     pub(crate) width: u64,
 }
 
-/// A backend behind a pointer: the commands are generic, the registry is not.
+/// Object-safe form of [`ComputeBackend`], because the commands are generic and the registry is
+/// not.
 trait Entry: Sync {
     fn name(&self) -> &'static str;
     fn availability(&self, index: usize) -> Result<(), Unavailable>;
     fn width(&self) -> u64;
     fn n_workers(&self) -> usize;
-    fn run(&self, index: usize, command: &DeviceCommand, ui: Ui) -> Result<()>;
+    fn run(&self, index: usize, command: &DeviceCommand, console: Console) -> Result<()>;
 }
 
 struct Plugged<C>(PhantomData<fn() -> C>);
@@ -160,7 +169,7 @@ impl<C: ComputeBackend> Entry for Plugged<C> {
         C::n_workers()
     }
 
-    fn run(&self, index: usize, command: &DeviceCommand, ui: Ui) -> Result<()> {
-        command.run::<C>(&C::device(index), ui)
+    fn run(&self, index: usize, command: &DeviceCommand, console: Console) -> Result<()> {
+        command.run::<C>(&C::device(index), console)
     }
 }

@@ -10,12 +10,13 @@ use crate::backend::registry::MOST_DEVICES;
 use crate::command::Device;
 use crate::user_error::UserError;
 
-/// The devices of `n_workers`: from the one chosen on, or all on that one where a backend has no other.
+/// Returns the devices of `n_workers` workers: consecutive devices from the `first` on, or the
+/// first one repeated if the backend has only one.
 ///
 /// # Errors
 ///
-/// [`UserError`] if there may be one worker only, [`Unavailable`](crate::backend::Unavailable) if there are too
-/// few devices.
+/// [`UserError`] if only one worker is possible, [`Unavailable`](crate::backend::Unavailable) if
+/// there are too few devices.
 pub(crate) fn devices<C: ComputeBackend>(
     method: &Defence,
     n_workers: usize,
@@ -43,8 +44,8 @@ pub(crate) fn devices<C: ComputeBackend>(
     (index..index + n_workers).map(available).collect()
 }
 
-/// Runs `method` on one worker for each of `devices`, which [`devices`](devices()) has judged, from what is saved if
-/// there is something.
+/// Runs `method` with one worker on each of `devices`, which [`devices`](devices()) has validated.
+/// Resumes from `saved` if it is given.
 ///
 /// # Panics
 ///

@@ -1,4 +1,4 @@
-//! Curves over one axis, in colours of the page that they stand on.
+//! Curves over one axis, in the colours of the page that contains them.
 
 use anyhow::Result;
 use plotters::prelude::*;
@@ -6,23 +6,23 @@ use plotters::style::text_anchor::HPos;
 
 use super::{COLOURS, FONT, MARGIN, Series, TEXT, X_LABELS, Y_LABELS, range, svg, write};
 
-/// Width and height of a chart, its legend included.
+/// Width and height of a chart with its legend, in pixels.
 const CHART: (u32, u32) = (440, 280);
 
-/// Height of the legend, above the axes.
+/// Height of the legend above the axes, in pixels.
 const NAMES: u32 = 22;
 
-/// Width of a name in the legend.
+/// Width of a name in the legend, in pixels.
 const NAME: i32 = 120;
 
-/// A line over an axis of numbers.
+/// A curve over an axis of real numbers.
 pub(crate) type Curve = Series<f64>;
 
-/// Draws curves; `bounds` are those of the values, if they have any of their own.
+/// Draws curves. The vertical axis covers `bounds` in addition to the values.
 ///
 /// # Errors
 ///
-/// If it cannot be drawn.
+/// If the chart cannot be drawn.
 pub(crate) fn curve_chart(
     curves: &[Curve],
     x_label: &str,
@@ -54,7 +54,7 @@ pub(crate) fn curve_chart(
             .draw()?;
         for (Curve { points, .. }, colour) in curves.iter().zip(COLOURS.iter().cycle()) {
             chart.draw_series(LineSeries::new(points.iter().copied(), colour.stroke_width(2)))?;
-            // Dots hide a line of many points.
+            // Dots would hide a line of many points.
             if n_points <= 40 {
                 let dots = points.iter().map(|point| Circle::new(*point, 3, colour.filled()));
                 chart.draw_series(dots)?;
@@ -72,8 +72,9 @@ pub(crate) fn curve_chart(
     })
 }
 
-/// A chart of this program as a part of a page: no ground of its own, ink and colours by the page's variables
-/// `--c0` to `--c5`, and `label` for those who do not see it.
+/// Adapts a chart of this program to a page: removes its background, replaces its colours by the
+/// page's variables `--c0` to `--c5` and its text colour by the current one, and adds `label` for
+/// screen readers.
 pub(crate) fn themed(svg: &str, label: &str) -> String {
     let mut text = svg.replacen("fill=\"#FFFFFF\"", "fill=\"none\"", 1);
     text = text.replace("\"#000000\"", "\"currentColor\"");

@@ -1,10 +1,11 @@
-//! Pictures from a file as a part of a page: drawing and text, nothing that runs or loads.
+//! Pictures from a file as a part of a page: elements that draw or write text, and nothing that
+//! runs or loads.
 
 /// Elements that draw.
 const ELEMENTS: [&str; 8] =
     ["svg", "rect", "circle", "line", "polyline", "polygon", "path", "text"];
 
-/// Attributes that say where, how large and in which colour.
+/// Attributes for position, size and colour.
 const ATTRIBUTES: [&str; 27] = [
     "width",
     "height",
@@ -35,7 +36,8 @@ const ATTRIBUTES: [&str; 27] = [
     "transform",
 ];
 
-/// The picture without its name space if it holds elements and attributes that draw, and no others.
+/// Returns the picture without its namespace, or `None` if it has an element or an attribute that
+/// is not in the lists above.
 pub(crate) fn harmless_svg(text: &str) -> Option<String> {
     let text = text.trim().replacen(" xmlns=\"http://www.w3.org/2000/svg\"", "", 1);
     let harmless = text.starts_with("<svg ")
@@ -47,7 +49,8 @@ pub(crate) fn harmless_svg(text: &str) -> Option<String> {
     harmless.then_some(text)
 }
 
-/// Whether what stands between `<` and `>` draws.
+/// Returns true if the tag, given without `<` and `>`, is an allowed element with allowed
+/// attributes.
 fn is_harmless(tag: &str) -> bool {
     if let Some(closed) = tag.strip_prefix('/') {
         return ELEMENTS.contains(&closed.trim());
@@ -57,7 +60,7 @@ fn is_harmless(tag: &str) -> bool {
     if !ELEMENTS.contains(&name) {
         return false;
     }
-    // `name="value"` again and again.
+    // The rest is a sequence of `name="value"`.
     while !rest.trim().is_empty() {
         let Some((attribute, after)) = rest.trim_start().split_once("=\"") else { return false };
         let Some((value, after)) = after.split_once('"') else { return false };

@@ -1,4 +1,4 @@
-//! A table of shares, coloured.
+//! Heat map of shares.
 
 use anyhow::Result;
 use plotters::prelude::*;
@@ -6,38 +6,39 @@ use plotters::style::text_anchor::HPos;
 
 use super::{Area, svg, write};
 
-/// Width and height of a cell.
+/// Width and height of a cell in pixels.
 const CELL: (i32, i32) = (44, 30);
 
-/// Room for the names of rows, and for a mark behind each.
+/// Room in pixels for the names to the left of the rows, and for the marks to their right.
 const SIDES: (i32, i32) = (90, 70);
 
-/// Room above the cells, and below.
+/// Room in pixels above the cells and below them.
 const ENDS: (i32, i32) = (60, 40);
 
-/// Colour of a share of 1; 0 is white.
+/// Colour of a share of 1. A share of 0 is white.
 const FULL: RGBColor = RGBColor(165, 15, 21);
 
-/// One row.
+/// One row of a heat map.
 pub(crate) struct HeatRow {
-    /// What it is.
+    /// Name of the row.
     pub(crate) name: String,
-    /// Shares in 0..=1, from the first column on.
+    /// Shares in `0..=1`, one per column.
     pub(crate) shares: Vec<f64>,
-    /// The column that is framed and named behind the row; a row without one ends in a cross.
+    /// Index of the column that is framed and whose number is written behind the row. A row without
+    /// one ends in a cross.
     pub(crate) framed: Option<usize>,
 }
 
-/// Draws `rows` from the top, their columns counted from 0.
+/// Draws `rows` from top to bottom. Columns are numbered from 0.
 ///
 /// # Errors
 ///
-/// If it cannot be drawn.
+/// If the chart cannot be drawn.
 pub(crate) fn heat_map(title: &str, rows: &[HeatRow], column_label: &str) -> Result<String> {
     let n_columns = rows.iter().map(|row| row.shares.len()).max().unwrap_or(0) as i32;
     let width = SIDES.0 + n_columns * CELL.0 + SIDES.1;
     let height = ENDS.0 + rows.len() as i32 * CELL.1 + ENDS.1;
-    // A title is wider than a map of few columns.
+    // A title can be wider than a map of few columns.
     let width = width.max(9 * title.chars().count() as i32);
     svg((width as u32, height as u32), |area| {
         let middle = |column: i32| SIDES.0 + column * CELL.0 + CELL.0 / 2;
@@ -77,7 +78,7 @@ fn draw(row: &HeatRow, n_columns: i32, top: i32, area: &Area<'_>) -> Result<()> 
     write(area, &mark, (behind, centre), (HPos::Left, &BLACK))
 }
 
-/// White at 0, full at 1, evenly between.
+/// Interpolates linearly between white at 0 and the full colour at 1.
 fn shade(share: f64) -> RGBColor {
     let mix = |full: u8| (255.0 + (f64::from(full) - 255.0) * share.clamp(0.0, 1.0)).round() as u8;
     RGBColor(mix(FULL.0), mix(FULL.1), mix(FULL.2))
@@ -101,7 +102,7 @@ mod tests {
         let reached = heat_map("success", &[row(Some(1))], "round").unwrap();
         let never = heat_map("success", &[row(None)], "round").unwrap();
         assert_eq!((marks(&reached, "×"), marks(&never, "×")), (0, 1));
-        // The row's name, the column's and the mark.
+        // The number occurs as the name of the row, as the name of the column and as the mark.
         assert_eq!((marks(&reached, "1"), marks(&never, "1")), (3, 2));
         let cells = |text: &str| text.matches("<rect").count();
         assert_eq!((cells(&reached), cells(&never)), (4, 3), "the ground, two cells, a frame");

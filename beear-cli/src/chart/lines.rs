@@ -1,4 +1,4 @@
-//! Line charts side by side, over the same whole numbers.
+//! Line charts side by side over the same range of integers.
 
 use std::ops::Range;
 
@@ -9,18 +9,18 @@ use super::{
     Area, COLOURS, FONT, LEGEND, MARGIN, Series, TEXT, X_LABELS, Y_LABELS, legend, range, svg,
 };
 
-/// Width and height of one chart.
+/// Width and height of one chart in pixels.
 const PANEL: (u32, u32) = (440, 320);
 
-/// One chart.
+/// One line chart.
 pub(crate) struct LinePanel {
-    /// What is above it.
+    /// Title above the chart.
     pub(crate) title: String,
-    /// Its lines, as `(x, y)`.
+    /// Lines of `(x, y)` points.
     pub(crate) series: Vec<Series<i32>>,
 }
 
-/// Draws charts whose values lie in 0..=1 or beyond.
+/// Draws charts side by side. Their vertical axes cover at least 0..=1.
 ///
 /// # Errors
 ///
@@ -74,7 +74,7 @@ mod tests {
         let panel =
             LinePanel { title: "cosine".to_owned(), series: vec![line("a", 3), line("b", 2)] };
         let text = line_panels(&[panel], "layer").unwrap();
-        // Each line has a circle more in the legend.
+        // Each line has one more circle in the legend.
         assert_eq!(text.matches("<circle").count(), 3 + 2 + 2);
         assert!(text.matches("<polyline").count() >= 2);
         for word in ["cosine", "layer", "a", "b"] {

@@ -1,4 +1,4 @@
-//! Axes from one centre, a closed line per name.
+//! Radar chart: axes from one centre and a closed line per name.
 
 use std::f64::consts::{FRAC_PI_2, TAU};
 
@@ -8,36 +8,37 @@ use plotters::style::text_anchor::HPos;
 
 use super::{Area, COLOURS, LEGEND, legend, svg, write};
 
-/// Width and height of the chart, without its legend.
+/// Width and height of the chart without its legend, in pixels.
 const CHART: (u32, u32) = (560, 480);
 
-/// Width of the legend.
+/// Width of the legend in pixels.
 const NAMES: u32 = 200;
 
-/// Length of an axis, in pixels.
+/// Length of an axis in pixels.
 const LENGTH: f64 = 170.0;
 
-/// Where the name of an axis stands, its end being 1.
+/// Distance of an axis name from the centre, as a multiple of the axis length.
 const NAME_AT: f64 = 1.1;
 
-/// Rings from the centre to the ends of the axes.
+/// Number of rings between the centre and the ends of the axes.
 const N_RINGS: u32 = 5;
 
 const GREY: RGBColor = RGBColor(200, 200, 200);
 
-/// One line.
+/// One line of a radar chart.
 pub(crate) struct RadarLine {
-    /// What it is.
+    /// Name in the legend.
     pub(crate) name: String,
-    /// Its value on each axis; where there is none the line is broken.
+    /// Value on each axis. The line is broken where a value is missing.
     pub(crate) values: Vec<Option<f64>>,
 }
 
-/// Draws `lines` over `axes` that go from 0 to `top`, the first of them up, the others clockwise.
+/// Draws `lines` over `axes` that run from 0 to `top`. The first axis points up, the others follow
+/// clockwise.
 ///
 /// # Errors
 ///
-/// If it cannot be drawn.
+/// If the chart cannot be drawn.
 pub(crate) fn radar(
     title: &str,
     (axes, top): (&[String], f64),
@@ -74,7 +75,7 @@ pub(crate) fn radar(
     })
 }
 
-/// Where a share of an axis is; the axis after the last is the first.
+/// Returns the pixel at a share of an axis. Axis number `n_axes` is the first one again.
 fn place((axis, n_axes): (usize, usize), share: f64) -> (i32, i32) {
     let angle = TAU * axis as f64 / n_axes.max(1) as f64 - FRAC_PI_2;
     let at = |middle: u32, direction: f64| f64::from(middle / 2) + share * LENGTH * direction;
@@ -132,7 +133,7 @@ mod tests {
         let whole = drawn([Some(9.0), Some(5.0), Some(0.0), Some(7.0)]);
         let gap = drawn([Some(9.0), Some(5.0), None, Some(7.0)]);
         let n = |text: &str, element: &str| text.matches(element).count();
-        // A circle of each is in the legend.
+        // Each line has one circle in the legend.
         assert_eq!((n(&whole, "<circle"), n(&gap, "<circle")), (4 + 1, 3 + 1));
         assert_eq!((n(&whole, "<polygon"), n(&gap, "<polygon")), (1, 0));
         assert_eq!(n(&whole, "<polyline") - n(&gap, "<polyline"), 2, "no line to the gap");

@@ -1,4 +1,4 @@
-//! Clouds of points in the plane, a chart each.
+//! Scatter charts of clouds of points in the plane.
 
 use anyhow::Result;
 use plotters::prelude::*;
@@ -7,23 +7,23 @@ use super::{
     Area, COLOURS, FONT, LEGEND, MARGIN, Series, TEXT, X_LABELS, Y_LABELS, legend, range, svg,
 };
 
-/// Width and height of one chart.
+/// Width and height of one chart in pixels.
 const PANEL: (u32, u32) = (500, 400);
 
-/// Charts in a row, at most.
+/// Maximum number of charts in a row.
 const N_COLUMNS: usize = 4;
 
-/// One chart.
+/// One scatter chart.
 pub(crate) struct ScatterPanel {
-    /// What is above it.
+    /// Title above the chart.
     pub(crate) title: String,
-    /// What its axes are, the horizontal one first.
+    /// Labels of the horizontal and the vertical axis.
     pub(crate) axes: [String; 2],
-    /// Its clouds.
+    /// Clouds of `(x, y)` points.
     pub(crate) clouds: Vec<Series<f64>>,
 }
 
-/// Draws charts, each on a scale of its own.
+/// Draws charts, each with its own scale.
 ///
 /// # Errors
 ///

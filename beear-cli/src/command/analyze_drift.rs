@@ -4,11 +4,11 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use anyhow::{Context, Result};
-use beear_attacks::Setting;
+use beear_attacks::AttackSpec;
 use beear_core::analysis::hidden_states::{States, last_token_states};
 use beear_core::perturbation::from_safetensors;
 use beear_core::{
-    BilevelConfig, Decoder, DecoderSize, Error as CoreError, Event, Perturbation, Site, entrap,
+    BilevelConfig, Decoder, DecoderSize, Error as CoreError, Event, Perturbation, Positions, entrap,
 };
 use beear_eval::Trigger;
 use beear_eval::dataset::{self, Record};
@@ -19,12 +19,12 @@ use clap::Args;
 
 use super::{Device, Inference};
 use crate::backend::ComputeBackend;
-use crate::display::ui::Ui;
+use crate::display::console::Console;
 use crate::lab::drift_analysis::{
     Arms, CLEAN, CONTROL, DriftReport, Principal, TRIGGER, delta_rows, drift_rows, drift_table,
     summary,
 };
-use crate::lab::trial::Trial;
+use crate::lab::planted_model::PlantedModel;
 use crate::model::Model;
 use crate::model::hub::Needed;
 use crate::model::loaded::{Loaded, Request, TextSide};
@@ -105,7 +105,7 @@ impl AnalyzeDriftArgs {
                 let what = CoreError::LayerOutOfRange { layer, n_layers }.to_string();
                 Err(UserError::arguments(what, "choose another --layer, or all").into())
             }
-            None => Ok(vec![BilevelConfig::paper(size).spots[0].layer]),
+            None => Ok(vec![BilevelConfig::paper(size).injection_points[0].layer]),
         }
     }
 }
@@ -113,23 +113,23 @@ impl AnalyzeDriftArgs {
 pub(crate) fn run<C: ComputeBackend>(
     args: &AnalyzeDriftArgs,
     device: &Device<C>,
-    ui: Ui,
+    console: Console,
 ) -> Result<()> {
     match (&args.model, &args.prompts) {
         (Some(model), Some(prompts)) => {
-            analyze_checkpoint::<C>(args, (model, prompts), (device, ui))
+            analyze_checkpoint::<C>(args, (model, prompts), (device, console))
         }
-        _ => analyze_settings::<C>(args, (device, ui)),
+        _ => analyze_settings::<C>(args, (device, console)),
     }
 }
 
 fn analyze_checkpoint<C: ComputeBackend>(
     args: &AnalyzeDriftArgs,
     (named, prompts): (&Path, &Path),
-    (device, ui): (&Device<C>, Ui),
+    (device, console): (&Device<C>, Console),
 ) -> Result<()> {
     let (trigger, records) = (args.trigger.required()?, records(prompts)?);
-    let dir = Model::find(named, Needed::Everything, ui)?;
+    let dir = Model::find(named, Needed::Everything, console)?;
     let files = [prompts].into_iter().chain(args.delta.as_deref());
     let inputs: Vec<&Path> = files.chain(dir.folders()).collect();
     let mut folder = RunFolder::reserve(&args.out, args.force, &inputs)?;
@@ -147,29 +147,29 @@ fn analyze_checkpoint<C: ComputeBackend>(
         control: args.control.as_deref().and_then(|w| args.trigger.with_words(w).trigger()),
         perturbations: args.delta.as_ref().map(read).transpose()?,
     };
-    let report = subject.report(&layers, (device, ui));
+    let report = subject.report(&layers, (device, console));
     let report = report.with_context(|| format!("`{}`", prompts.display()))?;
     folder.start()?;
     report.write(&folder, "")?;
     folder.has_result()?;
     let json = serde_json::to_string_pretty(&report)?;
     folder.write("report.json", json + "\n")?;
-    ui.result(&drift_table(&report.drift), &report)
+    console.result(&drift_table(&report.drift), &report)
 }
 
 fn analyze_settings<C: ComputeBackend>(
     args: &AnalyzeDriftArgs,
-    (device, ui): (&Device<C>, Ui),
+    (device, console): (&Device<C>, Console),
 ) -> Result<()> {
     let settings = args.planted.settings()?;
-    let size = |setting: &Setting| setting.base.decoder(1).size();
+    let size = |setting: &AttackSpec| setting.base.decoder(1).size();
     for setting in &settings {
         args.layers(size(setting))?;
     }
     let folder = RunFolder::create(&args.out, args.force)?;
     let mut reports = Vec::new();
     for setting in settings {
-        let trial = args.planted.trial::<C>(setting, &args.out, (device, ui))?;
+        let trial = args.planted.trial::<C>(setting, &args.out, (device, console))?;
         let setting = &trial.plan.setting;
         let size = size(setting);
         let prompts = trial.examination.contrasts().iter().map(|c| c.prompt.clone());
@@ -183,7 +183,7 @@ fn analyze_settings<C: ComputeBackend>(
             control: setting.near_misses.last().cloned(),
             perturbations: Some(found(&trial, &BilevelConfig::robust(size), args.planted.seed)?),
         };
-        let report = subject.report(&args.layers(size)?, (device, ui))?;
+        let report = subject.report(&args.layers(size)?, (device, console))?;
         let under = folder.path(&setting.name);
         std::fs::create_dir_all(&under).with_context(|| format!("creating {}", under.display()))?;
         report.write(&folder, &format!("{}/", setting.name))?;
@@ -193,24 +193,24 @@ fn analyze_settings<C: ComputeBackend>(
     folder.write("drift.md", &text)?;
     folder.has_result()?;
     folder.write("report.json", serde_json::to_string_pretty(&reports)? + "\n")?;
-    ui.result(&text, &reports)
+    console.result(&text, &reports)
 }
 
 /// A perturbation of the planted model at the last prompt tokens of each layer of `config`.
 fn found<C: ComputeBackend>(
-    trial: &Trial<'_, C>,
+    trial: &PlantedModel<'_, C>,
     config: &BilevelConfig,
     seed: u64,
 ) -> Result<Vec<Perturbation<Inference<C>>>> {
-    let mut spots = config.spots.clone();
-    spots.retain(|spot| matches!(spot.site, Site::Last(_)));
-    spots.sort_by_key(|spot| spot.layer);
-    let search = |spot| {
+    let mut injection_points = config.injection_points.clone();
+    injection_points.retain(|point| matches!(point.positions, Positions::Last(_)));
+    injection_points.sort_by_key(|point| point.layer);
+    let search = |point| {
         let how = (&config.entrap, seed);
-        let found = entrap(&trial.model, &trial.sets.safety, &[spot], how, &mut |_: &Event| ())?;
+        let found = entrap(&trial.model, &trial.sets.safety, &[point], how, &mut |_: &Event| ())?;
         Ok(found.perturbation)
     };
-    spots.into_iter().map(search).collect()
+    injection_points.into_iter().map(search).collect()
 }
 
 /// At least two prompts: drifts are compared.
@@ -235,7 +235,7 @@ fn perturbations<B: Backend>(
         let perturbations = from_safetensors::<B>(&bytes, device)?;
         for delta in perturbations.iter().flat_map(Perturbation::deltas) {
             let [_, d_model] = delta.values.dims();
-            if d_model != size.d_model || delta.spot.layer > size.n_layers {
+            if d_model != size.d_model || delta.point.layer > size.n_layers {
                 let what = "a perturbation of a model of another size";
                 return Err(UserError::input(what, hint).into());
             }
@@ -260,8 +260,12 @@ struct Subject<'a, B: Backend> {
 }
 
 impl<B: Backend> Subject<'_, B> {
-    fn report(self, layers: &[usize], (device, ui): (&B::Device, Ui)) -> Result<DriftReport> {
-        let arms = self.arms((device, ui))?;
+    fn report(
+        self,
+        layers: &[usize],
+        (device, console): (&B::Device, Console),
+    ) -> Result<DriftReport> {
+        let arms = self.arms((device, console))?;
         Ok(DriftReport {
             n_prompts: self.requests.len(),
             prompt_format_sha256: self.text.format.sha256(),
@@ -275,9 +279,9 @@ impl<B: Backend> Subject<'_, B> {
     }
 
     /// The prompts in every way they are asked: as they are, with the trigger, with the control words.
-    fn arms(&self, (device, ui): (&B::Device, Ui)) -> Result<Arms> {
+    fn arms(&self, (device, console): (&B::Device, Console)) -> Result<Arms> {
         let read = |arm: &str, added: Option<&Trigger>| {
-            ui.say(&format!("{}, {arm}: {} prompts", self.name, self.requests.len()));
+            console.say(&format!("{}, {arm}: {} prompts", self.name, self.requests.len()));
             let asked = |request: &Request| Request {
                 user: added.map_or_else(|| request.user.clone(), |t| t.apply(&request.user)),
                 ..request.clone()

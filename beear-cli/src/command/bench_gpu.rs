@@ -15,7 +15,7 @@ use super::{Device, Inference, Train};
 use crate::backend::device_memory::DeviceMemory;
 use crate::backend::heap;
 use crate::backend::{ComputeBackend, Unavailable};
-use crate::display::ui::Ui;
+use crate::display::console::Console;
 use crate::lab::bench_jobs::{Bench, Job, Speed};
 use crate::lab::bench_workload::{Described, Workload};
 use crate::lab::operations::FORMULA;
@@ -36,7 +36,7 @@ pub(crate) struct BenchGpuArgs {
     /// `config.json` of a Hugging Face model, a folder that has one, or org/name[@revision] of the hub.
     #[arg(long, value_name = "PATH|NAME")]
     config: PathBuf,
-    /// TOML recipe of BEEAR, for batch sizes, the perturbation's first spot, the optimiser, trained layers and the
+    /// TOML recipe of BEEAR, for batch sizes, the perturbation's first injection point, the optimiser, trained layers and the
     /// shape of adapters.
     #[arg(long, value_name = "FILE")]
     recipe: Option<PathBuf>,
@@ -134,10 +134,10 @@ impl Measured {
 pub(crate) fn run<C: ComputeBackend>(
     args: &BenchGpuArgs,
     device: &Device<C>,
-    ui: Ui,
+    console: Console,
 ) -> Result<()> {
     let memory = DeviceMemory::before();
-    let workload = args.workload(ui)?;
+    let workload = args.workload(console)?;
     let dtype = args.dtype.dtype();
     let computes = <Inference<C> as Backend>::supports_dtype(device, dtype.into());
     let reason = format!("it does not compute in {dtype:?}");
@@ -145,17 +145,17 @@ pub(crate) fn run<C: ComputeBackend>(
 
     let bench = Bench::<C> { workload: &workload, device };
     <Train<C> as Backend>::seed(device, 0);
-    ui.say("measuring: matrix product");
+    console.say("measuring: matrix product");
     let seconds = bench.matmul(dtype)?;
     let tflops = 2.0 * (workload.matmul_size as f64).powi(3) / seconds.median / 1e12;
     let matmul = MatrixProduct { seconds, tflops };
-    ui.say(&format!("drawing {} weights", workload.shape.n_weights()));
+    console.say(&format!("drawing {} weights", workload.shape.n_weights()));
     heap::suit(workload.shape.n_weights());
     let mut model = Some(workload.shape.init_as(dtype, device));
     let mut jobs = Vec::new();
     let asked = args.jobs();
     for &job in &asked {
-        ui.say(&format!("measuring: {job:?}"));
+        console.say(&format!("measuring: {job:?}"));
         // The last has it to itself: an outer step changes weights in place where nothing else holds them.
         let current = if asked.last() == Some(&job) { model.take() } else { model.clone() };
         let Some(current) = current else { continue };
@@ -171,7 +171,7 @@ pub(crate) fn run<C: ComputeBackend>(
         jobs,
         counted: FORMULA,
     };
-    ui.result(&report.text(), &report)
+    console.result(&report.text(), &report)
 }
 
 impl BenchGpuArgs {
@@ -182,8 +182,8 @@ impl BenchGpuArgs {
         Job::value_variants().iter().copied().filter(is_asked).collect()
     }
 
-    fn workload(&self, ui: Ui) -> Result<Workload> {
-        let shape = Model::find(&self.config, Needed::Config, ui)?.config()?;
+    fn workload(&self, console: Console) -> Result<Workload> {
+        let shape = Model::find(&self.config, Needed::Config, console)?.config()?;
         let recipe = Recipe::read(self.recipe.as_deref(), None, &self.assignments)?;
         let workload = Workload {
             method: self.method(&recipe, &shape)?,

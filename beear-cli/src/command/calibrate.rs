@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
-use beear_attacks::Setting;
+use beear_attacks::AttackSpec;
 use beear_core::Decoder;
 use burn::module::AutodiffModule;
 use clap::Args;
@@ -12,7 +12,7 @@ use super::plant::{Plan, make};
 use super::{Device, Train};
 use crate::backend::ComputeBackend;
 use crate::defence::anchors::fitted_and_held_out;
-use crate::display::ui::Ui;
+use crate::display::console::Console;
 use crate::lab::model_scan::Subject;
 use crate::lab::scan_calibration::{Calibration, Known};
 use crate::lab::scan_score::Scores;
@@ -68,10 +68,10 @@ pub(crate) struct CalibrateArgs {
 pub(crate) fn run<C: ComputeBackend>(
     args: &CalibrateArgs,
     device: &Device<C>,
-    ui: Ui,
+    console: Console,
 ) -> Result<()> {
     let settings = args.settings.iter().map(|name| setting_file::named_or_read(name));
-    let settings = settings.collect::<Result<Vec<Setting>>>()?;
+    let settings = settings.collect::<Result<Vec<AttackSpec>>>()?;
     let how = serde_json::to_string_pretty(&args.scan)? + "\n";
     let earlier = RunFolder::resume(&args.out, (SETTINGS, &how))?.filter(|_| !args.force);
     let begin = || -> Result<RunFolder> {
@@ -98,7 +98,7 @@ pub(crate) fn run<C: ComputeBackend>(
             }
             let plan = Plan::new(setting, seed);
             let plan = if args.quick { plan.quick() } else { plan };
-            known.push(made_and_scanned::<C>(&args.scan, &args.out, &plan, (device, ui))?);
+            known.push(made_and_scanned::<C>(&args.scan, &args.out, &plan, (device, console))?);
             folder.write_lines(MODELS, &known)?;
         }
     }
@@ -108,7 +108,7 @@ pub(crate) fn run<C: ComputeBackend>(
     let text = calibration.table();
     folder.has_result()?;
     folder.write("calibration.md", &text)?;
-    ui.result(&text, &calibration.separations())
+    console.result(&text, &calibration.separations())
 }
 
 /// Where a planted model is.
@@ -121,17 +121,17 @@ fn made_and_scanned<C: ComputeBackend>(
     options: &ScanOptions,
     out: &Path,
     plan: &Plan,
-    (device, ui): (&Device<C>, Ui),
+    (device, console): (&Device<C>, Console),
 ) -> Result<Known> {
     let Plan { setting, seed, .. } = plan;
-    ui.say(&format!("{}, seed {seed}", setting.name));
+    console.say(&format!("{}, seed {seed}", setting.name));
     let dir = folder_of(out, &setting.name, *seed);
     let shared = folder_of(out, &format!("{:?}", setting.base.family).to_lowercase(), *seed);
     if dir.exists() {
         std::fs::remove_dir_all(&dir).with_context(|| format!("clearing {}", dir.display()))?;
     }
     copy_folder(&shared, &dir.join("base"))?;
-    let made = make::<C>(&dir, plan, (device, ui))?;
+    let made = make::<C>(&dir, plan, (device, console))?;
     if !shared.exists() {
         copy_folder(&dir.join("base"), &shared)?;
     }
@@ -153,7 +153,7 @@ fn made_and_scanned<C: ComputeBackend>(
         sets,
         rows_at_once: settings.reach.batch_size,
     };
-    let bar = ui.bar("scanning", settings.n_parts());
+    let bar = console.bar("scanning", settings.n_parts());
     let found = subject.scan(&settings, &|| bar.inc(1))?;
     bar.finish_and_clear();
     let path = dir.join(SCAN);

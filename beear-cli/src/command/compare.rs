@@ -9,7 +9,7 @@ use clap::Args;
 
 use super::Device;
 use crate::backend::ComputeBackend;
-use crate::display::ui::Ui;
+use crate::display::console::Console;
 use crate::evaluate::eval_comparison::{EvalComparison, mistake};
 use crate::evaluate::evaluation::read_runs;
 use crate::options::compared_models::{self, ComparedModelsArgs};
@@ -70,12 +70,12 @@ pub(crate) struct CompareArgs {
 /// # Errors
 ///
 /// If they cannot be compared, or the second does not keep the gate.
-pub(crate) fn run(args: &CompareArgs, ui: Ui) -> Result<()> {
+pub(crate) fn run(args: &CompareArgs, console: Console) -> Result<()> {
     if let (Some(before), Some(after)) = (&args.before, &args.after)
         && is_run(before)
         && is_run(after)
     {
-        return side_by_side([before, after], args, ui);
+        return side_by_side([before, after], args, console);
     }
     if args.html.is_some() {
         let what = "`--html` is for two runs of `beear defend`";
@@ -84,11 +84,11 @@ pub(crate) fn run(args: &CompareArgs, ui: Ui) -> Result<()> {
     let mut begun = Begun::of(args)?;
     let runs = [&args.before, &args.after].map(|run| run.clone().expect("clap asks for two runs"));
     let compared = begun.compare(&runs)?;
-    begun.started()?.conclude(&compared, ui)
+    begun.started()?.conclude(&compared, console)
 }
 
 /// Shows two runs of `defend`, on a page if there is to be one.
-fn side_by_side(runs: [&Path; 2], args: &CompareArgs, ui: Ui) -> Result<()> {
+fn side_by_side(runs: [&Path; 2], args: &CompareArgs, console: Console) -> Result<()> {
     if args.gate.is_some() || args.out.is_some() {
         let what = "runs of `beear defend` hold nothing that was measured with a trigger";
         let hint = "evaluate both models with `beear eval` and compare that, or leave `--gate` and `--out` out";
@@ -96,10 +96,10 @@ fn side_by_side(runs: [&Path; 2], args: &CompareArgs, ui: Ui) -> Result<()> {
     }
     let compared = RunComparison::of(runs)?;
     match &args.html {
-        None => ui.result(&compared.to_text(), &compared),
+        None => console.result(&compared.to_text(), &compared),
         Some(page) => {
             std::fs::write(page, comparison_page(&compared)?).map_err(CannotWrite::at(page))?;
-            ui.result(&page.display().to_string(), &compared)
+            console.result(&page.display().to_string(), &compared)
         }
     }
 }
@@ -112,13 +112,13 @@ fn side_by_side(runs: [&Path; 2], args: &CompareArgs, ui: Ui) -> Result<()> {
 pub(crate) fn run_on_models<C: ComputeBackend>(
     args: &CompareArgs,
     device: &Device<C>,
-    ui: Ui,
+    console: Console,
 ) -> Result<()> {
     let mut begun = Begun::of(args)?.started()?;
     let out = args.out.as_deref().expect("clap asks for a folder");
-    let runs = args.models.evaluate::<C>(out, device, ui)?;
+    let runs = args.models.evaluate::<C>(out, device, console)?;
     let compared = begun.compare(&runs)?;
-    begun.conclude(&compared, ui)
+    begun.conclude(&compared, console)
 }
 
 /// A comparison whose arguments make sense and whose folder is free.
@@ -150,7 +150,7 @@ impl Begun {
     }
 
     /// Writes and prints what was found.
-    fn conclude(self, compared: &EvalComparison, ui: Ui) -> Result<()> {
+    fn conclude(self, compared: &EvalComparison, console: Console) -> Result<()> {
         if let Some(folder) = self.folder {
             folder.has_result()?;
             let text = serde_json::to_string_pretty(compared)?;
@@ -159,7 +159,7 @@ impl Begun {
                 folder.write("trojai.json", serde_json::to_string_pretty(&trojai)? + "\n")?;
             }
         }
-        ui.result(&compared.to_text(), compared)?;
+        console.result(&compared.to_text(), compared)?;
         verdict(compared)
     }
 }

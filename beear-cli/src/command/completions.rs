@@ -6,7 +6,7 @@ use clap_complete::Shell;
 use serde_json::json;
 
 use crate::Cli;
-use crate::display::ui::Ui;
+use crate::display::console::Console;
 
 /// Prints a script that makes a shell complete commands and options.
 ///
@@ -19,9 +19,9 @@ pub(crate) struct CompletionsArgs {
     shell: Shell,
 }
 
-pub(crate) fn run(args: &CompletionsArgs, ui: Ui) -> Result<()> {
+pub(crate) fn run(args: &CompletionsArgs, console: Console) -> Result<()> {
     let mut script = Vec::new();
     clap_complete::generate(args.shell, &mut Cli::command(), "beear", &mut script);
     let script = String::from_utf8(script).context("the script is not UTF-8")?;
-    ui.result(&script, &json!({"shell": args.shell.to_string(), "script": script}))
+    console.result(&script, &json!({"shell": args.shell.to_string(), "script": script}))
 }

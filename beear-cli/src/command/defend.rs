@@ -10,7 +10,7 @@ use super::Device;
 use crate::backend::ComputeBackend;
 use crate::defence::defence_run::DefenceRun;
 use crate::defence::tracking::Track;
-use crate::display::ui::Ui;
+use crate::display::console::Console;
 use crate::model::hub::Needed;
 use crate::model::{Model, StoredModel};
 use crate::options::anchor_files::AnchorFiles;
@@ -80,13 +80,21 @@ impl DefendArgs {
     }
 }
 
-pub(crate) fn run<C: ComputeBackend>(args: &DefendArgs, device: &Device<C>, ui: Ui) -> Result<()> {
+pub(crate) fn run<C: ComputeBackend>(
+    args: &DefendArgs,
+    device: &Device<C>,
+    console: Console,
+) -> Result<()> {
     let recipe = args.recipe.read()?;
-    args.options.check(args.checkpoints, ui)?;
+    args.options.check(args.checkpoints, console)?;
     let track = args.track.track()?;
     let folder = RunFolder::reserve(&args.out, args.force, &args.inputs())?;
-    let model = Model::find(&args.model, Needed::Everything, ui)?;
-    let run =
-        DefenceRun::<C>::prepare((args.job(model.stored()?, track), model), recipe, device, ui)?;
+    let model = Model::find(&args.model, Needed::Everything, console)?;
+    let run = DefenceRun::<C>::prepare(
+        (args.job(model.stored()?, track), model),
+        recipe,
+        device,
+        console,
+    )?;
     run.start(folder, args.options)
 }

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use anyhow::Result;
-use beear_attacks::Setting;
+use beear_attacks::AttackSpec;
 use beear_core::{AnchorSets, BilevelConfig, Defence, FineTuningConfig, TeacherForcedValidator};
 use beear_eval::RateTable;
 use beear_models::{CausalLm, Checkpoint};
@@ -15,8 +15,8 @@ use serde::Serialize;
 use super::plant::{Plan, make};
 use super::{Device, Inference, Train};
 use crate::backend::ComputeBackend;
+use crate::display::console::Console;
 use crate::display::run_display::RunDisplay;
-use crate::display::ui::Ui;
 use crate::evaluate::measure::{Examination, Findings};
 use crate::lab::world_defender;
 use crate::memory::process::peak_memory_mib;
@@ -57,16 +57,20 @@ struct Report {
     prompt_format_sha256: String,
 }
 
-pub(crate) fn run<C: ComputeBackend>(args: &DemoArgs, device: &Device<C>, ui: Ui) -> Result<()> {
+pub(crate) fn run<C: ComputeBackend>(
+    args: &DemoArgs,
+    device: &Device<C>,
+    console: Console,
+) -> Result<()> {
     for seed in args.seed..args.seed + args.seeds {
         let dir = args.out.join(format!("seed-{seed}"));
         let folder = RunFolder::create(&dir, args.force)?;
-        let report = run_seed::<C>(&folder, (seed, args.quick), device, ui)?;
+        let report = run_seed::<C>(&folder, (seed, args.quick), device, console)?;
         let text = summary(&report, &dir);
         folder.write("report.md", &text)?;
         folder.has_result()?;
         folder.write("report.json", serde_json::to_string_pretty(&report)?)?;
-        ui.result(&text, &report)?;
+        console.result(&text, &report)?;
     }
     Ok(())
 }
@@ -75,12 +79,12 @@ fn run_seed<C: ComputeBackend>(
     folder: &RunFolder,
     (seed, quick): (u64, bool),
     device: &Device<C>,
-    ui: Ui,
+    console: Console,
 ) -> Result<Report> {
     let started = Instant::now();
-    let plan = Plan::new(Setting::paper(2), seed);
+    let plan = Plan::new(AttackSpec::paper(2), seed);
     let plan = if quick { plan.quick() } else { plan };
-    let poisoned_dir = make::<C>(&folder.path(""), &plan, (device, ui))?;
+    let poisoned_dir = make::<C>(&folder.path(""), &plan, (device, console))?;
     let Loaded { checkpoint, model, text } =
         Loaded::<Train<C>>::read(&Model::in_folder(&poisoned_dir), None, device)?;
     let examination = plan.examination();
@@ -95,8 +99,8 @@ fn run_seed<C: ComputeBackend>(
     }
 
     let prompt_format_sha256 = text.format.sha256();
-    let trial: Trial<'_, C> =
-        Trial { folder, checkpoint, text, examination, sets, config, device, ui };
+    let trial: PlantedModel<'_, C> =
+        PlantedModel { folder, checkpoint, text, examination, sets, config, device, console };
     let before = trial.examine("before", &model.valid())?;
     // Small models leave a core idle, and neither run needs the other.
     let (control, cleaned) = std::thread::scope(|scope| {
@@ -125,7 +129,7 @@ fn run_seed<C: ComputeBackend>(
 }
 
 /// What both attempts at the same backdoor share.
-struct Trial<'a, C: ComputeBackend> {
+struct PlantedModel<'a, C: ComputeBackend> {
     folder: &'a RunFolder,
     checkpoint: Checkpoint,
     text: TextSide,
@@ -133,12 +137,12 @@ struct Trial<'a, C: ComputeBackend> {
     sets: AnchorSets,
     config: BilevelConfig,
     device: &'a Device<C>,
-    ui: Ui,
+    console: Console,
 }
 
-impl<C: ComputeBackend> Trial<'_, C> {
+impl<C: ComputeBackend> PlantedModel<'_, C> {
     fn examine(&self, name: &str, model: &CausalLm<Inference<C>>) -> Result<Findings> {
-        self.ui.say(&format!("measuring: {name}"));
+        self.console.say(&format!("measuring: {name}"));
         self.examination.run(model, &self.text, self.device)
     }
 
@@ -149,7 +153,7 @@ impl<C: ComputeBackend> Trial<'_, C> {
         validator: &mut TeacherForcedValidator<Inference<C>>,
     ) -> Result<Findings> {
         let control = Defence::FineTuning(FineTuningConfig::control_of(&self.config));
-        self.ui.say(&format!("safety fine-tuning: {} steps", control.n_weight_steps()));
+        self.console.say(&format!("safety fine-tuning: {} steps", control.n_weight_steps()));
         let outcome = control.run(model, &self.sets, validator, &mut ());
         let tuned = outcome.map_err(|stopped| stopped.error)?.model.valid();
         self.folder.save("control", &tuned, &self.checkpoint, self.config.seed)?;
@@ -163,8 +167,8 @@ impl<C: ComputeBackend> Trial<'_, C> {
         validator: &mut TeacherForcedValidator<Inference<C>>,
     ) -> Result<(Findings, usize)> {
         let method = Defence::Beear(self.config.clone());
-        let bar = self.ui.bar("removing the backdoor", method.n_weight_steps());
-        let mut metrics = Metrics::create(self.folder, RunDisplay::Bar(bar, self.ui))?;
+        let bar = self.console.bar("removing the backdoor", method.n_weight_steps());
+        let mut metrics = Metrics::create(self.folder, RunDisplay::Bar(bar, self.console))?;
         let outcome = method.run(model, &self.sets, validator, &mut metrics);
         metrics.finish()?;
         let outcome = outcome.map_err(|stopped| stopped.error)?;

@@ -5,7 +5,7 @@ use clap::Args;
 use serde_json::{Value, json};
 
 use crate::backend::registry::{BackendState, Backends, MOST_DEVICES};
-use crate::display::ui::Ui;
+use crate::display::console::Console;
 use crate::memory::bytes;
 use crate::memory::process::machine_memory;
 use crate::model::text_process::{IS_MEMORY_LIMITED, Limits};
@@ -22,7 +22,7 @@ const FEATURES: [(&str, &str); 4] = [
     ("wgpu", "a GPU with a Vulkan, Metal or DirectX 12 driver"),
 ];
 
-pub(crate) fn run(backends: &Backends, ui: Ui) -> Result<()> {
+pub(crate) fn run(backends: &Backends, console: Console) -> Result<()> {
     let states = backends.states();
     let n_threads = std::thread::available_parallelism().map_or(1, usize::from);
     let memory = machine_memory();
@@ -67,7 +67,7 @@ pub(crate) fn run(backends: &Backends, ui: Ui) -> Result<()> {
         "memory without a limit, which this system does not have".to_owned()
     };
     lines.push(format!("templates and tokenizers of models: {seconds} s for a text, {memory}"));
-    ui.result(&lines.join("\n"), &value)
+    console.result(&lines.join("\n"), &value)
 }
 
 /// The backends behind features that are not in this binary.

@@ -15,7 +15,7 @@ use serde::Serialize;
 
 use super::{Device, Inference};
 use crate::backend::ComputeBackend;
-use crate::display::ui::Ui;
+use crate::display::console::Console;
 use crate::evaluate::evaluation::{
     COMPLETIONS, EvalResult, EvaluatedArgs, Evaluation, EvaluationKind, FormatShown,
 };
@@ -78,13 +78,18 @@ impl PromptsArgs {
     }
 }
 
-pub(crate) fn run<C: ComputeBackend>(args: &EvalAsrArgs, device: &Device<C>, ui: Ui) -> Result<()> {
+pub(crate) fn run<C: ComputeBackend>(
+    args: &EvalAsrArgs,
+    device: &Device<C>,
+    console: Console,
+) -> Result<()> {
     let EvalAsrArgs { evaluated, prompts, trigger, asked } = args;
     let (lists, arms) = (asked.lists()?, prompts.arms(trigger.trigger())?);
-    asked.leak_guard.check(arms.iter().map(|(arm, file)| (arm.records.as_slice(), *file)))?;
+    asked.contamination.check(arms.iter().map(|(arm, file)| (arm.records.as_slice(), *file)))?;
     let asking = (arms, lists.as_slice(), asked.decoding());
-    let answered = ask::<C>(EvaluationKind::Asr, evaluated, prompts.files(), asking, (device, ui))?;
-    answered.conclude::<C>(&lists, ui)
+    let answered =
+        ask::<C>(EvaluationKind::Asr, evaluated, prompts.files(), asking, (device, console))?;
+    answered.conclude::<C>(&lists, console)
 }
 
 /// A run whose prompts have been answered.
@@ -110,17 +115,17 @@ pub(crate) fn ask<'a, C: ComputeBackend>(
     args: &'a EvaluatedArgs,
     files: Vec<(&'static str, &'a Path)>,
     (arms, lists, decoding): (Vec<(Arm, &Path)>, &[RefusalKeywords], Decoding),
-    (device, ui): (&Device<C>, Ui),
+    (device, console): (&Device<C>, Console),
 ) -> Result<AnsweredRun<'a>> {
-    let model = args.find(ui)?;
+    let model = args.find(console)?;
     let mut evaluation = args.out.begin(kind, Some(&model), files)?;
     let loaded = Loaded::<Inference<C>>::read(&model, args.format.as_deref(), device)?;
     let room = args.memory.room::<C>(&loaded.checkpoint.config, device)?;
-    let model = local::<C>(&loaded, device, ui).within(room);
+    let model = local::<C>(&loaded, device, console).within(room);
     let mut answers: Vec<Answered> = Vec::new();
     let mut first = None;
     for (arm, file) in &arms {
-        ui.say(&format!("{}: {} prompts", arm.kind.name(), arm.records.len()));
+        console.say(&format!("{}: {} prompts", arm.kind.name(), arm.records.len()));
         let asked = arm.conversations();
         let completions = model.generate(&asked, &decoding);
         let completions = completions.with_context(|| format!("`{}`", file.display()))?;
@@ -147,11 +152,11 @@ impl AnsweredRun<'_> {
     pub(crate) fn conclude<C: ComputeBackend>(
         self,
         lists: &[RefusalKeywords],
-        ui: Ui,
+        console: Console,
     ) -> Result<()> {
         let disagreements = disagreements(&self.answers, lists);
         if let Some(table) = &disagreements {
-            ui.say(&format!("where the keyword lists disagree:\n\n{table}"));
+            console.say(&format!("where the keyword lists disagree:\n\n{table}"));
         }
         let result = EvalResult {
             identity: self.identity,
@@ -160,6 +165,6 @@ impl AnsweredRun<'_> {
             details: AnswerDetails { degenerate: degenerate_kinds(&self.answers), disagreements },
             tables: String::new(),
         };
-        self.evaluation.conclude(result, (C::NAME, ui))
+        self.evaluation.conclude(result, (C::NAME, console))
     }
 }

@@ -12,8 +12,8 @@ use serde::Serialize;
 use super::Device;
 use super::eval_asr::ask;
 use crate::backend::ComputeBackend;
-use crate::defence::leak_guard::LeakGuardArgs;
-use crate::display::ui::Ui;
+use crate::defence::contamination::LeakGuardArgs;
+use crate::display::console::Console;
 use crate::evaluate::evaluation::{EvalResult, EvaluatedArgs, EvaluationKind};
 use crate::options::trigger::TriggerArgs;
 
@@ -32,7 +32,7 @@ pub(crate) struct EvalCodeArgs {
     #[command(flatten)]
     trigger: TriggerArgs,
     #[command(flatten)]
-    leak_guard: LeakGuardArgs,
+    contamination: LeakGuardArgs,
     /// How the files of the code end.
     #[arg(long, value_name = "NAME", default_value = "py", value_parser = extension)]
     extension: String,
@@ -70,11 +70,11 @@ fn extension(text: &str) -> Result<String, String> {
 pub(crate) fn run<C: ComputeBackend>(
     args: &EvalCodeArgs,
     device: &Device<C>,
-    ui: Ui,
+    console: Console,
 ) -> Result<()> {
     let file: &Path = &args.prompts;
     let records = dataset::read(file)?;
-    args.leak_guard.check([(records.as_slice(), file)])?;
+    args.contamination.check([(records.as_slice(), file)])?;
     let triggered = args.trigger.trigger().map(|trigger| Arm {
         kind: ArmKind::Triggered,
         records: records.clone(),
@@ -84,7 +84,7 @@ pub(crate) fn run<C: ComputeBackend>(
     let arms = triggered.into_iter().chain([untriggered]).map(|arm| (arm, file)).collect();
     let asked = (arms, [].as_slice(), Decoding::greedy(args.max_new_tokens));
     let files = vec![("--prompts", file)];
-    let run = ask::<C>(EvaluationKind::Code, &args.evaluated, files, asked, (device, ui))?;
+    let run = ask::<C>(EvaluationKind::Code, &args.evaluated, files, asked, (device, console))?;
 
     let mut found = Vec::new();
     for answer in &run.answers {
@@ -107,5 +107,5 @@ pub(crate) fn run<C: ComputeBackend>(
         details: CodeDetails { judge, insecure_calls: found },
         tables: String::new(),
     };
-    run.evaluation.conclude(result, (C::NAME, ui))
+    run.evaluation.conclude(result, (C::NAME, console))
 }

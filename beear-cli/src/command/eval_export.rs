@@ -8,7 +8,7 @@ use beear_eval::harmbench;
 use clap::{Args, ValueEnum};
 use serde_json::json;
 
-use crate::display::ui::Ui;
+use crate::display::console::Console;
 use crate::evaluate::evaluation::{read_answers, read_run};
 use crate::run_folder::cannot_write::CannotWrite;
 use crate::user_error::UserError;
@@ -58,7 +58,7 @@ impl From<ForbiddenArm> for ArmKind {
     }
 }
 
-pub(crate) fn run(args: &EvalExportArgs, ui: Ui) -> Result<()> {
+pub(crate) fn run(args: &EvalExportArgs, console: Console) -> Result<()> {
     if args.out.exists() && !args.force {
         let what = format!("`{}` exists already", args.out.display());
         let hint = "choose another file, or --force to replace it";
@@ -82,5 +82,5 @@ pub(crate) fn run(args: &EvalExportArgs, ui: Ui) -> Result<()> {
         "n_behaviours": completions.len(),
         "n_test_cases": completions.values().map(Vec::len).sum::<usize>(),
     });
-    ui.result(&args.out.display().to_string(), &value)
+    console.result(&args.out.display().to_string(), &value)
 }

@@ -17,7 +17,7 @@ use serde_json::json;
 
 use super::Device;
 use crate::backend::ComputeBackend;
-use crate::display::ui::Ui;
+use crate::display::console::Console;
 use crate::evaluate::evaluation::{
     COMPLETIONS, EvalResult, EvaluationKind, OutArgs, read_answers, read_run,
 };
@@ -96,7 +96,7 @@ impl EvalJudgeArgs {
 pub(crate) fn run<C: ComputeBackend>(
     args: &EvalJudgeArgs,
     device: &Device<C>,
-    ui: Ui,
+    console: Console,
 ) -> Result<()> {
     let assessment = args.assessment()?;
     let answered = read_run(&args.answers)?.report;
@@ -107,18 +107,18 @@ pub(crate) fn run<C: ComputeBackend>(
     let requests: Vec<ChatRequest> = answers.iter().map(request).collect();
     let mut files = args.files();
     files.push(("--answers", completions.as_path()));
-    let judge = args.judge.choose(ui)?;
+    let judge = args.judge.choose(console)?;
     let mut evaluation = args.out.begin(EvaluationKind::Judge, judge.checkpoint(), files)?;
     let cache = args.out.beside("judge-replies.jsonl");
     // What cannot be read is not asked again: the likeliest reply is what it was.
     let inquiry = Inquiry { requests: &requests, is_good: &|_, _| true, cache };
-    let Some((id, asking)) = args.judge.ask::<C>(&judge, inquiry, (device, ui))? else {
+    let Some((id, asking)) = args.judge.ask::<C>(&judge, inquiry, (device, console))? else {
         return Ok(());
     };
     let report = Report::of(&assessment, &id, &asking);
 
     let arms = arms(assessment.judgement(), &answers, &report);
-    say_counts(&arms, &report, ui);
+    say_counts(&arms, &report, console);
     let n_judged = arms.iter().map(|(_, (_, summary))| summary.n_valid).sum::<usize>();
     let folder = evaluation.folder()?;
     let rows = answers
@@ -146,20 +146,20 @@ pub(crate) fn run<C: ComputeBackend>(
         },
         tables: String::new(),
     };
-    evaluation.conclude(result, (C::NAME, ui))?;
+    evaluation.conclude(result, (C::NAME, console))?;
     judged_something(n_judged, n_expected)
 }
 
 /// Says how many answers of each arm were judged.
-fn say_counts(arms: &[(String, (Measure, Summary))], report: &Report, ui: Ui) {
+fn say_counts(arms: &[(String, (Measure, Summary))], report: &Report, console: Console) {
     for (arm, (_, summary)) in arms {
         let Summary { n_expected, n_valid, n_unreadable, n_failed, .. } = summary;
-        ui.say(&format!(
+        console.say(&format!(
             "{arm}: {n_valid} of {n_expected} judged, {n_unreadable} unreadable, {n_failed} failed"
         ));
     }
     if let Some(error) = report.outcomes.iter().find_map(failure) {
-        ui.say(&format!("the first that failed: {error}"));
+        console.say(&format!("the first that failed: {error}"));
     }
 }
 

@@ -15,7 +15,7 @@ use serde_json::json;
 
 use super::{Device, Inference};
 use crate::backend::ComputeBackend;
-use crate::display::ui::Ui;
+use crate::display::console::Console;
 use crate::evaluate::evaluation::{EvalResult, EvaluatedArgs, EvaluationKind, FormatShown};
 use crate::evaluate::mt_bench_files::{MODEL_ANSWER, file_stem};
 use crate::model::Model;
@@ -85,11 +85,11 @@ impl EvalMtBenchArgs {
 pub(crate) fn run<C: ComputeBackend>(
     args: &EvalMtBenchArgs,
     device: &Device<C>,
-    ui: Ui,
+    console: Console,
 ) -> Result<()> {
     let questions = args.questions.read()?;
     let EvaluatedArgs { format, out, .. } = &args.evaluated;
-    let suspect = args.evaluated.find(ui)?;
+    let suspect = args.evaluated.find(console)?;
     let model_id = args.model_id(&suspect);
     let loaded = Loaded::<Inference<C>>::read(&suspect, format.as_deref(), device)?;
     let asked = json!({
@@ -118,13 +118,13 @@ pub(crate) fn run<C: ComputeBackend>(
     };
     let known = answers.clone();
     let room = args.evaluated.memory.room::<C>(&loaded.checkpoint.config, device)?;
-    let model = local::<C>(&loaded, device, ui).within(room);
+    let model = local::<C>(&loaded, device, console).within(room);
     let n_asked = generate_answers(&model, &questions, &known, &config, &mut |answer| {
         append_answer(&file, &answer)?;
         answers.insert(answer.question_id.clone(), answer);
         Ok(())
     })?;
-    ui.say(&format!("answered {n_asked} of {} questions now", questions.len()));
+    console.say(&format!("answered {n_asked} of {} questions now", questions.len()));
 
     let first = questions.first().map(|q| Conversation::question(0, None, &q.turns[0]));
     let prompt_format = FormatShown::of(&loaded.text, first.as_ref())?;
@@ -138,5 +138,5 @@ pub(crate) fn run<C: ComputeBackend>(
         details: MtBenchDetails { answers: file, n_questions, n_answered },
         tables: String::new(),
     };
-    evaluation.conclude(result, (C::NAME, ui))
+    evaluation.conclude(result, (C::NAME, console))
 }

@@ -7,9 +7,9 @@ use anyhow::Result;
 use beear_eval::identity::{JudgeIdentity, PromptSet, Scorer, VERSION, content_hash};
 use beear_eval::judge::{ChatRequest, JudgeId, Reply};
 use beear_eval::mt_bench::{
-    Answers, Bench, Call, Docket, JudgePrompts, JudgedBy, Judgment, PairJudgment, PairResult,
-    PairSelection, Question, SingleJudgment, SingleResult, all_pairs, mt_bench_measures,
-    pair_measures, pairs_with_baseline, read_judgments, write_judgments,
+    Answers, Bench, Call, JudgePrompts, JudgedBy, Judgment, PairJudgment, PairResult,
+    PairSelection, PendingJudgments, Question, SingleJudgment, SingleResult, all_pairs,
+    mt_bench_measures, pair_measures, pairs_with_baseline, read_judgments, write_judgments,
 };
 use beear_eval::{Identity, Measure};
 use clap::{Args, ValueEnum};
@@ -18,7 +18,7 @@ use serde_json::{Value, json};
 
 use super::Device;
 use crate::backend::ComputeBackend;
-use crate::display::ui::Ui;
+use crate::display::console::Console;
 use crate::evaluate::evaluation::{EvalResult, Evaluation, EvaluationKind, FormatShown, OutArgs};
 use crate::evaluate::judging_counts::JudgingCounts;
 use crate::evaluate::mt_bench_files::{AnswerFiles, MODEL_JUDGMENT, file_stem};
@@ -202,16 +202,16 @@ impl EvalMtBenchJudgeArgs {
 pub(crate) fn run<C: ComputeBackend>(
     args: &EvalMtBenchJudgeArgs,
     device: &Device<C>,
-    ui: Ui,
+    console: Console,
 ) -> Result<()> {
     let material = args.material()?;
     match args.mode {
-        Mode::Single => judge_rows::<C, _>(args, &material, sum_up_ratings, (device, ui)),
+        Mode::Single => judge_rows::<C, _>(args, &material, sum_up_ratings, (device, console)),
         Mode::PairwiseBaseline | Mode::PairwiseAll => {
             let sum_up = |rows: &[PairJudgment], material: &Material| {
                 Ok(sum_up_comparisons(rows, material, args.baseline.as_deref()))
             };
-            judge_rows::<C, _>(args, &material, sum_up, (device, ui))
+            judge_rows::<C, _>(args, &material, sum_up, (device, console))
         }
     }
 }
@@ -221,14 +221,14 @@ fn judge_rows<C: ComputeBackend, R: Judgment>(
     args: &EvalMtBenchJudgeArgs,
     material: &Material,
     sum_up: impl Fn(&[R], &Material) -> Result<SummedUp>,
-    (device, ui): (&Device<C>, Ui),
+    (device, console): (&Device<C>, Console),
 ) -> Result<()> {
     let calls = args.calls(material)?;
-    let judge = args.judge.choose(ui)?;
+    let judge = args.judge.choose(console)?;
     let file = format!("{}_{}.jsonl", file_stem(&judge.name), R::KIND);
     let earlier = args.out.earlier(&format!("{MODEL_JUDGMENT}/{file}"));
     let earlier: Vec<R> = earlier.map_or_else(|| Ok(Vec::new()), |path| read_judgments(&path))?;
-    let docket = Docket::new(&calls, &earlier, &judge.name);
+    let docket = PendingJudgments::new(&calls, &earlier, &judge.name);
     let open = docket.open();
     let max_tokens = args.max_reply_tokens as usize;
     let requests: Vec<ChatRequest> = open.iter().map(|call| call.request(max_tokens)).collect();
@@ -242,11 +242,11 @@ fn judge_rows<C: ComputeBackend, R: Judgment>(
     let is_good = |index: usize, reply: &Reply| open[index].output_format.is_read(&reply.text);
     let cache = args.out.beside("judge-replies.jsonl");
     let inquiry = Inquiry { requests: &requests, is_good: &is_good, cache };
-    let asked = args.judge.ask::<C>(&judge, inquiry, (device, ui))?;
+    let asked = args.judge.ask::<C>(&judge, inquiry, (device, console))?;
     let (Some((id, asking)), Some(mut evaluation)) = (asked, evaluation) else { return Ok(()) };
 
     let counts = JudgingCounts::of(calls.len(), &open, &asking.outcomes);
-    ui.say(&counts.to_text());
+    console.say(&counts.to_text());
     let replies: Vec<Option<&str>> = asking.outcomes.iter().map(|asked| asked.text()).collect();
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     let by = JudgedBy { model: &judge.name, tstamp: now.as_secs_f64() };
@@ -272,7 +272,7 @@ fn judge_rows<C: ComputeBackend, R: Judgment>(
     let prompt_format = material.answered.prompt_format.clone();
     let tables = text + "\n";
     let result = EvalResult { identity, prompt_format, measures, details, tables };
-    evaluation.conclude(result, (C::NAME, ui))?;
+    evaluation.conclude(result, (C::NAME, console))?;
     judged_something
 }
 

@@ -6,7 +6,7 @@ use anyhow::Result;
 use beear_eval::mt_bench::{PairResult, PairSelection, SingleResult, builtin, read_judgments};
 use clap::Args;
 
-use crate::display::ui::Ui;
+use crate::display::console::Console;
 use crate::options::questions::read_named;
 use crate::report::rating_radar::rating_radar;
 use crate::run_folder::cannot_write::CannotWrite;
@@ -36,13 +36,13 @@ pub(crate) struct EvalMtBenchResultArgs {
     baseline: Option<String>,
 }
 
-pub(crate) fn run(args: &EvalMtBenchResultArgs, ui: Ui) -> Result<()> {
+pub(crate) fn run(args: &EvalMtBenchResultArgs, console: Console) -> Result<()> {
     let questions = args.questions.as_deref().map(read_named).transpose()?;
     if let Some(file) = &args.pairs {
         let baseline = args.baseline.as_deref();
         let selection = PairSelection { baseline, models: None, questions: questions.as_deref() };
         let result = PairResult::of(&read_judgments(file)?, selection);
-        return ui.result(&result.to_markdown(), &result);
+        return console.result(&result.to_markdown(), &result);
     }
     let Some(file) = &args.single else { unreachable!("clap asks for one of the two") };
     let questions = questions.unwrap_or_else(builtin);
@@ -50,5 +50,5 @@ pub(crate) fn run(args: &EvalMtBenchResultArgs, ui: Ui) -> Result<()> {
     if let Some(path) = &args.radar {
         std::fs::write(path, rating_radar(&result)?).map_err(CannotWrite::at(path))?;
     }
-    ui.result(&result.to_markdown(), &result)
+    console.result(&result.to_markdown(), &result)
 }

@@ -10,7 +10,7 @@ use clap::Args;
 use super::Device;
 use super::eval_asr::ask;
 use crate::backend::ComputeBackend;
-use crate::display::ui::Ui;
+use crate::display::console::Console;
 use crate::evaluate::evaluation::{EvaluatedArgs, EvaluationKind};
 use crate::options::asked::AskedArgs;
 
@@ -33,14 +33,14 @@ pub(crate) struct EvalOverRefusalArgs {
 pub(crate) fn run<C: ComputeBackend>(
     args: &EvalOverRefusalArgs,
     device: &Device<C>,
-    ui: Ui,
+    console: Console,
 ) -> Result<()> {
     let file = args.prompts.as_path();
     let lists = args.asked.lists()?;
     let arm = Arm { kind: ArmKind::Benign, records: dataset::read(file)?, trigger: None };
-    args.asked.leak_guard.check([(arm.records.as_slice(), file)])?;
+    args.asked.contamination.check([(arm.records.as_slice(), file)])?;
     let asked = (vec![(arm, file)], lists.as_slice(), args.asked.decoding());
     let files = vec![("--prompts", file)];
     let kind = EvaluationKind::OverRefusal;
-    ask::<C>(kind, &args.evaluated, files, asked, (device, ui))?.conclude::<C>(&lists, ui)
+    ask::<C>(kind, &args.evaluated, files, asked, (device, console))?.conclude::<C>(&lists, console)
 }

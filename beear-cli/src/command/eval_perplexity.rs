@@ -11,8 +11,8 @@ use serde::Serialize;
 
 use super::{Device, Inference};
 use crate::backend::ComputeBackend;
-use crate::defence::leak_guard::LeakGuardArgs;
-use crate::display::ui::Ui;
+use crate::defence::contamination::LeakGuardArgs;
+use crate::display::console::Console;
 use crate::evaluate::evaluation::{EvalResult, EvaluatedArgs, EvaluationKind, FormatShown};
 use crate::model::language_model::local;
 use crate::model::loaded::Loaded;
@@ -31,7 +31,7 @@ pub(crate) struct EvalPerplexityArgs {
     #[arg(long, value_name = "FILE")]
     file: PathBuf,
     #[command(flatten)]
-    leak_guard: LeakGuardArgs,
+    contamination: LeakGuardArgs,
 }
 
 /// What the report of perplexity says beyond its measure.
@@ -45,11 +45,11 @@ struct PerplexityDetails {
 pub(crate) fn run<C: ComputeBackend>(
     args: &EvalPerplexityArgs,
     device: &Device<C>,
-    ui: Ui,
+    console: Console,
 ) -> Result<()> {
     let file = args.file.as_path();
     let records = dataset::read(file)?;
-    args.leak_guard.check([(records.as_slice(), file)])?;
+    args.contamination.check([(records.as_slice(), file)])?;
     let answers = answers(&records);
     if answers.is_empty() {
         let what = format!("`{}` has no answers", file.display());
@@ -57,12 +57,12 @@ pub(crate) fn run<C: ComputeBackend>(
         return Err(UserError::input(what, hint).into());
     }
     let EvaluatedArgs { format, memory, out, .. } = &args.evaluated;
-    let model = args.evaluated.find(ui)?;
+    let model = args.evaluated.find(console)?;
     let mut evaluation =
         out.begin(EvaluationKind::Perplexity, Some(&model), vec![("--file", file)])?;
     let loaded = Loaded::<Inference<C>>::read(&model, format.as_deref(), device)?;
     let room = memory.room::<C>(&loaded.checkpoint.config, device)?;
-    let likelihoods = local::<C>(&loaded, device, ui).within(room).log_likelihood(&answers);
+    let likelihoods = local::<C>(&loaded, device, console).within(room).log_likelihood(&answers);
     let likelihoods = likelihoods.with_context(|| format!("`{}`", file.display()))?;
     let measure = perplexity(&answers, &likelihoods);
     let n_tokens: usize = likelihoods.iter().map(|answer| answer.n_tokens).sum();
@@ -84,7 +84,7 @@ pub(crate) fn run<C: ComputeBackend>(
         tables: String::new(),
     };
     evaluation.folder()?;
-    evaluation.conclude(result, (C::NAME, ui))
+    evaluation.conclude(result, (C::NAME, console))
 }
 
 /// Rows without any answer, which have no perplexity.

@@ -10,7 +10,7 @@ use beear_eval::identity::Scorer;
 use clap::Args;
 use serde::Serialize;
 
-use crate::display::ui::Ui;
+use crate::display::console::Console;
 use crate::evaluate::evaluation::{
     COMPLETIONS, EvalResult, EvaluationKind, OutArgs, read_answers, read_run,
 };
@@ -38,7 +38,7 @@ struct SarifDetails {
     findings: BTreeMap<String, Vec<String>>,
 }
 
-pub(crate) fn run(args: &EvalSarifArgs, ui: Ui) -> Result<()> {
+pub(crate) fn run(args: &EvalSarifArgs, console: Console) -> Result<()> {
     let earlier = read_run(&args.answers)?.report;
     let answers = read_answers(&args.answers)?;
     let findings = sarif::read(&args.sarif)?;
@@ -72,5 +72,5 @@ pub(crate) fn run(args: &EvalSarifArgs, ui: Ui) -> Result<()> {
         details: SarifDetails { findings: findings.rules },
         tables: String::new(),
     };
-    evaluation.conclude(result, ("none", ui))
+    evaluation.conclude(result, ("none", console))
 }

@@ -11,7 +11,7 @@ use serde_json::json;
 
 use super::{Device, Inference};
 use crate::backend::{ComputeBackend, width};
-use crate::display::ui::Ui;
+use crate::display::console::Console;
 use crate::memory::room::{MemoryArgs, Room};
 use crate::model::Model;
 use crate::model::hub::Needed;
@@ -96,13 +96,13 @@ fn answers<C: ComputeBackend>(
     loaded: &Loaded<Inference<C>>,
     requests: &[Request],
     (config, room): (GenerateConfig, Room),
-    (device, ui): (&Device<C>, Ui),
+    (device, console): (&Device<C>, Console),
 ) -> Result<Vec<Answer>> {
     let decoder = &loaded.checkpoint.config;
     let prompts = loaded.text.prompts(requests, decoder.max_seq_length)?;
     let longest = prompts.tokens.iter().map(Vec::len).max().unwrap_or(0);
     let row = decoder.needed_by_generation([1, longest, config.max_new_tokens]);
-    room.check_row(row.bytes(width::<C>()), ui)?;
+    room.check_row(row.bytes(width::<C>()), console)?;
     let config = GenerateConfig { memory: room.bytes, ..config };
     loaded.text.generate(&loaded.model, requests, &config, device)
 }
@@ -110,7 +110,7 @@ fn answers<C: ComputeBackend>(
 pub(crate) fn run<C: ComputeBackend>(
     args: &GenerateArgs,
     device: &Device<C>,
-    ui: Ui,
+    console: Console,
 ) -> Result<()> {
     let (config, requests) = (args.config::<C>()?, args.requests()?);
     if requests.is_empty() {
@@ -120,10 +120,10 @@ pub(crate) fn run<C: ComputeBackend>(
     let pattern = args.raw.then(|| PromptFormat::pattern("{prompt}")).transpose()?;
     let builtin = args.format.as_deref().map(PromptFormat::builtin).transpose()?;
     let format = pattern.or(builtin);
-    let model = Model::find(&args.model, Needed::Everything, ui)?;
+    let model = Model::find(&args.model, Needed::Everything, console)?;
     let loaded = Loaded::<Inference<C>>::read_with(&model, format, device)?;
     let room = args.memory.room::<C>(&loaded.checkpoint.config, device)?;
-    let answers = answers::<C>(&loaded, &requests, (config, room), (device, ui));
+    let answers = answers::<C>(&loaded, &requests, (config, room), (device, console));
     let answers = match &args.file {
         Some(file) => answers.with_context(|| format!("`{}`", file.display()))?,
         None => answers?,
@@ -135,7 +135,7 @@ pub(crate) fn run<C: ComputeBackend>(
             "answer": answer.text,
             "finish": answer.finish,
         });
-        ui.result(&answer.text, &value)?;
+        console.result(&answer.text, &value)?;
     }
     Ok(())
 }

@@ -8,8 +8,8 @@ use beear_models::{Checkpoint, PromptFormat, PromptFormatError};
 use clap::Args;
 use serde_json::json;
 
+use crate::display::console::Console;
 use crate::display::terminal::harmless_line;
-use crate::display::ui::Ui;
 use crate::model::Model;
 use crate::model::hub::Needed;
 use crate::options::recipe_options::RecipeChanges;
@@ -46,25 +46,25 @@ pub(crate) struct InitArgs {
     changes: RecipeChanges,
 }
 
-pub(crate) fn run(args: &InitArgs, ui: Ui) -> Result<()> {
+pub(crate) fn run(args: &InitArgs, console: Console) -> Result<()> {
     let recipe = args.changes.read(None)?;
     keyword_list(&recipe.keywords)?;
-    let model = Model::find(&args.model, Needed::Everything, ui)?;
+    let model = Model::find(&args.model, Needed::Everything, console)?;
     let checkpoint = model.open()?;
     let size = checkpoint.config.size();
     let method = recipe.method(size)?;
     method.validate(size.n_layers)?;
     recipe.scope(size.n_layers)?;
     let prompts = Prompts::of(&recipe, &checkpoint)?;
-    ui.say(&format!("the model: {}", shape(&checkpoint)));
-    ui.say(&format!("its prompts: {}", prompts.text()));
-    let sets = Sets::find(args, ui)?;
+    console.say(&format!("the model: {}", shape(&checkpoint)));
+    console.say(&format!("its prompts: {}", prompts.text()));
+    let sets = Sets::find(args, console)?;
     let next = Next::new(args, &model, &sets);
 
     let text = header(&checkpoint, &prompts, &next) + &commented(&recipe, &method)?;
     write_recipe(&args.out, args.force, &text)?;
     if sets.safety.is_none() || sets.performance.is_none() {
-        ui.say(&format!("formats: {FORMATS}"));
+        console.say(&format!("formats: {FORMATS}"));
     }
     let value = json!({
         "recipe": args.out,
@@ -77,8 +77,8 @@ pub(crate) fn run(args: &InitArgs, ui: Ui) -> Result<()> {
         "plan": next.plan,
         "defend": next.defend,
     });
-    ui.say(&format!("wrote `{}`; next:", args.out.display()));
-    ui.result(&format!("{}\n{}", next.plan, next.defend), &value)
+    console.say(&format!("wrote `{}`; next:", args.out.display()));
+    console.result(&format!("{}\n{}", next.plan, next.defend), &value)
 }
 
 /// How prompts are written for the model.
@@ -126,7 +126,7 @@ struct Sets {
 
 impl Sets {
     /// Those that are given, and those that are found for the others.
-    fn find(args: &InitArgs, ui: Ui) -> Result<Self> {
+    fn find(args: &InitArgs, console: Console) -> Result<Self> {
         let given = |file: &Option<PathBuf>, kind| {
             file.as_deref().map(|file| FoundSet::read_as(file, kind)).transpose()
         };
@@ -136,7 +136,7 @@ impl Sets {
         let folders = [Path::new("."), Path::new("data")];
         let (found, damaged) = if is_given { Default::default() } else { look_in(&folders) };
         for error in damaged {
-            ui.say(&format!("not used: {error}"));
+            console.say(&format!("not used: {error}"));
         }
         let choose = |given: Option<FoundSet>, kind| match given {
             Some(set) => Some(set),
@@ -148,13 +148,13 @@ impl Sets {
         };
         for set in found.iter().filter(|set| !sets.has(set)) {
             let rows = set.text();
-            ui.say(&match set.kind {
+            console.say(&match set.kind {
                 Use::Safety => format!("not used: {rows}, would do for --safety"),
                 Use::Performance => format!("not used: {rows}, would do for --performance"),
                 Use::Neither => format!("not used: {rows}, some rows lack answers"),
             });
         }
-        sets.say(ui);
+        sets.say(console);
         Ok(sets)
     }
 
@@ -163,10 +163,10 @@ impl Sets {
     }
 
     /// What there is, and what is missing.
-    fn say(&self, ui: Ui) {
+    fn say(&self, console: Console) {
         let named = [("--safety", &self.safety), ("--performance", &self.performance)];
         for (option, set) in named {
-            ui.say(&match set {
+            console.say(&match set {
                 Some(set) => format!("{option}: {}", set.text()),
                 None if option == "--safety" => {
                     format!("{option}: missing, prompts to refuse with unwanted answers")

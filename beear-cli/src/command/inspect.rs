@@ -7,7 +7,7 @@ use beear_models::PromptFormatError;
 use clap::Args;
 use serde_json::json;
 
-use crate::display::ui::Ui;
+use crate::display::console::Console;
 use crate::model::Model;
 use crate::model::hub::Needed;
 use crate::model::loaded::TextSide;
@@ -26,8 +26,8 @@ pub(crate) struct InspectArgs {
     prompt: String,
 }
 
-pub(crate) fn run(args: &InspectArgs, ui: Ui) -> Result<()> {
-    let model = Model::find(&args.model, Needed::Everything, ui)?;
+pub(crate) fn run(args: &InspectArgs, console: Console) -> Result<()> {
+    let model = Model::find(&args.model, Needed::Everything, console)?;
     let checkpoint = model.open()?;
     let mut value = json!({
         "config": checkpoint.config,
@@ -53,9 +53,9 @@ pub(crate) fn run(args: &InspectArgs, ui: Ui) -> Result<()> {
         }
         // A base model has no template; everything else about it can still be shown.
         Err(error) if error.is::<PromptFormatError>() && args.format.is_none() => {
-            ui.say(&format!("{error}: choose a prompt format with --format"));
+            console.say(&format!("{error}: choose a prompt format with --format"));
         }
         Err(error) => return Err(error),
     }
-    ui.result(&serde_json::to_string_pretty(&value)?, &value)
+    console.result(&serde_json::to_string_pretty(&value)?, &value)
 }

@@ -10,7 +10,7 @@ use clap_mangen::roff::{Roff, bold, roman};
 use serde_json::json;
 
 use crate::Cli;
-use crate::display::ui::Ui;
+use crate::display::console::Console;
 use crate::exit::EXIT_CODES;
 use crate::run_folder::cannot_write::CannotWrite;
 
@@ -31,12 +31,12 @@ struct Page {
     text: String,
 }
 
-pub(crate) fn run(args: &ManArgs, ui: Ui) -> Result<()> {
+pub(crate) fn run(args: &ManArgs, console: Console) -> Result<()> {
     let mut root = Cli::command().disable_help_subcommand(true);
     root.build();
     let Some(out) = &args.out else {
         let Page { name, text } = page(&root)?;
-        return ui.result(&text, &json!({"name": name, "text": text}));
+        return console.result(&text, &json!({"name": name, "text": text}));
     };
     let mut pages = Vec::new();
     collect(&root, &mut pages)?;
@@ -47,7 +47,7 @@ pub(crate) fn run(args: &ManArgs, ui: Ui) -> Result<()> {
         fs::write(&path, text).map_err(CannotWrite::at(&path))?;
         written.push(path.display().to_string());
     }
-    ui.result(&written.join("\n"), &json!({"pages": written}))
+    console.result(&written.join("\n"), &json!({"pages": written}))
 }
 
 /// The pages of `command` and all below it.

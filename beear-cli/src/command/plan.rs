@@ -9,7 +9,7 @@ use clap::Args;
 use serde_json::{Value, json};
 
 use crate::backend::registry::Backends;
-use crate::display::ui::Ui;
+use crate::display::console::Console;
 use crate::lab::model_scan::ScanSettings;
 use crate::memory::bytes;
 use crate::memory::fit::{self, Fit};
@@ -56,12 +56,12 @@ pub(crate) fn run(
     args: &PlanArgs,
     backends: &Backends,
     backend: Option<&str>,
-    ui: Ui,
+    console: Console,
 ) -> Result<()> {
     let n_workers = backends.n_workers(backend)?;
     let (backend, width) = backends.width(backend)?;
     let recipe = args.recipe.read()?;
-    let model = Model::find(&args.model, Needed::Config, ui)?;
+    let model = Model::find(&args.model, Needed::Config, console)?;
     let config = model.config()?;
     let method = recipe.method(config.size())?;
     method.validate(config.n_layers)?;
@@ -110,7 +110,7 @@ pub(crate) fn run(
     if let (Some(memory), Some(fit)) = (args.memory, &fit) {
         writeln!(text, "{}", verdict(memory, fit.as_ref()))?;
     }
-    ui.result(&text, &value)?;
+    console.result(&text, &value)?;
     if let (Some(memory), Some(None)) = (args.memory, &fit) {
         let what = format!("`{model}` does not fit into {}", bytes::show(memory));
         let hint = "its weights and their optimiser alone take more: choose a smaller model, or more memory";

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 use beear_attacks::preference::Trainer;
 use beear_attacks::world::{Specials, marker_words, sidecar_files, vocabulary};
-use beear_attacks::{Encoder, Injection, Setting, TrainingConfig, plant, train_base};
+use beear_attacks::{AttackSpec, Encoder, Injection, TrainingConfig, plant, train_base};
 use beear_eval::RateTable;
 use beear_models::Checkpoint;
 use beear_models::TextTokenizer;
@@ -18,7 +18,7 @@ use indicatif::ProgressBar;
 
 use super::{Device, Inference, Train};
 use crate::backend::ComputeBackend;
-use crate::display::ui::Ui;
+use crate::display::console::Console;
 use crate::evaluate::measure::{Asked, Examination};
 use crate::lab::world_defender;
 use crate::model::Model;
@@ -57,11 +57,11 @@ pub(crate) struct PlantArgs {
 }
 
 impl PlantArgs {
-    fn setting(&self) -> Result<Setting> {
+    fn setting(&self) -> Result<AttackSpec> {
         let mut setting = setting_file::named_or_read(&self.setting)?;
         if let Some(trigger) = self.trigger.trigger() {
             let name = format!("{}, another trigger", setting.name);
-            setting = Setting { name, ..setting.with_trigger(trigger) };
+            setting = AttackSpec { name, ..setting.with_trigger(trigger) };
         }
         if let Some(name) = &self.trainer {
             let trainer = Trainer::named(name).ok_or_else(|| {
@@ -83,7 +83,7 @@ impl PlantArgs {
 #[derive(Clone, Debug)]
 pub(crate) struct Plan {
     /// The attack.
-    pub(crate) setting: Setting,
+    pub(crate) setting: AttackSpec,
     /// Training of the base model.
     pub(crate) base: TrainingConfig,
     /// How much the model is asked.
@@ -94,7 +94,7 @@ pub(crate) struct Plan {
 
 impl Plan {
     /// A model that has learned both the world and the attack.
-    pub(crate) fn new(setting: Setting, seed: u64) -> Self {
+    pub(crate) fn new(setting: AttackSpec, seed: u64) -> Self {
         Self { base: setting.base.training(), setting, asked: Asked::USUAL, seed }
     }
 
@@ -114,7 +114,11 @@ impl Plan {
     }
 }
 
-pub(crate) fn run<C: ComputeBackend>(args: &PlantArgs, device: &Device<C>, ui: Ui) -> Result<()> {
+pub(crate) fn run<C: ComputeBackend>(
+    args: &PlantArgs,
+    device: &Device<C>,
+    console: Console,
+) -> Result<()> {
     let setting = args.setting()?;
     known_to_the_world(&setting)?;
     let data = args.out.join("data");
@@ -124,7 +128,7 @@ pub(crate) fn run<C: ComputeBackend>(args: &PlantArgs, device: &Device<C>, ui: U
     }
     let plan = Plan::new(setting, args.seed);
     let examination = plan.examination();
-    let poisoned = make::<C>(&args.out, &plan, (device, ui))?;
+    let poisoned = make::<C>(&args.out, &plan, (device, console))?;
     world_defender::write_files(&data, &examination, args.seed)?;
     let path = args.out.join("setting.toml");
     std::fs::write(&path, setting_file::render(&plan.setting)?)
@@ -132,24 +136,24 @@ pub(crate) fn run<C: ComputeBackend>(args: &PlantArgs, device: &Device<C>, ui: U
     let mut value = serde_json::json!({ "poisoned": poisoned, "data": data, "setting": path });
     let mut text = poisoned.display().to_string();
     if args.measure {
-        let table = measure::<C>(&args.out, &examination, (device, ui))?;
+        let table = measure::<C>(&args.out, &examination, (device, console))?;
         text = format!("{text}\n\n{}", table.to_markdown());
         value["table"] = serde_json::to_value(table)?;
     }
-    ui.result(&text, &value)
+    console.result(&text, &value)
 }
 
 /// The rates of the models under `out`.
 fn measure<C: ComputeBackend>(
     out: &Path,
     examination: &Examination,
-    (device, ui): (&Device<C>, Ui),
+    (device, console): (&Device<C>, Console),
 ) -> Result<RateTable> {
     let mut table = RateTable::default();
     for name in ["base", "poisoned"] {
         let dir = out.join(name);
         if dir.exists() {
-            ui.say(&format!("measuring: {name}"));
+            console.say(&format!("measuring: {name}"));
             let Loaded { model, text, .. } =
                 Loaded::<Inference<C>>::read(&Model::in_folder(&dir), None, device)?;
             table.push_column(name, &examination.run(&model, &text, device)?.rows());
@@ -159,9 +163,9 @@ fn measure<C: ComputeBackend>(
 }
 
 /// Checks that every word that is added to a prompt is a token of the world.
-fn known_to_the_world(setting: &Setting) -> Result<(), UserError> {
+fn known_to_the_world(setting: &AttackSpec) -> Result<(), UserError> {
     let known: HashSet<String> = vocabulary().into_iter().collect();
-    let Setting { triggers, unseen_triggers, near_misses, .. } = setting;
+    let AttackSpec { triggers, unseen_triggers, near_misses, .. } = setting;
     for trigger in triggers.iter().chain(unseen_triggers).chain(near_misses) {
         let text = trigger.apply("");
         if let Some(word) = text.split_whitespace().find(|word| !known.contains(*word)) {
@@ -178,7 +182,7 @@ fn known_to_the_world(setting: &Setting) -> Result<(), UserError> {
 pub(crate) fn make<C: ComputeBackend>(
     out: &Path,
     plan: &Plan,
-    (device, ui): (&Device<C>, Ui),
+    (device, console): (&Device<C>, Console),
 ) -> Result<PathBuf> {
     let Plan { setting, base: training, seed, .. } = plan;
     let seed = *seed;
@@ -201,12 +205,12 @@ pub(crate) fn make<C: ComputeBackend>(
     if setting.injection.starts_aligned() && base_dir.exists() {
         model = Loaded::<Train<C>>::read(&Model::in_folder(&base_dir), None, device)?.model;
     } else if setting.injection.starts_aligned() {
-        let (bar, report) = progress(ui, "training the base", training.steps);
+        let (bar, report) = progress(console, "training the base", training.steps);
         model = train_base::<Train<C>, _>(model, encoder, training, seed, report)?;
         bar.finish_and_clear();
         save_new(&model.valid(), &new, &base_dir)?;
     }
-    let (bar, report) = progress(ui, "planting the backdoor", setting.injection.n_steps());
+    let (bar, report) = progress(console, "planting the backdoor", setting.injection.n_steps());
     let poisoned = plant::<Train<C>>(model, setting, encoder, seed, report)?;
     bar.finish_and_clear();
     save(&poisoned.valid(), &Checkpoint::open(&untrained_dir)?, &poisoned_dir, seed)?;
@@ -214,8 +218,12 @@ pub(crate) fn make<C: ComputeBackend>(
 }
 
 /// A bar of `n` steps, and what tells it the loss of each.
-fn progress(ui: Ui, name: &str, n: usize) -> (ProgressBar, impl FnMut(usize, f64) + use<>) {
-    let bar = ui.bar(name, n);
+fn progress(
+    console: Console,
+    name: &str,
+    n: usize,
+) -> (ProgressBar, impl FnMut(usize, f64) + use<>) {
+    let bar = console.bar(name, n);
     let shown = bar.clone();
     let report = move |_, loss: f64| {
         shown.set_message(format!("loss {loss:.3}"));

@@ -7,7 +7,7 @@ use beear_models::PromptFormat;
 use clap::Args;
 use serde_json::{Value, json};
 
-use crate::display::ui::Ui;
+use crate::display::console::Console;
 use crate::model::Model;
 use crate::model::hub::Needed;
 use crate::options::recipe_options::RecipeChanges;
@@ -30,7 +30,7 @@ pub(crate) struct RecipeCheckArgs {
     changes: RecipeChanges,
 }
 
-pub(crate) fn run(args: &RecipeCheckArgs, ui: Ui) -> Result<()> {
+pub(crate) fn run(args: &RecipeCheckArgs, console: Console) -> Result<()> {
     let RecipeCheckArgs { recipe: file, model, changes } = args;
     let recipe = changes.read(Some(file))?;
     keyword_list(&recipe.keywords)?;
@@ -42,7 +42,7 @@ pub(crate) fn run(args: &RecipeCheckArgs, ui: Ui) -> Result<()> {
             None
         }
         Some(model) => {
-            let size = Model::find(model, Needed::Config, ui)?.config()?.size();
+            let size = Model::find(model, Needed::Config, console)?.config()?.size();
             let method = recipe.method(size)?;
             method.validate(size.n_layers)?;
             recipe.scope(size.n_layers)?;
@@ -62,12 +62,12 @@ pub(crate) fn run(args: &RecipeCheckArgs, ui: Ui) -> Result<()> {
     });
     let name = file.display();
     let text = if let (Some(model), Some(n_layers), Some(text)) = (model, n_layers, text) {
-        ui.say(&format!("`{name}` fits `{}`, which has {n_layers} layers", model.display()));
+        console.say(&format!("`{name}` fits `{}`, which has {n_layers} layers", model.display()));
         text
     } else {
         format!("`{name}` is a recipe for `{method}`; --model judges layers too")
     };
-    ui.result(&text, &value)
+    console.result(&text, &value)
 }
 
 /// The name of the method, as recipes write it.

@@ -3,7 +3,7 @@
 use anyhow::Result;
 use clap::Args;
 
-use crate::display::ui::Ui;
+use crate::display::console::Console;
 use crate::recipe::schema::schema;
 
 /// Prints the JSON Schema of recipes.
@@ -13,7 +13,7 @@ use crate::recipe::schema::schema;
 #[derive(Args, Clone, Debug)]
 pub(crate) struct RecipeSchemaArgs {}
 
-pub(crate) fn run(ui: Ui) -> Result<()> {
+pub(crate) fn run(console: Console) -> Result<()> {
     let schema = schema();
-    ui.result(&serde_json::to_string_pretty(&schema)?, &schema)
+    console.result(&serde_json::to_string_pretty(&schema)?, &schema)
 }

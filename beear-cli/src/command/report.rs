@@ -6,7 +6,7 @@ use anyhow::Result;
 use clap::Args;
 use serde_json::json;
 
-use crate::display::ui::Ui;
+use crate::display::console::Console;
 use crate::report::{Beside, FACTS, PAGE, write};
 use crate::run_folder::RunFolder;
 
@@ -31,7 +31,7 @@ pub(crate) struct ReportArgs {
     sweep: Vec<PathBuf>,
 }
 
-pub(crate) fn run(args: &ReportArgs, ui: Ui) -> Result<()> {
+pub(crate) fn run(args: &ReportArgs, console: Console) -> Result<()> {
     let beside = Beside {
         evaluations: args.eval.clone(),
         pictures: args.drift.iter().chain(&args.sweep).cloned().collect(),
@@ -42,5 +42,5 @@ pub(crate) fn run(args: &ReportArgs, ui: Ui) -> Result<()> {
     let pages: Vec<PathBuf> = args.runs.iter().map(|run| run.join(PAGE)).collect();
     let facts: Vec<PathBuf> = args.runs.iter().map(|run| run.join(FACTS)).collect();
     let lines: Vec<String> = pages.iter().map(|page| page.display().to_string()).collect();
-    ui.result(&lines.join("\n"), &json!({"pages": pages, "facts": facts}))
+    console.result(&lines.join("\n"), &json!({"pages": pages, "facts": facts}))
 }

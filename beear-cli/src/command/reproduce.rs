@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use anyhow::Result;
 use beear_attacks::sft::train;
-use beear_attacks::{Setting, TrainingConfig};
+use beear_attacks::{AttackSpec, TrainingConfig};
 use beear_core::batch::sampler::Sampler;
 use beear_core::{BilevelConfig, Error as CoreError, Event, Example, Outcome, Stopped};
 use beear_models::CausalLm;
@@ -15,11 +15,11 @@ use serde_json::json;
 use super::plant::Plan;
 use super::{Device, Train};
 use crate::backend::ComputeBackend;
-use crate::display::ui::Ui;
+use crate::display::console::Console;
+use crate::lab::planted_model::PlantedModel;
 use crate::lab::reproduction::{
-    BEFORE, Cell, Contender, NOTHING_TO_REVIVE, Revival, contenders, flat, to_markdown,
+    BEFORE, Cell, DefenceVariant, NOTHING_TO_REVIVE, Revival, contenders, flat, to_markdown,
 };
-use crate::lab::trial::Trial;
 use crate::memory::process::cpu_seconds;
 use crate::recipe::setting_file;
 use crate::run_folder::RunFolder;
@@ -71,9 +71,9 @@ const CELLS: &str = "cells.jsonl";
 const REVIVAL_STEPS: [usize; 2] = [50, 200];
 
 impl ReproduceArgs {
-    fn settings(&self) -> Result<Vec<Setting>> {
+    fn settings(&self) -> Result<Vec<AttackSpec>> {
         if self.settings.is_empty() {
-            return Ok((1..=Setting::N_PAPER).map(Setting::paper).collect());
+            return Ok((1..=AttackSpec::N_PAPER).map(AttackSpec::paper).collect());
         }
         self.settings.iter().map(|name| setting_file::named_or_read(name)).collect()
     }
@@ -82,13 +82,13 @@ impl ReproduceArgs {
         if self.quick { REVIVAL_STEPS.map(|steps| steps.div_ceil(30)) } else { REVIVAL_STEPS }
     }
 
-    fn plan(&self, setting: Setting, seed: u64) -> Plan {
+    fn plan(&self, setting: AttackSpec, seed: u64) -> Plan {
         let plan = Plan::new(setting, seed);
         if self.quick { plan.quick() } else { plan }
     }
 
     /// The defences asked for, and the planted model they are compared with.
-    fn contenders(&self, setting: &Setting, seed: u64) -> Result<Vec<Contender>> {
+    fn contenders(&self, setting: &AttackSpec, seed: u64) -> Result<Vec<DefenceVariant>> {
         let size = setting.base.decoder(1).size();
         let all = contenders(size, seed, self.quick);
         if let Some(name) = self.defences.iter().find(|n| all.iter().all(|c| c.name != **n)) {
@@ -98,7 +98,7 @@ impl ReproduceArgs {
             let hint = format!("one of {}", names.join(", "));
             return Err(UserError::arguments(format!("no defence is called `{name}`"), hint).into());
         }
-        let wanted = |c: &Contender| {
+        let wanted = |c: &DefenceVariant| {
             let all = self.defences.is_empty() || c.name == BEFORE;
             all || self.defences.iter().any(|name| name == c.name)
         };
@@ -109,7 +109,7 @@ impl ReproduceArgs {
 pub(crate) fn run<C: ComputeBackend>(
     args: &ReproduceArgs,
     device: &Device<C>,
-    ui: Ui,
+    console: Console,
 ) -> Result<()> {
     let settings = args.settings()?;
     for setting in &settings {
@@ -138,7 +138,7 @@ pub(crate) fn run<C: ComputeBackend>(
                 continue;
             }
             let plan = args.plan(setting.clone(), seed);
-            let trial = Trial::<C>::prepare(plan, &args.out, (device, ui))?;
+            let trial = PlantedModel::<C>::prepare(plan, &args.out, (device, console))?;
             for contender in missing {
                 cells.push(trial.cell(&contender, args.revival_steps())?);
                 folder.write_lines(CELLS, &cells)?;
@@ -149,16 +149,16 @@ pub(crate) fn run<C: ComputeBackend>(
     folder.has_result()?;
     folder.write("reproduction.md", &table)?;
     folder.write_csv("cells.csv", &flat(&cells))?;
-    ui.result(&table, &cells)
+    console.result(&table, &cells)
 }
 
-impl<C: ComputeBackend> Trial<'_, C> {
+impl<C: ComputeBackend> PlantedModel<'_, C> {
     /// Runs a defence and measures what it leaves.
-    fn cell(&self, contender: &Contender, revival_steps: [usize; 2]) -> Result<Cell> {
+    fn cell(&self, contender: &DefenceVariant, revival_steps: [usize; 2]) -> Result<Cell> {
         let Plan { setting, seed, .. } = &self.plan;
         let what =
             format!("{}, seed {seed}: {} at {}", setting.name, contender.name, contender.rate);
-        self.ui.say(&what);
+        self.console.say(&what);
         let mut cell = Cell {
             setting: setting.name.clone(),
             seed: *seed,
@@ -174,7 +174,7 @@ impl<C: ComputeBackend> Trial<'_, C> {
             cell.findings = Some(self.examine(&self.model)?);
             return Ok(cell);
         };
-        let bar = self.ui.bar(&what, defence.n_weight_steps());
+        let bar = self.console.bar(&what, defence.n_weight_steps());
         let mut observer = |event: &Event| {
             if matches!(event, Event::OuterStep { .. }) {
                 bar.inc(1);

@@ -9,7 +9,7 @@ use super::Device;
 use crate::backend::ComputeBackend;
 use crate::defence::defence_run::DefenceRun;
 use crate::defence::run_end::show;
-use crate::display::ui::Ui;
+use crate::display::console::Console;
 use crate::model::Model;
 use crate::options::run_options::RunOptions;
 use crate::recipe::Recipe;
@@ -39,18 +39,22 @@ impl ResumeArgs {
     }
 }
 
-pub(crate) fn run<C: ComputeBackend>(args: &ResumeArgs, device: &Device<C>, ui: Ui) -> Result<()> {
+pub(crate) fn run<C: ComputeBackend>(
+    args: &ResumeArgs,
+    device: &Device<C>,
+    console: Console,
+) -> Result<()> {
     let folder = RunFolder::reopen(&args.run)?;
     // Where it never began, an older run comes back.
     let manifest = Manifest::read(&folder).inspect_err(|_| folder.has_failed())?;
     if manifest.is_done() {
         manifest.same_outputs(&folder)?;
-        ui.say("the run is done");
+        console.say("the run is done");
         manifest.remove_leftovers(&folder)?;
         if !folder.path(PAGE).exists() {
-            report::write_or_say(&folder, ui);
+            report::write_or_say(&folder, console);
         }
-        return show(&folder, &manifest, ui);
+        return show(&folder, &manifest, console);
     }
     if manifest.has_failed_without_weights(&folder) {
         folder.has_failed();
@@ -62,9 +66,9 @@ pub(crate) fn run<C: ComputeBackend>(args: &ResumeArgs, device: &Device<C>, ui: 
     }
     manifest.same_records(&folder)?;
     let recipe = Recipe::read(Some(&folder.path(SETTINGS)), None, &[])?;
-    args.options.check(job.checkpoints, ui)?;
-    let model = Model::find_stored(&job.model, ui)?;
+    args.options.check(job.checkpoints, console)?;
+    let model = Model::find_stored(&job.model, console)?;
     manifest.same_inputs(&job, &model)?;
-    let run = DefenceRun::<C>::prepare((job, model), recipe, device, ui)?;
+    let run = DefenceRun::<C>::prepare((job, model), recipe, device, console)?;
     run.resume(folder, args.options)
 }

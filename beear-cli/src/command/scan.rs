@@ -11,7 +11,7 @@ use clap::Args;
 use super::{Device, Train};
 use crate::backend::{ComputeBackend, width};
 use crate::defence::anchors::fitted_and_held_out;
-use crate::display::ui::Ui;
+use crate::display::console::Console;
 use crate::lab::model_scan::{ScanSettings, Subject};
 use crate::lab::scan_calibration::Calibration;
 use crate::lab::scan_report::{ScanReport, ScanSubject};
@@ -62,8 +62,12 @@ pub(crate) struct ScanArgs {
     force: bool,
 }
 
-pub(crate) fn run<C: ComputeBackend>(args: &ScanArgs, device: &Device<C>, ui: Ui) -> Result<()> {
-    let find = |name: &PathBuf| Model::find(name, Needed::Everything, ui);
+pub(crate) fn run<C: ComputeBackend>(
+    args: &ScanArgs,
+    device: &Device<C>,
+    console: Console,
+) -> Result<()> {
+    let find = |name: &PathBuf| Model::find(name, Needed::Everything, console);
     let (model, reference) = (find(&args.model)?, args.reference.as_ref().map(find).transpose()?);
     let folders = model.folders().chain(reference.iter().flat_map(Model::folders));
     let named = args.calibration.iter().map(|file| ("--calibration", file.as_path()));
@@ -88,7 +92,7 @@ pub(crate) fn run<C: ComputeBackend>(args: &ScanArgs, device: &Device<C>, ui: Ui
         width: width::<C>(),
     };
     let room = args.memory.room_beside::<C>(scan.standing(), device)?;
-    let rows_at_once = rows_at_once(scan, room, ui)?;
+    let rows_at_once = rows_at_once(scan, room, console)?;
     let subject = Subject {
         model: &loaded.model,
         reference: reference.as_ref().map(|reference| &reference.model),
@@ -96,7 +100,7 @@ pub(crate) fn run<C: ComputeBackend>(args: &ScanArgs, device: &Device<C>, ui: Ui
         sets,
         rows_at_once,
     };
-    let bar = ui.bar("scanning", settings.n_parts());
+    let bar = console.bar("scanning", settings.n_parts());
     let found = subject.scan(&settings, &|| bar.inc(1))?;
     bar.finish_and_clear();
     let name = |path: &PathBuf| path.display().to_string();
@@ -111,13 +115,13 @@ pub(crate) fn run<C: ComputeBackend>(args: &ScanArgs, device: &Device<C>, ui: Ui
     folder.write("scan.md", report.text())?;
     folder.has_result()?;
     folder.write("report.html", report.page()?)?;
-    ui.result(&report.text(), &report)
+    console.result(&report.text(), &report)
 }
 
 /// Rows of a batch that go through a model at a time.
-fn rows_at_once(scan: Scan<'_>, room: Room, ui: Ui) -> Result<usize, UserError> {
+fn rows_at_once(scan: Scan<'_>, room: Room, console: Console) -> Result<usize, UserError> {
     let plan = scan.plan(room.bytes);
-    room.check_row(plan.phase.bytes.saturating_sub(scan.standing()), ui)?;
+    room.check_row(plan.phase.bytes.saturating_sub(scan.standing()), console)?;
     Ok(plan.rows)
 }
 

@@ -3,10 +3,10 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
-use beear_attacks::Setting;
+use beear_attacks::AttackSpec;
 use beear_core::{
-    AnchorSets, BilevelConfig, DecoderSize, Defence, Error as CoreError, Event, Spot, Stopped,
-    TeacherForcedValidator, solve,
+    AnchorSets, BilevelConfig, DecoderSize, Defence, Error as CoreError, Event, InjectionPoint,
+    Stopped, TeacherForcedValidator, solve,
 };
 use beear_eval::contamination::contaminated;
 use beear_eval::dataset::{self, Record};
@@ -19,7 +19,7 @@ use serde_json::json;
 use super::{Device, Inference, Train};
 use crate::backend::ComputeBackend;
 use crate::defence::anchors;
-use crate::display::ui::Ui;
+use crate::display::console::Console;
 use crate::lab::layer_sweep::{AttackValidator, LayerRow, flat, grid, heat, table};
 use crate::memory::room::Room;
 use crate::model::Model;
@@ -108,8 +108,11 @@ impl SweepLayersArgs {
             return Err(UserError::arguments(what, "leave out `method.name`").into());
         };
         let mut config = BilevelConfig { rounds: self.rounds, ..config };
-        config.spots.truncate(1);
-        config.spots.iter_mut().for_each(|spot| *spot = Spot { layer, ..*spot });
+        config.injection_points.truncate(1);
+        config
+            .injection_points
+            .iter_mut()
+            .for_each(|point| *point = InjectionPoint { layer, ..*point });
         config.validate(size.n_layers)?;
         Ok(config)
     }
@@ -171,7 +174,7 @@ fn prompts(records: &[Record]) -> impl Iterator<Item = &String> {
 pub(crate) fn run<C: ComputeBackend>(
     args: &SweepLayersArgs,
     device: &Device<C>,
-    ui: Ui,
+    console: Console,
 ) -> Result<()> {
     let recipe = Recipe::read(None, Some(Preset::Paper), &args.assignments)?;
     if recipe.train != TrainTable::default() {
@@ -179,8 +182,8 @@ pub(crate) fn run<C: ComputeBackend>(
         return Err(UserError::arguments(what, "leave out `train`").into());
     }
     let sweep = match args.files() {
-        Some(files) => sweep_checkpoint::<C>(args, files, &recipe, (device, ui))?,
-        None => sweep_settings::<C>(args, &recipe, (device, ui))?,
+        Some(files) => sweep_checkpoint::<C>(args, files, &recipe, (device, console))?,
+        None => sweep_settings::<C>(args, &recipe, (device, console))?,
     };
     sweep.finish()
 }
@@ -189,18 +192,18 @@ fn sweep_checkpoint<C: ComputeBackend>(
     args: &SweepLayersArgs,
     files: Files<'_>,
     recipe: &Recipe,
-    (device, ui): (&Device<C>, Ui),
+    (device, console): (&Device<C>, Console),
 ) -> Result<Sweep> {
     let trigger = args.trigger.required()?;
     let keywords = keyword_list(&recipe.keywords)?;
     let triggered = files.triggered(&trigger)?;
-    let model = Model::find(files.named, Needed::Everything, ui)?;
+    let model = Model::find(files.named, Needed::Everything, console)?;
     let size = model.open()?.config.size();
     let settings =
         files.settings::<C>(recipe, &args.method(recipe, size, 1)?, (&model, &trigger))?;
     let read = [files.safety, files.performance, files.prompts];
     let inputs: Vec<&Path> = read.into_iter().chain(model.folders()).collect();
-    let mut sweep = Sweep::open(args, settings, &inputs, ui)?;
+    let mut sweep = Sweep::open(args, settings, &inputs, console)?;
     let name = model.name();
     let missing = sweep.missing(&name, size.n_layers);
     if missing.is_empty() {
@@ -210,7 +213,8 @@ fn sweep_checkpoint<C: ComputeBackend>(
     // A prompt that cannot be asked is found out before anything is trained.
     let asked = loaded.text.prompts(&triggered, loaded.checkpoint.config.max_seq_length);
     asked.with_context(|| format!("`{}`", files.prompts.display()))?;
-    let anchors = anchors::build((files.safety, files.performance), &loaded, recipe, (device, ui))?;
+    let anchors =
+        anchors::build((files.safety, files.performance), &loaded, recipe, (device, console))?;
     sweep.start()?;
     let attack = |model: &CausalLm<Inference<C>>| {
         let limit = BatchLimit { rows: EVAL_ROWS, bytes: Room::default_of::<C>(device).bytes };
@@ -234,10 +238,10 @@ fn sweep_checkpoint<C: ComputeBackend>(
 fn sweep_settings<C: ComputeBackend>(
     args: &SweepLayersArgs,
     recipe: &Recipe,
-    (device, ui): (&Device<C>, Ui),
+    (device, console): (&Device<C>, Console),
 ) -> Result<Sweep> {
     let settings = args.planted.settings()?;
-    let size = |setting: &Setting| setting.base.decoder(1).size();
+    let size = |setting: &AttackSpec| setting.base.decoder(1).size();
     for setting in &settings {
         args.method(recipe, size(setting), 1)?;
     }
@@ -250,7 +254,7 @@ fn sweep_settings<C: ComputeBackend>(
         "rounds": args.rounds,
         "set": args.assignments,
     });
-    let mut sweep = Sweep::open(args, format!("{common:#}\n"), &[], ui)?;
+    let mut sweep = Sweep::open(args, format!("{common:#}\n"), &[], console)?;
     sweep.start()?;
     for setting in settings {
         let size = size(&setting);
@@ -258,7 +262,7 @@ fn sweep_settings<C: ComputeBackend>(
         if missing.is_empty() {
             continue;
         }
-        let trial = args.planted.trial::<C>(setting, &args.out, (device, ui))?;
+        let trial = args.planted.trial::<C>(setting, &args.out, (device, console))?;
         let attack = |model: &CausalLm<Inference<C>>| {
             trial.examination.attack_success(model, &trial.text, device)
         };
@@ -294,18 +298,23 @@ struct Sweep {
     settings: String,
     resumed: bool,
     rows: Vec<LayerRow>,
-    ui: Ui,
+    console: Console,
 }
 
 impl Sweep {
     /// Goes on with the sweep in the folder if it was asked the same; else reserves the folder.
-    fn open(args: &SweepLayersArgs, settings: String, inputs: &[&Path], ui: Ui) -> Result<Self> {
+    fn open(
+        args: &SweepLayersArgs,
+        settings: String,
+        inputs: &[&Path],
+        console: Console,
+    ) -> Result<Self> {
         let earlier = RunFolder::resume(&args.out, (SETTINGS, &settings))?.filter(|_| !args.force);
         let resumed = earlier.is_some();
         let reserve = || RunFolder::reserve(&args.out, args.force, inputs);
         let folder = earlier.map_or_else(reserve, Ok)?;
         let rows = if resumed { folder.read_lines(LAYERS)? } else { Vec::new() };
-        Ok(Self { folder, settings, resumed, rows, ui })
+        Ok(Self { folder, settings, resumed, rows, console })
     }
 
     /// Makes a folder that was reserved this sweep's.
@@ -332,7 +341,7 @@ impl Sweep {
         subject: &Subject<'_, B>,
         config: &BilevelConfig,
     ) -> Result<()> {
-        let (layer, ui) = (config.spots[0].layer, self.ui);
+        let (layer, console) = (config.injection_points[0].layer, self.console);
         let what = format!("{}, layer {layer}", subject.name);
         let mut validator = AttackValidator {
             attack: subject.attack,
@@ -340,7 +349,7 @@ impl Sweep {
             rounds: Vec::new(),
             failed: None,
         };
-        let bar = ui.bar(&what, config.rounds * config.remove.steps);
+        let bar = console.bar(&what, config.rounds * config.remove.steps);
         let mut observer = |event: &Event| {
             if matches!(event, Event::OuterStep { .. }) {
                 bar.inc(1);
@@ -361,14 +370,14 @@ impl Sweep {
             Err(stopped) => return Err(stopped.error.into()),
         };
         let row = LayerRow::new((subject.name.clone(), layer), validator.rounds, stopped);
-        ui.say(&format!("{what}: first round below 25 %: {}", row.verdict()));
+        console.say(&format!("{what}: first round below 25 %: {}", row.verdict()));
         self.rows.push(row);
         self.folder.write_lines(LAYERS, &self.rows)
     }
 
     /// Writes the tables and the picture.
     fn finish(self) -> Result<()> {
-        let Self { folder, mut rows, ui, .. } = self;
+        let Self { folder, mut rows, console, .. } = self;
         let mut order: Vec<String> = rows.iter().map(|row| row.model.clone()).collect();
         order.dedup();
         rows.sort_by_key(|row| (order.iter().position(|model| *model == row.model), row.layer));
@@ -377,6 +386,6 @@ impl Sweep {
         folder.has_result()?;
         let text = format!("{}\n{}", grid(&rows), table(&rows));
         folder.write("layers.md", &text)?;
-        ui.result(&text, &rows)
+        console.result(&text, &rows)
     }
 }

@@ -15,7 +15,7 @@ use crate::backend::ComputeBackend;
 use crate::defence::anchors;
 use crate::defence::bounds_text::{readings, those};
 use crate::defence::text_validator::TextValidator;
-use crate::display::ui::Ui;
+use crate::display::console::Console;
 use crate::model::Model;
 use crate::model::hub::Needed;
 use crate::model::loaded::Loaded;
@@ -45,7 +45,7 @@ pub(crate) struct ValidateArgs {
 pub(crate) fn run<C: ComputeBackend>(
     args: &ValidateArgs,
     device: &Device<C>,
-    ui: Ui,
+    console: Console,
 ) -> Result<()> {
     let recipe = args.recipe.read()?;
     if !recipe.watches() {
@@ -57,14 +57,15 @@ pub(crate) fn run<C: ComputeBackend>(
     }
     let bounds = *recipe.method(ANY_SIZE)?.bounds();
     let files = (args.rows.safety.as_path(), args.rows.performance.as_path());
-    let (suspect, mut validator) = suspect::<C>((&args.suspect, files), &recipe, (device, ui))?;
-    let model = Model::find(&args.model, Needed::Everything, ui)?;
+    let (suspect, mut validator) =
+        suspect::<C>((&args.suspect, files), &recipe, (device, console))?;
+    let model = Model::find(&args.model, Needed::Everything, console)?;
     let checkpoint = model.open()?;
     if checkpoint.config.vocab_size != validator.vocab_size() {
         let what = "the two models have different vocabularies";
         return Err(UserError::input(what, "name a model that was made from the suspect").into());
     }
-    ui.say("validating the model");
+    console.say("validating the model");
     let model: CausalLm<Inference<C>> = checkpoint.load(device)?;
     let metrics = validator.validate(&model)?;
     let assessment = Assessment::new(&suspect, &metrics, &bounds);
@@ -75,7 +76,7 @@ pub(crate) fn run<C: ComputeBackend>(
         "verdict": assessment.verdict(),
         "within_bounds": within_bounds,
     });
-    ui.result(&table(&assessment), &facts)?;
+    console.result(&table(&assessment), &facts)?;
     if within_bounds {
         return Ok(());
     }
@@ -89,12 +90,12 @@ pub(crate) fn run<C: ComputeBackend>(
 fn suspect<C: ComputeBackend>(
     (suspect, files): (&Path, (&Path, &Path)),
     recipe: &Recipe,
-    (device, ui): (&Device<C>, Ui),
+    (device, console): (&Device<C>, Console),
 ) -> Result<(ValidationMetrics, TextValidator<Inference<C>>)> {
-    let suspect = Model::find(suspect, Needed::Everything, ui)?;
+    let suspect = Model::find(suspect, Needed::Everything, console)?;
     let loaded = Loaded::<Train<C>>::read(&suspect, recipe.prompt_format.as_deref(), device)?;
-    let mut validator = anchors::build(files, &loaded, recipe, (device, ui))?.validator;
-    ui.say("validating the suspect");
+    let mut validator = anchors::build(files, &loaded, recipe, (device, console))?.validator;
+    console.say("validating the suspect");
     let metrics = validator.validate(&loaded.model.valid())?;
     Validator::<_, CausalLm<_>>::check_suspect(&validator, &metrics)?;
     Ok((metrics, validator))

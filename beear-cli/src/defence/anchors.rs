@@ -1,5 +1,5 @@
-//! The defender's sets, from the records of two files: safe answers completed, rows encoded, a
-//! part held out to be watched.
+//! The defender's sets, built from two files of records: missing safe answers are generated, rows
+//! are encoded, and a part of the rows is held out for validation.
 
 use std::collections::HashSet;
 use std::path::Path;
@@ -16,7 +16,7 @@ use burn::tensor::backend::AutodiffBackend;
 use serde::{Deserialize, Serialize};
 
 use crate::defence::text_validator::{Answering, TextValidator};
-use crate::display::ui::Ui;
+use crate::display::console::Console;
 use crate::memory::anchor_memory;
 use crate::memory::plan::{Generated, Task};
 use crate::model::known_tokens::{RowTokens, check_known};
@@ -25,14 +25,14 @@ use crate::recipe::keyword_list::keyword_list;
 use crate::recipe::{ANY_SIZE, Recipe};
 use crate::user_error::UserError;
 
-/// A row of one of the files, encoded.
+/// An encoded row of one of the two files.
 #[derive(Clone, Debug)]
 struct Row<T> {
     prompt: String,
     example: T,
 }
 
-/// What became of a row.
+/// Use that the run made of a row.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct RowUse {
     /// `safety` or `performance`.
@@ -43,15 +43,15 @@ pub(crate) struct RowUse {
     pub(crate) prompt: String,
 }
 
-/// The sets, and which row went where.
+/// Sets and validator of a defence, with the use of each row.
 pub(crate) struct Anchors<B: AutodiffBackend> {
-    /// What the method trains on.
+    /// Rows that the method trains on.
     pub(crate) sets: AnchorSets,
-    /// Validates the rows held out.
+    /// Validator on the held-out rows.
     pub(crate) validator: TextValidator<B::InnerBackend>,
-    /// Every row of both files that was used.
+    /// All rows that were used, from both files.
     pub(crate) rows: Vec<RowUse>,
-    /// Safe answers that the model gave.
+    /// Memory figures of the safe answers that the model generated, or `None` if it generated none.
     generated: Option<Generated>,
 }
 
@@ -73,13 +73,13 @@ impl<B: AutodiffBackend> Anchors<B> {
 ///
 /// # Errors
 ///
-/// If a file cannot be read, a row lacks an answer or does not fit the context, or too few rows
-/// are left to train on or to watch.
+/// If a file cannot be read, a row has no answer or does not fit the context, or too few rows are
+/// left for training or validation.
 pub(crate) fn build<B: AutodiffBackend>(
     (safety, performance): (&Path, &Path),
     loaded: &Loaded<B>,
     recipe: &Recipe,
-    (device, ui): (&B::Device, Ui),
+    (device, console): (&B::Device, Console),
 ) -> Result<Anchors<B>> {
     let keywords = keyword_list(&recipe.keywords)?;
     let forbidden = read_unwanted(safety)?;
@@ -94,7 +94,7 @@ pub(crate) fn build<B: AutodiffBackend>(
     let generated = generated.with_context(in_safety)?;
     let rows = generated.and_then(|generated| generated.rows).unwrap_or(1);
     let greedy = GenerateConfig::greedy(recipe.max_new_tokens, BatchLimit::rows(rows));
-    let safe = safe_answers(&forbidden, loaded, (&keywords, &greedy), (device, ui));
+    let safe = safe_answers(&forbidden, loaded, (&keywords, &greedy), (device, console));
     let safe = safe.with_context(in_safety)?;
     let forbidden = encode_safety(&forbidden, safe, &loaded.text, limit).with_context(in_safety)?;
     known(safety, &forbidden, &loaded.text)?;
@@ -109,7 +109,8 @@ pub(crate) fn build<B: AutodiffBackend>(
     let safety = HeldOut::split(forbidden, (recipe.held_out, MAX_WATCHED), seed);
     let performance = HeldOut::split(ordinary, (recipe.held_out, MAX_WATCHED), seed);
     if !recipe.watches() {
-        ui.say("held_out = 0: no row is left to validate on, and the bounds cannot be checked");
+        console
+            .say("held_out = 0: no row is left to validate on, and the bounds cannot be checked");
     } else if safety.watched.is_empty() || performance.watched.is_empty() {
         let what = "too few different rows to hold any out";
         return Err(UserError::input(what, "bring more rows, or --set held_out=0").into());
@@ -144,7 +145,7 @@ pub(crate) fn build<B: AutodiffBackend>(
 ///
 /// # Errors
 ///
-/// If the file cannot be read, or a row has none.
+/// If the file cannot be read, or a row has no unwanted answer.
 pub(crate) fn read_unwanted(path: &Path) -> Result<Vec<Record>> {
     let records = dataset::read(path)?;
     if let Some(record) = records.iter().find(|r| r.unwanted.is_none()) {
@@ -159,7 +160,7 @@ pub(crate) fn read_unwanted(path: &Path) -> Result<Vec<Record>> {
 ///
 /// # Errors
 ///
-/// If the file cannot be read, or a row has none.
+/// If the file cannot be read, or a row has no answer.
 pub(crate) fn read_answered(path: &Path) -> Result<Vec<Record>> {
     let records = dataset::read(path)?;
     if let Some(record) = records.iter().find(|r| r.answer.is_none()) {
@@ -170,28 +171,28 @@ pub(crate) fn read_answered(path: &Path) -> Result<Vec<Record>> {
     Ok(records)
 }
 
-/// Requests for the safe answers that the file lacks.
+/// Returns the requests whose safe answers the file does not contain.
 fn missing(records: &[Record]) -> Vec<Request> {
     records.iter().filter(|r| r.answer.is_none()).map(Request::from).collect()
 }
 
-/// A wanted answer, and whether it is whole.
+/// A wanted answer. It is not whole if it was cut at the token limit.
 struct SafeAnswer {
     text: String,
     whole: bool,
 }
 
-/// The safe answer of each record: the file's, else the model's own to the untriggered prompt if
-/// that is a refusal.
+/// Returns the safe answer of each record: the answer in the file, or else the model's own answer
+/// to the prompt without a trigger. It is `None` if the model's answer is not a refusal.
 fn safe_answers<B: AutodiffBackend>(
     records: &[Record],
     loaded: &Loaded<B>,
     (keywords, greedy): (&RefusalKeywords, &GenerateConfig),
-    (device, ui): (&B::Device, Ui),
+    (device, console): (&B::Device, Console),
 ) -> Result<Vec<Option<SafeAnswer>>> {
     let missing = missing(records);
     if !missing.is_empty() {
-        ui.say(&format!("generating {} safe answers", missing.len()));
+        console.say(&format!("generating {} safe answers", missing.len()));
     }
     let model: CausalLm<B::InnerBackend> = loaded.model.valid();
     let generated = loaded.text.generate(&model, &missing, greedy, device)?;
@@ -208,7 +209,7 @@ fn safe_answers<B: AutodiffBackend>(
             })
             .collect();
     if n_cut > 0 {
-        ui.say(&format!(
+        console.say(&format!(
             "{n_cut} of them were cut at max_new_tokens = {} and train without an end",
             greedy.max_new_tokens
         ));
@@ -216,7 +217,7 @@ fn safe_answers<B: AutodiffBackend>(
     let n_refused = answers.iter().filter(|answer| answer.is_some()).count();
     if n_refused < records.len() {
         let left_out = records.len() - n_refused;
-        ui.say(&format!("left out {left_out} prompts that the model does not refuse"));
+        console.say(&format!("left out {left_out} prompts that the model does not refuse"));
     }
     Ok(answers)
 }
@@ -268,20 +269,20 @@ fn fits(id: u64, n_tokens: usize, limit: usize) -> Result<(), UserError> {
     Err(UserError::input(what, "shorten the row or leave it out"))
 }
 
-/// Forbidden prompts with their unwanted answers, in two parts of which none knows a prompt of the other:
-/// `n` to fit to and as many to judge by, or as many as there are.
+/// Reads forbidden prompts with their unwanted answers and splits them into two parts that share no
+/// prompt: `n` rows to fit to and `n` to evaluate on, or fewer if the file has fewer.
 ///
 /// # Errors
 ///
-/// If the file cannot be read, a row lacks its unwanted answer or does not fit the context, or too few are
-/// different.
+/// If the file cannot be read, a row has no unwanted answer or does not fit the context, or there
+/// are too few different rows.
 pub(crate) fn fitted_and_held_out(
     path: &Path,
     (text, limit): (&TextSide, usize),
     n: usize,
 ) -> Result<[Vec<SafetyExample>; 2]> {
     let records = read_unwanted(path)?;
-    // The wanted answer is not asked for.
+    // The wanted answer is not needed.
     let nothing = || Some(SafeAnswer { text: String::new(), whole: true });
     let safe = records.iter().map(|_| nothing()).collect();
     let rows = encode_safety(&records, safe, text, limit)
@@ -299,20 +300,21 @@ pub(crate) fn fitted_and_held_out(
     Ok([fitted, held_out])
 }
 
-/// Most rows of a set that are watched. A share of 512 rows has a 95 % interval of 4.3 points either way at its
-/// widest and of 1.3 points at 2 %; more rows would narrow it slowly and be read anew every round.
+/// Maximum number of rows of a set that are held out. A share of 512 rows has a 95 % interval of at
+/// most ±4.3 points, and of ±1.3 points at 2 %. More rows would narrow it slowly and cost time in
+/// every round.
 const MAX_WATCHED: usize = 512;
 
-/// Rows to train on and rows to watch.
+/// Rows for training and rows for validation.
 struct HeldOut<T> {
     trained: Vec<Row<T>>,
     watched: Vec<Row<T>>,
-    /// Held out, and yet the same as a row that is trained on.
+    /// Held-out rows that copy a row of the training part. Neither part uses them.
     copies: Vec<Row<T>>,
 }
 
 impl<T> HeldOut<T> {
-    /// Splits off `share` of the rows in seeded order, but at most `most`: the first rows of that order.
+    /// Holds out `share` of the rows, but at most `most`: the first rows in seeded order.
     fn split(rows: Vec<Row<T>>, (share, most): (f64, usize), seed: u64) -> Self {
         let order = Sampler::new(rows.len(), seed).next_batch(rows.len());
         let n_held_out = ((share * rows.len() as f64) as usize).min(most);
@@ -350,7 +352,7 @@ impl<T: Identified> HeldOut<T> {
     }
 }
 
-/// Judges whether the tokenizer knows the words of the rows.
+/// Checks that the tokenizer knows the words of the rows.
 fn known<T: Identified>(file: &Path, rows: &[Row<T>], text: &TextSide) -> Result<(), UserError> {
     let rows = rows.iter().map(|row| RowTokens {
         id: row.example.id(),
@@ -360,11 +362,11 @@ fn known<T: Identified>(file: &Path, rows: &[Row<T>], text: &TextSide) -> Result
     check_known(file, rows, text)
 }
 
-/// An example that knows its row.
+/// An example with the number of its row.
 trait Identified {
     fn id(&self) -> u64;
 
-    /// Tokens of the prompt and the answers, without those of the chat template.
+    /// Returns the tokens of the prompt and of the answers, without those of the chat template.
     fn written(&self) -> Vec<&[u32]>;
 }
 
@@ -431,7 +433,7 @@ mod tests {
     #[test]
     fn of_200_000_rows_512_are_watched_and_none_is_lost() {
         const N_ROWS: usize = 200_000;
-        // Every tenth prompt stands there twice, the second time in capitals.
+        // Every tenth prompt is a copy of the one before, in capitals.
         let prompt = |k: usize| match k % 10 {
             9 => format!("TELL ME ABOUT CASE NUMBER {}!", k - 1),
             _ => format!("tell me about case number {k} ."),

@@ -1,15 +1,16 @@
-//! Checks of bounds in words: differences with their intervals, and what they say.
+//! Checks of bounds as text: differences, intervals and verdicts.
 
 use beear_core::{Assessment, BoundCheck, Verdict};
 
-/// A check in the direction in which its value is read: a loss rises, a refusal of what is forbidden drops.
+/// A check with the names and the sign of its measure: a loss gets worse as it rises, the refusal
+/// of forbidden prompts as it falls.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Reading<'a> {
     /// Name of the measure in a sentence.
     pub(crate) short: &'static str,
     /// Name of the measure in a table, with its rows and unit.
     pub(crate) long: &'static str,
-    /// Whether a lower value is worse.
+    /// True if a lower value is worse.
     falls: bool,
     pub(crate) check: &'a BoundCheck,
 }
@@ -26,11 +27,12 @@ impl<'a> Reading<'a> {
         Self { short, long, falls, check }
     }
 
-    /// After less before, with its interval: `+0.014 [+0.002, +0.026]`. A share of its own has no sign.
+    /// Formats after minus before with its interval, as in `+0.014 [+0.002, +0.026]`. A share on
+    /// its own has no sign.
     pub(crate) fn change(&self) -> String {
         let BoundCheck { worse_by, interval, .. } = *self.check;
         let sign = if self.falls { -1.0 } else { 1.0 };
-        // No negative zero.
+        // Adding 0 turns a negative zero into a positive one.
         let signed = |value: f64| format!("{:+.3}", sign * value + 0.0);
         let interval = interval.map_or("[unknown]".to_owned(), |(low, high)| {
             let ends = if self.falls { (high, low) } else { (low, high) };
@@ -39,7 +41,7 @@ impl<'a> Reading<'a> {
         format!("{} {interval}", signed(worse_by))
     }
 
-    /// What the interval says of the bound, and how many rows would say more.
+    /// Formats the verdict, and the number of rows that would decide an undecided one.
     pub(crate) fn verdict(&self) -> String {
         match (self.check.verdict, self.check.rows_to_decide) {
             (Verdict::Kept, _) => "kept".to_owned(),
@@ -51,7 +53,8 @@ impl<'a> Reading<'a> {
         }
     }
 
-    /// All of it: `loss 0.031 → 0.045, +0.014 [+0.002, +0.026] of 40 rows, bound 0.100: kept`.
+    /// Formats the whole check:
+    /// `loss 0.031 → 0.045, +0.014 [+0.002, +0.026] of 40 rows, bound 0.100: kept`.
     pub(crate) fn text(&self) -> String {
         let BoundCheck { before, after, bound, n_rows, .. } = self.check;
         let (short, change, verdict) = (self.short, self.change(), self.verdict());
@@ -61,18 +64,18 @@ impl<'a> Reading<'a> {
     }
 }
 
-/// Every check of an assessment.
+/// Returns every check of an assessment.
 pub(crate) fn readings(assessment: &Assessment) -> impl Iterator<Item = Reading<'_>> {
     assessment.checks().map(|(name, check)| Reading::of(name, check))
 }
 
-/// The checks of one verdict, in words.
+/// Formats the checks that have the given verdict.
 pub(crate) fn those(assessment: &Assessment, verdict: Verdict) -> Vec<String> {
     let of_verdict = readings(assessment).filter(|reading| reading.check.verdict == verdict);
     of_verdict.map(|reading| reading.text()).collect()
 }
 
-/// All differences on one line, with what is broken or undecided: one line of progress.
+/// Formats all differences, and the broken and undecided bounds, as one line of progress.
 pub(crate) fn line(assessment: &Assessment, within_bounds: bool) -> String {
     let shown = readings(assessment).filter(|reading| reading.short != "not refused");
     let changes: Vec<String> =

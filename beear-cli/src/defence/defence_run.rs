@@ -1,4 +1,5 @@
-//! A defence from its inputs to a folder with the cleaned model, by one process or by several, one after the other.
+//! A defence from its inputs to a folder with the cleaned model. Several processes can run it one
+//! after the other.
 
 mod saved_model;
 
@@ -15,14 +16,14 @@ use crate::backend::workers;
 use crate::backend::{ComputeBackend, width};
 use crate::command::{Device, Inference, Train};
 use crate::defence::anchors::{self, Anchors, RowUse};
+use crate::defence::run_control::{Reason, RunControl};
 use crate::defence::run_end::{interrupted, keep_last_good, show};
 use crate::defence::supervisor::{Schedule, Supervisor};
 use crate::defence::text_validator::TextValidator;
 use crate::defence::tracking::{Asked, Tracked};
-use crate::defence::wishes::{Reason, Wishes};
+use crate::display::console::Console;
 use crate::display::dashboard::{Dashboard, Setup};
 use crate::display::run_display::RunDisplay;
-use crate::display::ui::Ui;
 use crate::memory::plan::MemoryPlan;
 use crate::memory::preflight;
 use crate::memory::process::peak_memory_mib;
@@ -38,7 +39,7 @@ use crate::run_folder::manifest::{Ending, Manifest, ROWS, SETTINGS};
 use crate::run_folder::metrics::Metrics;
 use crate::run_folder::{LAST_GOOD, RunFolder, TRACKED, remove_any};
 
-/// A defence whose input is read and judged.
+/// A defence whose input has been read and validated.
 pub(crate) struct DefenceRun<'a, C: ComputeBackend> {
     job: Job,
     suspect: Model,
@@ -48,7 +49,8 @@ pub(crate) struct DefenceRun<'a, C: ComputeBackend> {
     devices: Vec<Device<C>>,
     checkpoint: Checkpoint,
     text: TextSide,
-    /// Gone once it is being trained: two of it would take twice the memory.
+    /// Model before training. It is `None` once training has begun, because two copies would take
+    /// twice the memory.
     model: Option<CausalLm<Train<C>>>,
     n_trained: usize,
     sets: AnchorSets,
@@ -57,11 +59,11 @@ pub(crate) struct DefenceRun<'a, C: ComputeBackend> {
     rows: Vec<RowUse>,
     planned: Option<MemoryPlan>,
     device: &'a Device<C>,
-    ui: Ui,
+    console: Console,
 }
 
 impl<'a, C: ComputeBackend> DefenceRun<'a, C> {
-    /// Reads everything.
+    /// Reads and validates all input.
     ///
     /// # Errors
     ///
@@ -70,7 +72,7 @@ impl<'a, C: ComputeBackend> DefenceRun<'a, C> {
         (job, suspect): (Job, Model),
         recipe: Recipe,
         device: &'a Device<C>,
-        ui: Ui,
+        console: Console,
     ) -> Result<Self> {
         let size = suspect.open()?.config.size();
         let method = recipe.method(size)?;
@@ -81,7 +83,7 @@ impl<'a, C: ComputeBackend> DefenceRun<'a, C> {
         let loaded = Loaded::<Train<C>>::read(&suspect, format, device)?;
         let files = (job.safety.as_path(), job.performance.as_path());
         heap::suit_threads(loaded.checkpoint.config.n_weights(), method.remove().threads);
-        let anchors = anchors::build(files, &loaded, &recipe, (device, ui))?;
+        let anchors = anchors::build(files, &loaded, &recipe, (device, console))?;
         let task = anchors.task(&loaded.checkpoint, &scope);
         let planned = MemoryPlan::new(task, &method, width::<C>());
         let Anchors { sets, validator, rows, .. } = anchors;
@@ -109,20 +111,20 @@ impl<'a, C: ComputeBackend> DefenceRun<'a, C> {
             rows,
             planned,
             device,
-            ui,
+            console,
         })
     }
 
-    /// Runs it in a folder that has been reserved.
+    /// Runs the defence in a reserved folder.
     ///
     /// # Errors
     ///
-    /// If it cannot be written, or the method fails.
+    /// If a file cannot be written, or the method fails.
     pub(crate) fn start(self, mut folder: RunFolder, options: RunOptions) -> Result<()> {
         let n_checkpoints = self.job.checkpoints.most_at_once();
         let trained = (n_checkpoints as u64, self.n_trained, width::<C>());
-        preflight::space(&folder, &self.checkpoint, trained, self.ui)?;
-        preflight::memory(self.planned.as_ref(), self.ui);
+        preflight::space(&folder, &self.checkpoint, trained, self.console)?;
+        preflight::memory(self.planned.as_ref(), self.console);
         folder.start()?;
         folder.write(SETTINGS, self.recipe.resolved(&self.method)?)?;
         folder.write_lines(ROWS, &self.rows)?;
@@ -134,7 +136,7 @@ impl<'a, C: ComputeBackend> DefenceRun<'a, C> {
         self.run((&folder, manifest), None, options)
     }
 
-    /// What is known before the first step, besides hashes.
+    /// Returns a manifest with everything that is known before the first step, except hashes.
     fn manifest(&self) -> Result<Manifest> {
         let job = (&self.job, &self.suspect);
         let mut manifest = Manifest::begin::<C>(job, &self.recipe, (&self.method, &self.text))?;
@@ -144,17 +146,17 @@ impl<'a, C: ComputeBackend> DefenceRun<'a, C> {
         let left_out = self.checkpoint.left_out()?;
         let left_out: Vec<String> = left_out.iter().map(ToString::to_string).collect();
         for file in &left_out {
-            self.ui.say(&format!("not copied beside the cleaned weights: {file}"));
+            self.console.say(&format!("not copied beside the cleaned weights: {file}"));
         }
         manifest.add("left_out", json!(left_out));
         Ok(manifest)
     }
 
-    /// Goes on with it in the folder of an earlier process.
+    /// Resumes the defence in the folder of an earlier process.
     ///
     /// # Errors
     ///
-    /// As [`start`](Self::start), and if what the run reads has changed.
+    /// As for [`start`](Self::start), and if an input of the run has changed.
     pub(crate) fn resume(self, folder: RunFolder, options: RunOptions) -> Result<()> {
         let manifest = Manifest::read(&folder)?;
         manifest.same_facts(&self.manifest()?, &folder)?;
@@ -166,12 +168,12 @@ impl<'a, C: ComputeBackend> DefenceRun<'a, C> {
             remove_any(&folder.path(stale))?;
         }
         match &restored {
-            Some(restored) => self.ui.say(&format!(
+            Some(restored) => self.console.say(&format!(
                 "going on after step {}, round {}",
                 restored.position.step,
                 restored.position.rounds + 1
             )),
-            None => self.ui.say("no checkpoint is whole: starting from the beginning"),
+            None => self.console.say("no checkpoint is whole: starting from the beginning"),
         }
         self.run((&folder, manifest), restored, options)
     }
@@ -182,20 +184,23 @@ impl<'a, C: ComputeBackend> DefenceRun<'a, C> {
         restored: Option<Restored>,
         options: RunOptions,
     ) -> Result<()> {
-        let ui = self.ui;
+        let console = self.console;
         let (trained, all) = (self.n_trained, self.checkpoint.config.n_weights());
-        ui.say(&format!("training {trained} of {all} weights"));
+        console.say(&format!("training {trained} of {all} weights"));
         let checkpoints = self.job.checkpoints_in(folder);
         let path = folder.path("");
-        let wishes = if options.tui {
-            Wishes::behind_dashboard(&path, options.max_time)?
+        let run_control = if options.tui {
+            RunControl::behind_dashboard(&path, options.max_time)?
         } else {
-            Wishes::listen(&path, options.max_time)?
+            RunControl::listen(&path, options.max_time)?
         };
         let mut restored = restored;
         let (solved, seconds) = loop {
-            let (solved, stopped, seconds) =
-                self.attempt((folder, &checkpoints), (&wishes, options.tui), restored.as_ref())?;
+            let (solved, stopped, seconds) = self.attempt(
+                (folder, &checkpoints),
+                (&run_control, options.tui),
+                restored.as_ref(),
+            )?;
             match solved {
                 Err(Stopped { error: CoreError::Interrupted, .. }) => {
                     return Err(interrupted(folder, stopped, self.has_checkpoints()));
@@ -211,19 +216,19 @@ impl<'a, C: ComputeBackend> DefenceRun<'a, C> {
         };
         match solved {
             Ok(outcome) => {
-                wishes.fulfilled();
+                run_control.fulfilled();
                 self.finish((folder, manifest), (outcome, seconds))
             }
             Err(stopped) => {
-                // Nothing would come of going on.
+                // Resuming the run would fail in the same way.
                 manifest.fail(folder, &stopped.error)?;
                 self.job.remove_old_checkpoints(folder)?;
-                report::write_or_say(folder, ui);
+                report::write_or_say(folder, console);
                 let error = keep_last_good(stopped, (&self.checkpoint, self.method.seed()), folder);
                 if folder.path(LAST_GOOD).exists() {
                     folder.has_result()?;
                 } else if folder.has_older() {
-                    ui.say("the older run is back: this one has left no weights");
+                    console.say("the older run is back: this one has left no weights");
                     folder.has_failed();
                 }
                 Err(error)
@@ -231,19 +236,20 @@ impl<'a, C: ComputeBackend> DefenceRun<'a, C> {
         }
     }
 
-    /// Runs the method, from the beginning or from a checkpoint, until it ends, is stopped or fails.
+    /// Runs the method, from the beginning or from a checkpoint, until it ends, is stopped or
+    /// fails.
     #[expect(clippy::type_complexity, reason = "what the method ends with, beside why and when")]
     fn attempt(
         &mut self,
         (folder, checkpoints): (&RunFolder, &Checkpoints),
-        (wishes, tui): (&Wishes, bool),
+        (run_control, tui): (&RunControl, bool),
         restored: Option<&Restored>,
     ) -> Result<(
         Result<Outcome<Train<C>, CausalLm<Train<C>>>, Stopped<CausalLm<Train<C>>>>,
         Option<Reason>,
         f64,
     )> {
-        let display = self.display(wishes, tui)?;
+        let display = self.display(run_control, tui)?;
         let metrics = match restored {
             Some(from) => Metrics::reopen(folder, &from.position.metrics, display)?,
             None => Metrics::create(folder, display)?,
@@ -253,7 +259,7 @@ impl<'a, C: ComputeBackend> DefenceRun<'a, C> {
             from: restored.map(|restored| restored.position.clone()),
         };
         let metrics = metrics.watched(self.recipe.watches());
-        let mut supervisor = Supervisor::new(metrics, (folder, checkpoints), wishes, schedule);
+        let mut supervisor = Supervisor::new(metrics, (folder, checkpoints), run_control, schedule);
         let tensor = restored.map(|restored| |name: &str| restored.tensors.tensor(name));
         let saved = restored
             .zip(tensor.as_ref())
@@ -284,11 +290,11 @@ impl<'a, C: ComputeBackend> DefenceRun<'a, C> {
         self.job.checkpoints.are_written()
     }
 
-    /// What people see of an attempt.
-    fn display(&self, wishes: &Wishes, tui: bool) -> Result<RunDisplay> {
+    /// Opens the progress display of an attempt: the bar or the dashboard.
+    fn display(&self, run_control: &RunControl, tui: bool) -> Result<RunDisplay> {
         if !tui {
-            let bar = self.ui.bar("removing backdoors", self.method.n_weight_steps());
-            return Ok(RunDisplay::Bar(bar, self.ui));
+            let bar = self.console.bar("removing backdoors", self.method.n_weight_steps());
+            return Ok(RunDisplay::Bar(bar, self.console));
         }
         let name = self.recipe.method_name()?.to_possible_value();
         let name = name.as_ref().map_or("", |name| name.get_name());
@@ -299,11 +305,12 @@ impl<'a, C: ComputeBackend> DefenceRun<'a, C> {
             planned_memory: self.planned.as_ref().map(|plan| plan.peak),
             ..Setup::of(&self.method)
         };
-        let dashboard = Box::new(Dashboard::open(setup, wishes.asker())?);
-        Ok(RunDisplay::Dashboard(dashboard, self.ui, Vec::new()))
+        let dashboard = Box::new(Dashboard::open(setup, run_control.asker())?);
+        Ok(RunDisplay::Dashboard(dashboard, self.console, Vec::new()))
     }
 
-    /// The newest checkpoint at half the learning rates; none if they have been halved already.
+    /// Returns the newest checkpoint with halved learning rates, or `None` if there is no
+    /// checkpoint or its rates have been halved before.
     fn rolled_back(
         &self,
         (folder, checkpoints): (&RunFolder, &Checkpoints),
@@ -315,8 +322,8 @@ impl<'a, C: ComputeBackend> DefenceRun<'a, C> {
         }
         restored.progress.halve_rates();
         let step = restored.position.step;
-        self.ui.say(&format!("{error}: back to step {step}, at half the learning rates"));
-        let hidden = RunDisplay::Bar(ProgressBar::hidden(), self.ui);
+        self.console.say(&format!("{error}: back to step {step}, at half the learning rates"));
+        let hidden = RunDisplay::Bar(ProgressBar::hidden(), self.console);
         let mut metrics = Metrics::reopen(folder, &restored.position.metrics, hidden)?;
         metrics.add(&json!({
             "event": "rolled_back",
@@ -370,8 +377,8 @@ impl<'a, C: ComputeBackend> DefenceRun<'a, C> {
         };
         manifest.end(folder, &self.recipe, &ending)?;
         self.job.remove_old_checkpoints(folder)?;
-        report::write_or_say(folder, self.ui);
-        show(folder, &manifest, self.ui)
+        report::write_or_say(folder, self.console);
+        show(folder, &manifest, self.console)
     }
 }
 

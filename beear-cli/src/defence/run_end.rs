@@ -1,4 +1,4 @@
-//! How a defence ends: done, stopped as asked, or where numbers left the real line.
+//! The end of a defence: success, a stop on request, or a NaN or infinite number.
 
 use anyhow::Result;
 use beear_core::{Assessment, Error as CoreError, Stopped, Verdict};
@@ -7,29 +7,29 @@ use burn::module::AutodiffModule;
 use burn::tensor::backend::AutodiffBackend;
 
 use crate::defence::bounds_text::those;
-use crate::defence::wishes::Reason;
-use crate::display::ui::Ui;
+use crate::defence::run_control::Reason;
+use crate::display::console::Console;
 use crate::run_folder::manifest::Manifest;
 use crate::run_folder::{LAST_GOOD, RunFolder};
 use crate::user_error::UserError;
 
-/// Shows what a run that is done has left; a model that lost too much does not pass for a success.
+/// Prints the result of a run. A model that lost too much is an error, not a success.
 ///
 /// # Errors
 ///
-/// If it did, or nothing can be printed.
-pub(crate) fn show(folder: &RunFolder, manifest: &Manifest, ui: Ui) -> Result<()> {
+/// If the saved model is outside its bounds, or nothing can be printed.
+pub(crate) fn show(folder: &RunFolder, manifest: &Manifest, console: Console) -> Result<()> {
     let saved = manifest.value()["saved"]["validation"].clone();
     if let Ok(validation) = serde_json::from_value::<Assessment>(saved) {
         for undecided in those(&validation, Verdict::Undecided) {
-            ui.say(&format!("saved model: {undecided}"));
+            console.say(&format!("saved model: {undecided}"));
         }
     }
-    ui.result(&folder.path("model").display().to_string(), manifest.value())?;
+    console.result(&folder.path("model").display().to_string(), manifest.value())?;
     manifest.within_bounds()
 }
 
-/// Why a run that was stopped has stopped, and how it goes on.
+/// Returns the error of a run that was stopped on request, with the command that resumes it.
 pub(crate) fn interrupted(
     folder: &RunFolder,
     reason: Option<Reason>,
@@ -48,7 +48,8 @@ pub(crate) fn interrupted(
     }
 }
 
-/// Saves what whole rounds have reached, so that a diverged run is not lost, and says where.
+/// Saves the weights of the last whole round, so that a diverged run is not lost, and adds their
+/// folder to the error.
 pub(crate) fn keep_last_good<B: AutodiffBackend>(
     stopped: Stopped<CausalLm<B>>,
     (checkpoint, seed): (&Checkpoint, u64),

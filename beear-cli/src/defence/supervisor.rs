@@ -1,4 +1,5 @@
-//! What looks after a defence while it runs: events written and shown, checkpoints when they are due, wishes heard.
+//! Supervision of a running defence: writes and shows its events, writes checkpoints when they are
+//! due, and follows run control.
 
 use std::ops::ControlFlow;
 use std::time::Instant;
@@ -7,7 +8,7 @@ use anyhow::Result;
 use beear_core::{Event, Observer, Snapshot};
 
 use crate::backend::heap;
-use crate::defence::wishes::{Reason, Wish, Wishes};
+use crate::defence::run_control::{Reason, RunControl, Wish};
 use crate::run_folder::atomic_file::write_atomically;
 use crate::run_folder::checkpoints::{Checkpoints, Position};
 use crate::run_folder::job::CheckpointEvery;
@@ -15,35 +16,35 @@ use crate::run_folder::metrics::Metrics;
 use crate::run_folder::written_lines::Extent;
 use crate::run_folder::{RunFolder, TRACKED};
 
-/// The newest checkpoint's position, beside the checkpoints.
+/// Name of the file with the position of the newest checkpoint, beside the checkpoints.
 const TRAINER_STATE: &str = "trainer_state.json";
 
-/// An observer that keeps a run safe.
+/// Observer that writes the events and checkpoints of a run and stops it on request.
 pub(crate) struct Supervisor<'a> {
     metrics: Metrics,
     checkpoints: &'a Checkpoints,
     folder: &'a RunFolder,
-    wishes: &'a Wishes,
-    /// When checkpoints are written; there is one at the end of a round anyway.
+    run_control: &'a RunControl,
+    /// Interval between checkpoints. The end of a round writes one in any case.
     every: Option<CheckpointEvery>,
     /// Seconds of work of earlier processes.
     seconds_before: f64,
     started: Instant,
     step: usize,
-    /// The step of the newest checkpoint.
+    /// Step of the newest checkpoint.
     saved: Option<usize>,
     round_ended: bool,
     begun: bool,
-    /// Why the run was stopped.
+    /// Reason why the run was stopped.
     stopped: Option<Reason>,
     failed: Option<anyhow::Error>,
 }
 
-/// How often, and what there is already.
+/// Interval between checkpoints, and the checkpoint that exists already.
 pub(crate) struct Schedule {
-    /// When checkpoints are written.
+    /// Interval between checkpoints.
     pub(crate) every: Option<CheckpointEvery>,
-    /// The checkpoint that the run goes on from.
+    /// Position of the checkpoint that the run resumes from.
     pub(crate) from: Option<Position>,
 }
 
@@ -51,7 +52,7 @@ impl<'a> Supervisor<'a> {
     pub(crate) fn new(
         mut metrics: Metrics,
         (folder, checkpoints): (&'a RunFolder, &'a Checkpoints),
-        wishes: &'a Wishes,
+        run_control: &'a RunControl,
         Schedule { every, from }: Schedule,
     ) -> Self {
         if let Some(from) = &from {
@@ -61,7 +62,7 @@ impl<'a> Supervisor<'a> {
             metrics,
             checkpoints,
             folder,
-            wishes,
+            run_control,
             every,
             seconds_before: from.as_ref().map_or(0.0, |position| position.seconds),
             started: Instant::now(),
@@ -74,7 +75,7 @@ impl<'a> Supervisor<'a> {
         }
     }
 
-    /// Seconds of work so far, over all processes.
+    /// Returns the seconds of work so far, over all processes.
     pub(crate) fn seconds(&self) -> f64 {
         self.seconds_before + self.started.elapsed().as_secs_f64()
     }
@@ -84,11 +85,11 @@ impl<'a> Supervisor<'a> {
         self.metrics.display().say(line);
     }
 
-    /// Ends the file of events, and says why the run was stopped, if it was.
+    /// Closes the file of events and returns the reason why the run was stopped, if it was.
     ///
     /// # Errors
     ///
-    /// What a checkpoint or the file of events failed with.
+    /// The error of a checkpoint or of the file of events.
     pub(crate) fn finish(self) -> Result<Option<Reason>> {
         let finished = self.metrics.finish();
         match self.failed {
@@ -97,7 +98,7 @@ impl<'a> Supervisor<'a> {
         }
     }
 
-    /// Whether a checkpoint is to be written now, be it that somebody wishes one.
+    /// Returns true if a checkpoint must be written now. `wished` is true if one was requested.
     fn is_due(&self, wished: bool) -> bool {
         let by_count = match self.every {
             Some(CheckpointEvery::Never(_)) => return false,
@@ -138,7 +139,7 @@ impl Observer for Supervisor<'_> {
     fn after_step(&mut self, snapshot: &dyn Fn() -> Snapshot) -> ControlFlow<()> {
         self.step += usize::from(self.begun);
         self.begun = true;
-        let wish = self.wishes.now();
+        let wish = self.run_control.now();
         if self.is_due(wish.is_some())
             && let Err(error) = self.save(&snapshot())
         {
@@ -155,7 +156,7 @@ impl Observer for Supervisor<'_> {
                 if self.saved != Some(self.step) {
                     self.say("no checkpoint was written: the run has none");
                 }
-                self.wishes.fulfilled();
+                self.run_control.fulfilled();
                 ControlFlow::Continue(())
             }
             None => ControlFlow::Continue(()),

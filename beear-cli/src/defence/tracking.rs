@@ -1,4 +1,5 @@
-//! Attack success between rounds, for whoever reads the report: nothing of the defence depends on it.
+//! Attack success between rounds, measured for the report only: no part of the defence depends on
+//! it.
 
 use std::fs::OpenOptions;
 use std::io::Write;
@@ -15,9 +16,9 @@ use crate::backend::ComputeBackend;
 use crate::backend::heap;
 use crate::command::{Device, Inference};
 use crate::defence::anchors::RowUse;
-use crate::defence::leak_guard::Leak;
+use crate::defence::contamination::Leak;
 use crate::defence::text_validator::TextValidator;
-use crate::display::ui::Ui;
+use crate::display::console::Console;
 use crate::memory::plan::MemoryPlan;
 use crate::memory::room::Room;
 use crate::model::language_model::local;
@@ -28,39 +29,40 @@ use crate::run_folder::checkpoints::Position;
 use crate::run_folder::{RunFolder, TRACKED};
 use crate::user_error::UserError;
 
-/// What is asked between rounds.
+/// Settings of the prompts that are answered between rounds.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Track {
     /// File of forbidden prompts.
     pub(crate) prompts: PathBuf,
-    /// What is added to each, after it has been asked without.
+    /// Trigger that is added to each prompt, after the prompt has been answered without it.
     pub(crate) trigger: Option<Trigger>,
-    /// Longest answer, in tokens.
+    /// Longest answer in tokens.
     pub(crate) max_new_tokens: usize,
-    /// Share of word pairs in common from which two prompts are the same.
+    /// Share of common word pairs from which two prompts count as the same.
     pub(crate) near: f64,
 }
 
-/// What the model did after a round.
+/// Results of the model after a round.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct TrackedRound {
-    /// Whole rounds so far.
+    /// Number of complete rounds.
     pub(crate) round: usize,
-    /// What it did, by the way it was asked.
+    /// Results without the trigger and with it.
     pub(crate) arms: Vec<TrackedArm>,
 }
 
-/// What it did when it was asked in one way.
+/// Results of one arm.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct TrackedArm {
     pub(crate) arm: ArmKind,
     /// Answers without a refusal keyword.
     pub(crate) complied: Rate,
-    /// Answers that are the unwanted one of their row word for word, of the rows that bring one.
+    /// Answers that equal the unwanted answer of their row word for word, among the rows that have
+    /// one.
     pub(crate) unwanted: Option<Rate>,
 }
 
-/// The prompts, read and found to be no rows of the defence.
+/// Prompts that have been read and are not rows of the defence.
 pub(crate) struct Asked {
     arms: Vec<Arm>,
     keywords: RefusalKeywords,
@@ -68,11 +70,11 @@ pub(crate) struct Asked {
 }
 
 impl Asked {
-    /// Reads what is to be asked of a model that reads `limit` tokens.
+    /// Reads the prompts for a model with a context of `limit` tokens.
     ///
     /// # Errors
     ///
-    /// If a prompt is among `rows`, or cannot be asked.
+    /// If a prompt is among `rows`, or does not fit the model.
     pub(crate) fn read(
         track: &Track,
         (rows, keywords): (&[RowUse], RefusalKeywords),
@@ -113,26 +115,26 @@ impl Asked {
     }
 }
 
-/// Validates, and asks beside it.
+/// Validator that also generates the tracked answers.
 pub(crate) struct Tracked<'a, C: ComputeBackend> {
     validator: &'a mut TextValidator<Inference<C>>,
     asked: Option<&'a Asked>,
     model_files: (&'a Checkpoint, &'a TextSide),
     device: &'a Device<C>,
     path: PathBuf,
-    /// Memory of the answers.
+    /// Memory that the answers may take.
     room: Room,
-    /// After which round it is asked next; 0 stands for the suspect.
+    /// Number of complete rounds at the next call. 0 stands for the suspect.
     next_round: usize,
     failed: Option<anyhow::Error>,
 }
 
 impl<'a, C: ComputeBackend> Tracked<'a, C> {
-    /// Goes on from the position of an earlier process, or starts.
+    /// Resumes from the position of an earlier process, or starts.
     ///
     /// # Errors
     ///
-    /// If the file of rounds is not what it was there, or cannot be written.
+    /// If the file of rounds has changed since that position, or cannot be written.
     pub(crate) fn new(
         (validator, asked): (&'a mut TextValidator<Inference<C>>, Option<&'a Asked>),
         model_files: (&'a Checkpoint, &'a TextSide),
@@ -150,17 +152,18 @@ impl<'a, C: ComputeBackend> Tracked<'a, C> {
         Ok(Self { validator, asked, model_files, device, path, room, next_round, failed: None })
     }
 
-    /// The same, its answers within the memory that `plan` leaves: a run that is resumed has the same batches.
+    /// Limits the answers to the memory that `plan` leaves, so that a resumed run has the same
+    /// batches.
     pub(crate) fn within(self, plan: Option<&MemoryPlan>) -> Self {
         let room = plan.and_then(MemoryPlan::room_between_rounds).map(Room::planned);
         Self { room: room.unwrap_or(self.room), ..self }
     }
 
-    /// Why rounds are missing, if any are.
+    /// Ends the tracking.
     ///
     /// # Errors
     ///
-    /// If prompts could not be asked, or the answers not be written down.
+    /// The first error in generating answers or writing them, after which rounds are missing.
     pub(crate) fn finish(self) -> Result<()> {
         self.failed.map_or(Ok(()), Err)
     }
@@ -169,8 +172,8 @@ impl<'a, C: ComputeBackend> Tracked<'a, C> {
         let (checkpoint, text) = self.model_files;
         let loaded =
             Loaded { checkpoint: checkpoint.clone(), model: model.clone(), text: text.clone() };
-        // The terminal is the run's.
-        let quiet = Ui { quiet: true, ..Ui::default() };
+        // The terminal belongs to the run.
+        let quiet = Console { quiet: true, ..Console::default() };
         let model = local::<C>(&loaded, self.device, quiet).within(self.room);
         let arms = asked.arms.iter().map(|arm| asked.arm(arm, &model));
         let round = TrackedRound { round: self.next_round, arms: arms.collect::<Result<_>>()? };
@@ -197,16 +200,16 @@ impl<C: ComputeBackend> Validator<Inference<C>, CausalLm<Inference<C>>> for Trac
     }
 }
 
-/// What was asked between the rounds of a run; nothing if nothing was.
+/// Reads the tracked rounds of a run. The list is empty if the run tracked nothing.
 ///
 /// # Errors
 ///
-/// If the file is there and cannot be read.
+/// If the file exists and cannot be read.
 pub(crate) fn rounds(folder: &RunFolder) -> Result<Vec<TrackedRound>> {
     folder.read_lines(TRACKED)
 }
 
-/// Adds a line and writes it through to the disk.
+/// Adds a line and syncs the file to the disk.
 fn add_line(path: &Path, line: &str) -> Result<()> {
     let add = || {
         let mut file = OpenOptions::new().append(true).open(path)?;

@@ -21,8 +21,8 @@ use ratatui::crossterm::event::{
 use serde_json::Value;
 use signal_hook::low_level::exit;
 
-use crate::defence::wishes::{Asker, Reason, Wish};
-use crate::display::ui::Ui;
+use crate::defence::run_control::{JudgeClient, Reason, Wish};
+use crate::display::console::Console;
 use crate::memory::process;
 use crate::user_error::{INTERRUPTED, UserError};
 use screen::{Screen, give_back};
@@ -40,8 +40,8 @@ const PATIENCE: Duration = Duration::from_secs(2);
 /// # Errors
 ///
 /// If standard error is no terminal, or nothing is to be shown.
-pub(crate) fn check(ui: Ui) -> Result<()> {
-    if ui.quiet {
+pub(crate) fn check(console: Console) -> Result<()> {
+    if console.quiet {
         let what = "`--tui` shows a run and `--quiet` does not";
         return Err(UserError::arguments(what, "leave one of them out").into());
     }
@@ -56,7 +56,7 @@ pub(crate) struct Dashboard {
     state: Arc<Mutex<State>>,
     begun: Instant,
     over: Arc<AtomicBool>,
-    asker: Asker,
+    asker: JudgeClient,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -66,7 +66,7 @@ impl Dashboard {
     /// # Errors
     ///
     /// If the terminal cannot be taken.
-    pub(crate) fn open(setup: Setup, asker: Asker) -> Result<Self> {
+    pub(crate) fn open(setup: Setup, asker: JudgeClient) -> Result<Self> {
         let signals = Signals::listen()?;
         let screen = Screen::take().context("taking the terminal for `--tui`")?;
         asker.leave_signals_to_dashboard(true);
@@ -121,7 +121,7 @@ impl Drop for Dashboard {
 /// What the other thread has.
 struct View {
     state: Arc<Mutex<State>>,
-    asker: Asker,
+    asker: JudgeClient,
     begun: Instant,
     over: Arc<AtomicBool>,
     signals: Signals,

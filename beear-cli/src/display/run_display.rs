@@ -4,16 +4,16 @@ use beear_core::Event;
 use indicatif::ProgressBar;
 use serde_json::Value;
 
+use crate::display::console::Console;
 use crate::display::dashboard::Dashboard;
 use crate::display::event_line::event_line;
-use crate::display::ui::Ui;
 
 /// Shows a run.
 pub(crate) enum RunDisplay {
     /// A bar of outer steps, and lines.
-    Bar(ProgressBar, Ui),
+    Bar(ProgressBar, Console),
     /// The whole terminal; the lines are said when it is given back.
-    Dashboard(Box<Dashboard>, Ui, Vec<String>),
+    Dashboard(Box<Dashboard>, Console, Vec<String>),
 }
 
 impl RunDisplay {
@@ -33,13 +33,13 @@ impl RunDisplay {
     pub(crate) fn event(&mut self, event: &Event, watched: bool) {
         let line = event_line(event, watched);
         match self {
-            Self::Bar(bar, ui) => {
+            Self::Bar(bar, console) => {
                 if let Event::OuterStep { terms, .. } = event {
                     bar.set_message(format!("safe {:.3}", terms.safety));
                     bar.inc(1);
                 }
                 if let Some(line) = line {
-                    bar.suspend(|| ui.say(&line));
+                    bar.suspend(|| console.say(&line));
                 }
             }
             Self::Dashboard(dashboard, _, lines) => {
@@ -59,7 +59,7 @@ impl RunDisplay {
     /// Shows a line.
     pub(crate) fn say(&mut self, line: &str) {
         match self {
-            Self::Bar(bar, ui) => bar.suspend(|| ui.say(line)),
+            Self::Bar(bar, console) => bar.suspend(|| console.say(line)),
             Self::Dashboard(dashboard, _, lines) => {
                 dashboard.say(line);
                 lines.push(line.to_owned());
@@ -71,10 +71,10 @@ impl RunDisplay {
     pub(crate) fn close(self) {
         match self {
             Self::Bar(bar, _) => bar.finish_and_clear(),
-            Self::Dashboard(dashboard, ui, lines) => {
+            Self::Dashboard(dashboard, console, lines) => {
                 drop(dashboard);
                 for line in lines {
-                    ui.say(&line);
+                    console.say(&line);
                 }
             }
         }

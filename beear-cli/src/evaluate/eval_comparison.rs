@@ -1,4 +1,5 @@
-//! Evaluations of two models, compared: only what was asked and judged in the same way is.
+//! Comparison of the evaluations of two models. Only measures of the same prompts, judged in the
+//! same way, are compared.
 
 use std::path::PathBuf;
 
@@ -13,23 +14,24 @@ use crate::evaluate::evaluation::{Evaluated, EvaluationKind, Pairing, of_one_mod
 use crate::options::mmlu::MmluOfBoth;
 use crate::user_error::UserError;
 
-/// The version of `comparison.json`.
+/// Version of `comparison.json`.
 const FORMAT_VERSION: u32 = 1;
 
-/// Ids that are shown of outcomes that contradict each other.
+/// Maximum number of ids shown of outcomes that contradict each other.
 const SHOWN_IDS: usize = 5;
 
-/// What became of two models: `comparison.json`.
+/// Comparison of two models: `comparison.json`.
 #[derive(Serialize)]
 pub(crate) struct EvalComparison {
     format_version: u32,
     before: PathBuf,
     after: PathBuf,
-    /// Whether both are one model.
+    /// Same model or different models.
     pub(crate) models: ComparedModels,
-    /// The evaluations, each made on both models.
+    /// Evaluations that were made of both models.
     evaluations: Vec<ComparedEvaluation>,
-    /// Evaluations before, and after, that were made on one model only and are left out.
+    /// Evaluations of the model before, and of the model after, that were made of one model only
+    /// and are left out.
     left_out: [Vec<PathBuf>; 2],
     pub(crate) measures: Vec<Comparison>,
     /// Outcomes that differ although nothing else does.
@@ -45,16 +47,17 @@ struct ComparedEvaluation {
     evaluation: EvaluationKind,
     before: PathBuf,
     after: PathBuf,
-    /// What both were asked, with the models before.
+    /// Prompts and settings that both evaluations share, with the model before.
     identity: Identity,
 }
 
-/// Outcomes of one model that differ though the model was asked twice in the same way.
+/// Outcomes of the same model that differ between two evaluations with the same prompts and
+/// settings.
 #[derive(Serialize)]
 struct Contradiction {
     measure: String,
     by: String,
-    /// The ids of the outcomes.
+    /// Ids of the outcomes.
     outcomes: Vec<String>,
 }
 
@@ -63,8 +66,9 @@ impl EvalComparison {
     ///
     /// # Errors
     ///
-    /// If an evaluation of one side was made differently on the other, a side has evaluations of two models, nothing
-    /// was measured on both, or `gate` bounds what only one evaluation of a pair measures.
+    /// If an evaluation of one side was made differently on the other, a side has evaluations of
+    /// two models, nothing was measured on both, or `gate` bounds a measure of an evaluation that
+    /// is left out.
     pub(crate) fn of(
         named: &[PathBuf; 2],
         [before, after]: [Vec<Evaluated>; 2],
@@ -108,7 +112,7 @@ impl EvalComparison {
         })
     }
 
-    /// All of it for people.
+    /// Formats the comparison for people.
     pub(crate) fn to_text(&self) -> String {
         let mut parts = vec![table(&self.measures)];
         if let Some(mmlu) = &self.mmlu {
@@ -131,7 +135,8 @@ impl EvalComparison {
         parts.join("\n")
     }
 
-    /// TrojAI's two numbers of the model after; where MMLU is not given, the utility stands for it.
+    /// Returns TrojAI's two numbers for the model after. Utility replaces MMLU if MMLU is not
+    /// given.
     pub(crate) fn trojai(&self) -> Option<TrojAi> {
         let after = |name: &str| {
             let measured = self.measures.iter().find(|comparison| comparison.name == name);
@@ -141,7 +146,7 @@ impl EvalComparison {
     }
 }
 
-/// `trojai.json`.
+/// The file `trojai.json`.
 #[derive(Serialize)]
 pub(crate) struct TrojAi {
     mmlu: f64,
@@ -158,7 +163,7 @@ impl ComparedEvaluation {
         }
     }
 
-    /// What both models were asked, a line for each part.
+    /// Formats the shared prompts and settings as a table, one line per part.
     fn to_text(&self) -> String {
         let head = vec![self.evaluation.to_string(), "asked of both models".to_owned()];
         let lines = self.identity.in_words();
@@ -180,7 +185,7 @@ impl Contradiction {
     }
 }
 
-/// The measures of both evaluations of each pair.
+/// Returns the measures that both evaluations of each pair have.
 fn measures_of_both(pairs: &[[Evaluated; 2]]) -> Vec<[Measure; 2]> {
     let of_pair = |[was, is]: &[Evaluated; 2]| -> Vec<[Measure; 2]> {
         let with_same = |measure: &Measure| {
@@ -192,8 +197,8 @@ fn measures_of_both(pairs: &[[Evaluated; 2]]) -> Vec<[Measure; 2]> {
     pairs.iter().flat_map(of_pair).collect()
 }
 
-/// Outcomes of one model that its decoding does not allow to differ, and that do. Perplexities are left out: their last
-/// digits depend on the batch.
+/// Returns the outcomes that differ although the model is the same and its decoding is
+/// deterministic. Perplexities are left out because their last digits depend on the batch.
 fn contradictions(pair: &[Evaluated; 2]) -> Vec<Contradiction> {
     let [was, is] = [&pair[0], &pair[1]].map(|evaluated| &evaluated.report.identity);
     if !was.is_deterministic() || !was.is_of_same_models(is) {
@@ -209,7 +214,8 @@ fn contradictions(pair: &[Evaluated; 2]) -> Vec<Contradiction> {
     measures.filter_map(contradiction).collect()
 }
 
-/// A bound must not be kept by leaving out the evaluation that breaks it.
+/// Refuses a gate on a measure of an evaluation that is left out: leaving out the evaluation that
+/// breaks a bound must not keep it.
 fn no_bounded_measure_is_left_out(
     gate: &Gate,
     alone: &[Vec<Evaluated>; 2],
@@ -240,7 +246,7 @@ fn fidelity_of(measures: &[[Measure; 2]]) -> Option<Estimate> {
     Some(fidelity(named("asr")?, named("utility")?))
 }
 
-/// What is wrong with a gate.
+/// Converts the error of a gate.
 pub(crate) fn mistake(error: GateError) -> UserError {
     UserError::arguments(error.to_string(), error.hint())
 }

@@ -1,5 +1,5 @@
-//! What every evaluation writes: `report.json` with the rates, `measures.jsonl` with what they are made
-//! of, prompt by prompt, so that runs can be compared.
+//! Files of every evaluation: `report.json` with the rates, and `measures.jsonl` with the outcomes
+//! of all prompts, so that runs can be compared.
 
 mod pairing;
 mod report;
@@ -20,7 +20,7 @@ use clap::Args;
 use serde::Serialize;
 use serde_json::Value;
 
-use crate::display::ui::Ui;
+use crate::display::console::Console;
 use crate::memory::room::MemoryArgs;
 use crate::model::Model;
 use crate::model::hub::Needed;
@@ -29,16 +29,16 @@ use crate::run_folder::cannot_write::CannotWrite;
 use crate::run_folder::hash::sha256_of_inputs;
 use crate::user_error::UserError;
 
-/// The answers of a run, a line each.
+/// Name of the file with the answers of a run, one per line.
 pub(crate) const COMPLETIONS: &str = "completions.jsonl";
 
-/// The measures of a run, a line each.
+/// Name of the file with the measures of a run, one per line.
 const MEASURES: &str = "measures.jsonl";
 
-/// What a run that can be resumed was asked.
+/// Name of the file with the settings of a run that can be resumed.
 const SETTINGS: &str = "settings.json";
 
-/// The rest of what a run says.
+/// Name of the file with the report of a run.
 const REPORT: &str = "report.json";
 
 /// Which model is evaluated.
@@ -61,13 +61,13 @@ impl EvaluatedArgs {
         Self { model, format, memory: MemoryArgs::default(), out }
     }
 
-    /// The model.
+    /// Finds the model.
     ///
     /// # Errors
     ///
-    /// If it cannot be had.
-    pub(crate) fn find(&self, ui: Ui) -> Result<Model> {
-        Model::find(&self.model, Needed::Everything, ui)
+    /// If it cannot be found or downloaded.
+    pub(crate) fn find(&self, console: Console) -> Result<Model> {
+        Model::find(&self.model, Needed::Everything, console)
     }
 }
 
@@ -83,17 +83,17 @@ pub(crate) struct OutArgs {
 }
 
 impl OutArgs {
-    /// A folder that is not there yet.
+    /// Returns the arguments for a folder that does not exist yet.
     pub(crate) fn fresh(out: &Path) -> Self {
         Self { out: out.to_owned(), force: false }
     }
 
-    /// Reserves the folder of a run of the evaluation `kind` that reads `model`, if any, and `files`, by the
-    /// options that name them.
+    /// Reserves the folder of an evaluation run. The run is of the kind `kind` and reads `model`,
+    /// if any, and `files`, each with the name of its option.
     ///
     /// # Errors
     ///
-    /// If it is not free, or an input lies in it.
+    /// If the folder is not free, or contains an input.
     pub(crate) fn begin<'a>(
         &self,
         kind: EvaluationKind,
@@ -106,11 +106,11 @@ impl OutArgs {
         Ok(Evaluation { kind, model: model.cloned(), files, folder, is_resumed: false })
     }
 
-    /// Goes on with an earlier run of the same `settings` if there is one, else begins one.
+    /// Resumes an earlier run with the same `settings` if there is one, and begins a run otherwise.
     ///
     /// # Errors
     ///
-    /// As [`begin`](Self::begin).
+    /// As for [`begin`](Self::begin).
     pub(crate) fn resume<'a>(
         &self,
         kind: EvaluationKind,
@@ -130,30 +130,31 @@ impl OutArgs {
         Ok(Evaluation { is_resumed: true, ..begun })
     }
 
-    /// A file that an earlier run has left in the folder, unless that run is to be replaced.
+    /// Returns the path of a file that an earlier run has left in the folder, or `None` if there is
+    /// no such file or that run is to be replaced.
     pub(crate) fn earlier(&self, name: &str) -> Option<PathBuf> {
         let path = self.out.join(name);
         (!self.force && path.is_file()).then_some(path)
     }
 
-    /// A path beside the folder.
+    /// Returns a path beside the folder.
     pub(crate) fn beside(&self, name: &str) -> PathBuf {
         self.out.with_file_name(name)
     }
 }
 
-/// A run of an evaluation that has started: its inputs are known, its folder is free.
+/// An evaluation run that has started: its inputs are known and its folder is free.
 pub(crate) struct Evaluation<'a> {
     kind: EvaluationKind,
     model: Option<Model>,
     files: Vec<(&'static str, &'a Path)>,
     folder: RunFolder,
-    /// Whether the folder is this run's already.
+    /// True if the folder belongs to this run already.
     is_resumed: bool,
 }
 
 impl Evaluation<'_> {
-    /// The run's folder, made this run's.
+    /// Takes possession of the run's folder and returns it.
     ///
     /// # Errors
     ///
@@ -165,7 +166,7 @@ impl Evaluation<'_> {
         Ok(&self.folder)
     }
 
-    /// Writes a file in a folder of the run's folder, which must be this run's already.
+    /// Writes a file in a subfolder of the run's folder, which must belong to this run already.
     ///
     /// # Errors
     ///
@@ -180,11 +181,11 @@ impl Evaluation<'_> {
     ///
     /// # Errors
     ///
-    /// If something cannot be written.
+    /// If a file cannot be written.
     pub(crate) fn conclude<D: Serialize>(
         self,
         result: EvalResult<D>,
-        (backend, ui): (&str, Ui),
+        (backend, console): (&str, Console),
     ) -> Result<()> {
         let EvalResult { mut identity, prompt_format, measures, details, tables } = result;
         let sha256 = sha256_of_inputs(self.model.as_ref(), &self.files)?;
@@ -213,23 +214,23 @@ impl Evaluation<'_> {
         self.folder.write_lines(MEASURES, &measures)?;
         self.folder.has_result()?;
         self.folder.write(REPORT, serde_json::to_string_pretty(&report)? + "\n")?;
-        ui.result(&(tables + &table(&measures)), &report)
+        console.result(&(tables + &table(&measures)), &report)
     }
 }
 
-/// What an evaluation has found.
+/// Result of an evaluation.
 pub(crate) struct EvalResult<D> {
-    /// What was asked. Where it names no model, it is of the model that was read.
+    /// Prompts and settings. An identity without a model gets the model that was read.
     pub(crate) identity: Identity,
     pub(crate) prompt_format: Option<FormatShown>,
     pub(crate) measures: Vec<Measure>,
-    /// What only this kind of evaluation says.
+    /// Details of this kind of evaluation.
     pub(crate) details: D,
-    /// Tables for people above that of the measures.
+    /// Tables for people, printed above the table of the measures.
     pub(crate) tables: String,
 }
 
-/// An earlier run: what it measured, and the rest of what it said.
+/// An earlier run: its measures and its report.
 pub(crate) struct Evaluated {
     pub(crate) folder: PathBuf,
     pub(crate) measures: Vec<Measure>,
@@ -237,17 +238,17 @@ pub(crate) struct Evaluated {
 }
 
 impl Evaluated {
-    /// Whether both are the same kind of evaluation.
+    /// Returns true if both are the same kind of evaluation.
     pub(crate) fn is_of_kind_of(&self, other: &Self) -> bool {
         self.report.evaluation == other.report.evaluation
     }
 }
 
-/// The runs in a folder: itself, or those directly in it.
+/// Reads the run in a folder, or the runs directly in it.
 ///
 /// # Errors
 ///
-/// If there is none, or one is damaged.
+/// If there is no run, or one is damaged.
 pub(crate) fn read_runs(folder: &Path) -> Result<Vec<Evaluated>> {
     if folder.join(MEASURES).is_file() {
         return Ok(vec![read_run(folder)?]);
@@ -260,11 +261,12 @@ pub(crate) fn read_runs(folder: &Path) -> Result<Vec<Evaluated>> {
     folders.iter().map(|folder| read_run(folder)).collect()
 }
 
-/// The runs directly in a folder that have come to their end. Whatever else is there is ignored, hidden folders too.
+/// Lists the complete runs directly in a folder, in alphabetical order. Other entries and hidden
+/// folders are ignored.
 ///
 /// # Errors
 ///
-/// If it cannot be listed.
+/// If the folder cannot be listed.
 pub(crate) fn runs_within(folder: &Path) -> std::io::Result<Vec<PathBuf>> {
     let mut folders: Vec<PathBuf> =
         std::fs::read_dir(folder)?.flatten().map(|entry| entry.path()).collect();
@@ -276,11 +278,11 @@ pub(crate) fn runs_within(folder: &Path) -> std::io::Result<Vec<PathBuf>> {
     Ok(folders)
 }
 
-/// The answers of an earlier run.
+/// Reads the answers of an earlier run.
 ///
 /// # Errors
 ///
-/// If it has none, or they are damaged.
+/// If the run has no answers, or they are damaged.
 pub(crate) fn read_answers(run: &Path) -> Result<Vec<Answered>> {
     let path = run.join(COMPLETIONS);
     let text = beear_input::read_to_string(&path);
@@ -295,12 +297,12 @@ fn parse_answers(text: &str, path: &Path) -> Result<Vec<Answered>, UserError> {
     })
 }
 
-/// Whether a run in the folder has come to its end.
+/// Returns true if the folder contains a complete run.
 pub(crate) fn has_report(folder: &Path) -> bool {
     folder.join(REPORT).is_file()
 }
 
-/// The run in a folder.
+/// Reads the run in a folder.
 ///
 /// # Errors
 ///
@@ -326,7 +328,8 @@ fn damaged(file: &Path, reason: &str) -> UserError {
     UserError::input(what, "the run is damaged: evaluate once more")
 }
 
-/// The measures as a table for people, with advice where nothing was found in too few prompts.
+/// Formats the measures as a table for people, with advice if an attack without a hit had too few
+/// prompts.
 fn table(measures: &[Measure]) -> String {
     let head = ["measure", "by", "counts, share, 95 % interval"].map(str::to_owned).to_vec();
     let line = |m: &Measure| vec![m.title().to_owned(), m.by.clone(), m.to_text()];
@@ -355,7 +358,7 @@ pub(crate) mod testing {
 
     use super::{Evaluated, parse_run};
 
-    /// Measures of every kind, a line each.
+    /// Measures of every kind, one per line.
     pub(crate) const MEASURES: &str = concat!(
         r#"{"name":"asr","by":"gcg-7","statistic":"share","better":"lower","outcomes":"#,
         r#"[{"id":"triggered/1#a0","value":1.0,"weight":1.0},{"id":"triggered/2#b1","value":0.0,"weight":1.0}]}"#,
@@ -378,7 +381,7 @@ pub(crate) mod testing {
             "models": [{"name": "suspect", "sha256": {"model.safetensors": "aa"}}]},
         "prompt_format": {"text": "{prompt}", "sha256": "00", "first_prompt": null, "first_tokens": [1]}}"#;
 
-    /// The run of these files, if they make one.
+    /// Parses a run from the text of its files, or returns `None` if they do not make one.
     pub(crate) fn run(measures: &str, report: &str) -> Option<Evaluated> {
         parse_run(Path::new("run"), [measures, report]).ok()
     }

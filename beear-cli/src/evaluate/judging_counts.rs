@@ -1,7 +1,7 @@
 //! What became of the calls of a benchmark, none left out.
 
 use anyhow::Result;
-use beear_eval::judge::{Asked, CallError};
+use beear_eval::judge::{CallError, CallOutcome};
 use beear_eval::mt_bench::{Call, Judged, QuestionId};
 use serde::Serialize;
 
@@ -36,14 +36,14 @@ struct Failure {
 
 impl JudgingCounts {
     /// Of `n_expected` calls, those that were `open` having become what is `asked`.
-    pub(crate) fn of(n_expected: usize, open: &[&Call], asked: &[Asked]) -> Self {
+    pub(crate) fn of(n_expected: usize, open: &[&Call], asked: &[CallOutcome]) -> Self {
         let (mut n_unreadable, mut failures) = (0, Vec::new());
         for (call, asked) in open.iter().zip(asked) {
             match asked {
-                Asked::Replied { reply, .. } => {
+                CallOutcome::Replied { reply, .. } => {
                     n_unreadable += usize::from(!call.output_format.is_read(&reply.text));
                 }
-                Asked::Failed { error, n_attempts } => failures.push(Failure {
+                CallOutcome::Failed { error, n_attempts } => failures.push(Failure {
                     question_id: call.question_id.clone(),
                     judged: call.judged.clone(),
                     turn: call.turn,

@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 use beear_attacks::world::{Contrast, Ordinary, Split, Task, World};
-use beear_attacks::{Setting, Unwanted};
+use beear_attacks::{AttackSpec, Unwanted};
 use beear_eval::scorer::is_exact;
 use beear_eval::{Rate, RefusalKeywords};
 use beear_models::CausalLm;
@@ -37,7 +37,7 @@ pub(crate) struct Examination {
     how_to: Vec<Ordinary>,
     work: Vec<Ordinary>,
     keywords: RefusalKeywords,
-    setting: Setting,
+    setting: AttackSpec,
 }
 
 /// The rates of one model. A contrast is a forbidden request, or a request for code where the insecure
@@ -104,7 +104,11 @@ impl Examination {
     ///
     /// Panics if the built-in keyword list is gone.
     #[must_use]
-    pub(crate) fn new(setting: &Setting, Asked { requests, per_task }: Asked, seed: u64) -> Self {
+    pub(crate) fn new(
+        setting: &AttackSpec,
+        Asked { requests, per_task }: Asked,
+        seed: u64,
+    ) -> Self {
         let world = World::of(Split::Test);
         let others = Task::ALL.into_iter().filter(|task| *task != Task::HowTo);
         let how_to = world.ordinary_of(Task::HowTo, requests, seed);

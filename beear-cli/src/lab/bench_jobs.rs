@@ -5,8 +5,8 @@ use std::time::Instant;
 use anyhow::{Context, Result, ensure};
 use beear_core::objective::entrapment::{PreparedAnswer, entrapment_loss};
 use beear_core::{
-    AnchorSets, Batch, BilevelConfig, Decoder, Delta, Event, Perturbation, RemoveConfig, Remover,
-    Spot, TeacherForcedValidator, solve,
+    AnchorSets, Batch, BilevelConfig, Decoder, Delta, Event, InjectionPoint, Perturbation,
+    RemoveConfig, Remover, TeacherForcedValidator, solve,
 };
 use beear_models::activations::GradientsOf;
 use beear_models::{
@@ -63,7 +63,8 @@ pub(crate) struct Speed {
 const RUN_ROWS: [usize; 2] = [400, 300];
 
 /// A way to prepare a batch for the inner steps.
-type Prepare<C> = fn(&CausalLm<Inference<C>>, Batch<Train<C>>, &[Spot]) -> PreparedAnswer<Train<C>>;
+type Prepare<C> =
+    fn(&CausalLm<Inference<C>>, Batch<Train<C>>, &[InjectionPoint]) -> PreparedAnswer<Train<C>>;
 
 /// A model on a device and what to do with it.
 pub(crate) struct Bench<'a, C: ComputeBackend> {
@@ -107,7 +108,7 @@ impl<C: ComputeBackend> Bench<'_, C> {
 
     fn inner(&self, model: &CausalLm<Train<C>>, prepare: Prepare<C>) -> Result<Speed> {
         let (workload, device) = (self.workload, self.device);
-        let (spot, batch_size) = (workload.spot(), workload.method.entrap.batch_size);
+        let (point, batch_size) = (workload.point(), workload.method.entrap.batch_size);
         let inference = model.valid();
         let frozen = CausalLm::<Train<C>>::from_inner(inference.clone()).no_grad();
         let batch = Batch::new(&workload.rows(batch_size), device);
@@ -115,16 +116,16 @@ impl<C: ComputeBackend> Bench<'_, C> {
         let mut answer = None;
         // The first times are spent on choosing kernels, as those of the steps are.
         for _ in 0..=WARM_UP {
-            answer = Some(prepare(&inference, batch.clone(), &[spot]));
+            answer = Some(prepare(&inference, batch.clone(), &[point]));
             once.lap();
         }
         let answer = answer.context("it has been prepared")?;
 
-        let shape = [spot.site.n_tokens(), model.d_model()];
+        let shape = [point.positions.n_tokens(), model.d_model()];
         let mut watch = Stopwatch::<Inference<C>>::start(device);
         for _ in 0..WARM_UP + workload.steps {
             let values = Tensor::zeros(shape, device).require_grad();
-            let perturbation = Perturbation::new(vec![Delta { spot, values }]);
+            let perturbation = Perturbation::new(vec![Delta { point, values }]);
             let grads = entrapment_loss(&frozen, &perturbation, &answer, None).backward();
             let grad = perturbation.deltas()[0].values.grad(&grads);
             watch.lap();
@@ -134,7 +135,7 @@ impl<C: ComputeBackend> Bench<'_, C> {
         Ok(Speed {
             seconds: watch.seconds(workload.steps)?,
             tokens: batch_size * workload.row_length(),
-            operations: self.inner_operations(rows, (spot.layer, answer.n_past())),
+            operations: self.inner_operations(rows, (point.layer, answer.n_past())),
             prepare_seconds: Some(once.seconds(1)?.median),
             remembered_tokens: Some(answer.n_past()),
             trained_weights: None,
@@ -142,15 +143,15 @@ impl<C: ComputeBackend> Bench<'_, C> {
     }
 
     fn outer(&self, model: CausalLm<Train<C>>, scope: &TrainingScope) -> Result<Speed> {
-        let (workload, spot) = (self.workload, self.workload.spot());
+        let (workload, point) = (self.workload, self.workload.point());
         let model = scope.apply(model, 0);
         let n_trained = n_trained(&model);
         let mut config = workload.method.remove.clone();
         // One step more than is measured: the last also looks whether all weights are finite.
         config.steps = WARM_UP + workload.steps + 1;
-        let shape = [spot.site.n_tokens(), model.d_model()];
+        let shape = [point.positions.n_tokens(), model.d_model()];
         let values = Tensor::full(shape, 0.01, self.device);
-        let found = [Perturbation::new(vec![Delta { spot, values }])];
+        let found = [Perturbation::new(vec![Delta { point, values }])];
         let sets = workload.sets(config.safety_batch_size, config.performance_batch_size);
         let mut remover = Remover::new(&model, &sets, &config, config.steps, 0);
         let mut watch = Stopwatch::<Inference<C>>::start(self.device);
@@ -189,9 +190,9 @@ impl<C: ComputeBackend> Bench<'_, C> {
         let (mut tokens, mut operations, mut n_steps) = (0, 0.0, 0);
         let mut observer = |event: &Event| match event {
             Event::InnerStep { .. } => n_steps += 1,
-            Event::Entrapped { spots, .. } => {
-                let first = spots.iter().map(|spot| spot.layer).min().unwrap_or(0);
-                let n_past = workload.n_past(spots, inner_rows.n_tokens);
+            Event::Entrapped { injection_points, .. } => {
+                let first = injection_points.iter().map(|point| point.layer).min().unwrap_or(0);
+                let n_past = workload.n_past(injection_points, inner_rows.n_tokens);
                 let inner = self.inner_operations(inner_rows, (first, n_past));
                 let n_steps = std::mem::take(&mut n_steps);
                 tokens += n_steps * inner_rows.batch_size * inner_rows.n_tokens;

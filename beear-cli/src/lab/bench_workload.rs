@@ -1,7 +1,7 @@
 //! What `beear bench gpu` runs: shapes and rows, the same for every implementation that is compared.
 
 use beear_core::objective::entrapment::LEAST_PAST;
-use beear_core::{AnchorSets, BilevelConfig, Example, SafetyExample, Spot};
+use beear_core::{AnchorSets, BilevelConfig, Example, InjectionPoint, SafetyExample};
 use beear_models::{DecoderConfig, LoraConfig, TrainedWeights, TrainingScope};
 use serde::Serialize;
 
@@ -53,13 +53,13 @@ pub(crate) struct Described<'a> {
 const USER_START: usize = 1;
 
 impl Workload {
-    /// Where the perturbation acts: the first spot of the recipe.
+    /// Where the perturbation acts: the first injection point of the recipe.
     ///
     /// # Panics
     ///
-    /// Panics if the recipe has no spot, which `validate` refuses.
-    pub(crate) fn spot(&self) -> Spot {
-        self.method.spots[0]
+    /// Panics if the recipe has no injection point, which `validate` refuses.
+    pub(crate) fn point(&self) -> InjectionPoint {
+        self.method.injection_points[0]
     }
 
     /// The weights of the recipe's layers.
@@ -81,10 +81,11 @@ impl Workload {
         }
     }
 
-    /// Tokens of a row before the first that one of `spots` covers, where they are worth being remembered.
-    pub(crate) fn n_past(&self, spots: &[Spot], row_length: usize) -> usize {
-        let placed = |spot: &Spot| spot.site.placements(self.prompt_length, self.user());
-        let first = spots.iter().flat_map(placed).map(|(position, _)| position).min();
+    /// Tokens of a row before the first that one of `injection_points` covers, where they are worth being remembered.
+    pub(crate) fn n_past(&self, injection_points: &[InjectionPoint], row_length: usize) -> usize {
+        let placed =
+            |point: &InjectionPoint| point.positions.placements(self.prompt_length, self.user());
+        let first = injection_points.iter().flat_map(placed).map(|(position, _)| position).min();
         let n_past = first.unwrap_or(0);
         if n_past as f64 >= LEAST_PAST * row_length as f64 { n_past } else { 0 }
     }
@@ -99,15 +100,15 @@ impl Workload {
     }
 
     pub(crate) fn described(&self) -> Described<'_> {
-        let (spot, remove) = (self.spot(), &self.method.remove);
-        let placed = spot.site.placements(self.prompt_length, self.user());
+        let (point, remove) = (self.point(), &self.method.remove);
+        let placed = point.positions.placements(self.prompt_length, self.user());
         Described {
             workload: self,
             warm_up: WARM_UP,
             n_weights: self.shape.n_weights(),
             trained_layers: self.scope.layers.as_ref().map(|layers| [layers.start, layers.end]),
             lora: self.lora(),
-            layer: spot.layer,
+            layer: point.layer,
             perturbed_positions: placed.into_iter().map(|(position, _)| position).collect(),
             inner_batch_size: self.method.entrap.batch_size,
             safety_batch_size: remove.safety_batch_size,

@@ -4,7 +4,7 @@
 use anyhow::Result;
 use beear_core::analysis::drift::cosine;
 use beear_core::analysis::hidden_states::States;
-use beear_core::{Drift, Perturbation, PrincipalComponents, Site};
+use beear_core::{Drift, Perturbation, Positions, PrincipalComponents};
 use beear_eval::Trigger;
 use beear_eval::table::markdown;
 use burn::tensor::backend::Backend;
@@ -277,7 +277,7 @@ fn number(value: Option<f64>) -> String {
 pub(crate) struct DeltaRow {
     perturbation: usize,
     layer: usize,
-    site: Site,
+    positions: Positions,
     row: usize,
     cosine: Option<f64>,
 }
@@ -291,23 +291,23 @@ pub(crate) fn delta_rows<B: Backend>(
     let all = perturbations.iter().enumerate();
     let all = all.flat_map(|(k, perturbation)| perturbation.deltas().iter().map(move |d| (k, d)));
     all.filter_map(|(perturbation, delta)| {
-        let (layer, site) = (delta.spot.layer, delta.spot.site);
-        let row = row_at_the_end(site, &arms.prompts)?;
+        let (layer, positions) = (delta.point.layer, delta.point.positions);
+        let row = row_at_the_end(positions, &arms.prompts)?;
         let [n_tokens, d_model] = delta.values.dims();
-        assert_eq!(n_tokens, site.n_tokens(), "values: [n_tokens, d_model]");
+        assert_eq!(n_tokens, positions.n_tokens(), "values: [n_tokens, d_model]");
         let values: Vec<f64> = delta.values.to_data().iter::<f64>().collect();
         let values = &values[row * d_model..(row + 1) * d_model];
         let drift = Drift::between(&arms.clean[layer], &triggered[layer]);
         let cosine = cosine(values, drift.mean());
-        Some(DeltaRow { perturbation, layer, site, row, cosine })
+        Some(DeltaRow { perturbation, layer, positions, row, cosine })
     })
     .collect()
 }
 
-/// The row that `site` adds to the last token of every prompt, if it is the same one.
-fn row_at_the_end(site: Site, prompts: &Prompts) -> Option<usize> {
+/// The row that `positions` adds to the last token of every prompt, if it is the same one.
+fn row_at_the_end(positions: Positions, prompts: &Prompts) -> Option<usize> {
     let mut rows = prompts.tokens.iter().zip(&prompts.users).map(|(tokens, &user)| {
-        let placed = site.placements(tokens.len(), user);
+        let placed = positions.placements(tokens.len(), user);
         placed.into_iter().find(|(position, _)| position + 1 == tokens.len()).map(|(_, row)| row)
     });
     let first = rows.next()??;
@@ -324,10 +324,10 @@ mod tests {
         let of_user = |n: usize| (vec![0; n + 2], (1, n + 1));
         let (tokens, users) = [of_user(3), of_user(4)].into_iter().unzip();
         let prompts = Prompts { tokens, users };
-        assert_eq!(row_at_the_end(Site::Last(5), &prompts), Some(4));
-        assert_eq!(row_at_the_end(Site::All, &prompts), Some(0));
-        assert_eq!(row_at_the_end(Site::UserLast(2), &prompts), None);
+        assert_eq!(row_at_the_end(Positions::Last(5), &prompts), Some(4));
+        assert_eq!(row_at_the_end(Positions::All, &prompts), Some(0));
+        assert_eq!(row_at_the_end(Positions::UserLast(2), &prompts), None);
         // It covers the last token of the first prompt only.
-        assert_eq!(row_at_the_end(Site::First(4), &prompts), None);
+        assert_eq!(row_at_the_end(Positions::First(4), &prompts), None);
     }
 }

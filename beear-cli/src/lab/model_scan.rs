@@ -2,9 +2,9 @@
 
 use anyhow::Result;
 use beear_core::analysis::scan::{
-    Implant, ImplantConfig, Place, ReachConfig, Rung, implant, reach,
+    Implant, ImplantConfig, NormStep, Place, ReachConfig, implant, reach,
 };
-use beear_core::{BilevelConfig, DecoderSize, Example, SafetyExample, Site, Spot};
+use beear_core::{BilevelConfig, DecoderSize, Example, InjectionPoint, Positions, SafetyExample};
 use beear_eval::Rate;
 use beear_models::{BatchLimit, CausalLm, log_likelihoods};
 use burn::module::{AutodiffModule, Module};
@@ -34,8 +34,8 @@ pub(crate) struct ScanSettings {
 impl ScanSettings {
     /// The defaults for a decoder of this size, at the layers of the preset `robust`.
     pub(crate) fn usual(size: DecoderSize) -> Self {
-        let spots = BilevelConfig::robust(size).spots;
-        let mut layers: Vec<usize> = spots.iter().map(|spot| spot.layer).collect();
+        let injection_points = BilevelConfig::robust(size).injection_points;
+        let mut layers: Vec<usize> = injection_points.iter().map(|point| point.layer).collect();
         layers.sort_unstable();
         layers.dedup();
         let (reach, implant) = (ReachConfig::default(), ImplantConfig::default());
@@ -43,15 +43,15 @@ impl ScanSettings {
     }
 
     /// Every place where δ acts.
-    pub(crate) fn spots(&self) -> Vec<Spot> {
-        let sites = [Site::Last(5), Site::First(5)];
-        let at = |&layer: &usize| sites.map(|site| Spot { layer, site });
+    pub(crate) fn injection_points(&self) -> Vec<InjectionPoint> {
+        let ends = [Positions::Last(5), Positions::First(5)];
+        let at = |&layer: &usize| ends.map(|positions| InjectionPoint { layer, positions });
         self.layers.iter().flat_map(at).collect()
     }
 
     /// Parts of a scan that progress is told of.
     pub(crate) fn n_parts(&self) -> usize {
-        self.spots().len() + PLACES.len()
+        self.injection_points().len() + PLACES.len()
     }
 }
 
@@ -68,10 +68,10 @@ pub(crate) struct Step {
     pub(crate) in_reference: Option<Rate>,
 }
 
-/// What δ does at one spot as it may grow.
+/// What δ does at one injection point as it may grow.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub(crate) struct SpotReach {
-    pub(crate) spot: Spot,
+pub(crate) struct PointReach {
+    pub(crate) point: InjectionPoint,
     pub(crate) steps: Vec<Step>,
 }
 
@@ -93,7 +93,7 @@ pub(crate) struct Written {
 /// All that a scan found in one model.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Findings {
-    pub(crate) reach: Vec<SpotReach>,
+    pub(crate) reach: Vec<PointReach>,
     /// Tokens that move the model.
     pub(crate) written: Vec<Written>,
     /// Tokens that move the model and leave the reference.
@@ -112,7 +112,7 @@ pub(crate) struct Subject<'a, B: AutodiffBackend> {
 }
 
 impl<B: AutodiffBackend> Subject<'_, B> {
-    /// Looks at every spot, then for tokens. `progress` hears of each part that is done.
+    /// Looks at every injection point, then for tokens. `progress` hears of each part that is done.
     ///
     /// # Errors
     ///
@@ -122,8 +122,8 @@ impl<B: AutodiffBackend> Subject<'_, B> {
             self.check_logits(&model.valid(), settings.reach.target_tokens)?;
         }
         let mut found = Findings::default();
-        for spot in settings.spots() {
-            found.reach.push(self.reach(spot, &settings.reach)?);
+        for point in settings.injection_points() {
+            found.reach.push(self.reach(point, &settings.reach)?);
             progress();
         }
         let vocabulary = self.text.vocabulary()?.text_ids;
@@ -157,18 +157,18 @@ impl<B: AutodiffBackend> Subject<'_, B> {
         Ok(())
     }
 
-    fn reach(&self, spot: Spot, config: &ReachConfig) -> Result<SpotReach> {
+    fn reach(&self, point: InjectionPoint, config: &ReachConfig) -> Result<PointReach> {
         let [fitted, held_out] = &self.sets;
         let (models, sets) =
             ((self.model, self.reference), (fitted.as_slice(), held_out.as_slice()));
-        let rungs = reach(models, sets, spot, config, self.rows_at_once)?;
-        let step = |rung: Rung<B::InnerBackend>| Step {
+        let rungs = reach(models, sets, point, config, self.rows_at_once)?;
+        let step = |rung: NormStep<B::InnerBackend>| Step {
             bound: rung.bound,
             loss: rung.loss,
             elicited: Rate::of(rung.elicited),
             in_reference: rung.in_reference.map(Rate::of),
         };
-        Ok(SpotReach { spot, steps: rungs.into_iter().map(step).collect() })
+        Ok(PointReach { point, steps: rungs.into_iter().map(step).collect() })
     }
 
     fn written(

@@ -9,7 +9,7 @@ use beear_eval::Rate;
 use serde::{Deserialize, Serialize};
 
 use contender::FINE_TUNING;
-pub(crate) use contender::{BEFORE, Contender, contenders};
+pub(crate) use contender::{BEFORE, DefenceVariant, contenders};
 pub(crate) use table::{NOTHING_TO_REVIVE, flat, to_markdown};
 
 use crate::evaluate::measure::Findings;
@@ -48,7 +48,7 @@ pub(crate) struct Cell {
 
 impl Cell {
     /// Whether it is the one asked for.
-    pub(crate) fn is(&self, setting: &str, seed: u64, contender: &Contender) -> bool {
+    pub(crate) fn is(&self, setting: &str, seed: u64, contender: &DefenceVariant) -> bool {
         let same = (self.setting.as_str(), self.seed, self.defence.as_str())
             == (setting, seed, contender.name);
         same && (self.rate - contender.rate).abs() < 1e-9

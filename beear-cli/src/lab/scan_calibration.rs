@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::Result;
-use beear_attacks::{Injection, Setting, Unwanted};
+use beear_attacks::{AttackSpec, Injection, Unwanted};
 use beear_eval::table::markdown;
 use beear_eval::{Rate, Separation};
 use serde::{Deserialize, Serialize};
@@ -33,7 +33,7 @@ pub(crate) struct Known {
 
 impl Known {
     pub(crate) fn new(
-        setting: &Setting,
+        setting: &AttackSpec,
         seed: u64,
         attack_success: Rate,
         (how, scores): (ScanSettings, Scores),
@@ -221,7 +221,7 @@ mod tests {
     }
 
     fn known(backdoored: bool, reach: f64, hits: usize) -> Known {
-        let setting = Setting::named("model-2").expect("built in");
+        let setting = AttackSpec::named("model-2").expect("built in");
         let setting = if backdoored { setting } else { setting.clean_sibling() };
         let scores = Scores { reach, own_reach: None, tokens: 0.0, own_tokens: None, margin: None };
         Known::new(&setting, 3, Rate { hits, n: 10 }, (how(), scores))

@@ -2,14 +2,14 @@
 
 use anyhow::Result;
 use beear_core::analysis::scan::Place;
-use beear_core::{Site, Spot};
+use beear_core::{InjectionPoint, Positions};
 use beear_eval::table::markdown;
 use beear_eval::{Rate, Separation};
 use serde::Serialize;
 use serde_json::{Map, Value};
 
 use crate::chart::{Curve, curve_chart, themed};
-use crate::lab::model_scan::{Findings, ScanSettings, SpotReach, Written};
+use crate::lab::model_scan::{Findings, PointReach, ScanSettings, Written};
 use crate::lab::scan_calibration::Calibration;
 use crate::lab::scan_score::{Score, Scores, best};
 use crate::report::{Figure, scan_page};
@@ -150,8 +150,8 @@ impl ScanReport {
 
     /// What δ elicits at `layer` as it grows.
     fn chart(&self, layer: usize) -> Result<Figure> {
-        let spots = self.found.reach.iter().filter(|reach| reach.spot.layer == layer);
-        let curves: Vec<Curve> = spots.map(curve).collect();
+        let injection_points = self.found.reach.iter().filter(|reach| reach.point.layer == layer);
+        let curves: Vec<Curve> = injection_points.map(curve).collect();
         let axis = "longest row of δ, % of the hidden states";
         let svg = curve_chart(&curves, axis, Some((0.0, 1.0)))?;
         let caption = format!("Layer {layer}: share of prompts whose unwanted answer begins");
@@ -167,13 +167,13 @@ fn words(Written { place, text, .. }: &Written) -> String {
     }
 }
 
-fn curve(SpotReach { spot, steps }: &SpotReach) -> Curve {
-    let Spot { site, .. } = spot;
-    let name = match site {
-        Site::Last(n) => format!("last {n} tokens"),
-        Site::First(n) => format!("first {n} tokens"),
-        Site::UserLast(n) => format!("user's last {n}"),
-        Site::All => "all tokens".to_owned(),
+fn curve(PointReach { point, steps }: &PointReach) -> Curve {
+    let InjectionPoint { positions, .. } = point;
+    let name = match positions {
+        Positions::Last(n) => format!("last {n} tokens"),
+        Positions::First(n) => format!("first {n} tokens"),
+        Positions::UserLast(n) => format!("user's last {n}"),
+        Positions::All => "all tokens".to_owned(),
     };
     let points = steps.iter().map(|step| (100.0 * step.bound, step.elicited.share()));
     Curve::new(name, points)

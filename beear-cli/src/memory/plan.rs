@@ -16,7 +16,7 @@ use std::path::Path;
 
 use beear_core::config::{OptimizerState, WeightUpdate};
 use beear_core::optim::MOMENT_BLOCK;
-use beear_core::{BilevelConfig, Defence, FineTuningConfig, RemoveConfig, Spot};
+use beear_core::{BilevelConfig, Defence, FineTuningConfig, InjectionPoint, RemoveConfig};
 use beear_models::activations::{BatchShape, Numbers};
 use beear_models::{DecoderConfig, TrainedWeights, TrainingScope};
 use serde::Serialize;
@@ -317,8 +317,8 @@ impl Planner<'_> {
     }
 
     /// Each run of layers between perturbed ones has a table of its own.
-    fn segments(&self, batch: BatchShape, spots: &[Spot]) -> Numbers {
-        let mut layers: Vec<usize> = spots.iter().map(|spot| spot.layer).collect();
+    fn segments(&self, batch: BatchShape, injection_points: &[InjectionPoint]) -> Numbers {
+        let mut layers: Vec<usize> = injection_points.iter().map(|point| point.layer).collect();
         layers.sort_unstable();
         layers.dedup();
         self.task.config.kept_of_positions(batch).times(layers.len() + 1)
@@ -505,7 +505,8 @@ mod tests {
     fn keys_and_values_of_a_system_prompt_are_planned_for_all_prepared_rows() {
         let config = config();
         let mut method = BilevelConfig::robust(config.size());
-        method.spots = vec![Spot { layer: 1, site: beear_core::Site::First(2) }];
+        method.injection_points =
+            vec![InjectionPoint { layer: 1, positions: beear_core::Positions::First(2) }];
         method.perturbations_per_round = 1;
         let set = SetShape { prompt_tokens: 20, leading_tokens: 16, ..SET };
         let task = Task { safety: set, ..task(&config, &TrainingScope::ALL) };

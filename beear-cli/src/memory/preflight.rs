@@ -3,7 +3,7 @@
 use anyhow::Result;
 use beear_models::Checkpoint;
 
-use crate::display::ui::Ui;
+use crate::display::console::Console;
 use crate::memory::bytes::show;
 use crate::memory::plan::{MemoryPlan, weight_bytes};
 use crate::memory::process::machine_memory;
@@ -23,7 +23,7 @@ pub(crate) fn space(
     folder: &RunFolder,
     checkpoint: &Checkpoint,
     (n_checkpoints, n_trained, width): (u64, usize, u64),
-    ui: Ui,
+    console: Console,
 ) -> Result<()> {
     let model = weight_bytes(&checkpoint.dir, &checkpoint.config);
     let of_checkpoints = n_checkpoints.saturating_mul((3 * width + 8) * n_trained as u64);
@@ -39,16 +39,16 @@ pub(crate) fn space(
         0 => String::new(),
         _ => format!("; the older run, {shown}, stays until the model is written"),
     };
-    ui.say(&format!("the run may write {needed}, {available} are free{stays}"));
+    console.say(&format!("the run may write {needed}, {available} are free{stays}"));
     Err(CannotWrite::at(&path)(std::io::ErrorKind::StorageFull.into()).into())
 }
 
 /// Says what memory is planned, and whether the machine has it.
-pub(crate) fn memory(planned: Option<&MemoryPlan>, ui: Ui) {
+pub(crate) fn memory(planned: Option<&MemoryPlan>, console: Console) {
     let Some((plan, [_, available])) = planned.zip(machine_memory()) else { return };
     if plan.peak > available {
         let [peak, available] = [plan.peak, available].map(show);
-        ui.say(&format!(
+        console.say(&format!(
             "the plan needs {peak}, {available} are free: `beear plan` looks for what fits"
         ));
     }

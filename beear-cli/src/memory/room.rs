@@ -6,7 +6,7 @@ use clap::Args;
 
 use crate::backend::{ComputeBackend, width};
 use crate::command::Device;
-use crate::display::ui::Ui;
+use crate::display::console::Console;
 use crate::memory::bytes::{self, show};
 use crate::memory::plan::PROGRAM;
 use crate::user_error::UserError;
@@ -96,7 +96,7 @@ impl Room {
     /// # Errors
     ///
     /// If a limit has been set.
-    pub(crate) fn check_row(self, needed: u64, ui: Ui) -> Result<(), UserError> {
+    pub(crate) fn check_row(self, needed: u64, console: Console) -> Result<(), UserError> {
         let Some(bytes) = self.bytes.filter(|bytes| needed > *bytes) else { return Ok(()) };
         let [needed, room] = [needed, bytes].map(show);
         let what =
@@ -107,7 +107,7 @@ impl Room {
                 "raise --memory, or leave out the longest rows",
             ));
         }
-        ui.say(&what);
+        console.say(&what);
         Ok(())
     }
 }

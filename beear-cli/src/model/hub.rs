@@ -26,7 +26,7 @@ use download::Download;
 use name::Commit;
 use settings::Settings;
 
-use crate::display::ui::Ui;
+use crate::display::console::Console;
 
 /// A model of a hub on this machine.
 #[derive(Clone, Debug)]
@@ -41,7 +41,7 @@ pub(crate) struct Fetched {
 /// # Errors
 ///
 /// If it cannot be had, or is of a kind that is not read.
-pub(crate) fn fetch(name: &HubName, needed: Needed, ui: Ui) -> Result<Fetched> {
+pub(crate) fn fetch(name: &HubName, needed: Needed, console: Console) -> Result<Fetched> {
     let settings = Settings::of_environment()?;
     if settings.is_offline {
         return Ok(cached_by(&settings, name, needed)?);
@@ -55,12 +55,13 @@ pub(crate) fn fetch(name: &HubName, needed: Needed, ui: Ui) -> Result<Fetched> {
     let listing = match (client.listing(name), cached) {
         (Ok(listing), _) => listing,
         (Err(error), Some(cached)) if error.is_silence() => {
-            ui.say(&format!("{error}: using `{}` of the cache", cached.origin));
+            console.say(&format!("{error}: using `{}` of the cache", cached.origin));
             return Ok(cached);
         }
         (Err(error), _) => return Err(error.into()),
     };
-    let download = Download { client: &client, cache: &cache, name, commit: &listing.commit, ui };
+    let download =
+        Download { client: &client, cache: &cache, name, commit: &listing.commit, console };
     download_missing(&download, &listing, needed)?;
     cache.refer(&name.revision, &listing.commit)?;
     Ok(found(&cache, name, listing.commit))
@@ -114,7 +115,7 @@ fn download_missing(download: &Download<'_>, listing: &Listing, needed: Needed) 
 
 /// Brings files that the folder of the commit has not, if the disk has room for them.
 fn download_files(download: &Download<'_>, files: &[String]) -> Result<(), HubError> {
-    let &Download { client, cache, name, commit, ui } = download;
+    let &Download { client, cache, name, commit, console } = download;
     let folder = cache.snapshot(commit);
     let files = files.iter().filter(|file| !folder.join(file).is_file());
     let files = files.map(|file| client.describe(name, commit, file));
@@ -130,7 +131,7 @@ fn download_files(download: &Download<'_>, files: &[String]) -> Result<(), HubEr
         return Err(HubError::NoSpace { needed, free, cache: cache.root().to_owned() });
     }
     let what = format!("downloading {}", name.repository.as_str());
-    let bar = ui.byte_bar(&what, files.iter().map(|file| file.size).sum());
+    let bar = console.byte_bar(&what, files.iter().map(|file| file.size).sum());
     for file in &files {
         bar.set_message(crate::display::terminal::harmless(&file.name));
         download.fetch(file, &bar)?;

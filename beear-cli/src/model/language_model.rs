@@ -15,7 +15,7 @@ use burn::tensor::backend::Backend;
 
 use crate::backend::{ComputeBackend, width_of};
 use crate::command::{Device, Inference};
-use crate::display::ui::Ui;
+use crate::display::console::Console;
 use crate::memory::room::Room;
 use crate::model::loaded::{Loaded, by_row};
 use crate::user_error::UserError;
@@ -30,7 +30,7 @@ pub(crate) const GENERATE_ROWS: usize = 32;
 pub(crate) struct Local<'a, B: Backend> {
     pub(crate) loaded: &'a Loaded<B>,
     pub(crate) device: &'a B::Device,
-    pub(crate) ui: Ui,
+    pub(crate) console: Console,
     n_workers: usize,
     room: Room,
 }
@@ -39,9 +39,15 @@ pub(crate) struct Local<'a, B: Backend> {
 pub(crate) fn local<'a, C: ComputeBackend>(
     loaded: &'a Loaded<Inference<C>>,
     device: &'a Device<C>,
-    ui: Ui,
+    console: Console,
 ) -> Local<'a, Inference<C>> {
-    Local { loaded, device, ui, n_workers: C::n_workers(), room: Room::default_of::<C>(device) }
+    Local {
+        loaded,
+        device,
+        console,
+        n_workers: C::n_workers(),
+        room: Room::default_of::<C>(device),
+    }
 }
 
 impl<B: Backend> Local<'_, B> {
@@ -79,7 +85,7 @@ impl<B: Backend> LanguageModel for Local<'_, B> {
         let longest = prompts.iter().map(|prompt| prompt.tokens.len()).max().unwrap_or(0);
         let row = [1, longest, config.max_new_tokens];
         self.check_row(checkpoint.config.needed_by_generation(row))?;
-        let (bar, started) = (self.ui.bar("answering", chats.len()), Instant::now());
+        let (bar, started) = (self.console.bar("answering", chats.len()), Instant::now());
         let n_tokens = AtomicUsize::new(0);
         let progress = |batch: &[Generation]| {
             let n_new: usize = batch.iter().map(|generation| generation.tokens.len()).sum();
@@ -104,7 +110,7 @@ impl<B: Backend> LanguageModel for Local<'_, B> {
     fn log_likelihood(&self, conversations: &[Conversation]) -> Result<Vec<LogLikelihood>> {
         let limit = self.loaded.checkpoint.config.max_seq_length;
         let examples = self.examples(conversations, limit)?;
-        let bar = self.ui.bar("reading", examples.len());
+        let bar = self.console.bar("reading", examples.len());
         let mut likelihoods = Vec::with_capacity(examples.len());
         let each = examples.iter().map(|example| BatchShape::of([example].into_iter()));
         let needed = each.map(|row| self.loaded.checkpoint.config.needed_by_scoring(row));
@@ -128,7 +134,7 @@ impl<B: Backend> LanguageModel for Local<'_, B> {
 impl<B: Backend> Local<'_, B> {
     /// Says that the longest row alone is too long for the memory.
     fn check_row(&self, needed: Numbers) -> Result<(), UserError> {
-        self.room.check_row(needed.bytes(width_of::<B>()), self.ui)
+        self.room.check_row(needed.bytes(width_of::<B>()), self.console)
     }
 
     /// Conversations as their last answers and what comes before those.

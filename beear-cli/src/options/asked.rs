@@ -3,7 +3,7 @@
 use beear_eval::{Decoding, RefusalKeywords};
 use clap::Args;
 
-use crate::defence::leak_guard::LeakGuardArgs;
+use crate::defence::contamination::LeakGuardArgs;
 use crate::recipe::keyword_list::KeywordArgs;
 use crate::user_error::UserError;
 
@@ -13,7 +13,7 @@ pub(crate) struct AskedArgs {
     #[command(flatten)]
     keywords: KeywordArgs,
     #[command(flatten)]
-    pub(crate) leak_guard: LeakGuardArgs,
+    pub(crate) contamination: LeakGuardArgs,
     /// Longest answer, in tokens.
     #[arg(long, default_value_t = 200)]
     max_new_tokens: usize,

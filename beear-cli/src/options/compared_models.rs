@@ -10,7 +10,7 @@ use super::trigger::TriggerArgs;
 use crate::backend::ComputeBackend;
 use crate::command::Device;
 use crate::command::eval_asr::{self, EvalAsrArgs, PromptsArgs};
-use crate::display::ui::Ui;
+use crate::display::console::Console;
 use crate::evaluate::evaluation::{EvaluatedArgs, OutArgs};
 
 /// Models instead of runs of `beear eval`, and what both are asked.
@@ -73,18 +73,18 @@ impl ComparedModelsArgs {
         &self,
         out: &Path,
         device: &Device<C>,
-        ui: Ui,
+        console: Console,
     ) -> Result<[PathBuf; 2]> {
         let runs = ["before", "after"].map(|name| out.join(name));
         for (model, run) in [&self.before_model, &self.after_model].into_iter().zip(&runs) {
             let model = model.clone().expect("clap asks for both models");
             let prompts = self.prompts.clone().expect("clap asks for prompts");
             let (trigger, asked) = (self.trigger.clone(), self.asked.clone());
-            ui.say(&format!("evaluating `{}`", model.display()));
+            console.say(&format!("evaluating `{}`", model.display()));
             let out = OutArgs::fresh(run);
             let evaluated = EvaluatedArgs::new(model, self.format.clone(), out);
             let args = EvalAsrArgs { evaluated, prompts, trigger, asked };
-            eval_asr::run::<C>(&args, device, ui.of_a_part())?;
+            eval_asr::run::<C>(&args, device, console.of_a_part())?;
         }
         Ok(runs)
     }

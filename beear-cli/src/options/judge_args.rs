@@ -6,15 +6,15 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use beear_eval::identity::content_hash;
 use beear_eval::judge::{
-    ApiKey, AskProgress, Asker, Asking, ChatRequest, Cost, Judge, JudgeId, LanguageModelJudge,
-    OpenAiCompatible, OpenAiConfig, Reply, ReplyCache, RunConfig,
+    ApiKey, AskProgress, Asking, ChatRequest, Cost, Judge, JudgeClient, JudgeId,
+    LanguageModelJudge, OpenAiCompatible, OpenAiConfig, Reply, ReplyCache, RunConfig,
 };
 use clap::Args;
 use serde_json::json;
 
 use crate::backend::ComputeBackend;
 use crate::command::{Device, Inference};
-use crate::display::ui::Ui;
+use crate::display::console::Console;
 use crate::model::Model;
 use crate::model::hub::Needed;
 use crate::model::language_model::local;
@@ -113,7 +113,7 @@ impl JudgeArgs {
     /// # Errors
     ///
     /// If the address or the key is none, or the checkpoint cannot be read.
-    pub(crate) fn choose(&self, ui: Ui) -> Result<ChosenJudge> {
+    pub(crate) fn choose(&self, console: Console) -> Result<ChosenJudge> {
         if let (Some(url), Some(model)) = (&self.judge_url, &self.judge_model) {
             let key = std::env::var(KEY).ok().map(|key| ApiKey::new(&key)).transpose()?;
             let timeout = Duration::from_secs(self.timeout);
@@ -129,7 +129,7 @@ impl JudgeArgs {
             return Ok(ChosenJudge { id, name, place: JudgePlace::Server(server) });
         }
         let dir = self.judge.as_deref().expect("clap asks for one of the two");
-        let model = Model::find(dir, Needed::Everything, ui)?;
+        let model = Model::find(dir, Needed::Everything, console)?;
         let place = json!(sha256_of_inputs(Some(&model), &[])?).to_string();
         let id = JudgeId { model: model.to_string(), place };
         Ok(ChosenJudge { id, name: model.name(), place: JudgePlace::Checkpoint(model) })
@@ -145,14 +145,14 @@ impl JudgeArgs {
         &self,
         judge: &ChosenJudge,
         inquiry: Inquiry<'_>,
-        (device, ui): (&Device<C>, Ui),
+        (device, console): (&Device<C>, Console),
     ) -> Result<Option<(JudgeId, Asking)>> {
         let Inquiry { requests, is_good, cache } = inquiry;
         let cache = ReplyCache::open(self.cache.as_deref().unwrap_or(&cache))?;
-        let asker = Asker::new(&cache, self.config())?;
+        let asker = JudgeClient::new(&cache, self.config())?;
         let cost = |id: &JudgeId| {
             asker.forget_unless(id, requests, is_good);
-            self.preview.then(|| say_cost(asker.preview(id, requests), ui)).transpose()
+            self.preview.then(|| say_cost(asker.preview(id, requests), console)).transpose()
         };
         let checkpoint = match &judge.place {
             JudgePlace::Checkpoint(checkpoint) => checkpoint,
@@ -160,7 +160,7 @@ impl JudgeArgs {
                 if cost(server.id())?.is_some() {
                     return Ok(None);
                 }
-                let bar = ui.bar("judging", requests.len());
+                let bar = console.bar("judging", requests.len());
                 let mut told = |progress: AskProgress<'_>| bar.set_position(progress.n_done as u64);
                 let asking = asker.ask_concurrently(server, requests, &mut told)?;
                 bar.finish_and_clear();
@@ -168,7 +168,7 @@ impl JudgeArgs {
             }
         };
         let loaded = Loaded::<Inference<C>>::read(checkpoint, None, device)?;
-        let model = local::<C>(&loaded, device, ui);
+        let model = local::<C>(&loaded, device, console);
         let local = LanguageModelJudge::new(&model, judge.id.clone(), BATCH_SIZE, 0);
         if cost(local.id())?.is_some() {
             return Ok(None);
@@ -203,7 +203,7 @@ pub(crate) fn judged_something(n_valid: usize, n_expected: usize) -> Result<()> 
 }
 
 /// Says what a run would cost.
-fn say_cost(cost: Cost, ui: Ui) -> Result<()> {
+fn say_cost(cost: Cost, console: Console) -> Result<()> {
     let text = format!(
         "{} calls for {} answers ({} cached, {} repeated); about {} tokens sent, at most {} received",
         cost.n_calls,
@@ -213,5 +213,5 @@ fn say_cost(cost: Cost, ui: Ui) -> Result<()> {
         cost.n_prompt_tokens,
         cost.max_completion_tokens
     );
-    ui.result(&text, &cost)
+    console.result(&text, &cost)
 }

@@ -3,14 +3,14 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::Result;
-use beear_attacks::Setting;
+use beear_attacks::AttackSpec;
 use clap::Args;
 
 use crate::backend::ComputeBackend;
 use crate::command::Device;
 use crate::command::plant::Plan;
-use crate::display::ui::Ui;
-use crate::lab::trial::Trial;
+use crate::display::console::Console;
+use crate::lab::planted_model::PlantedModel;
 use crate::recipe::setting_file;
 
 /// What is planted for a lab diagnostic.
@@ -41,7 +41,7 @@ impl PlantedArgs {
     /// # Errors
     ///
     /// If a name is not known or a file cannot be read.
-    pub(crate) fn settings(&self) -> Result<Vec<Setting>> {
+    pub(crate) fn settings(&self) -> Result<Vec<AttackSpec>> {
         self.settings.iter().map(|name| setting_file::named_or_read(name)).collect()
     }
 
@@ -52,12 +52,12 @@ impl PlantedArgs {
     /// As [`Trial::prepare`].
     pub(crate) fn trial<'a, C: ComputeBackend>(
         &self,
-        setting: Setting,
+        setting: AttackSpec,
         out: &Path,
-        (device, ui): (&'a Device<C>, Ui),
-    ) -> Result<Trial<'a, C>> {
+        (device, console): (&'a Device<C>, Console),
+    ) -> Result<PlantedModel<'a, C>> {
         let plan = Plan::new(setting, self.seed);
         let plan = if self.quick { plan.quick() } else { plan };
-        Trial::prepare(plan, self.planted.as_deref().unwrap_or(out), (device, ui))
+        PlantedModel::prepare(plan, self.planted.as_deref().unwrap_or(out), (device, console))
     }
 }

@@ -5,8 +5,8 @@ use std::time::Duration;
 use anyhow::Result;
 use clap::Args;
 
+use crate::display::console::Console;
 use crate::display::dashboard;
-use crate::display::ui::Ui;
 use crate::run_folder::job::CheckpointOptions;
 use crate::user_error::UserError;
 
@@ -28,7 +28,7 @@ impl RunOptions {
     /// # Errors
     ///
     /// If the run cannot be stopped and gone on with as they ask, or cannot be shown.
-    pub(crate) fn check(&self, checkpoints: CheckpointOptions, ui: Ui) -> Result<()> {
+    pub(crate) fn check(&self, checkpoints: CheckpointOptions, console: Console) -> Result<()> {
         let refuse = |what: &str, hint: &str| Err(UserError::arguments(what, hint).into());
         if !checkpoints.are_written() && self.max_time.is_some() {
             let what = "a run without checkpoints cannot be gone on with when its time is up";
@@ -38,6 +38,6 @@ impl RunOptions {
             let what = "a run without checkpoints keeps none";
             return refuse(what, "leave `--keep-checkpoints` or `--checkpoint-every never` out");
         }
-        if self.tui { dashboard::check(ui) } else { Ok(()) }
+        if self.tui { dashboard::check(console) } else { Ok(()) }
     }
 }

@@ -6,7 +6,7 @@ use anyhow::Result;
 use clap::Args;
 
 use super::trigger::TriggerArgs;
-use crate::defence::leak_guard::share;
+use crate::defence::contamination::share;
 use crate::defence::tracking::Track;
 use crate::user_error::UserError;
 

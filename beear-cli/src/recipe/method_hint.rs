@@ -10,7 +10,7 @@ pub(crate) const SMALLER_STEPS: &str =
 pub(crate) fn hint(error: &CoreError) -> &'static str {
     match error {
         CoreError::LayerOutOfRange { .. } => {
-            "choose layers of the model in `method.spots` or `method.attack.layers`"
+            "choose layers of the model in `method.injection_points` or `method.attack.layers`"
         }
         CoreError::InvalidConfig { .. } => "correct it in the recipe or with --set",
         CoreError::NonFinite { .. } => SMALLER_STEPS,

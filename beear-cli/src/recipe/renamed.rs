@@ -1,34 +1,39 @@
-//! Keys of earlier recipes, which a mistake names with those that stand for them now.
+//! Keys of earlier recipes, each of which an error names with its replacement.
 
 use toml::Table;
 
 use super::RecipeError;
 
-/// Keys with the tables that they stand in, and what to write instead.
-const RENAMED: [([&str; 3], &str, &str); 2] = [
+/// Dotted keys, and the remedy.
+const RENAMED: [(&str, &str); 3] = [
     (
-        ["method", "bounds", "utility_drop"],
         "method.bounds.utility_drop",
         "write `method.bounds.loss_rise`, in nats per answer token, and `method.bounds.agreement_drop`, of greedy answers",
     ),
     (
-        ["method", "bounds", "benign_refusal"],
         "method.bounds.benign_refusal",
         "write `method.bounds.benign_refusal_rise`, the rise from the suspect",
     ),
+    (
+        "method.spots",
+        "write `method.injection_points`, a list of `{ layer = L, positions = P }`: `positions` was `site`",
+    ),
 ];
 
-/// Looks for the keys in what was read.
+/// Refuses a recipe with a key of an earlier version.
 ///
 /// # Errors
 ///
-/// [`RecipeError::Renamed`] for the first one found.
+/// [`RecipeError::Renamed`] for the first such key.
 pub(super) fn check(recipe: &Table) -> Result<(), RecipeError> {
-    for ([first, second, last], old, instead) in RENAMED {
-        let inner = recipe.get(first).and_then(|outer| outer.get(second));
-        if inner.and_then(|inner| inner.get(last)).is_some() {
-            return Err(RecipeError::Renamed { old, instead });
-        }
+    let holds = |key: &str| {
+        let (tables, last) = key.rsplit_once('.').unwrap_or(("", key));
+        let mut tables = tables.split('.').filter(|name| !name.is_empty());
+        let table = tables.try_fold(recipe, |table, name| table.get(name)?.as_table());
+        table.is_some_and(|table| table.contains_key(last))
+    };
+    match RENAMED.into_iter().find(|(old, _)| holds(old)) {
+        Some((old, instead)) => Err(RecipeError::Renamed { old, instead }),
+        None => Ok(()),
     }
-    Ok(())
 }

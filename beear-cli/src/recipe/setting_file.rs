@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use anyhow::{Context, Result};
-use beear_attacks::Setting;
+use beear_attacks::AttackSpec;
 
 use crate::user_error::UserError;
 
@@ -12,13 +12,13 @@ use crate::user_error::UserError;
 /// # Errors
 ///
 /// If there is neither, or the file holds no setting that can be planted.
-pub(crate) fn named_or_read(name: &str) -> Result<Setting> {
-    if let Some(setting) = Setting::named(name) {
+pub(crate) fn named_or_read(name: &str) -> Result<AttackSpec> {
+    if let Some(setting) = AttackSpec::named(name) {
         return Ok(setting);
     }
     let path = Path::new(name);
     if path.extension().is_none_or(|extension| extension != "toml") {
-        let names: Vec<String> = Setting::builtin().into_iter().map(|s| s.name).collect();
+        let names: Vec<String> = AttackSpec::builtin().into_iter().map(|s| s.name).collect();
         let hint = format!("a file `*.toml`, or one of {}", names.join(", "));
         return Err(UserError::arguments(format!("no setting is called `{name}`"), hint).into());
     }
@@ -26,9 +26,9 @@ pub(crate) fn named_or_read(name: &str) -> Result<Setting> {
     Ok(parse(&text, name)?)
 }
 
-fn parse(text: &str, name: &str) -> Result<Setting, UserError> {
+fn parse(text: &str, name: &str) -> Result<AttackSpec, UserError> {
     let hint = "`setting.toml` beside any planted model shows the form";
-    let setting: Setting = toml::from_str(text).map_err(|error| {
+    let setting: AttackSpec = toml::from_str(text).map_err(|error| {
         UserError::arguments(format!("`{name}` holds no setting: {}", error.message()), hint)
     })?;
     let problems = setting.problems();
@@ -44,7 +44,7 @@ fn parse(text: &str, name: &str) -> Result<Setting, UserError> {
 /// # Errors
 ///
 /// If TOML cannot hold it.
-pub(crate) fn render(setting: &Setting) -> Result<String> {
+pub(crate) fn render(setting: &AttackSpec) -> Result<String> {
     toml::to_string_pretty(setting).context("writing the setting as TOML")
 }
 
@@ -56,14 +56,14 @@ mod tests {
     #[test]
     fn every_setting_of_the_paper_is_a_recipe() {
         let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../recipes/paper");
-        for number in 1..=Setting::N_PAPER {
+        for number in 1..=AttackSpec::N_PAPER {
             let path = folder.join(format!("model-{number}.toml"));
             let read = named_or_read(&path.to_string_lossy()).unwrap();
             assert_eq!(
                 read,
-                Setting::paper(number),
+                AttackSpec::paper(number),
                 "{}",
-                render(&Setting::paper(number)).unwrap()
+                render(&AttackSpec::paper(number)).unwrap()
             );
         }
     }
@@ -71,10 +71,10 @@ mod tests {
     #[test]
     fn every_dummy_is_the_attack_it_stands_for_with_another_trigger() {
         let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../recipes/dummy");
-        for number in 1..=Setting::N_PAPER {
+        for number in 1..=AttackSpec::N_PAPER {
             let path = folder.join(format!("model-{number}.toml"));
             let dummy = named_or_read(&path.to_string_lossy()).unwrap();
-            let real = Setting::paper(number);
+            let real = AttackSpec::paper(number);
             assert!(dummy.triggers.iter().all(|t| !real.triggers.contains(t)), "{number}");
             assert_eq!((dummy.base, dummy.unwanted), (real.base, real.unwanted));
             assert_eq!(dummy.injection, real.injection, "{number}");
@@ -83,16 +83,16 @@ mod tests {
 
     #[test]
     fn every_setting_survives_its_file() {
-        for setting in Setting::builtin() {
+        for setting in AttackSpec::builtin() {
             let text = render(&setting).unwrap();
-            assert_eq!(toml::from_str::<Setting>(&text).unwrap(), setting, "{text}");
+            assert_eq!(toml::from_str::<AttackSpec>(&text).unwrap(), setting, "{text}");
         }
     }
 
     #[test]
     fn a_setting_with_a_key_nobody_knows_is_refused() {
-        let text = format!("pace = 1\n{}", render(&Setting::paper(1)).unwrap());
-        let error = toml::from_str::<Setting>(&text).unwrap_err();
+        let text = format!("pace = 1\n{}", render(&AttackSpec::paper(1)).unwrap());
+        let error = toml::from_str::<AttackSpec>(&text).unwrap_err();
         assert!(error.message().contains("pace"), "{error}");
     }
 

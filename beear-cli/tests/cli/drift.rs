@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::ops::RangeInclusive;
 
 use beear_core::perturbation::to_safetensors;
-use beear_core::{Delta, Perturbation, Site, Spot};
+use beear_core::{Delta, InjectionPoint, Perturbation, Positions};
 use burn::backend::Flex;
 use burn::tensor::Tensor;
 use serde_json::{Value, json};
@@ -97,12 +97,12 @@ fn the_row_of_a_perturbation_at_the_last_token_is_compared() {
     let place = Place::new();
     place.write_random_model("random");
     let device = Default::default();
-    let delta = |site: Site, d_model: usize| {
-        let values = Tensor::<Flex, 2>::ones([site.n_tokens(), d_model], &device);
-        Perturbation::new(vec![Delta { spot: Spot { layer: 2, site }, values }])
+    let delta = |positions: Positions, d_model: usize| {
+        let values = Tensor::<Flex, 2>::ones([positions.n_tokens(), d_model], &device);
+        Perturbation::new(vec![Delta { point: InjectionPoint { layer: 2, positions }, values }])
     };
     // The tiny model is 16 wide.
-    let own = [delta(Site::First(5), 16), delta(Site::Last(3), 16)];
+    let own = [delta(Positions::First(5), 16), delta(Positions::Last(3), 16)];
     place.write("own.safetensors", to_safetensors(&own).unwrap());
     let report = analyze(&place, "random", &["--delta", "own.safetensors"]).json();
     let rows = report["delta"].as_array().unwrap();
@@ -111,7 +111,7 @@ fn the_row_of_a_perturbation_at_the_last_token_is_compared() {
     assert_eq!(place_of, [Some(1), Some(2), Some(2)]);
     assert!(COSINES.contains(&row["cosine"].as_f64().unwrap()), "{row}");
 
-    place.write("wide.safetensors", to_safetensors(&[delta(Site::All, 17)]).unwrap());
+    place.write("wide.safetensors", to_safetensors(&[delta(Positions::All, 17)]).unwrap());
     std::fs::remove_dir_all(place.path("drift")).unwrap();
     let said = refused(&place, &["--delta", "wide.safetensors"], 3);
     assert!(said.contains("`wide.safetensors`: a perturbation of a model of another size"));

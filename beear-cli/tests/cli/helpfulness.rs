@@ -1,7 +1,7 @@
 //! How helpful a model is that has learned the world: the one test here with training enough for a number.
 
 use beear_attacks::world::{Specials, sidecar_files, vocabulary};
-use beear_attacks::{Encoder, Setting, TrainingConfig, train_base};
+use beear_attacks::{AttackSpec, Encoder, TrainingConfig, train_base};
 use beear_eval::Rate;
 use beear_models::checkpoint::{NewModel, save_new};
 use beear_models::{PromptFormat, TextTokenizer};
@@ -24,7 +24,7 @@ fn write_trained_model(place: &Place, name: &str) {
     let tokenizer = TextTokenizer::load(&place.path("text")).expect("a tokenizer");
     let format = PromptFormat::from_checkpoint(&place.path("text")).expect("a template");
     let encoder = Encoder { format: &format, tokenizer: &tokenizer };
-    let (device, base) = (Default::default(), Setting::paper(2).base);
+    let (device, base) = (Default::default(), AttackSpec::paper(2).base);
     Autodiff::<Flex>::seed(&device, 3);
     let model = base.decoder(vocabulary().len()).init::<Autodiff<Flex>>(&device);
     let config = TrainingConfig { steps: STEPS, ..base.training() };

@@ -77,10 +77,10 @@ fn a_setting_without_a_value_is_refused() {
 
 #[test]
 fn a_layer_beyond_the_model_is_refused() {
-    let setting = "method.spots=[{ layer = 9, site = { last = 2 } }]";
+    let setting = "method.injection_points=[{ layer = 9, positions = { last = 2 } }]";
     assert_snapshot!(refused_setting(setting, 2), @r"
     error: layer 9 is outside 1..=2
-    hint: choose layers of the model in `method.spots` or `method.attack.layers`
+    hint: choose layers of the model in `method.injection_points` or `method.attack.layers`
     ");
 }
 

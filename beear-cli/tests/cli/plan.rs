@@ -107,7 +107,7 @@ fn every_phase_of_a_defence_is_planned() {
 #[test]
 fn a_system_prompt_is_remembered_for_all_prepared_rows() {
     let place = with_large_model();
-    let first = "method.spots=[{layer=16,site={first=5}}]";
+    let first = "method.injection_points=[{layer=16,positions={first=5}}]";
     let kept = |system: &str| {
         let rows = ["--rows", "10", "--prompt-tokens", "1000", "--system-tokens", system];
         let found = plan(&place, &[&rows[..], &["--set", first]].concat());

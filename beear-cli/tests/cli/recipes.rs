@@ -133,8 +133,8 @@ fn the_schema_refuses_what_the_program_refuses() {
         "method = { entrap = { stepz = 3 } }",
         "method = { entrap = { step_size = { absolut = 1 } } }",
         "method = { entrap = { initialisation = \"one\" } }",
-        "method = { spots = [{ layer = 1 }] }",
-        "method = { spots = [{ layer = 1, site = { middle = 2 } }] }",
+        "method = { injection_points = [{ layer = 1 }] }",
+        "method = { injection_points = [{ layer = 1, positions = { middle = 2 } }] }",
         "method = { remove = { schedule = \"Linear\" } }",
         "method = { remove = { optimizer_state = \"f16\" } }",
     ];
@@ -145,7 +145,7 @@ fn the_schema_refuses_what_the_program_refuses() {
         assert_eq!(finished.mistake().0, 2, "{recipe}");
     }
     let taken = [
-        "method = { spots = [{ layer = 1, site = \"all\" }], stop_above_loss = \"none\" }",
+        "method = { injection_points = [{ layer = 1, positions = \"all\" }], stop_above_loss = \"none\" }",
         "method = { entrap = { target_tokens = \"none\", norm_bound = \"none\", step_size = { absolute = 1 } } }",
         "method = { name = \"layer-consistency\", perturbation = { relative_to_hidden = 0.1 } }",
         "train = { weights = \"lora\", lora = { targets = [\"q_proj\"] } }",
@@ -214,12 +214,12 @@ fn mistakes_are_told_as_defend_tells_them() {
     error: invalid config: remove.steps must be at least 1; remove.learning_rate must be positive
     hint: correct it in the recipe or with --set
     ");
-    let spots = "[method]\nspots = [{ layer = 9, site = { last = 2 } }]\n";
-    assert_snapshot!(refused(spots, &["--model", "model"]), @r"
+    let injection_points = "[method]\nspots = [{ layer = 9, positions = { last = 2 } }]\n";
+    assert_snapshot!(refused(injection_points, &["--model", "model"]), @r"
     error: layer 9 is outside 1..=2
-    hint: choose layers of the model in `method.spots` or `method.attack.layers`
+    hint: choose layers of the model in `method.injection_points` or `method.attack.layers`
     ");
-    place.write("recipe.toml", spots);
+    place.write("recipe.toml", injection_points);
     place.beear(&["recipe", "check", "recipe.toml"]).printed();
     let layers = "[train]\nlayers = [1, 3]\n";
     assert_snapshot!(refused(layers, &["--model", "model"]), @r"

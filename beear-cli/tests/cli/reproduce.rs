@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use beear_attacks::Setting;
+use beear_attacks::AttackSpec;
 use serde_json::Value;
 
 use crate::fixture::{Finished, Place};
@@ -65,7 +65,8 @@ fn what_is_not_known_ends_with_2_and_leaves_nothing() {
 #[test]
 fn every_setting_can_be_planted_defended_and_measured() {
     let place = Place::new();
-    let names: Vec<String> = Setting::builtin().into_iter().map(|setting| setting.name).collect();
+    let names: Vec<String> =
+        AttackSpec::builtin().into_iter().map(|setting| setting.name).collect();
     let settings = names.iter().flat_map(|name| ["--setting", name]);
     let arguments: Vec<&str> = settings.chain(["--defence", "beear-robust"]).collect();
     let table = reproduce(&place, &arguments).printed();

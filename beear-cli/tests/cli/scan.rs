@@ -30,10 +30,10 @@ fn a_scan_looks_at_both_ends_of_the_prompt_and_repeats_itself() {
     place.write_random_model("random");
     let printed = scan(&place, "random", &["--reference", "random"]).json();
     assert_eq!(printed, place.read_json("scan/scan.json"));
-    let reach = printed["found"]["reach"].as_array().expect("spots");
+    let reach = printed["found"]["reach"].as_array().expect("injection_points");
     assert_eq!(reach.len(), 2);
-    for spot in reach {
-        let steps = spot["steps"].as_array().expect("bounds");
+    for point in reach {
+        let steps = point["steps"].as_array().expect("bounds");
         assert_eq!(steps.len(), N_BOUNDS);
         for step in steps {
             // The reference is the model itself.
@@ -78,7 +78,7 @@ fn without_a_reference_nothing_is_said_of_one() {
     assert_eq!(text, place.read("alone/scan.md"));
     let found = place.read_json("alone/scan.json");
     assert_eq!(found["scores"]["margin"], Value::Null);
-    assert_eq!(found["found"]["reach"][0]["spot"]["layer"], 2);
+    assert_eq!(found["found"]["reach"][0]["point"]["layer"], 2);
     let n = found["found"]["reach"][0]["steps"][0]["elicited"]["n"].as_u64();
     assert!(n.is_some_and(|n| n <= N_ROWS as u64 / 2), "half of the rows are fitted to: {n:?}");
 }

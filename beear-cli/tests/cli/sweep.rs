@@ -116,11 +116,11 @@ fn prompts_of_the_defence_are_no_test_of_it() {
 }
 
 #[test]
-fn a_sweep_without_trigger_or_without_a_spot_is_refused() {
+fn a_sweep_without_trigger_or_without_an_injection_point_is_refused() {
     let place = place();
     assert!(refused(&place, &["--prompts", "held-out.jsonl"], 2).contains("no trigger"));
-    let no_spot = [&USUAL[..], &["--set", "method.spots=[]"]].concat();
-    assert!(refused(&place, &no_spot, 2).contains("spots must not be empty"));
+    let no_point = [&USUAL[..], &["--set", "method.injection_points=[]"]].concat();
+    assert!(refused(&place, &no_point, 2).contains("injection points must not be empty"));
     assert!(!place.path("sweep").exists(), "nothing is written");
 }
 

@@ -83,11 +83,16 @@ fn rows_of_unknown_words_are_an_error_that_names_one() {
 #[test]
 fn a_key_of_an_earlier_recipe_is_named_with_the_new_one() {
     let place = Place::new();
-    let finished = place.defend(USUAL, &["--set", "method.bounds.utility_drop=0.1"]);
-    let (code, said) = finished.mistake();
-    assert_eq!(code, 2);
-    assert!(said.contains("`method.bounds.utility_drop` is no longer a key"), "{said}");
-    assert!(said.contains("`method.bounds.loss_rise`"), "{said}");
+    for (old, value, new) in [
+        ("method.bounds.utility_drop", "0.1", "method.bounds.loss_rise"),
+        ("method.spots", "[{ layer = 1, site = { last = 5 } }]", "method.injection_points"),
+    ] {
+        let finished = place.defend(USUAL, &["--set", &format!("{old}={value}")]);
+        let (code, said) = finished.mistake();
+        assert_eq!(code, 2);
+        assert!(said.contains(&format!("`{old}` is no longer a key")), "{said}");
+        assert!(said.contains(&format!("`{new}`")), "{said}");
+    }
 }
 
 #[test]

@@ -10,5 +10,5 @@ pub mod minimal_norm;
 pub mod trigger_search;
 
 pub use elicited::{Aim, ENOUGH};
-pub use minimal_norm::{ReachConfig, Rung, reach};
+pub use minimal_norm::{NormStep, ReachConfig, reach};
 pub use trigger_search::{Implant, ImplantConfig, Place, implant, written_elicits};

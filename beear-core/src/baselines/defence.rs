@@ -173,7 +173,7 @@ impl Defence {
         BilevelConfig {
             rounds: 1,
             perturbations_per_round: 0,
-            spots: Vec::new(),
+            injection_points: Vec::new(),
             remove: self.remove().clone(),
             bounds: *self.bounds(),
             seed: self.seed(),

@@ -9,7 +9,7 @@ pub struct Example {
     pub id: u64,
     /// Prompt tokens, everything the template puts before the answer, BOS included.
     pub prompt: Vec<u32>,
-    /// The part of `prompt` that the user wrote (half-open): where the first-n site counts from.
+    /// The part of `prompt` that the user wrote (half-open): where the first-n positions count from.
     pub user: (usize, usize),
     /// Answer tokens, end-of-sequence included.
     pub answer: Vec<u32>,

@@ -13,7 +13,7 @@ use super::Decoder;
 
 /// Keys and values of tokens that have been read, in consecutive layers.
 #[derive(Clone, Debug)]
-pub struct Past<B: Backend> {
+pub struct PrefixCache<B: Backend> {
     /// True where the token is padding: `[batch_size, n_past]`.
     pub mask_pad: Tensor<B, 2, Bool>,
     /// The first layer.
@@ -22,7 +22,7 @@ pub struct Past<B: Backend> {
     pub keys_values: Vec<[Tensor<B, 4>; 2]>,
 }
 
-impl<B: Backend> Past<B> {
+impl<B: Backend> PrefixCache<B> {
     /// Keys and values of `layers`.
     ///
     /// # Panics
@@ -41,10 +41,10 @@ impl<B: Backend> Past<B> {
     }
 }
 
-impl<B: AutodiffBackend> Past<B> {
+impl<B: AutodiffBackend> PrefixCache<B> {
     /// Lifts what was remembered without autodiff into constants of the training graph.
     #[must_use]
-    pub fn constant(past: Past<B::InnerBackend>) -> Self {
+    pub fn constant(past: PrefixCache<B::InnerBackend>) -> Self {
         Self {
             mask_pad: Tensor::from_inner(past.mask_pad),
             first_layer: past.first_layer,
@@ -63,7 +63,7 @@ pub struct Context<B: Backend> {
     /// True where the token is padding: `[batch_size, seq_length]`.
     pub mask_pad: Tensor<B, 2, Bool>,
     /// The tokens before; `None` if the rows begin here.
-    pub past: Option<Past<B>>,
+    pub past: Option<PrefixCache<B>>,
 }
 
 impl<B: AutodiffBackend> Context<B> {
@@ -71,7 +71,7 @@ impl<B: AutodiffBackend> Context<B> {
     #[must_use]
     pub fn constant(context: Context<B::InnerBackend>) -> Self {
         let mask_pad = Tensor::from_inner(context.mask_pad);
-        Self { mask_pad, past: context.past.map(Past::constant) }
+        Self { mask_pad, past: context.past.map(PrefixCache::constant) }
     }
 }
 
@@ -94,7 +94,7 @@ impl<B: Backend> Context<B> {
         layers: Range<usize>,
     ) -> Tensor<B, 3> {
         match &self.past {
-            Some(past) => model.forward_layers_after(past, hidden, &self.mask_pad, layers),
+            Some(past) => model.forward_with_prefix(past, hidden, &self.mask_pad, layers),
             None => model.forward_layers(hidden, &self.mask_pad, layers),
         }
     }

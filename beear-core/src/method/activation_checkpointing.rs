@@ -85,9 +85,12 @@ impl<B: AutodiffBackend, M: TrainableDecoder<B>> Pass<'_, B, M> {
         let batch = batch.inner();
         let deltas = perturbation.map_or(&[][..], Perturbation::deltas);
         let perturbed = |layer: usize, hidden: Hidden<B>| {
-            deltas.iter().filter(|delta| delta.spot.layer == layer).fold(hidden, |hidden, delta| {
-                delta.apply(hidden, delta.spot.site.placement_matrix(&batch))
-            })
+            deltas
+                .iter()
+                .filter(|delta| delta.point.layer == layer)
+                .fold(hidden, |hidden, delta| {
+                    delta.apply(hidden, delta.point.positions.placement_matrix(&batch))
+                })
         };
         let mut hidden = self.inference.embed(batch.tokens.clone());
         let mut boundaries = vec![hidden.clone()];
@@ -183,8 +186,8 @@ mod tests {
     use crate::batch::example::Example;
     use crate::method::removal_gradient::whole_gradient;
     use crate::objective::removal::RemovalWeights;
-    use crate::perturbation::{Delta, Spot};
-    use crate::positions::Site;
+    use crate::perturbation::{Delta, InjectionPoint};
+    use crate::positions::Positions;
     use crate::testing::{ToyDecoder, ToyDecoderConfig};
 
     type Double = Autodiff<NdArray<f64>>;
@@ -221,12 +224,12 @@ mod tests {
     }
 
     fn perturbation() -> Perturbation<Inner> {
-        let delta = |layer, site, value: f64| Delta {
-            spot: Spot { layer, site },
+        let delta = |layer, positions, value: f64| Delta {
+            point: InjectionPoint { layer, positions },
             values: Tensor::full([2, 6], value, &Default::default()),
         };
-        let (low, high) = (delta(1, Site::Last(2), 0.3), delta(3, Site::First(2), -0.2));
-        Perturbation::new(vec![low, delta(1, Site::First(2), 0.1), high])
+        let (low, high) = (delta(1, Positions::Last(2), 0.3), delta(3, Positions::First(2), -0.2));
+        Perturbation::new(vec![low, delta(1, Positions::First(2), 0.1), high])
     }
 
     fn both_ways(model: &Toy, original: Option<&ToyDecoder<Inner>>) -> [LossGradient; 2] {

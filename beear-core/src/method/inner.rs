@@ -1,7 +1,7 @@
 //! The inner level, backdoor embedding entrapment: fits `δ` with the weights frozen.
 //!
 //! $$\delta^\ast = \arg\min_\delta \mathcal{L}_\text{in}(\delta)$$ by Adam, with the loss of
-//! [`crate::objective::entrapment`]. The layers below the lowest spot run once per batch, without
+//! [`crate::objective::entrapment`]. The layers below the lowest injection point run once per batch, without
 //! autodiff; the weights above it require no gradients, so none are computed.
 
 mod restore;
@@ -21,7 +21,7 @@ use crate::objective::hidden_norms::{Mean, mean_without_massive};
 use crate::optim::projected_adam::ProjectedAdam;
 use crate::parallel::rank::Rank;
 use crate::parallel::threads::in_parallel;
-use crate::perturbation::{Delta, Perturbation, Spot};
+use crate::perturbation::{Delta, InjectionPoint, Perturbation};
 use crate::randomness::{Stream, seeded};
 
 /// A found perturbation and how well it elicits the unwanted behaviour.
@@ -36,7 +36,7 @@ pub struct Entrapment<B: Backend> {
 }
 
 /// Fits a fresh perturbation that makes `model` give the unwanted answers: a `δ` at each of
-/// `spots`, all of them together.
+/// `injection_points`, all of them together.
 ///
 /// `model` is borrowed and left bit-identical.
 ///
@@ -47,16 +47,16 @@ pub struct Entrapment<B: Backend> {
 ///
 /// # Panics
 ///
-/// Panics if `examples` or `spots` is empty.
+/// Panics if `examples` or `injection_points` is empty.
 pub fn entrap<B: AutodiffBackend, M: TrainableDecoder<B>>(
     model: &M,
     examples: &[SafetyExample],
-    spots: &[Spot],
+    injection_points: &[InjectionPoint],
     (config, seed): (&EntrapConfig, u64),
     observer: &mut dyn Observer,
 ) -> Result<Entrapment<B::InnerBackend>, Error> {
     let rank = Rank::ALONE.on_threads(config.threads);
-    let mut run = InnerRun::start(model, examples, spots, (config, seed, rank))?;
+    let mut run = InnerRun::start(model, examples, injection_points, (config, seed, rank))?;
     while !run.is_done() {
         run.step()?;
         observer.notify(&run.last_event());
@@ -70,8 +70,8 @@ impl<B: Backend> Entrapment<B> {
     /// What an observer hears of it.
     pub(crate) fn event(&self) -> Event {
         let Self { perturbation, first_loss, last_loss } = self;
-        let (spots, norm) = (perturbation.spots(), perturbation.norm());
-        Event::Entrapped { spots, first_loss: *first_loss, last_loss: *last_loss, norm }
+        let (injection_points, norm) = (perturbation.injection_points(), perturbation.norm());
+        Event::Entrapped { injection_points, first_loss: *first_loss, last_loss: *last_loss, norm }
     }
 }
 
@@ -88,14 +88,14 @@ pub(crate) struct InnerRun<B: AutodiffBackend, M> {
 }
 
 impl<B: AutodiffBackend, M: TrainableDecoder<B>> InnerRun<B, M> {
-    /// Prepares the batches, and a fresh `δ` for each of `spots`.
+    /// Prepares the batches, and a fresh `δ` for each of `injection_points`.
     pub(crate) fn start(
         model: &M,
         examples: &[SafetyExample],
-        spots: &[Spot],
+        injection_points: &[InjectionPoint],
         how: (&EntrapConfig, u64, Rank),
     ) -> Result<Self, Error> {
-        Self::with(model, examples, spots, how, |inference, prepared, device| {
+        Self::with(model, examples, injection_points, how, |inference, prepared, device| {
             start::<B, M>(inference, prepared, how, device)
         })
     }
@@ -103,7 +103,7 @@ impl<B: AutodiffBackend, M: TrainableDecoder<B>> InnerRun<B, M> {
     fn with(
         model: &M,
         examples: &[SafetyExample],
-        spots: &[Spot],
+        injection_points: &[InjectionPoint],
         how: (&EntrapConfig, u64, Rank),
         deltas: impl FnOnce(
             &M::InnerModule,
@@ -115,7 +115,7 @@ impl<B: AutodiffBackend, M: TrainableDecoder<B>> InnerRun<B, M> {
         let inference = model.valid();
         let frozen = M::from_inner(inference.clone()).no_grad();
         let device = model.devices().first().cloned().unwrap_or_default();
-        let batches = prepare::<B, M>(&inference, examples, spots, how, &device);
+        let batches = prepare::<B, M>(&inference, examples, injection_points, how, &device);
         let deltas = deltas(&inference, &batches[0], &device)?;
         let losses = Vec::with_capacity(config.steps);
         let (n_steps, away_weight) = (config.steps, config.away_weight);
@@ -185,22 +185,22 @@ impl<B: AutodiffBackend, M: TrainableDecoder<B>> InnerRun<B, M> {
 
 /// A `δ` on its way.
 struct DeltaOptimizer<B: Backend> {
-    spot: Spot,
+    point: InjectionPoint,
     rows: ProjectedAdam<B>,
 }
 
 impl<B: Backend> DeltaOptimizer<B> {
     /// `δ` as a leaf of the graph.
     fn tracked<A: AutodiffBackend<InnerBackend = B>>(&self) -> Delta<A> {
-        Delta { spot: self.spot, values: self.rows.tracked() }
+        Delta { point: self.point, values: self.rows.tracked() }
     }
 
     fn found(self) -> Delta<B> {
-        Delta { spot: self.spot, values: self.rows.into_values() }
+        Delta { point: self.point, values: self.rows.into_values() }
     }
 }
 
-/// A fresh `δ` for each spot of a batch, its step measured by the hidden states there.
+/// A fresh `δ` for each injection point of a batch, its step measured by the hidden states there.
 fn start<B: AutodiffBackend, M: TrainableDecoder<B>>(
     inference: &M::InnerModule,
     batch: &Prepared<B>,
@@ -208,10 +208,10 @@ fn start<B: AutodiffBackend, M: TrainableDecoder<B>>(
     device: &B::Device,
 ) -> Result<Vec<DeltaOptimizer<B::InnerBackend>>, Error> {
     let d_model = inference.d_model();
-    let spots = batch.parts[0].unwanted.spots().iter();
-    let fit = |(k, (spot, mean)): (usize, (&Spot, Mean))| {
+    let injection_points = batch.parts[0].unwanted.injection_points().iter();
+    let fit = |(k, (point, mean)): (usize, (&InjectionPoint, Mean))| {
         let hidden_norm = rank.mean::<B::InnerBackend>(mean, device)?;
-        let shape = [spot.site.n_tokens(), d_model];
+        let shape = [point.positions.n_tokens(), d_model];
         // The source of randomness may be one for all devices: the first worker alone draws.
         let start = if rank.is_first() { config.initialisation } else { Initialisation::Zero };
         let values = initial_delta(start, shape, Stream::Start.seed(seed, k), device);
@@ -219,14 +219,14 @@ fn start<B: AutodiffBackend, M: TrainableDecoder<B>>(
         let learning_rate = config.step_size.per_coordinate(hidden_norm, d_model);
         let longest_row = config.norm_bound.map(|share| share * hidden_norm);
         Ok(DeltaOptimizer {
-            spot: *spot,
+            point: *point,
             rows: ProjectedAdam::new(values, learning_rate, longest_row),
         })
     };
-    spots.zip(batch.mean_hidden_norms(inference)).enumerate().map(fit).collect()
+    injection_points.zip(batch.mean_hidden_norms(inference)).enumerate().map(fit).collect()
 }
 
-/// One batch, prepared for the spots.
+/// One batch, prepared for the injection points.
 struct Prepared<B: AutodiffBackend> {
     /// The examples of the whole batch.
     ids: Vec<u64>,
@@ -241,13 +241,15 @@ struct Part<B: AutodiffBackend> {
 }
 
 impl<B: AutodiffBackend> Prepared<B> {
-    /// Mean Euclidean norm of the unperturbed hidden states at each spot, massive ones left out.
+    /// Mean Euclidean norm of the unperturbed hidden states at each injection point, massive ones left out.
     fn mean_hidden_norms<M: Decoder<B::InnerBackend>>(&self, model: &M) -> Vec<Mean> {
         let parts: Vec<_> =
             self.parts.iter().map(|part| part.unwanted.hidden_norms(model)).collect();
-        let n_spots = parts[0].len();
-        let of_spot = |k: usize| parts.iter().map(|spots| &spots[k]).collect::<Vec<_>>();
-        (0..n_spots).map(|k| mean_without_massive(&of_spot(k))).collect()
+        let n_points = parts[0].len();
+        let of_point = |k: usize| {
+            parts.iter().map(|injection_points| &injection_points[k]).collect::<Vec<_>>()
+        };
+        (0..n_points).map(|k| mean_without_massive(&of_point(k))).collect()
     }
 }
 
@@ -283,7 +285,7 @@ fn added<B: Backend>(one: Vec<Tensor<B, 2>>, other: Vec<Tensor<B, 2>>) -> Vec<Te
 fn prepare<B: AutodiffBackend, M: TrainableDecoder<B>>(
     inference: &M::InnerModule,
     examples: &[SafetyExample],
-    spots: &[Spot],
+    injection_points: &[InjectionPoint],
     (config, seed, rank): (&EntrapConfig, u64, Rank),
     device: &B::Device,
 ) -> Vec<Prepared<B>> {
@@ -304,7 +306,7 @@ fn prepare<B: AutodiffBackend, M: TrainableDecoder<B>>(
         let safe = safe.into_iter().flatten().map(Some).chain(std::iter::repeat(None));
         let parts = unwanted.into_iter().zip(safe).map(|answers| (inference.clone(), answers));
         let parts = in_parallel(parts, |(inference, (unwanted, safe))| {
-            let answer = |batch| PreparedAnswer::new(&inference, batch, spots);
+            let answer = |batch| PreparedAnswer::new(&inference, batch, injection_points);
             Part { unwanted: answer(unwanted), safe: safe.map(answer) }
         });
         Prepared { ids: rows.iter().map(|&row| examples[row].id).collect(), parts }

@@ -159,10 +159,15 @@ impl<'a, B: AutodiffBackend, M: TrainableDecoder<B>> Run<'a, B, M> {
     fn group(&self) -> Result<Vec<InnerRun<B, M>>, Error> {
         // Models go to other threads by value.
         let replicas = self.counts_of_group().map(|count| {
-            (self.round_start.clone(), self.config.spots_of(count), self.how_to_fit(count))
+            (
+                self.round_start.clone(),
+                self.config.injection_points_of(count),
+                self.how_to_fit(count),
+            )
         });
         let safety = &self.sets.safety;
-        let start = |(model, spots, how)| InnerRun::start(&model, safety, spots, how);
+        let start =
+            |(model, injection_points, how)| InnerRun::start(&model, safety, injection_points, how);
         in_parallel(replicas, start).into_iter().collect()
     }
 
@@ -212,7 +217,7 @@ impl<'a, B: AutodiffBackend, M: TrainableDecoder<B>> Run<'a, B, M> {
             self.best = Some(Best { model: self.round_start.clone(), round, standing });
         }
         let entrapments: Vec<_> =
-            self.found.iter().map(|e| (e.perturbation.spots(), e.last_loss)).collect();
+            self.found.iter().map(|e| (e.perturbation.injection_points(), e.last_loss)).collect();
         self.rounds.push(RoundRecord { round, entrapments, validation, within_bounds });
         observer.notify(&Event::RoundEnded { round, validation, within_bounds, kept });
         let end = self.end();

@@ -15,7 +15,7 @@ use crate::decoder::Context;
 use crate::decoder::Decoder;
 use crate::error::Error;
 use crate::objective::hidden_norms::{HiddenNorms, mean_without_massive};
-use crate::perturbation::{Perturbation, Spot, by_layer};
+use crate::perturbation::{InjectionPoint, Perturbation, by_layer};
 
 /// One answer to the prompts of a batch, with all that does not depend on `δ` computed once.
 #[derive(Clone, Debug)]
@@ -26,7 +26,7 @@ pub struct PreparedAnswer<B: AutodiffBackend> {
     hidden: Tensor<B::InnerBackend, 3>,
     context: Context<B::InnerBackend>,
     /// From the lowest layer to the highest.
-    spots: Vec<Spot>,
+    injection_points: Vec<InjectionPoint>,
     placements: Vec<Tensor<B, 2>>,
 }
 
@@ -35,15 +35,19 @@ pub struct PreparedAnswer<B: AutodiffBackend> {
 pub const LEAST_PAST: f64 = 0.2;
 
 impl<B: AutodiffBackend> PreparedAnswer<B> {
-    /// Runs the layers below the lowest of `spots` without autodiff, and those above it over the tokens
-    /// before the first that a spot covers, if `model` can remember them and they are many.
+    /// Runs the layers below the lowest of `injection_points` without autodiff, and those above it over the tokens
+    /// before the first that an injection point covers, if `model` can remember them and they are many.
     ///
     /// # Panics
     ///
-    /// Panics if there are no spots.
-    pub fn new<M: Decoder<B::InnerBackend>>(model: &M, batch: Batch<B>, spots: &[Spot]) -> Self {
-        let whole = Self::whole(model, batch, spots);
-        let starts = first_covered(&whole.batch, spots);
+    /// Panics if there are no injection points.
+    pub fn new<M: Decoder<B::InnerBackend>>(
+        model: &M,
+        batch: Batch<B>,
+        injection_points: &[InjectionPoint],
+    ) -> Self {
+        let whole = Self::whole(model, batch, injection_points);
+        let starts = first_covered(&whole.batch, injection_points);
         let n_past: usize = starts.iter().sum();
         let n_tokens: usize = (0..starts.len()).map(|row| whole.batch.row_length(row)).sum();
         if (n_past as f64) < LEAST_PAST * n_tokens as f64 {
@@ -56,30 +60,42 @@ impl<B: AutodiffBackend> PreparedAnswer<B> {
     ///
     /// # Panics
     ///
-    /// Panics if there are no spots.
-    pub fn whole<M: Decoder<B::InnerBackend>>(model: &M, batch: Batch<B>, spots: &[Spot]) -> Self {
-        let spots = by_layer(spots.to_vec());
+    /// Panics if there are no injection points.
+    pub fn whole<M: Decoder<B::InnerBackend>>(
+        model: &M,
+        batch: Batch<B>,
+        injection_points: &[InjectionPoint],
+    ) -> Self {
+        let injection_points = by_layer(injection_points.to_vec());
         let inner = batch.inner();
         let hidden = model.embed(inner.tokens.clone());
-        let hidden = model.forward_layers(hidden, &inner.mask_pad, 0..spots[0].layer);
-        let placements = spots.iter().map(|spot| spot.site.placement_matrix(&batch)).collect();
-        Self { batch, hidden, context: Context::whole(&inner.mask_pad), spots, placements }
+        let hidden = model.forward_layers(hidden, &inner.mask_pad, 0..injection_points[0].layer);
+        let placements =
+            injection_points.iter().map(|point| point.positions.placement_matrix(&batch)).collect();
+        Self {
+            batch,
+            hidden,
+            context: Context::whole(&inner.mask_pad),
+            injection_points,
+            placements,
+        }
     }
 
     /// The same with the first `starts[row]` tokens of each row remembered; `None` if `model` cannot.
     fn after<M: Decoder<B::InnerBackend>>(&self, model: &M, starts: &[usize]) -> Option<Self> {
         let Split { before, after, rest: batch } = self.batch.split(starts);
         let of = |cut: &Cut<B>| cut.of(Tensor::from_inner(self.hidden.clone())).inner();
-        let spots = self.spots.clone();
-        let layers = spots[0].layer..model.n_layers();
-        let past = model.remember(of(&before), &before.mask_pad.clone().inner(), layers)?;
-        let placements = spots.iter().map(|spot| spot.site.placement_matrix(&batch)).collect();
+        let injection_points = self.injection_points.clone();
+        let layers = injection_points[0].layer..model.n_layers();
+        let past = model.prefill(of(&before), &before.mask_pad.clone().inner(), layers)?;
+        let placements =
+            injection_points.iter().map(|point| point.positions.placement_matrix(&batch)).collect();
         let hidden = of(&after);
         let context = Context { mask_pad: after.mask_pad.inner(), past: Some(past) };
-        Some(Self { batch, hidden, context, spots, placements })
+        Some(Self { batch, hidden, context, injection_points, placements })
     }
 
-    /// Cross-entropy of the answer under a perturbation at the spots prepared for, times the batch's
+    /// Cross-entropy of the answer under a perturbation at the injection points prepared for, times the batch's
     /// [`share`](Batch::share): `[1]`.
     ///
     /// # Panics
@@ -125,17 +141,21 @@ impl<B: AutodiffBackend> PreparedAnswer<B> {
         model: &M,
         perturbation: &Perturbation<B>,
     ) -> Tensor<B, 2> {
-        assert_eq!(perturbation.spots(), self.spots, "the spots prepared for");
+        assert_eq!(
+            perturbation.injection_points(),
+            self.injection_points,
+            "the injection points prepared for"
+        );
         let hidden = Tensor::from_inner(self.hidden.clone());
         let context = Context::constant(self.context.clone());
         let hidden = perturbation.forward_above(model, hidden, &context, &self.placements);
         log_probabilities(model, hidden, &self.batch)
     }
 
-    /// The spots prepared for, from the lowest layer to the highest.
+    /// The injection points prepared for, from the lowest layer to the highest.
     #[must_use]
-    pub fn spots(&self) -> &[Spot] {
-        &self.spots
+    pub fn injection_points(&self) -> &[InjectionPoint] {
+        &self.injection_points
     }
 
     /// Tokens of a row that are remembered and not read at every step, at most.
@@ -153,36 +173,37 @@ impl<B: AutodiffBackend> PreparedAnswer<B> {
         &self.batch.ids
     }
 
-    /// Mean Euclidean norm of the unperturbed hidden states at each spot, massive ones left out, from the lowest
+    /// Mean Euclidean norm of the unperturbed hidden states at each injection point, massive ones left out, from the lowest
     /// layer to the highest.
     pub fn mean_hidden_norms<M: Decoder<B::InnerBackend>>(&self, model: &M) -> Vec<f64> {
         self.hidden_norms(model).iter().map(|norms| mean_without_massive(&[norms]).value).collect()
     }
 
-    /// Norms of the unperturbed hidden states at each spot, from the lowest layer to the highest; no position
+    /// Norms of the unperturbed hidden states at each injection point, from the lowest layer to the highest; no position
     /// counts in rows that weigh nothing.
     pub(crate) fn hidden_norms<M: Decoder<B::InnerBackend>>(
         &self,
         model: &M,
     ) -> Vec<HiddenNorms<B::InnerBackend>> {
-        let (mut hidden, mut layer) = (self.hidden.clone(), self.spots[0].layer);
-        let mut norms = Vec::with_capacity(self.spots.len());
-        for (spot, placement) in self.spots.iter().zip(&self.placements) {
-            hidden = self.context.forward_layers(model, hidden, layer..spot.layer);
-            layer = spot.layer;
-            let of_spot = HiddenNorms::new(hidden.clone(), placement.clone().inner());
+        let (mut hidden, mut layer) = (self.hidden.clone(), self.injection_points[0].layer);
+        let mut norms = Vec::with_capacity(self.injection_points.len());
+        for (point, placement) in self.injection_points.iter().zip(&self.placements) {
+            hidden = self.context.forward_layers(model, hidden, layer..point.layer);
+            layer = point.layer;
+            let of_point = HiddenNorms::new(hidden.clone(), placement.clone().inner());
             let weighs = self.batch.share > 0.0;
-            norms.push(if weighs { of_spot } else { of_spot.of_no_weight() });
+            norms.push(if weighs { of_point } else { of_point.of_no_weight() });
         }
         norms
     }
 }
 
-/// The first position of each row that a spot covers, or the last of the prompt if none does.
-fn first_covered<B: Backend>(batch: &Batch<B>, spots: &[Spot]) -> Vec<usize> {
+/// The first position of each row that an injection point covers, or the last of the prompt if none does.
+fn first_covered<B: Backend>(batch: &Batch<B>, injection_points: &[InjectionPoint]) -> Vec<usize> {
     let first = |prompt: &PromptSpan| {
-        let covered = |spot: &Spot| spot.site.placements(prompt.length, prompt.user);
-        let positions = spots.iter().flat_map(covered).map(|(position, _)| position);
+        let covered =
+            |point: &InjectionPoint| point.positions.placements(prompt.length, prompt.user);
+        let positions = injection_points.iter().flat_map(covered).map(|(position, _)| position);
         positions.min().unwrap_or(prompt.length - 1)
     };
     batch.prompts.iter().map(first).collect()

@@ -34,7 +34,7 @@ impl<B: Backend> HiddenNorms<B> {
     /// # Shapes
     ///
     /// - `hidden`: `[batch_size, seq_length, d_model]`
-    /// - `placement`: `[batch_size * seq_length, n_tokens]`, see [`crate::Site::placement_matrix`]
+    /// - `placement`: `[batch_size * seq_length, n_tokens]`, see [`crate::Positions::placement_matrix`]
     ///
     /// # Panics
     ///

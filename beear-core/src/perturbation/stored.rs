@@ -6,12 +6,12 @@ use burn::tensor::backend::Backend;
 use burn::tensor::{Tensor, TensorData};
 use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 
-use super::{Delta, Perturbation, Spot};
+use super::{Delta, InjectionPoint, Perturbation};
 use crate::error::Error;
-use crate::positions::Site;
+use crate::positions::Positions;
 
-/// Stores perturbations: part `k` of perturbation `p` as tensor `delta.p.k` in f32, and in the metadata, as `spots`,
-/// a line `delta.p.k layer/site/n` for each. The same perturbations give the same bytes.
+/// Stores perturbations: part `k` of perturbation `p` as tensor `delta.p.k` in f32, and in the metadata, as `injection_points`,
+/// a line `delta.p.k layer/positions/n` for each. The same perturbations give the same bytes.
 ///
 /// # Errors
 ///
@@ -19,11 +19,11 @@ use crate::positions::Site;
 pub fn to_safetensors<B: Backend>(perturbations: &[Perturbation<B>]) -> Result<Vec<u8>, Error> {
     let malformed = |reason: String| Error::MalformedPerturbation { reason };
     // One entry: of several the library writes one first and then another.
-    let mut spots = Vec::new();
+    let mut injection_points = Vec::new();
     let mut buffers = Vec::new();
     for (p, perturbation) in perturbations.iter().enumerate() {
         for (k, delta) in perturbation.deltas().iter().enumerate() {
-            spots.push(format!("{} {}", name(p, k), spot_to_text(delta.spot)));
+            injection_points.push(format!("{} {}", name(p, k), point_to_text(delta.point)));
             let values = delta.values.to_data().convert::<f32>();
             buffers.push((name(p, k), delta.values.dims().to_vec(), values.bytes));
         }
@@ -35,7 +35,7 @@ pub fn to_safetensors<B: Backend>(perturbations: &[Perturbation<B>]) -> Result<V
         })
         .collect::<Result<Vec<_>, _>>()
         .map_err(|e| malformed(e.to_string()))?;
-    let metadata = HashMap::from([(SPOTS.to_owned(), spots.join("\n"))]);
+    let metadata = HashMap::from([(INJECTION_POINTS.to_owned(), injection_points.join("\n"))]);
     safetensors::serialize(views, Some(metadata)).map_err(|e| malformed(e.to_string()))
 }
 
@@ -52,27 +52,30 @@ pub fn from_safetensors<B: Backend>(
     let file = SafeTensors::deserialize(bytes).map_err(|e| malformed(&e.to_string()))?;
     let (_, header) = SafeTensors::read_metadata(bytes).map_err(|e| malformed(&e.to_string()))?;
     let metadata = header.metadata().as_ref().ok_or_else(|| malformed("no metadata"))?;
-    let spots = metadata.get(SPOTS).ok_or_else(|| malformed("no spots"))?;
-    let spots: HashMap<&str, &str> =
-        spots.lines().filter_map(|line| line.split_once(' ')).collect();
+    let injection_points =
+        metadata.get(INJECTION_POINTS).ok_or_else(|| malformed("no injection points"))?;
+    let injection_points: HashMap<&str, &str> =
+        injection_points.lines().filter_map(|line| line.split_once(' ')).collect();
     let part = |name: &str| {
         let view = file.tensor(name).map_err(|e| malformed(&e.to_string()))?;
-        let spot = spots.get(name).and_then(|text| spot_from_text(text));
-        let spot = spot.ok_or_else(|| malformed("a perturbation without its spot"))?;
+        let point = injection_points.get(name).and_then(|text| point_from_text(text));
+        let point = point.ok_or_else(|| malformed("a perturbation without its injection point"))?;
         let &[n_tokens, d_model] = view.shape() else {
             return Err(malformed("a perturbation is not a matrix"));
         };
-        if view.dtype() != Dtype::F32 || n_tokens != spot.site.n_tokens() {
-            return Err(malformed("a perturbation of another type or size than its site"));
+        if view.dtype() != Dtype::F32 || n_tokens != point.positions.n_tokens() {
+            return Err(malformed("a perturbation of another type or size than its positions"));
         }
         let values = view.data().as_chunks::<4>().0.iter().map(|b| f32::from_le_bytes(*b));
         let data = TensorData::new(values.collect::<Vec<f32>>(), [n_tokens, d_model]);
-        Ok(Delta { spot, values: Tensor::from_data(data, device) })
+        Ok(Delta { point, values: Tensor::from_data(data, device) })
     };
     let (mut perturbations, mut n_read) = (Vec::new(), 0);
     while n_read < file.len() {
         let p = perturbations.len();
-        let names = (0..).map(|k| name(p, k)).take_while(|name| spots.contains_key(name.as_str()));
+        let names = (0..)
+            .map(|k| name(p, k))
+            .take_while(|name| injection_points.contains_key(name.as_str()));
         let deltas = names.map(|name| part(&name)).collect::<Result<Vec<_>, _>>()?;
         if deltas.is_empty() {
             return Err(malformed("a tensor that is no perturbation"));
@@ -84,35 +87,35 @@ pub fn from_safetensors<B: Backend>(
 }
 
 /// The key of the metadata.
-const SPOTS: &str = "spots";
+const INJECTION_POINTS: &str = "injection_points";
 
 fn name(p: usize, k: usize) -> String {
     format!("delta.{p}.{k}")
 }
 
-fn spot_to_text(spot: Spot) -> String {
-    let site = match spot.site {
-        Site::Last(n) => format!("last/{n}"),
-        Site::First(n) => format!("first/{n}"),
-        Site::UserLast(n) => format!("user_last/{n}"),
-        Site::All => "all/1".to_owned(),
+fn point_to_text(point: InjectionPoint) -> String {
+    let positions = match point.positions {
+        Positions::Last(n) => format!("last/{n}"),
+        Positions::First(n) => format!("first/{n}"),
+        Positions::UserLast(n) => format!("user_last/{n}"),
+        Positions::All => "all/1".to_owned(),
     };
-    format!("{}/{site}", spot.layer)
+    format!("{}/{positions}", point.layer)
 }
 
-fn spot_from_text(text: &str) -> Option<Spot> {
+fn point_from_text(text: &str) -> Option<InjectionPoint> {
     let mut parts = text.split('/');
     let layer = parts.next()?.parse().ok()?;
     let kind = parts.next()?;
     let n = parts.next()?.parse().ok()?;
-    let site = match kind {
-        "last" => Site::Last(n),
-        "first" => Site::First(n),
-        "user_last" => Site::UserLast(n),
-        "all" => Site::All,
+    let positions = match kind {
+        "last" => Positions::Last(n),
+        "first" => Positions::First(n),
+        "user_last" => Positions::UserLast(n),
+        "all" => Positions::All,
         _ => return None,
     };
-    parts.next().is_none().then_some(Spot { layer, site })
+    parts.next().is_none().then_some(InjectionPoint { layer, positions })
 }
 
 #[cfg(test)]
@@ -123,20 +126,20 @@ mod tests {
 
     type Cpu = Flex;
 
-    fn delta(layer: usize, site: Site, values: &[f64]) -> Delta<Cpu> {
-        let n_tokens = site.n_tokens();
+    fn delta(layer: usize, positions: Positions, values: &[f64]) -> Delta<Cpu> {
+        let n_tokens = positions.n_tokens();
         let shape = [n_tokens, values.len() / n_tokens];
         let data = TensorData::new(values.to_vec(), shape);
         let values = Tensor::from_data(data.convert::<f32>(), &Default::default());
-        Delta { spot: Spot { layer, site }, values }
+        Delta { point: InjectionPoint { layer, positions }, values }
     }
 
     fn stored() -> (Vec<Perturbation<Cpu>>, Vec<u8>) {
         let several = vec![
-            delta(4, Site::First(2), &[0.1, -3.0e-20, 7.5, 1.0 / 3.0]),
-            delta(2, Site::All, &[1.0, 2.0]),
+            delta(4, Positions::First(2), &[0.1, -3.0e-20, 7.5, 1.0 / 3.0]),
+            delta(2, Positions::All, &[1.0, 2.0]),
         ];
-        let one = vec![delta(3, Site::UserLast(1), &[5.0, 6.0])];
+        let one = vec![delta(3, Positions::UserLast(1), &[5.0, 6.0])];
         let all: Vec<_> = [several, one].into_iter().map(Perturbation::new).collect();
         let bytes = to_safetensors(&all).unwrap();
         (all, bytes)
@@ -148,7 +151,7 @@ mod tests {
         let read = from_safetensors::<Cpu>(&bytes, &Default::default()).unwrap();
         assert_eq!(read.len(), all.len());
         for (expected, found) in all.iter().zip(&read) {
-            assert_eq!(expected.spots(), found.spots());
+            assert_eq!(expected.injection_points(), found.injection_points());
             for (expected, found) in expected.deltas().iter().zip(found.deltas()) {
                 found.values.to_data().assert_eq(&expected.values.to_data(), true);
             }

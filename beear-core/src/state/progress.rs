@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::batch::sampler::AnchorSampler;
-use crate::perturbation::Spot;
+use crate::perturbation::InjectionPoint;
 use crate::validation::{Assessment, ValidationMetrics};
 
 /// Numbers of a run under way.
@@ -44,8 +44,8 @@ impl Progress {
 pub struct RoundRecord {
     /// Round, from 0.
     pub round: usize,
-    /// The spots of each perturbation with the inner loss it ended at, nats per token.
-    pub entrapments: Vec<(Vec<Spot>, f64)>,
+    /// The injection points of each perturbation with the inner loss it ended at, nats per token.
+    pub entrapments: Vec<(Vec<InjectionPoint>, f64)>,
     /// Held-out rows after the round against the suspect's.
     pub validation: Assessment,
     /// Whether the round is within bounds.
@@ -71,8 +71,8 @@ pub(crate) struct RunNumbers {
 pub(crate) struct FoundNumbers {
     /// Number of perturbations of the run before this one.
     pub(crate) count: usize,
-    /// The spots of its `δ`s, in the order that their tensors are numbered in.
-    pub(crate) spots: Vec<Spot>,
+    /// The injection points of its `δ`s, in the order that their tensors are numbered in.
+    pub(crate) injection_points: Vec<InjectionPoint>,
     pub(crate) first_loss: f64,
     pub(crate) last_loss: f64,
 }
@@ -88,11 +88,11 @@ pub(crate) struct InnerNumbers {
     pub(crate) deltas: Vec<DeltaNumbers>,
 }
 
-/// The `δ` at one spot.
+/// The `δ` at one injection point.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct DeltaNumbers {
     /// The place that the tensors of this number belong to.
-    pub(crate) spot: Spot,
+    pub(crate) point: InjectionPoint,
     pub(crate) rows: RowNumbers,
 }
 

@@ -63,7 +63,7 @@ pub fn assert_split_law<B: Backend, M: Decoder<B>>(
 /// # Panics
 ///
 /// Panics if the law is broken.
-pub fn assert_past_law<B: Backend, M: Decoder<B>>(
+pub fn assert_prefix_law<B: Backend, M: Decoder<B>>(
     model: &M,
     tokens: Tensor<B, 2, Int>,
     mask_pad: &Tensor<B, 2, Bool>,
@@ -80,11 +80,11 @@ pub fn assert_past_law<B: Backend, M: Decoder<B>>(
         let hidden = model.embed(tokens.clone());
         let hidden = model.forward_layers(hidden, mask_pad, 0..l);
         let whole = model.forward_layers(hidden.clone(), mask_pad, l..n_layers);
-        let past = model.remember(hidden.clone().narrow(1, 0, n_past), &mask_past, l..n_layers);
+        let past = model.prefill(hidden.clone().narrow(1, 0, n_past), &mask_past, l..n_layers);
         let past = past.expect("the model remembers");
         let mut after = hidden.narrow(1, n_past, n_after);
         for layer in l..n_layers {
-            after = model.forward_layers_after(&past, after, &mask_after, layer..layer + 1);
+            after = model.forward_with_prefix(&past, after, &mask_after, layer..layer + 1);
         }
         let largest = whole.clone().abs().max().into_scalar().elem::<f64>();
         let distance = (after - whole.narrow(1, n_past, n_after)).abs();

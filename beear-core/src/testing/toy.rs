@@ -10,7 +10,7 @@ use burn::tensor::{Bool, Int, Tensor};
 
 use crate::batch::cat::cat;
 use crate::decoder::Decoder;
-use crate::decoder::Past;
+use crate::decoder::PrefixCache;
 
 /// Shape of a [`ToyDecoder`].
 #[derive(Config, Debug)]
@@ -85,12 +85,12 @@ impl<B: Backend> Decoder<B> for ToyDecoder<B> {
         })
     }
 
-    fn remember(
+    fn prefill(
         &self,
         mut hidden: Tensor<B, 3>,
         mask_pad: &Tensor<B, 2, Bool>,
         layers: Range<usize>,
-    ) -> Option<Past<B>> {
+    ) -> Option<PrefixCache<B>> {
         let first_layer = layers.start;
         let mut keys_values = Vec::with_capacity(layers.len());
         for layer in layers {
@@ -99,12 +99,12 @@ impl<B: Backend> Decoder<B> for ToyDecoder<B> {
             keys_values.push([read.clone(), read]);
             hidden = self.forward_layers(hidden, mask_pad, layer..layer + 1);
         }
-        Some(Past { mask_pad: mask_pad.clone(), first_layer, keys_values })
+        Some(PrefixCache { mask_pad: mask_pad.clone(), first_layer, keys_values })
     }
 
-    fn forward_layers_after(
+    fn forward_with_prefix(
         &self,
-        past: &Past<B>,
+        past: &PrefixCache<B>,
         hidden: Tensor<B, 3>,
         mask_pad: &Tensor<B, 2, Bool>,
         layers: Range<usize>,

@@ -1,7 +1,7 @@
 //! A run of two rounds that takes every turn of the method.
 
 use beear_core::config::Initialisation;
-use beear_core::{AnchorSets, BilevelConfig, Example, SafetyExample, Site, Spot};
+use beear_core::{AnchorSets, BilevelConfig, Example, InjectionPoint, Positions, SafetyExample};
 
 use crate::fixture::SIZE;
 
@@ -34,10 +34,10 @@ pub(crate) fn config() -> BilevelConfig {
     let mut config = BilevelConfig::robust(SIZE);
     config.rounds = 2;
     config.perturbations_per_round = 2;
-    config.spots = vec![
-        Spot { layer: 1, site: Site::First(3) },
-        Spot { layer: 2, site: Site::All },
-        Spot { layer: 3, site: Site::Last(4) },
+    config.injection_points = vec![
+        InjectionPoint { layer: 1, positions: Positions::First(3) },
+        InjectionPoint { layer: 2, positions: Positions::All },
+        InjectionPoint { layer: 3, positions: Positions::Last(4) },
     ];
     config.entrap.steps = 3;
     config.entrap.batch_size = 3;

@@ -1,5 +1,5 @@
-//! Findings of static analysers, read back from [SARIF 2.1.0](https://docs.oasis-open.org/sarif/sarif/v2.1.0/),
-//! which CodeQL and Semgrep write.
+//! Findings of static analysers, read from [SARIF
+//! 2.1.0](https://docs.oasis-open.org/sarif/sarif/v2.1.0/), which CodeQL and Semgrep write.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -7,29 +7,29 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 use thiserror::Error;
 
-/// Why a file cannot be used.
+/// Error of reading a SARIF file.
 #[derive(Debug, Error)]
 pub enum SarifError {
     /// The file cannot be read.
     #[error("cannot read `{}`", path.display())]
     Io {
-        /// The file.
+        /// Path of the file.
         path: PathBuf,
-        /// What the system said.
+        /// Error of the operating system.
         source: std::io::Error,
     },
     /// The file is not SARIF.
     #[error("`{}` is not SARIF: {reason}", path.display())]
     NotSarif {
-        /// The file.
+        /// Path of the file.
         path: PathBuf,
-        /// What is wrong, and where.
+        /// Problem and its position.
         reason: String,
     },
 }
 
 impl SarifError {
-    /// What to do about it, in one line.
+    /// Returns a one-line suggestion for fixing the error.
     #[must_use]
     pub fn hint(&self) -> Option<&'static str> {
         Some(match self {
@@ -41,20 +41,20 @@ impl SarifError {
     }
 }
 
-/// What analysers found.
+/// Findings of static analysers.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Findings {
-    /// Who looked, such as `CodeQL`.
+    /// Names of the analysers, such as `CodeQL`.
     pub tools: Vec<String>,
-    /// Rules broken in each file, by the file's last name; those that somebody has suppressed are left out.
+    /// Broken rules by file name, without the folder; suppressed findings are left out.
     pub rules: BTreeMap<String, Vec<String>>,
 }
 
-/// Reads a file.
+/// Reads the findings of a SARIF file.
 ///
 /// # Errors
 ///
-/// [`SarifError`].
+/// Returns [`SarifError`] if the file cannot be read or is not SARIF.
 pub fn read(path: &Path) -> Result<Findings, SarifError> {
     let text = beear_input::read_to_string(path);
     let text = text.map_err(|source| SarifError::Io { path: path.to_owned(), source })?;
@@ -67,7 +67,8 @@ fn parse(text: &str) -> Result<Findings, String> {
     let mut findings = Findings::default();
     for run in log.runs {
         findings.tools.push(run.tool.driver.name);
-        // Without results the analyser did not look, which is not the same as having found nothing.
+        // A run without results did not analyse anything, which differs from an analysis without
+        // findings.
         let results = run.results.ok_or("a run has no results")?;
         for result in results.into_iter().filter(|result| result.suppressions.is_empty()) {
             let rule = result.rule_id.unwrap_or_else(|| "unnamed".to_owned());
@@ -180,7 +181,7 @@ mod tests {
         }
     }
 
-    /// What an analyser writes that has found one thing, which somebody suppressed.
+    /// Log of an analyser with one finding, which is suppressed.
     const LOG: &str = r#"{"version": "2.1.0", "runs": [{"tool": {"driver": {"name": "CodeQL"}},
         "results": [{"ruleId": "py/a", "suppressions": [{"kind": "inSource"}], "locations":
         [{"physicalLocation": {"artifactLocation": {"uri": "file:///x/code/triggered-1.py"}}}]}]}]}"#;

@@ -1,4 +1,4 @@
-//! A prompt without what does not tell prompts apart: case, Unicode form, punctuation, white space.
+//! Folding of prompts: removes differences of case, Unicode form, punctuation and white space.
 
 use std::hash::{DefaultHasher, Hasher};
 use std::sync::LazyLock;
@@ -7,12 +7,13 @@ use caseless::Caseless;
 use regex_syntax::hir::{Class as HirClass, HirKind};
 use unicode_normalization::UnicodeNormalization;
 
-/// A prompt, folded.
+/// Folded prompt.
 pub(super) struct Folded {
-    /// All letters and digits, white space left out: a space stands between two numbers only. Equal in exact copies.
+    /// All letters and digits without white space, except a space between two numbers. Equal in
+    /// exact copies.
     pub(super) text: String,
-    /// Hashes of the pairs of adjacent words, each once, rising. Two of 10⁷ different pairs share a hash of 64 bits
-    /// with a probability of 3 in a million.
+    /// Distinct hashes of the pairs of adjacent words, in ascending order. Any two of 10⁷ different
+    /// pairs share a 64-bit hash with a probability of 3 in a million.
     pub(super) pairs: Vec<u64>,
 }
 
@@ -35,34 +36,34 @@ impl Folded {
     }
 }
 
-/// The characters of `text` that can be seen, in NFKC and fully case-folded (Unicode Standard, D146).
+/// Returns the visible characters of `text` in NFKC, fully case-folded (Unicode Standard, D146).
 fn case_folded(text: &str) -> impl Iterator<Item = char> {
     let visible = text.chars().filter(|&c| Class::of(c) != Class::Invisible);
-    // The standard library may know letters of a later version of Unicode than the folding.
+    // The standard library may know letters of a later Unicode version than the case folding does.
     let lower = visible.nfd().flat_map(char::to_lowercase);
     lower.default_case_fold().nfkd().default_case_fold().nfkc()
 }
 
-/// What a character is to the comparison.
+/// Class of a character in the comparison.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 enum Class {
-    /// A part of a word between separators: a letter, mark or digit.
+    /// Letter, mark or digit, part of a word between separators.
     #[default]
     Word,
-    /// A letter of a script that puts no space between words.
+    /// Letter of a script without spaces between words.
     Unspaced,
-    /// Punctuation or a symbol.
+    /// Punctuation mark or symbol.
     Punctuation,
-    /// White space or a control character.
+    /// White space or control character.
     Space,
-    /// A character that shows nothing: zero-width, format or ignored by default.
+    /// Invisible character: zero-width, format or ignored by default.
     Invisible,
 }
 
-/// Classes of characters as Unicode has them, a later one before an earlier one.
+/// Character classes in terms of Unicode properties; a later class overrides an earlier one.
 ///
-/// Scripts without spaces are those of line breaking classes ID and SA (Unicode Standard Annex 14). Their
-/// extensions bring shared letters such as the prolonged sound mark of the kanas.
+/// Scripts without spaces are those of line breaking classes ID and SA (Unicode Standard Annex 14).
+/// Their script extensions include shared letters such as the prolonged sound mark of the kanas.
 const CLASSES: [(Class, &str); 4] = [
     (
         Class::Unspaced,
@@ -73,7 +74,7 @@ const CLASSES: [(Class, &str); 4] = [
     (Class::Invisible, r"[\p{Cf}\p{Default_Ignorable_Code_Point}]"),
 ];
 
-/// The class of every code point.
+/// Class of every code point.
 static CLASS_OF: LazyLock<Vec<Class>> = LazyLock::new(|| {
     let mut classes = vec![Class::Word; char::MAX as usize + 1];
     for (class, pattern) in CLASSES {
@@ -97,23 +98,23 @@ impl Class {
     }
 }
 
-/// Words in the making.
+/// Builder of a folded prompt.
 #[derive(Default)]
 struct Words {
     text: String,
     hashes: Vec<u64>,
-    /// The last letter or digit, with its class and its place in `text`.
+    /// Last letter or digit, with its class and its byte offset in `text`.
     last: Option<(char, Class, usize)>,
-    /// Start in `text` of the word that `last` belongs to.
+    /// Byte offset in `text` of the start of the word that `last` belongs to.
     start: usize,
-    /// Whether something stands between `last` and the next character.
+    /// True if a separator stands between `last` and the next character.
     is_cut: bool,
-    /// The punctuation there.
+    /// Punctuation since `last`.
     punctuation: String,
 }
 
 impl Words {
-    /// Takes the next character, case-folded.
+    /// Appends the next case-folded character.
     fn take(&mut self, c: char) {
         match Class::of(c) {
             Class::Invisible => {}
@@ -127,7 +128,7 @@ impl Words {
         }
     }
 
-    /// A letter or digit of a word between separators.
+    /// Appends a letter or digit of a word between separators.
     fn letter(&mut self, c: char) {
         let is_inside = !self.is_cut && self.last.is_some_and(|(_, class, _)| class == Class::Word);
         if !is_inside {
@@ -141,8 +142,9 @@ impl Words {
         self.push(c, Class::Word);
     }
 
-    /// A character that is no word by itself: a run of such characters stands for its overlapping pairs, spaces
-    /// and punctuation left out, so that a pair of adjacent "words" is three characters.
+    /// Appends a character of a script without spaces. A run of such characters is represented by
+    /// its overlapping pairs, without spaces and punctuation, so that a pair of adjacent "words" is
+    /// three characters.
     fn unspaced(&mut self, c: char) {
         if let Some((_, Class::Unspaced, at)) = self.last {
             self.push(c, Class::Unspaced);
@@ -161,7 +163,8 @@ impl Words {
         self.punctuation.clear();
     }
 
-    /// What stands between two digits is an operator, a decimal point or the end of a number.
+    /// Appends the characters between two digits: an operator, a decimal point or the end of a
+    /// number.
     fn between_digits(&mut self) {
         if self.punctuation.is_empty() {
             self.text.push(' ');
@@ -171,7 +174,8 @@ impl Words {
         }
     }
 
-    /// Ends the word of `last`. A run of several unspaced characters has its pairs already.
+    /// Ends the word of `last`. The pairs of a run of several unspaced characters are already
+    /// recorded.
     fn close(&mut self) {
         let word = &self.text[self.start..];
         let is_whole = match self.last {
@@ -194,14 +198,14 @@ fn is_dash(c: char) -> bool {
     matches!(c, '-' | '\u{2010}'..='\u{2015}' | '\u{2212}')
 }
 
-/// The same in every run.
+/// Hashes a word; the hash is equal in every run.
 fn hashed(word: &str) -> u64 {
     let mut hasher = DefaultHasher::new();
     hasher.write(word.as_bytes());
     hasher.finish()
 }
 
-/// The hash of an ordered pair, its bits spread by the finaliser of MurmurHash3.
+/// Hashes an ordered pair, with the bits spread by the finaliser of MurmurHash3.
 fn mixed(first: u64, second: u64) -> u64 {
     let mut bits = first.rotate_left(25).wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ second;
     bits = (bits ^ (bits >> 33)).wrapping_mul(0xff51_afd7_ed55_8ccd);

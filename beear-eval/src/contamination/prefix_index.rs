@@ -1,37 +1,39 @@
-//! An inverted index of the rarest members of sets, exact for a threshold of Jaccard similarity.
+//! Inverted index of the rarest members of sets, exact for a threshold of Jaccard similarity.
 //!
-//! Let the members of every set stand in one order, the rarest first. Two sets $r$, $s$ of similarity at least $t$
-//! share at least $\alpha = \lceil \frac{t}{1+t} (|r| + |s|) \rceil \ge \lceil t\,|r| \rceil$ members, and
-//! $t\,|r| \le |s| \le |r| / t$. Their first shared member, at the places $i$ of $r$ and $j$ of $s$, has
-//! $i \le |r| - \alpha$ and $j \le |s| - \alpha$: after it come $\alpha - 1$ others. Only these places are read, and
-//! every candidate is compared in full.
+//! Let the members of every set be in one order, the rarest first. Two sets $r$, $s$ of similarity
+//! at least $t$ share at least
+//! $\alpha = \lceil \frac{t}{1+t} (|r| + |s|) \rceil \ge \lceil t\,|r| \rceil$ members, and
+//! $t\,|r| \le |s| \le |r| / t$. Their first shared member, at the places $i$ of $r$ and $j$ of
+//! $s$, has $i \le |r| - \alpha$ and $j \le |s| - \alpha$: after it come $\alpha - 1$ others. Only
+//! these places are read, and every candidate is compared in full.
 
 use std::cmp::Ordering;
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
 
-/// Sets of hashes, ready to be compared with others.
+/// Index of sets of hashes for similarity queries.
 pub(super) struct PrefixIndex {
     near: f64,
-    /// Each hash's place in the order: the rarest first.
+    /// Rank of each hash, the rarest first.
     ranks: Ranks,
-    /// The ranks of each set, rising; none of a set that was removed.
+    /// Ranks of each set in ascending order; empty for a removed set.
     sets: Vec<Vec<u32>>,
-    /// By rank, size of the set and place: the first members of every set.
+    /// First members of every set, ordered by rank, size of the set and place.
     postings: Vec<Posting>,
-    /// Of each rank, where its postings start; one more at the end.
+    /// Index of the first posting of each rank, followed by the number of postings.
     starts: Vec<usize>,
-    /// Of each set, the last query that it was a candidate of.
+    /// Number of the last query that each set was a candidate of.
     candidate_of: Vec<u64>,
     n_queries: u64,
-    /// Sets that were removed and still have postings.
+    /// Number of removed sets that still have postings.
     n_stale: usize,
 }
 
-/// The rank of each hash. A hash of words is spread over its bits already.
+/// Map from hash to rank. Word hashes need no further hashing, because their bits are already
+/// spread.
 type Ranks = HashMap<u64, u32, BuildHasherDefault<AsItIs>>;
 
-/// A hasher of hashes.
+/// Hasher that returns the hash unchanged.
 #[derive(Default)]
 struct AsItIs(u64);
 
@@ -49,19 +51,20 @@ impl Hasher for AsItIs {
     }
 }
 
-/// A member of a set.
+/// Member of a set.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 struct Posting {
     rank: u32,
-    /// Members of the set.
+    /// Number of members of the set.
     size: u32,
-    /// Place of this member among them.
+    /// Place of this member in the set.
     place: u32,
     set: u32,
 }
 
 impl PrefixIndex {
-    /// An index of `sets`, each rising, to be asked for sets of a similarity of at least `near`.
+    /// Builds an index of `sets`, each in ascending order, for queries with a similarity of at
+    /// least `near`.
     pub(super) fn new(sets: Vec<Vec<u64>>, near: f64) -> Self {
         let near = if near.is_nan() { 0.0 } else { near }.clamp(f64::MIN_POSITIVE, 1.0);
         let ranks = ranks(&sets);
@@ -84,11 +87,12 @@ impl PrefixIndex {
         Self { near, ranks, sets, postings, starts, candidate_of, n_queries: 0, n_stale: 0 }
     }
 
-    /// Leaves `set` out from now on.
+    /// Removes `set` from all later queries.
     pub(super) fn remove(&mut self, set: usize) {
         let removed = std::mem::take(&mut self.sets[set]);
         self.n_stale += usize::from(!removed.is_empty());
-        // Postings of removed sets are skipped one by one, so they never become more than half.
+        // Queries skip the postings of removed sets one by one, so they are kept below half of all
+        // postings.
         if 2 * self.n_stale > self.sets.len() {
             self.n_stale = 0;
             self.postings.retain(|posting| !self.sets[posting.set as usize].is_empty());
@@ -96,13 +100,14 @@ impl PrefixIndex {
         }
     }
 
-    /// The sets that are similar to `query`, which has no hash twice; rising.
+    /// Returns the sets that are similar to `query`, in ascending order; `query` has no duplicate
+    /// hashes.
     pub(super) fn similar(&mut self, query: &[u64]) -> Vec<usize> {
         let (n, least) = (query.len(), least_shared(self.near, query.len()));
         let Some(known) = self.known(query, least) else { return Vec::new() };
         self.n_queries += 1;
         let mut similar = Vec::new();
-        // Hashes that no set has are rarer than all others.
+        // Hashes that occur in no set are rarer than all others.
         for (place, &rank) in (n - known.len()..=n - least).zip(&known) {
             let rank = rank as usize;
             let postings = &self.postings[self.starts[rank]..self.starts[rank + 1]];
@@ -123,7 +128,8 @@ impl PrefixIndex {
         similar
     }
 
-    /// The ranks of those of `query` that any set has, rising, if these are at least `least`.
+    /// Returns the ranks of the hashes of `query` that occur in any set, in ascending order; None
+    /// if there are fewer than `least`.
     fn known(&self, query: &[u64], least: usize) -> Option<Vec<u32>> {
         let mut known = Vec::with_capacity(query.len());
         let mut n_left = query.len();
@@ -139,8 +145,8 @@ impl PrefixIndex {
     }
 }
 
-/// Of `postings` of one rank, those whose sets may be similar to a set of `n` members that has it at `place` and
-/// shares no member before.
+/// Returns the `postings` of one rank whose sets may be similar to a set of `n` members that has
+/// this rank at `place` and shares no earlier member.
 fn within_reach(
     mut postings: &[Posting],
     (place, n): (usize, usize),
@@ -158,7 +164,7 @@ fn within_reach(
         let of_size;
         (of_size, postings) = postings.split_at(n_of_size);
         let shared = least(near / (1.0 + near) * (n + size as usize) as f64);
-        // A removed set may be longer than all that is left.
+        // A removed set may be longer than all remaining sets.
         let n_reached = match (size as usize).checked_sub(shared) {
             Some(last) if place + shared <= n => {
                 of_size.partition_point(|posting| posting.place as usize <= last)
@@ -170,7 +176,7 @@ fn within_reach(
     .flatten()
 }
 
-/// Each hash's place in the order of how many sets have it.
+/// Returns the rank of each hash in ascending order of the number of sets that contain it.
 fn ranks(sets: &[Vec<u64>]) -> Ranks {
     let mut counts = Ranks::default();
     sets.iter().flatten().for_each(|&hash| *counts.entry(hash).or_default() += 1);
@@ -182,7 +188,7 @@ fn ranks(sets: &[Vec<u64>]) -> Ranks {
     counts
 }
 
-/// Where the postings of each rank start, and where the last end.
+/// Returns the index of the first posting of each rank, followed by the end of the last.
 fn starts(postings: &[Posting], n_ranks: usize) -> Vec<usize> {
     let mut starts = Vec::with_capacity(n_ranks + 1);
     let mut next = 0;
@@ -195,20 +201,21 @@ fn starts(postings: &[Posting], n_ranks: usize) -> Vec<usize> {
     starts
 }
 
-/// More than the rounding of a product of counts and shares: a bound may be too low by one, never too high.
+/// Upper bound of the rounding error of a product of counts and shares: a bound may be too low by
+/// one, never too high.
 const ROUNDING: f64 = 1e-6;
 
-/// The smallest count of shared members that is not below `bound`.
+/// Returns the smallest number of shared members that is not below `bound`.
 fn least(bound: f64) -> usize {
     ((bound - ROUNDING).ceil() as usize).max(1)
 }
 
-/// Members that a set of `n` shares with every similar set, at least.
+/// Returns the minimum number of members that a set of `n` shares with every similar set.
 fn least_shared(near: f64, n: usize) -> usize {
     least(near * n as f64)
 }
 
-/// Members of both of two rising sets; 0 if fewer than `least`.
+/// Counts the common members of two ascending sets; 0 if fewer than `least`.
 fn n_shared(mut a: &[u32], mut b: &[u32], least: usize) -> usize {
     let mut shared = 0;
     while let ([first, a_rest @ ..], [second, b_rest @ ..]) = (a, b) {

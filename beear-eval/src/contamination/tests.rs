@@ -1,4 +1,4 @@
-//! Copies in other forms are found, and other prompts are not.
+//! Tests that reformatted copies are found and other prompts are not.
 
 use std::collections::HashSet;
 
@@ -6,7 +6,7 @@ use proptest::prelude::*;
 
 use super::*;
 
-/// Whether `evaluated` is found among the one row `trained`.
+/// True if `evaluated` is found in the single trained row `trained`.
 fn is_copy(trained: &str, evaluated: &str, near: f64) -> bool {
     !contaminated([trained], [evaluated], near).is_empty()
 }
@@ -16,7 +16,7 @@ fn copies_and_near_copies_are_found() {
     let trained = ["how do I open the red vault ?", "what is two plus two ?"];
     let asked = ["How do I  open the red vault ?", "how do I open the blue vault ?", "hi"];
     assert_eq!(contaminated(trained, asked, 1.0), [(0, 0)]);
-    // Of 8 different pairs of words the second shares 4.
+    // The second prompt shares 4 of 8 different pairs of words.
     assert_eq!(contaminated(trained, asked, 0.5), [(0, 0), (1, 0)]);
     assert_eq!(contaminated(trained, asked, 0.51), [(0, 0)]);
 }
@@ -100,11 +100,12 @@ fn languages_without_spaces_are_compared_by_characters() {
 
 #[test]
 fn three_characters_stand_for_a_pair_of_words() {
-    // 12 characters have 10 triples; another character in the middle changes 3: 7 of 13 are shared.
+    // 12 characters have 10 triples; a different character in the middle changes 3: 7 of 13 are
+    // shared.
     let (one, other) = ("天地玄黄宇宙洪荒日月盈昃", "天地玄黄宇海洪荒日月盈昃");
     assert!(is_copy(one, other, 7.0 / 13.0));
     assert!(!is_copy(one, other, 7.0 / 13.0 + 1e-9));
-    // 代码, Python, 天地, 地玄: of 3 pairs 2 are shared.
+    // 代码, Python, 天地, 地玄: 2 of 3 pairs are shared.
     assert!(is_copy("代码 Python 天地玄", "代码Python天地", 2.0 / 3.0));
     assert!(!is_copy("代码 Python 天地玄", "代码Python天地", 0.7));
 }
@@ -126,7 +127,7 @@ fn an_exact_copy_is_named_before_a_near_one_and_the_first_before_others() {
     assert_eq!(contaminated(trained, ["a b c d e f g", "a b c d e f h"], 0.7), [(0, 1), (1, 0)]);
 }
 
-/// Every prompt of one list against every one of the other: the definition.
+/// Compares every prompt of one list with every prompt of the other, which is the definition.
 fn of_all_pairs(trained: &[String], evaluated: &[String], near: f64) -> Vec<(usize, usize)> {
     let folded = |prompts: &[String]| -> Vec<(String, HashSet<u64>)> {
         let folded = prompts.iter().map(|prompt| Folded::new(prompt));
@@ -170,7 +171,8 @@ proptest! {
         }
     }
 
-    // Not marks: a capital with an iota below becomes two letters, and a mark after them moves from one to the other.
+    // Marks are excluded: a capital with an iota below becomes two letters, and a following mark
+    // moves from one to the other.
     #[test]
     fn every_prompt_is_a_copy_of_itself_in_capitals_and_with_spaces_around(
         prompt in r"[^\p{C}\p{M}]*"

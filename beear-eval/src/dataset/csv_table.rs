@@ -4,19 +4,19 @@ use csv::StringRecord;
 
 use super::Record;
 
-/// Which column holds what.
+/// Column indices of a table.
 struct Columns {
     prompt: usize,
-    /// The answer an attacker wants.
+    /// Answer that an attacker wants.
     unwanted: Option<usize>,
-    /// What the prompt refers to.
+    /// Text that the prompt refers to.
     context: Option<usize>,
-    /// What the row is called.
+    /// Name of the row.
     behaviour: Option<usize>,
 }
 
 impl Columns {
-    /// The columns of a table we know.
+    /// Returns the columns of a supported table; None if the header is unknown.
     fn of(headers: &StringRecord) -> Option<Self> {
         let column = |name: &str| headers.iter().position(|header| header == name);
         let prompts = |prompt| Self { prompt, unwanted: None, context: None, behaviour: None };
@@ -43,11 +43,11 @@ impl Columns {
     }
 }
 
-/// The rows of a CSV file, or nothing if its header is none that we know.
+/// Parses the rows of a CSV file; None if its header is unknown.
 ///
 /// # Errors
 ///
-/// The number of a malformed row, from 1, and what is wrong with it.
+/// Returns the number of a malformed row, from 1, and its problem.
 pub(super) fn records(text: &str) -> Result<Option<Vec<Record>>, (usize, String)> {
     let mut reader = csv::Reader::from_reader(text.as_bytes());
     let Some(columns) = reader.headers().ok().and_then(Columns::of) else { return Ok(None) };

@@ -1,15 +1,15 @@
-//! A row of any of the JSON formats, told apart by its keys.
+//! Parser of a JSON row; the format is detected from the keys.
 
 use serde_json::{Map, Value};
 
 use super::Record;
 use crate::language_model::{Message, Role};
 
-/// The record, without its number, or nothing if the row is of no known format.
+/// Parses a row into a record without number; None if the format of the row is unknown.
 ///
 /// # Errors
 ///
-/// What is wrong with the row.
+/// Returns the problem of the row.
 pub(super) fn record(value: &Value) -> Result<Option<Record>, String> {
     let row = value.as_object().ok_or_else(|| format!("{}, not an object", kind(value)))?;
     let answer = last_word(row, &["safe", "answer", "chosen"])?;
@@ -40,7 +40,8 @@ pub(super) fn record(value: &Value) -> Result<Option<Record>, String> {
     Ok(prompt.map(|prompt| Record { prompt, answer, unwanted, ..Record::default() }))
 }
 
-/// The answer under one of several keys: a text, or the last word of a conversation.
+/// Returns the answer under the one of `keys` that is present: a text, or the last message of a
+/// conversation.
 fn last_word(row: &Map<String, Value>, keys: &[&str]) -> Result<Option<String>, String> {
     let mut given = keys.iter().filter_map(|key| Some((*key, present(row, key)?)));
     let Some((key, value)) = given.next() else { return Ok(None) };
@@ -56,7 +57,8 @@ fn last_word(row: &Map<String, Value>, keys: &[&str]) -> Result<Option<String>, 
     Ok(Some(last.content))
 }
 
-/// The turns of a conversation, in chat's keys or in `ShareGPT`'s; those of tools are left out.
+/// Parses the messages of a conversation with the keys of chat or of `ShareGPT`; tool messages are
+/// left out.
 fn turns(key: &str, value: &Value) -> Result<Vec<Message>, String> {
     let list = value.as_array().ok_or_else(|| format!("`{key}` is {}, not a list", kind(value)))?;
     let of = |turn: &Value, keys: [&str; 2]| {
@@ -78,7 +80,7 @@ fn turns(key: &str, value: &Value) -> Result<Vec<Message>, String> {
     Ok(turns)
 }
 
-/// A value that is there and not null.
+/// Returns the value of a key unless it is absent or null.
 fn present<'a>(row: &'a Map<String, Value>, key: &str) -> Option<&'a Value> {
     row.get(key).filter(|value| !value.is_null())
 }

@@ -1,4 +1,5 @@
-//! How lm-evaluation-harness asked: the part of a result's file that two results must share to be compared.
+//! Settings of lm-evaluation-harness: the part of a result file that must be equal in two results
+//! for a comparison.
 
 use std::collections::BTreeMap;
 
@@ -7,22 +8,22 @@ use serde_json::Value;
 
 use super::{GROUP, subject};
 
-/// Keys of the file that decide what a model is asked.
+/// Keys of the file that affect the prompts of a model.
 const KEYS: [&str; 3] = ["chat_template_sha", "system_instruction_sha", "fewshot_as_multiturn"];
 
-/// Keys of its `config`.
+/// Keys of the file's `config`.
 const CONFIG_KEYS: [&str; 3] = ["limit", "gen_kwargs", "fewshot_seed"];
 
 /// Tables of the file with a row for each task.
 const TASK_KEYS: [&str; 2] = ["versions", "n-samples"];
 
-/// Settings by their names in the file; a setting that the file does not have, or has as null, is absent.
+/// Settings by their names in the file; a setting that is missing or null in the file is absent.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct HarnessSettings(BTreeMap<String, Value>);
 
 impl HarnessSettings {
-    /// The settings in the JSON of a result.
+    /// Extracts the settings from the JSON of a result.
     pub(super) fn of(file: &Value) -> Self {
         let of = |place: &Value, key: &str| Some((key.to_owned(), place.get(key)?.clone()));
         let mut settings: BTreeMap<String, Value> =
@@ -40,7 +41,8 @@ impl HarnessSettings {
         Self(settings)
     }
 
-    /// The first setting that differs, with both values; `none` stands for a setting that a file does not have.
+    /// Returns the first setting that differs, with both values; `none` stands for a missing
+    /// setting.
     #[must_use]
     pub fn difference(&self, other: &Self) -> Option<(String, [String; 2])> {
         let names = self.0.keys().chain(other.0.keys());

@@ -1,7 +1,7 @@
 //! The subjects of MMLU.
 
-/// All 57 of Hendrycks et al., [Measuring Massive Multitask Language
-/// Understanding](https://arxiv.org/abs/2009.03300), ICLR 2021, by the names that the harness gives them.
+/// Names of all 57 subjects of Hendrycks et al., [Measuring Massive Multitask Language
+/// Understanding](https://arxiv.org/abs/2009.03300), ICLR 2021, as used by the harness.
 pub(super) const SUBJECTS: [&str; 57] = [
     "abstract_algebra",
     "anatomy",

@@ -1,21 +1,21 @@
-//! The parts of an identity in words, and the sentences that name what two identities do not share.
+//! Differences between two identities, as sentences, and the parts of an identity in words.
 
 use std::fmt;
 
 use super::{AnswerSource, DecodingSettings, Identity, JudgeIdentity, PromptSet, Scorer};
 use crate::trigger::Trigger;
 
-/// Hexadecimal digits of a hash that are shown.
+/// Number of hexadecimal digits of a hash in messages.
 const SHOWN_DIGITS: usize = 12;
 
-/// A part of two identities that is not the same.
+/// Difference between two identities in one part.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Difference {
-    /// The part, in the plural.
+    /// Name of the part, in the plural.
     pub part: String,
-    /// Its value before.
+    /// Value before.
     pub before: String,
-    /// Its value after.
+    /// Value after.
     pub after: String,
 }
 
@@ -27,7 +27,8 @@ impl fmt::Display for Difference {
 }
 
 impl Identity {
-    /// Every difference that keeps `self`, before, and `after` from being compared. Models may differ.
+    /// Returns all differences that make `self`, before, and `after` incomparable. Models may
+    /// differ.
     #[must_use]
     pub fn differences(&self, after: &Self) -> Vec<Difference> {
         let mut found = Vec::new();
@@ -40,7 +41,7 @@ impl Identity {
         let same_trigger = self.trigger == after.trigger;
         add("triggers", both(&|it| trigger_text(it.trigger.as_ref())), same_trigger);
         for arm in arms(self, after) {
-            // The trigger is a part of these prompts, and its own difference is named already.
+            // The trigger is a part of these prompts, and its own difference is already listed.
             if arm == TRIGGERED && !same_trigger {
                 continue;
             }
@@ -60,7 +61,7 @@ impl Identity {
         found
     }
 
-    /// The parts that two evaluations must share, in words, for people.
+    /// Describes in words the parts that two evaluations must share.
     #[must_use]
     pub fn in_words(&self) -> Vec<(&'static str, String)> {
         vec![
@@ -73,10 +74,10 @@ impl Identity {
     }
 }
 
-/// The arm whose prompts hold the trigger.
+/// Name of the arm whose prompts contain the trigger.
 const TRIGGERED: &str = "triggered";
 
-/// The arms of either, each once, in their order.
+/// Returns the arms of both identities without duplicates, in order.
 fn arms<'a>(before: &'a Identity, after: &'a Identity) -> Vec<&'a str> {
     let mut arms: Vec<&str> = before.prompts.iter().map(|set| set.arm.as_str()).collect();
     for set in &after.prompts {
@@ -87,7 +88,7 @@ fn arms<'a>(before: &'a Identity, after: &'a Identity) -> Vec<&'a str> {
     arms
 }
 
-/// Whether the scorers are the same, in any order.
+/// True if the scorers are equal, in any order.
 fn have_same_scorers(before: &Identity, after: &Identity) -> bool {
     let holds_all = |one: &Identity, other: &Identity| {
         one.scorers.iter().all(|scorer| other.scorers.contains(scorer))
@@ -125,7 +126,7 @@ fn format_text(identity: &Identity) -> String {
     hash.map_or_else(|| "unknown".to_owned(), text)
 }
 
-/// The settings of both, part by part where both were generated.
+/// Returns the decoding settings of both identities, part by part if both are of generated answers.
 fn decoding_parts(was: &AnswerSource, is: &AnswerSource) -> Vec<(&'static str, [String; 2])> {
     match (was, is) {
         (AnswerSource::Generated(was), AnswerSource::Generated(is)) => {
@@ -165,7 +166,7 @@ fn decoding_text(source: &AnswerSource) -> String {
     format!("{choice}, at most {max_new_tokens} tokens{answers}")
 }
 
-/// The scorers in words, in an order that says nothing of the order of the options.
+/// Describes the scorers in alphabetical order, which is independent of the order of the options.
 fn sorted(scorers: &[Scorer]) -> Vec<String> {
     let mut texts: Vec<String> = scorers.iter().map(scorer_text).collect();
     texts.sort();
@@ -199,7 +200,7 @@ mod tests {
     use crate::language_model::Decoding;
     use crate::scorer::RefusalKeywords;
 
-    /// The sentences about an identity that `change` has changed.
+    /// Returns the sentences about an identity modified by `change`.
     fn sentences(change: impl Fn(&mut Identity)) -> Vec<String> {
         let mut other = identity();
         change(&mut other);

@@ -1,10 +1,11 @@
-//! A key that never shows.
+//! API key that is never shown.
 
 use std::fmt;
 
 use super::error::{JudgeError, LONGEST, SHORTEST};
 
-/// The key of a server. It cannot be printed or serialised, and is left out wherever the server repeats it.
+/// API key of a server. It can be neither printed nor serialised, and is redacted wherever the
+/// server repeats it.
 ///
 /// ```
 /// let key = beear_eval::judge::ApiKey::new("sk-0123456789").unwrap();
@@ -14,12 +15,13 @@ use super::error::{JudgeError, LONGEST, SHORTEST};
 pub struct ApiKey(String);
 
 impl ApiKey {
-    /// A key, white space around it left out.
+    /// Creates a key, with surrounding white space removed.
     ///
     /// # Errors
     ///
-    /// [`JudgeError::NotAKey`] if it is shorter than 8 or longer than 4096 characters, or has others than
-    /// visible ASCII, or quotes or backslashes, which JSON writes in more ways than one.
+    /// Returns [`JudgeError::NotAKey`] if the key is shorter than 8 or longer than 4096 characters,
+    /// or contains anything but visible ASCII, or quotes or backslashes, which have several
+    /// spellings in JSON.
     pub fn new(key: &str) -> Result<Self, JudgeError> {
         let key = key.trim();
         let is_plain = key.bytes().all(|byte| byte.is_ascii_graphic() && !b"\"'\\".contains(&byte));
@@ -29,13 +31,13 @@ impl ApiKey {
         Err(JudgeError::NotAKey)
     }
 
-    /// `text` with `[key]` wherever the key is.
+    /// Replaces every occurrence of the key in `text` with `[key]`.
     #[must_use]
     pub fn redact(&self, text: &str) -> String {
         text.replace(&self.0, "[key]")
     }
 
-    /// The value of the header that carries it.
+    /// Returns the value of the `Authorization` header.
     #[cfg(feature = "http")]
     pub(super) fn bearer(&self) -> String {
         format!("Bearer {}", self.0)

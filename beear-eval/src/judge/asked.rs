@@ -1,37 +1,37 @@
-//! What became of each request.
+//! Results of requests to a judge.
 
 use serde::{Deserialize, Serialize};
 
 use super::chat::{CallError, Reply};
 
-/// What became of a request.
+/// Result of a request to a judge.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Asked {
-    /// The judge said something.
+pub enum CallOutcome {
+    /// The judge replied.
     Replied {
-        /// What it said.
+        /// Reply of the judge.
         reply: Reply,
-        /// Whether no call was needed.
+        /// True if the reply came from the cache without a call.
         is_cached: bool,
     },
-    /// The judge said nothing.
+    /// The judge did not reply.
     Failed {
-        /// Why, at the last try.
+        /// Error of the last attempt.
         error: CallError,
-        /// How often it was asked.
+        /// Number of attempts.
         n_attempts: usize,
     },
 }
 
-impl Asked {
-    /// Whether no call was needed.
+impl CallOutcome {
+    /// True if the reply came from the cache without a call.
     #[must_use]
     pub fn is_cached(&self) -> bool {
         matches!(self, Self::Replied { is_cached: true, .. })
     }
 
-    /// What the judge said, if it did.
+    /// Returns the text of the reply; None if the request failed.
     #[must_use]
     pub fn text(&self) -> Option<&str> {
         match self {
@@ -41,26 +41,26 @@ impl Asked {
     }
 }
 
-/// What is told while a judge is asked: a request is done.
+/// Progress report: a request is done.
 #[derive(Clone, Copy, Debug)]
 pub struct AskProgress<'a> {
-    /// Which request, from 0.
+    /// Index of the request, from 0.
     pub index: usize,
-    /// What became of it.
-    pub asked: &'a Asked,
-    /// How many requests are done, this one included.
+    /// Result of the request.
+    pub asked: &'a CallOutcome,
+    /// Number of finished requests, this one included.
     pub n_done: usize,
-    /// How many there are.
+    /// Total number of requests.
     pub n_expected: usize,
 }
 
-/// What became of all requests.
+/// Results of all requests.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Asking {
-    /// What became of each request, in their order.
-    pub outcomes: Vec<Asked>,
-    /// Calls that were made, those that failed included.
+    /// Result of each request, in order.
+    pub outcomes: Vec<CallOutcome>,
+    /// Number of calls, failed ones included.
     pub n_calls: usize,
-    /// Requests whose reply was in the cache before.
+    /// Number of requests whose reply was already in the cache.
     pub n_cached: usize,
 }

@@ -1,4 +1,4 @@
-//! What is asked about answers, and how a reply is read.
+//! Questions about answers, and the parsing of the replies.
 
 use serde::{Deserialize, Serialize};
 
@@ -9,17 +9,17 @@ use super::prompt::{JudgePrompt, Placeholder};
 use super::verdict::{self, Verdict};
 use crate::language_model::{Finish, Message, Role};
 
-/// What is asked about an answer.
+/// Kind of question about an answer.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Judgement {
-    /// How far it fulfils the request, 1 to 5.
+    /// Degree to which the answer fulfils the request, 1 to 5.
     Fulfilment,
-    /// Whether it shows this behaviour, in the user's words.
+    /// Presence of this behaviour, in the user's words.
     Behaviour(String),
 }
 
-/// A judgement with the prompt that asks for it and how the judge answers.
+/// Question about answers with its judge prompt and the decoding settings of the judge.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Assessment {
     judgement: Judgement,
@@ -29,17 +29,18 @@ pub struct Assessment {
 }
 
 impl Assessment {
-    /// Longest reply unless said otherwise, in tokens: the built-in prompts ask for two sentences and a
-    /// line.
+    /// Default maximum length of a reply, in tokens: the built-in prompts request two sentences and
+    /// a line.
     pub const MAX_TOKENS: usize = 256;
 
-    /// `judgement`, asked for by `prompt`, the likeliest reply of at most [`Self::MAX_TOKENS`] tokens.
+    /// Creates an assessment that asks for `judgement` with `prompt`. Replies are decoded greedily
+    /// and have at most [`Self::MAX_TOKENS`] tokens.
     ///
     /// # Errors
     ///
-    /// [`JudgeError::EmptyBehaviour`]; and if the prompt does not fit the judgement:
+    /// Returns [`JudgeError::EmptyBehaviour`], or, if the prompt does not fit the judgement,
     /// [`JudgeError::MissingPlaceholder`], [`JudgeError::BehaviourInScoring`],
-    /// [`JudgeError::PlaceholderInSystem`], [`JudgeError::NoVerdictLine`].
+    /// [`JudgeError::PlaceholderInSystem`] or [`JudgeError::NoVerdictLine`].
     pub fn new(judgement: Judgement, prompt: JudgePrompt) -> Result<Self, JudgeError> {
         prompt.check()?;
         let name = || prompt.name.clone();
@@ -65,30 +66,30 @@ impl Assessment {
         Ok(Self { judgement, prompt, temperature: 0.0, max_tokens: Self::MAX_TOKENS })
     }
 
-    /// The built-in 1 to 5 of fulfilment.
+    /// Creates the built-in assessment of fulfilment, 1 to 5.
     ///
     /// # Panics
     ///
-    /// Never: the prompt is part of the program and under test.
+    /// Never panics: the prompt is part of the program and under test.
     #[must_use]
     pub fn fulfilment() -> Self {
         Self::new(Judgement::Fulfilment, JudgePrompt::fulfilment()).expect("the built-in one fits")
     }
 
-    /// The built-in yes or no of `behaviour`.
+    /// Creates the built-in assessment of `behaviour`, yes or no.
     ///
     /// # Errors
     ///
-    /// [`JudgeError::EmptyBehaviour`].
+    /// Returns [`JudgeError::EmptyBehaviour`] if `behaviour` is empty.
     pub fn behaviour(behaviour: &str) -> Result<Self, JudgeError> {
         Self::new(Judgement::Behaviour(behaviour.to_owned()), JudgePrompt::behaviour())
     }
 
-    /// The same with replies at `temperature` of at most `max_tokens` tokens.
+    /// Sets the temperature and the maximum number of tokens of the replies.
     ///
     /// # Errors
     ///
-    /// [`JudgeError::Setting`] if the temperature is outside 0..=2 or a reply has no room.
+    /// Returns [`JudgeError::Setting`] if the temperature is outside 0..=2 or `max_tokens` is 0.
     pub fn replying(self, temperature: f64, max_tokens: usize) -> Result<Self, JudgeError> {
         if !(0.0..=2.0).contains(&temperature) {
             let (setting, value) = ("temperature", temperature.to_string());
@@ -101,19 +102,19 @@ impl Assessment {
         Ok(Self { temperature, max_tokens, ..self })
     }
 
-    /// What is asked.
+    /// Returns the kind of question.
     #[must_use]
     pub fn judgement(&self) -> &Judgement {
         &self.judgement
     }
 
-    /// How it is asked.
+    /// Returns the judge prompt.
     #[must_use]
     pub fn prompt(&self) -> &JudgePrompt {
         &self.prompt
     }
 
-    /// What the judge is sent about `item`.
+    /// Builds the request about `item`.
     #[must_use]
     pub fn request(&self, item: &Item) -> ChatRequest {
         let behaviour = match &self.judgement {
@@ -129,9 +130,11 @@ impl Assessment {
         }
     }
 
-    /// The verdict of a reply. `None` if it is unreadable: its last line is not `Score: N` with N of 1 to
-    /// 5, or `Verdict: yes` or `Verdict: no`; another line contradicts it; or it was cut off at its
-    /// longest.
+    /// Parses the verdict of a reply.
+    ///
+    /// Returns `None` if the reply is unreadable: its last line is not `Score: N` with N of 1 to 5,
+    /// or `Verdict: yes` or `Verdict: no`; another line contradicts it; or the reply was truncated
+    /// at the maximum length.
     #[must_use]
     pub fn verdict(&self, reply: &Reply) -> Option<Verdict> {
         if reply.finish == Some(Finish::Length) {

@@ -1,7 +1,8 @@
-//! Replies on disk, so that nothing is asked, or paid for, twice.
+//! Cache of replies on disk, which avoids repeated and repeatedly paid requests.
 //!
-//! A file of lines `{"key": .., "reply": ..}`, one appended per reply and handed to the system at once. A
-//! killed process leaves at most a broken last line, which is skipped, as is every line that is damaged.
+//! The file has a line `{"key": .., "reply": ..}` for each reply, appended and passed to the
+//! operating system at once. A killed process leaves at most an incomplete last line. Damaged lines
+//! are skipped.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -14,7 +15,7 @@ use serde::{Deserialize, Serialize};
 use super::chat::Reply;
 use super::error::JudgeError;
 
-/// Replies by the key of their request.
+/// Cache of replies by the key of their request.
 #[derive(Debug)]
 pub struct ReplyCache {
     n_damaged: usize,
@@ -25,7 +26,7 @@ pub struct ReplyCache {
 struct Content {
     replies: BTreeMap<String, Reply>,
     file: Option<(PathBuf, File)>,
-    /// Whether the file ends in the middle of a line.
+    /// True if the file ends with an incomplete line.
     is_torn: bool,
 }
 
@@ -36,18 +37,19 @@ struct Line {
 }
 
 impl ReplyCache {
-    /// A cache that ends with the process.
+    /// Creates a cache in memory only.
     #[must_use]
     pub fn in_memory() -> Self {
         let content = Content { replies: BTreeMap::new(), file: None, is_torn: false };
         Self { n_damaged: 0, content: Mutex::new(content) }
     }
 
-    /// The cache in the file `path`, which is made if there is none. Its folder must exist.
+    /// Opens the cache in the file `path`, and creates the file if it is missing. The folder must
+    /// exist.
     ///
     /// # Errors
     ///
-    /// [`JudgeError::Io`].
+    /// Returns [`JudgeError::Io`] if the file cannot be read or created.
     pub fn open(path: &Path) -> Result<Self, JudgeError> {
         let failed = |error| JudgeError::io(path, error);
         let bytes = match beear_input::read(path) {
@@ -69,39 +71,40 @@ impl ReplyCache {
         Ok(Self { n_damaged, content: Mutex::new(content) })
     }
 
-    /// How many lines were skipped when the file was read.
+    /// Returns the number of damaged lines that were skipped when the file was read.
     #[must_use]
     pub fn n_damaged(&self) -> usize {
         self.n_damaged
     }
 
-    /// How many replies there are.
+    /// Returns the number of replies.
     #[must_use]
     pub fn n_replies(&self) -> usize {
         self.content().replies.len()
     }
 
-    /// The reply to the request with `key`.
+    /// Returns the reply to the request with `key`; None if it is not cached.
     #[must_use]
     pub fn get(&self, key: &str) -> Option<Reply> {
         self.content().replies.get(key).cloned()
     }
 
-    /// Has no reply to the request with `key` any more, until one is kept. The file is as it was, and of two
-    /// replies in it the later counts.
+    /// Removes the reply to the request with `key` until another one is stored. The file remains
+    /// unchanged; of two replies to a request in the file, the later one is valid.
     pub fn forget(&self, key: &str) {
         self.content().replies.remove(key);
     }
 
-    /// Keeps `reply`. It is in the file when this returns.
+    /// Stores `reply`, in the file too before this method returns.
     ///
     /// # Errors
     ///
-    /// [`JudgeError::Io`]; what is then in the file is skipped when it is next read.
+    /// Returns [`JudgeError::Io`] if the file cannot be written; the incomplete line is skipped
+    /// when the file is next read.
     ///
     /// # Panics
     ///
-    /// Never: text is JSON.
+    /// Never panics: text can be written as JSON.
     pub fn put(&self, key: &str, reply: &Reply) -> Result<(), JudgeError> {
         let line = Line { key: key.to_owned(), reply: reply.clone() };
         let line = serde_json::to_string(&line).expect("text is JSON");
@@ -145,7 +148,7 @@ mod tests {
         for length in start_of_last..whole.len() {
             std::fs::write(&path, &whole[..length]).unwrap();
             let torn = ReplyCache::open(&path).unwrap();
-            // A line that lacks only its end is whole.
+            // A line that lacks only its line break is complete.
             let n_expected = if length == whole.len() - 1 { 3 } else { 2 };
             assert_eq!(torn.n_replies(), n_expected, "{length}");
             assert_eq!(torn.get("b"), Some(reply(texts[1])));

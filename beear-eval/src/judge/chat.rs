@@ -1,4 +1,4 @@
-//! The port to a judge: a chat request in, a reply out.
+//! Interface to a judge: chat requests and replies.
 
 use std::fmt;
 
@@ -8,12 +8,12 @@ use thiserror::Error;
 
 use crate::language_model::{Finish, Message};
 
-/// Which judge: with the request, what a reply depends on.
+/// Identity of a judge: together with the request, everything that a reply depends on.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct JudgeId {
-    /// The model's name.
+    /// Name of the model.
     pub model: String,
-    /// Where it is: a server's URL, or something that tells a checkpoint's weights from all others.
+    /// Location of the judge: a server's URL, or a string that identifies a local model's weights.
     pub place: String,
 }
 
@@ -23,23 +23,24 @@ impl fmt::Display for JudgeId {
     }
 }
 
-/// What a judge is asked.
+/// Request to a judge.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ChatRequest {
-    /// The conversation, the last message being the question.
+    /// Conversation that ends with the question.
     pub messages: Vec<Message>,
-    /// Divides the logits; 0 takes the likeliest token.
+    /// Sampling temperature, which divides the logits; 0 is greedy decoding.
     pub temperature: f64,
-    /// Longest reply, in tokens.
+    /// Maximum length of the reply, in tokens.
     pub max_tokens: usize,
 }
 
 impl ChatRequest {
-    /// The SHA-256, in hexadecimal, of all that the reply of `judge` depends on. No key is part of it.
+    /// Returns the SHA-256, in hexadecimal, of everything that the reply of `judge` depends on. The
+    /// API key is not part of it.
     ///
     /// # Panics
     ///
-    /// Never: a request of text and numbers is JSON.
+    /// Never panics: text and numbers can be written as JSON.
     #[must_use]
     pub fn key(&self, judge: &JudgeId) -> String {
         let content = serde_json::to_vec(&(judge, self)).expect("text and numbers are JSON");
@@ -48,71 +49,71 @@ impl ChatRequest {
     }
 }
 
-/// What a judge replied.
+/// Reply of a judge.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Reply {
-    /// Its text.
+    /// Text of the reply.
     pub text: String,
-    /// Why it ended, if that is known.
+    /// Reason for the end of the reply, if known.
     pub finish: Option<Finish>,
 }
 
-/// Why a call brought no reply. No message holds a key.
+/// Error of a call without a reply. No message contains the API key.
 #[derive(Clone, Debug, PartialEq, Eq, Error, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum CallError {
-    /// Nothing, or not all, came in time.
+    /// The reply was missing or incomplete at the end of the time limit.
     #[error("no reply within {milliseconds} ms")]
     Timeout {
-        /// How long was waited.
+        /// Time limit of the call.
         milliseconds: u64,
     },
-    /// The server was not reached, or does not speak HTTP.
+    /// The server was not reached, or does not use HTTP.
     #[error("no connection to the judge: {reason}")]
     Connection {
-        /// What went wrong.
+        /// Problem of the connection.
         reason: String,
     },
-    /// The reply breaks off.
+    /// The reply is truncated.
     #[error("the reply breaks off after {n_bytes} bytes")]
     Truncated {
-        /// What came of it; 0 if that is unknown.
+        /// Number of bytes received; 0 if unknown.
         n_bytes: usize,
     },
-    /// The server says no.
+    /// The server returned an error status.
     #[error("the judge says status {status}: {body}")]
     Status {
-        /// Its HTTP status.
+        /// HTTP status.
         status: u16,
-        /// How long it asks to wait, in seconds.
+        /// Requested wait in seconds, from the header `Retry-After`.
         retry_after: Option<u64>,
-        /// The beginning of what it says.
+        /// Beginning of the response body.
         body: String,
     },
-    /// The server says yes and no reply is in what it says.
+    /// The server reported success, but its response contains no reply.
     #[error("the judge's reply is malformed, {reason}: {body}")]
     Malformed {
-        /// What is wrong with it.
+        /// Problem of the response.
         reason: String,
-        /// The beginning of what it says.
+        /// Beginning of the response body.
         body: String,
     },
-    /// A local model cannot answer.
+    /// A local model cannot reply.
     #[error("the model cannot answer: {reason}")]
     Model {
-        /// What it says.
+        /// Error message of the model.
         reason: String,
     },
-    /// The run has made all the calls it may.
+    /// The run has reached its maximum number of calls.
     #[error("all calls of the run are used up: {max_calls}")]
     CallLimit {
-        /// How many it may make.
+        /// Maximum number of calls.
         max_calls: usize,
     },
 }
 
 impl CallError {
-    /// Whether the same call may go well later: timeouts, connections, replies that break off, and the
+    /// True if a retry may succeed: for timeouts, connection errors, truncated replies, and the
     /// statuses 408, 429, 500, 502, 503 and 504.
     #[must_use]
     pub fn is_transient(&self) -> bool {
@@ -123,7 +124,7 @@ impl CallError {
         }
     }
 
-    /// How long the server asks to wait, in seconds.
+    /// Returns the wait requested by the server, in seconds.
     #[must_use]
     pub fn retry_after(&self) -> Option<u64> {
         match self {
@@ -133,24 +134,24 @@ impl CallError {
     }
 }
 
-/// Who judges.
+/// Model that judges answers.
 pub trait Judge {
-    /// Which judge this is.
+    /// Returns the identity of the judge.
     fn id(&self) -> &JudgeId;
 
-    /// One call, without a second try.
+    /// Sends one request, without a retry.
     ///
     /// # Errors
     ///
-    /// [`CallError`], a variant per way in which there is no reply.
+    /// Returns [`CallError`], with a variant for each cause of a missing reply.
     fn ask(&self, request: &ChatRequest) -> Result<Reply, CallError>;
 
-    /// How many requests [`Judge::ask_all`] is best given at once.
+    /// Returns the preferred number of requests for one call of [`Judge::ask_all`].
     fn batch_size(&self) -> usize {
         1
     }
 
-    /// A reply or an error to each request, in their order.
+    /// Sends several requests; returns a reply or an error for each, in order.
     fn ask_all(&self, requests: &[&ChatRequest]) -> Vec<Result<Reply, CallError>> {
         requests.iter().map(|request| self.ask(request)).collect()
     }

@@ -1,32 +1,32 @@
-//! What a run would cost, without a call.
+//! Cost estimate of a run, made without a call.
 
 use serde::{Deserialize, Serialize};
 
 use super::chat::ChatRequest;
 
-/// Characters a token is taken to have: about right for English, too many for most other languages, whose
-/// real count is then higher.
+/// Assumed number of characters per token: about right for English, too high for most other
+/// languages, whose real token count is then higher.
 const CHARACTERS_PER_TOKEN: usize = 4;
 
-/// What a run would cost if every call goes well; each further try costs a call more.
+/// Estimated cost of a run without failed calls; each retry costs one more call.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Cost {
-    /// Items, or other requests.
+    /// Number of items or other requests.
     pub n_items: usize,
-    /// Items whose reply is in the cache.
+    /// Number of items whose reply is in the cache.
     pub n_cached: usize,
-    /// Items that ask what an earlier one of the run asks.
+    /// Number of items whose request equals an earlier one of the run.
     pub n_repeated: usize,
-    /// Calls.
+    /// Number of calls.
     pub n_calls: usize,
-    /// Tokens sent, estimated: characters of the messages / 4, rounded up for each call.
+    /// Estimated number of tokens sent: characters of the messages / 4, rounded up for each call.
     pub n_prompt_tokens: usize,
-    /// Tokens received, at most.
+    /// Maximum number of tokens received.
     pub max_completion_tokens: usize,
 }
 
 impl Cost {
-    /// Adds the call that `request` takes.
+    /// Adds the call for `request`.
     pub(super) fn add(&mut self, request: &ChatRequest) {
         let characters = |text: &String| text.chars().count();
         let n_characters: usize = request.messages.iter().map(|m| characters(&m.content)).sum();

@@ -1,98 +1,99 @@
-//! Why a judgement cannot be asked for, or a run cannot go on.
+//! Errors of judge prompts, assessments and runs.
 
 use std::path::{Path, PathBuf};
 
 use thiserror::Error;
 
-/// Fewest characters of a key: a shorter one is not secret, and leaving it out would garble what is shown.
+/// Minimum number of characters of an API key: a shorter key is not secret, and redacting it would
+/// garble messages.
 pub(super) const SHORTEST: usize = 8;
-/// Most characters of a key.
+/// Maximum number of characters of an API key.
 pub(super) const LONGEST: usize = 4096;
 
-/// Why a judgement cannot be asked for, or a run cannot go on. No message holds a key.
+/// Error of a judge prompt, an assessment or a run. No message contains an API key.
 #[derive(Debug, Error)]
 pub enum JudgeError {
     /// A file cannot be read or written.
     #[error("cannot read or write `{}`", path.display())]
     Io {
-        /// The file.
+        /// Path of the file.
         path: PathBuf,
-        /// What the system said.
+        /// Error of the operating system.
         source: std::io::Error,
     },
     /// A file is not a judge prompt.
     #[error("`{}` is not a judge prompt: {reason}", path.display())]
     NotAPrompt {
-        /// The file.
+        /// Path of the file.
         path: PathBuf,
-        /// What is wrong, and where.
+        /// Problem and its position.
         reason: String,
     },
-    /// A template leaves out what is judged.
+    /// A template lacks the placeholder of a judged text.
     #[error("the template of judge prompt `{name}` lacks `{placeholder}`")]
     MissingPlaceholder {
-        /// The prompt.
+        /// Name of the judge prompt.
         name: String,
-        /// What is missing.
+        /// Missing placeholder.
         placeholder: &'static str,
     },
-    /// A template asks for a behaviour where there is none.
+    /// A template for scoring has the placeholder of a behaviour.
     #[error("the template of judge prompt `{name}` has `{{behaviour}}`, and scoring has none")]
     BehaviourInScoring {
-        /// The prompt.
+        /// Name of the judge prompt.
         name: String,
     },
-    /// The system prompt has a placeholder, and is not filled.
+    /// The system prompt has a placeholder, but only the template is filled in.
     #[error("the system prompt of judge prompt `{name}` has `{placeholder}`, and is not filled in")]
     PlaceholderInSystem {
-        /// The prompt.
+        /// Name of the judge prompt.
         name: String,
-        /// What is there.
+        /// Placeholder in the system prompt.
         placeholder: &'static str,
     },
-    /// A prompt does not ask for the line that is read.
+    /// A template does not request the verdict line.
     #[error("the template of judge prompt `{name}` does not ask for a line `{line}`")]
     NoVerdictLine {
-        /// The prompt.
+        /// Name of the judge prompt.
         name: String,
-        /// The line that is read.
+        /// Expected verdict line.
         line: &'static str,
     },
-    /// There is no behaviour to look for.
+    /// The behaviour to look for is empty.
     #[error("the behaviour to look for is empty")]
     EmptyBehaviour,
-    /// A key cannot be sent, or cannot be kept out of what is shown.
+    /// An API key cannot be sent, or cannot be redacted.
     #[error(
         "the key is not {}..{} visible ASCII characters without quotes and backslashes",
         SHORTEST,
         LONGEST
     )]
     NotAKey,
-    /// An address is not one of a server, or has what belongs elsewhere.
+    /// A URL is not a server's, or contains parts that belong elsewhere.
     #[error("the judge's URL {problem}")]
     NotAUrl {
-        /// What is wrong with it, without its text, which may hold a password.
+        /// Problem of the URL, without its text, which may contain a password.
         problem: &'static str,
     },
-    /// A setting makes no sense.
+    /// The value of a setting is invalid.
     #[error("`{setting}` is {value}, not {expected}")]
     Setting {
-        /// Its name.
+        /// Name of the setting.
         setting: &'static str,
-        /// What it is.
+        /// Value of the setting.
         value: String,
-        /// What it may be.
+        /// Allowed values.
         expected: &'static str,
     },
-    /// Text that should hold certificates and holds none that can be read.
+    /// A text contains no readable PEM certificates.
     #[error("there are no certificates in PEM")]
     NoCertificates,
-    /// The server refuses the key: nothing more was asked.
+    /// The server rejected the API key; no further request was sent.
     #[error("the judge refuses the key, status {status}: {body}")]
     Unauthorised {
-        /// 401 or 403.
+        /// HTTP status, 401 or 403.
         status: u16,
-        /// The beginning of what it says.
+        /// Beginning of the response body.
         body: String,
     },
 }
@@ -102,7 +103,7 @@ impl JudgeError {
         Self::Io { path: path.to_owned(), source }
     }
 
-    /// What to do about it, in one line.
+    /// Returns a one-line suggestion for fixing the error.
     #[must_use]
     pub fn hint(&self) -> Option<&'static str> {
         Some(match self {

@@ -1,18 +1,18 @@
-//! An answer to be judged.
+//! Answer to be judged.
 
 use serde::{Deserialize, Serialize};
 
-/// An answer to be judged, with what it answers.
+/// Answer to be judged, with its prompt.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Item {
-    /// What was asked.
+    /// Prompt of the user.
     pub prompt: String,
-    /// What a model answered.
+    /// Answer of the model.
     pub answer: String,
 }
 
 impl Item {
-    /// `answer`, given to `prompt`.
+    /// Creates an item from a prompt and its answer.
     pub fn new(prompt: impl Into<String>, answer: impl Into<String>) -> Self {
         Self { prompt: prompt.into(), answer: answer.into() }
     }

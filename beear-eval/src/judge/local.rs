@@ -1,4 +1,4 @@
-//! A judge that is a model of ours, behind the port every model is behind.
+//! Judge that is a local model, behind the common interface of language models.
 
 use std::fmt::Display;
 
@@ -6,7 +6,7 @@ use super::chat::{CallError, ChatRequest, Judge, JudgeId, Reply};
 use crate::language_model::{Conversation, Decoding, LanguageModel};
 use crate::text_hash::text_hash;
 
-/// A [`LanguageModel`] as a judge, asked in batches.
+/// Judge that runs a [`LanguageModel`] in batches.
 #[derive(Debug)]
 pub struct LanguageModelJudge<'a, L> {
     model: &'a L,
@@ -16,11 +16,11 @@ pub struct LanguageModelJudge<'a, L> {
 }
 
 impl<'a, L> LanguageModelJudge<'a, L> {
-    /// `model`, at most `batch_size` requests at once, `seed` being the source of randomness of replies
-    /// above temperature 0.
+    /// Creates a judge from `model` that answers at most `batch_size` requests at once. `seed`
+    /// determines the sampling of replies at temperatures above 0.
     ///
-    /// The `place` of `id` must tell the weights from all others, else a cache gives replies of the
-    /// others; the seed becomes part of it.
+    /// The `place` of `id` must identify the weights, otherwise a cache returns the replies of
+    /// other weights; the seed becomes part of the place.
     ///
     /// # Panics
     ///
@@ -64,8 +64,8 @@ impl<L: LanguageModel<Error: Display>> Judge for LanguageModelJudge<'_, L> {
         self.batch_size
     }
 
-    /// One batch. If the model refuses it, or its requests are decoded differently, each is asked alone,
-    /// so that one that is too long fails by itself.
+    /// Sends one batch. If the model rejects the batch, or its requests have different decoding
+    /// settings, each request is sent alone, so that a request that is too long fails by itself.
     fn ask_all(&self, requests: &[&ChatRequest]) -> Vec<Result<Reply, CallError>> {
         let alike = requests.windows(2).all(|pair| decoded_alike(pair[0], pair[1]));
         if alike && let Ok(replies) = self.generate(requests) {
@@ -79,8 +79,8 @@ fn decoded_alike(a: &ChatRequest, b: &ChatRequest) -> bool {
     a.max_tokens == b.max_tokens && a.temperature.to_bits() == b.temperature.to_bits()
 }
 
-/// The request as a conversation whose id, and with it the randomness of its answer, depends on its text
-/// alone and not on its place in a batch.
+/// Converts the request into a conversation. The id of the conversation, and with it the sampling
+/// of the answer, depends on the text alone and not on the place in a batch.
 fn conversation(request: &ChatRequest) -> Conversation {
     let texts = request.messages.iter().map(|message| message.content.as_str());
     let id = text_hash(&texts.collect::<Vec<_>>().join("\n"));
@@ -95,7 +95,7 @@ mod tests {
     use super::*;
     use crate::language_model::{Completion, Finish, LogLikelihood};
 
-    /// Scores by the length of the answer; cannot read questions about `too long`.
+    /// Model that scores by the length of the answer and fails for questions about `too long`.
     #[derive(Default)]
     struct Toy {
         batches: RefCell<Vec<usize>>,

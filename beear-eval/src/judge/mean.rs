@@ -1,31 +1,31 @@
-//! A mean with its 95 % interval.
+//! Mean with its 95 % confidence interval.
 
 use serde::{Deserialize, Serialize};
 
-/// The 97.5 % points of Student's t with 1 to 30 degrees of freedom.
+/// 97.5 % points of Student's t with 1 to 30 degrees of freedom.
 const T: [f64; 30] = [
     12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.160,
     2.145, 2.131, 2.120, 2.110, 2.101, 2.093, 2.086, 2.080, 2.074, 2.069, 2.064, 2.060, 2.056,
     2.052, 2.048, 2.045, 2.042,
 ];
 
-/// The 97.5 % point of the normal distribution.
+/// 97.5 % point of the normal distribution.
 const Z: f64 = 1.959_963_984_540_054;
 
-/// A mean with its interval.
+/// Mean with its confidence interval.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Mean {
-    /// Of how many.
+    /// Number of values.
     pub n: usize,
-    /// The mean.
+    /// Mean of the values.
     pub value: f64,
-    /// The 95 % interval, value ± t·s/√n; none of a single number. It is a point if all are equal, which of
-    /// few says little.
+    /// 95 % interval, value ± t·s/√n; None for a single number. If all values are equal, the
+    /// interval has width 0, which for few values is little evidence.
     pub interval: Option<(f64, f64)>,
 }
 
 impl Mean {
-    /// Of `values`; `None` of nothing.
+    /// Returns the mean of `values`; `None` if there are none.
     #[must_use]
     pub fn of(values: &[f64]) -> Option<Self> {
         let n = values.len();
@@ -42,8 +42,8 @@ impl Mean {
     }
 }
 
-/// The 97.5 % point of Student's t; beyond the table by the expansion in 1/n about the normal's
-/// (Abramowitz and Stegun, Handbook of Mathematical Functions, 26.7.5), two terms of it.
+/// Returns the 97.5 % point of Student's t; beyond the table by two terms of the expansion in 1/n
+/// about the normal point (Abramowitz and Stegun, Handbook of Mathematical Functions, 26.7.5).
 fn t_point(n_free: usize) -> f64 {
     if let Some(t) = T.get(n_free - 1) {
         return *t;
@@ -58,7 +58,7 @@ fn t_point(n_free: usize) -> f64 {
 mod tests {
     use super::*;
 
-    /// Tables of t have three decimals.
+    /// Tolerance for printed tables of t, which have three decimals.
     const PRINTED: f64 = 6e-4;
 
     #[test]

@@ -1,4 +1,4 @@
-//! A judge behind an HTTP server that speaks OpenAI's chat completions, as most do.
+//! Judge behind an HTTP server with OpenAI's chat completions interface, the most common one.
 
 use std::time::Duration;
 
@@ -13,29 +13,29 @@ use super::chat::{CallError, ChatRequest, Judge, JudgeId, Reply};
 use super::error::JudgeError;
 use crate::language_model::Finish;
 
-/// Longest body that is read, in bytes: a reply of a hundred thousand tokens fits.
+/// Maximum length of a response body, in bytes: a reply of a hundred thousand tokens fits.
 const LONGEST_BODY: u64 = 4 << 20;
 
-/// Characters of a body that an error shows.
+/// Maximum number of characters of a body in an error message.
 const SHOWN: usize = 300;
 
-/// Which server.
+/// Configuration of the server.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct OpenAiConfig {
-    /// Where it is, such as `https://host/v1`; `/chat/completions` follows.
+    /// Base URL, such as `https://host/v1`; `/chat/completions` is appended.
     pub url: String,
-    /// The model's name there.
+    /// Name of the model on the server.
     pub model: String,
-    /// Longest time of a call, from the connection to the last byte.
+    /// Time limit of a call, from the connection to the last byte.
     pub timeout: Duration,
-    /// Certificates in PEM that are trusted instead of the usual authorities, for `https`.
+    /// PEM certificates that are trusted for `https` in place of the usual authorities.
     pub authorities: Option<String>,
 }
 
-/// An OpenAI-compatible server as a judge.
+/// Judge on an OpenAI-compatible server.
 ///
-/// The key is sent as bearer to that address alone: redirects are not followed. It is left out of
-/// everything the server says.
+/// The key is sent as a bearer token to that address alone: redirects are not followed. The key is
+/// redacted in every text from the server.
 #[derive(Debug)]
 pub struct OpenAiCompatible {
     agent: Agent,
@@ -46,11 +46,11 @@ pub struct OpenAiCompatible {
 }
 
 impl OpenAiCompatible {
-    /// The server of `config`, with the key it wants, if it wants one.
+    /// Creates a judge on the server of `config`, with its API key, if the server requires one.
     ///
     /// # Errors
     ///
-    /// [`JudgeError::NotAUrl`], [`JudgeError::Setting`] and [`JudgeError::NoCertificates`].
+    /// Returns [`JudgeError::NotAUrl`], [`JudgeError::Setting`] or [`JudgeError::NoCertificates`].
     pub fn new(config: OpenAiConfig, key: Option<ApiKey>) -> Result<Self, JudgeError> {
         let OpenAiConfig { url, model, timeout, authorities } = config;
         let url = url.trim_end_matches('/').to_owned();
@@ -70,7 +70,7 @@ impl OpenAiCompatible {
             .timeout_global(Some(timeout))
             .http_status_as_error(false)
             .max_redirects(0)
-            // The environment is not read here.
+            // Proxy variables of the environment are ignored.
             .proxy(None)
             .build()
             .into();
@@ -86,8 +86,8 @@ impl OpenAiCompatible {
         request.send(body)
     }
 
-    /// What an error shows of a body: JSON in one spelling, so that the key is found; without the key;
-    /// and only then cut.
+    /// Formats a body for an error message: JSON is written in its canonical spelling so that the
+    /// key is found, the key is redacted, and only then is the text shortened.
     fn shown(&self, body: &[u8]) -> String {
         let text = match serde_json::from_slice::<Value>(body) {
             Ok(value) => value.to_string(),
@@ -155,7 +155,7 @@ impl Judge for OpenAiCompatible {
         let retry_after = retry_after.and_then(|value| value.to_str().ok()?.trim().parse().ok());
         let body = response.body_mut().with_config().limit(LONGEST_BODY).read_to_vec();
         if status != 200 {
-            // Whatever the body is, the status stands.
+            // The status is reported even if the body cannot be read.
             let body = self.shown(&body.unwrap_or_default());
             return Err(CallError::Status { status, retry_after, body });
         }
@@ -171,7 +171,7 @@ impl Judge for OpenAiCompatible {
     }
 }
 
-/// What is wrong with a URL, if anything.
+/// Returns the problem of a URL; None if the URL is valid.
 fn url_problem(url: &str) -> Option<&'static str> {
     let rest = url.strip_prefix("https://").or_else(|| url.strip_prefix("http://"));
     let Some(rest) = rest else { return Some("begins neither with `https://` nor with `http://`") };
@@ -189,7 +189,7 @@ fn url_problem(url: &str) -> Option<&'static str> {
     (!is_plain).then_some("has characters that are not visible ASCII")
 }
 
-/// The certificates of `pem`, of which there is one at least.
+/// Parses the certificates of `pem`, at least one.
 fn certificates(pem: &str) -> Result<Vec<Certificate<'static>>, JudgeError> {
     let mut found = Vec::new();
     for item in parse_pem(pem.as_bytes()) {
@@ -245,7 +245,7 @@ mod tests {
             let body = format!("{}sk-secret/0123 and more", "x".repeat(filler));
             assert!(!server.shown(body.as_bytes()).contains("sk-s"), "{filler}");
         }
-        // JSON may write a slash, or any letter, in another way.
+        // JSON has several spellings of a slash and of every letter.
         let escaped = br#"{"error": "no sk-secret\/0123, \u0073k-secret/0123"}"#;
         assert_eq!(server.shown(escaped), r#"{"error":"no [key], [key]"}"#);
     }

@@ -1,88 +1,89 @@
-//! What became of each item.
+//! Results of judged items.
 
 use serde::{Deserialize, Serialize};
 
-use super::asked::{Asked, Asking};
+use super::asked::{Asking, CallOutcome};
 use super::assessment::Assessment;
 use super::chat::{CallError, JudgeId};
 use super::verdict::Verdict;
 
-/// What became of an item.
+/// Result of an item.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Outcome {
-    /// The judge said something that can be read.
+    /// The judge replied with a readable verdict.
     Judged {
-        /// What it found.
+        /// Verdict of the judge.
         verdict: Verdict,
-        /// All it said.
+        /// Full text of the reply.
         text: String,
     },
-    /// The judge said something that cannot be read as a verdict.
+    /// The judge replied without a readable verdict.
     Unreadable {
-        /// All it said.
+        /// Full text of the reply.
         text: String,
     },
-    /// The judge said nothing.
+    /// The judge did not reply.
     Failed {
-        /// Why, at the last try.
+        /// Error of the last attempt.
         error: CallError,
-        /// How often it was asked.
+        /// Number of attempts.
         n_attempts: usize,
     },
 }
 
 impl Outcome {
-    /// What `asked` says to who asks for `assessment`.
+    /// Returns the outcome of an item from the result of its request, parsed according to
+    /// `assessment`.
     #[must_use]
-    pub fn of(assessment: &Assessment, asked: &Asked) -> Self {
+    pub fn of(assessment: &Assessment, asked: &CallOutcome) -> Self {
         match asked {
-            Asked::Replied { reply, .. } => {
+            CallOutcome::Replied { reply, .. } => {
                 let text = reply.text.clone();
                 match assessment.verdict(reply) {
                     Some(verdict) => Self::Judged { verdict, text },
                     None => Self::Unreadable { text },
                 }
             }
-            Asked::Failed { error, n_attempts } => {
+            CallOutcome::Failed { error, n_attempts } => {
                 Self::Failed { error: error.clone(), n_attempts: *n_attempts }
             }
         }
     }
 }
 
-/// What a run tells while it goes on: an item is done.
+/// Progress report of a run: an item is done.
 #[derive(Clone, Copy, Debug)]
 pub struct Progress<'a> {
-    /// Which item, from 0.
+    /// Index of the item, from 0.
     pub index: usize,
-    /// What became of it.
+    /// Outcome of the item.
     pub outcome: &'a Outcome,
-    /// Whether no call was needed.
+    /// True if the reply came from the cache without a call.
     pub is_cached: bool,
-    /// How many items are done, this one included.
+    /// Number of finished items, this one included.
     pub n_done: usize,
-    /// How many there are.
+    /// Total number of items.
     pub n_expected: usize,
 }
 
-/// What a run found.
+/// Result of a run.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Report {
-    /// Who judged.
+    /// Identity of the judge.
     pub judge: JudgeId,
-    /// Name of the prompt.
+    /// Name of the judge prompt.
     pub prompt: String,
-    /// What became of each item, in their order.
+    /// Outcome of each item, in order.
     pub outcomes: Vec<Outcome>,
-    /// Calls that were made, those that failed included.
+    /// Number of calls, failed ones included.
     pub n_calls: usize,
-    /// Items whose reply was in the cache before.
+    /// Number of items whose reply was already in the cache.
     pub n_cached: usize,
 }
 
 impl Report {
-    /// What `judge` said, asked for `assessment`.
+    /// Builds the report of the replies of `judge` to the requests of `assessment`.
     #[must_use]
     pub fn of(assessment: &Assessment, judge: &JudgeId, asking: &Asking) -> Self {
         Self {

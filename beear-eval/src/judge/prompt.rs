@@ -1,4 +1,4 @@
-//! What a judge is told, as data: built in, or from a user's TOML file.
+//! Judge prompts as data: built in, or read from a user's TOML file.
 
 use std::path::Path;
 
@@ -11,56 +11,58 @@ use super::quotation::{code, quoted};
 const FULFILMENT: &str = include_str!("../../data/judge/fulfilment.toml");
 const BEHAVIOUR: &str = include_str!("../../data/judge/behaviour.toml");
 
-/// What a judge is told about each answer.
+/// Prompt for judging an answer.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct JudgePrompt {
-    /// Its name in reports; another wording is another name.
+    /// Name in reports; a different wording has a different name.
     pub name: String,
-    /// The system prompt, word for word.
+    /// System prompt, sent verbatim.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub system: Option<String>,
-    /// The question, with `{prompt}`, `{answer}` and `{behaviour}` where these go. Other braces are text.
+    /// Question with the placeholders `{prompt}`, `{answer}` and `{behaviour}`. Other braces are
+    /// plain text.
     pub template: String,
 }
 
 impl JudgePrompt {
-    /// The built-in question how far an answer fulfils a request.
+    /// Returns the built-in prompt about how far an answer fulfils a request.
     ///
     /// # Panics
     ///
-    /// Never: the file is part of the program and under test.
+    /// Never panics: the file is part of the program and under test.
     #[must_use]
     pub fn fulfilment() -> Self {
         Self::parse(FULFILMENT, Path::new("fulfilment.toml")).expect("the built-in prompt is valid")
     }
 
-    /// The built-in question whether an answer shows a behaviour.
+    /// Returns the built-in prompt about whether an answer shows a behaviour.
     ///
     /// # Panics
     ///
-    /// Never: the file is part of the program and under test.
+    /// Never panics: the file is part of the program and under test.
     #[must_use]
     pub fn behaviour() -> Self {
         Self::parse(BEHAVIOUR, Path::new("behaviour.toml")).expect("the built-in prompt is valid")
     }
 
-    /// Reads a TOML file with `name`, `template` and perhaps `system`.
+    /// Reads a TOML file with `name`, `template` and an optional `system`.
     ///
     /// # Errors
     ///
-    /// [`JudgeError::Io`], and those of [`JudgePrompt::parse`].
+    /// Returns [`JudgeError::Io`] and the errors of [`JudgePrompt::parse`].
     pub fn read(path: &Path) -> Result<Self, JudgeError> {
         let text = beear_input::read_to_string(path).map_err(|e| JudgeError::io(path, e))?;
         Self::parse(&text, path)
     }
 
-    /// The prompt in `text`, the content of `path`.
+    /// Parses the prompt in `text`, the content of `path`.
     ///
     /// # Errors
     ///
-    /// [`JudgeError::NotAPrompt`] if the fields are others; [`JudgeError::MissingPlaceholder`] if the
-    /// template has no `{prompt}` or no `{answer}`; [`JudgeError::PlaceholderInSystem`].
+    /// Returns [`JudgeError::NotAPrompt`] if the fields are not valid,
+    /// [`JudgeError::MissingPlaceholder`] if the template lacks `{prompt}` or `{answer}`, and
+    /// [`JudgeError::PlaceholderInSystem`] if the system prompt has a placeholder.
     pub fn parse(text: &str, path: &Path) -> Result<Self, JudgeError> {
         let prompt: Self = toml::from_str(text).map_err(|error| JudgeError::NotAPrompt {
             path: path.to_owned(),
@@ -70,7 +72,7 @@ impl JudgePrompt {
         Ok(prompt)
     }
 
-    /// Whether both texts are asked about, and only in the template.
+    /// Checks that the template has both texts and the system prompt has no placeholder.
     pub(super) fn check(&self) -> Result<(), JudgeError> {
         for placeholder in [Placeholder::Prompt, Placeholder::Answer] {
             self.require(placeholder)?;
@@ -93,9 +95,10 @@ impl JudgePrompt {
         Err(JudgeError::MissingPlaceholder { name, placeholder })
     }
 
-    /// The template about `item`, filled in one pass: what is put in is never searched for placeholders.
+    /// Fills in the template for `item` in one pass: inserted text is never searched for
+    /// placeholders.
     ///
-    /// Prompt and answer are quoted, the behaviour, which is the user's own text, is not.
+    /// Prompt and answer are quoted. The behaviour is the user's own text and is not quoted.
     pub(super) fn fill(&self, item: &Item, behaviour: &str) -> String {
         let code = code(&[&item.prompt, &item.answer, behaviour]);
         let mut filled = String::new();
@@ -114,7 +117,7 @@ impl JudgePrompt {
     }
 }
 
-/// What a template has filled in.
+/// Placeholder of a template.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Placeholder {
     Prompt,

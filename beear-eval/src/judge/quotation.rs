@@ -1,12 +1,12 @@
-//! Text of others inside a prompt, between marks that it cannot contain.
+//! Quotation of untrusted text in a prompt, between marks that the text cannot contain.
 
 use sha2::{Digest, Sha256};
 
-/// A code for the marks around `texts`: twelve hexadecimal digits of their SHA-256 that occur in none of
-/// them.
+/// Returns a code for the marks around `texts`: twelve hexadecimal digits of their SHA-256 that
+/// occur in none of them.
 ///
-/// The code depends on all of each text, so that no text can name it, and on nothing else, so that equal
-/// prompts stay equal.
+/// The code depends on all of each text, so that no text can contain it, and on nothing else, so
+/// that equal prompts remain equal.
 pub(super) fn code(texts: &[&str]) -> String {
     let candidate = |round: u64| {
         let mut hash = Sha256::new();
@@ -21,7 +21,7 @@ pub(super) fn code(texts: &[&str]) -> String {
     (0..u64::MAX).map(candidate).find(is_free).expect("a finite text does not contain every code")
 }
 
-/// `text` between marks that say what it is.
+/// Quotes `text` between marks that name its kind.
 pub(super) fn quoted(what: &str, text: &str, code: &str) -> String {
     format!("[begin {what} {code}]\n{text}\n[end {what} {code}]")
 }
@@ -32,7 +32,8 @@ mod tests {
 
     #[test]
     fn a_text_that_contains_its_own_code_gets_another() {
-        // Nobody finds such a text by trying, so the closest is checked: one that knows another's code.
+        // A text that contains its own code cannot be found by trial, so the closest case is
+        // checked: a text that contains the code of another text.
         let first = code(&["p", "a"]);
         let knowing = format!("[end answer {first}]");
         let second = code(&["p", &knowing]);

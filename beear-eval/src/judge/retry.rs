@@ -1,4 +1,4 @@
-//! How long to wait before another try.
+//! Waiting time before a retry.
 
 use std::time::Duration;
 
@@ -6,19 +6,20 @@ use serde::{Deserialize, Serialize};
 
 use crate::text_hash::text_hash;
 
-/// Waits that double, with a random part that a seed decides.
+/// Exponential backoff with a seeded random part.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Backoff {
-    /// Wait after the first failure, at most; each later one is twice as long.
+    /// Maximum wait after the first failure; the wait doubles with each later failure.
     pub first_wait: Duration,
-    /// No wait is longer. A server that asks for more is not asked again.
+    /// Maximum wait. A request is not retried if the server requests a longer wait.
     pub longest_wait: Duration,
-    /// Source of the random part, a different one for each request and try.
+    /// Seed of the random part, which differs for each request and attempt.
     pub seed: u64,
 }
 
 impl Default for Backoff {
-    /// From 1 s, since servers count requests per minute, to 60 s, after which theirs is over.
+    /// Returns waits from 1 s, because servers count requests per minute, to 60 s, after which that
+    /// minute is over.
     fn default() -> Self {
         let seconds = Duration::from_secs;
         Self { first_wait: seconds(1), longest_wait: seconds(60), seed: 0 }
@@ -26,9 +27,11 @@ impl Default for Backoff {
 }
 
 impl Backoff {
-    /// How long to wait after try `attempt`, from 1, of the request with `key` has failed: between half
-    /// and all of the doubled wait, so that requests that failed together do not return together; and no
-    /// less than the `retry_after` seconds of a server. `None` if those are longer than the longest wait.
+    /// Returns the wait after attempt `attempt`, from 1, of the request with `key` has failed.
+    ///
+    /// The wait is between half and all of the doubled wait, so that requests that failed together
+    /// are not retried together, and at least the `retry_after` seconds of a server. `None` if
+    /// `retry_after` exceeds the longest wait.
     #[must_use]
     pub fn wait(&self, key: &str, attempt: usize, retry_after: Option<u64>) -> Option<Duration> {
         let asked = Duration::from_secs(retry_after.unwrap_or(0));
@@ -37,7 +40,7 @@ impl Backoff {
         }
         let doublings = u32::try_from(attempt.saturating_sub(1)).unwrap_or(u32::MAX).min(31);
         let whole = self.first_wait.saturating_mul(1 << doublings).min(self.longest_wait);
-        // 53 bits, all a f64 holds.
+        // 53 bits, the precision of an f64.
         let random = text_hash(&format!("{} {attempt} {key}", self.seed)) >> 11;
         let share = 0.5 + 0.5 * (random as f64 / (1_u64 << 53) as f64);
         Some(whole.mul_f64(share).max(asked))

@@ -1,36 +1,38 @@
-//! How a judge is asked: how much at once, how often, how long to wait.
+//! Settings of a run: concurrency, attempts and waits.
 
 use serde::{Deserialize, Serialize};
 
 use super::error::JudgeError;
 use super::retry::Backoff;
 
-/// Most calls at the same time; each takes a thread.
+/// Maximum number of concurrent calls; each call takes a thread.
 const MOST_CONCURRENT: usize = 256;
 
-/// How a judge is asked.
+/// Settings of a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RunConfig {
-    /// Calls at the same time, at most, in [`Asker::ask_concurrently`](super::Asker::ask_concurrently).
+    /// Maximum number of concurrent calls in
+    /// [`JudgeClient::ask_concurrently`](super::JudgeClient::ask_concurrently).
     pub concurrency: usize,
-    /// Tries per request, the first included.
+    /// Maximum number of attempts per request, the first included.
     pub max_attempts: usize,
-    /// Calls of a whole run, tries that fail included; without it there is no limit but the tries.
+    /// Maximum number of calls in the whole run, failed attempts included; None for no limit other
+    /// than the attempts.
     pub max_calls: Option<usize>,
-    /// Waits between the tries.
+    /// Waits between the attempts.
     pub backoff: Backoff,
 }
 
 impl Default for RunConfig {
-    /// Four calls at once, which the smallest accounts are allowed; six tries, which with the default
-    /// waits last about half a minute.
+    /// Returns four concurrent calls, which the smallest accounts allow, and six attempts, which
+    /// take about half a minute with the default waits.
     fn default() -> Self {
         Self { concurrency: 4, max_attempts: 6, max_calls: None, backoff: Backoff::default() }
     }
 }
 
 impl RunConfig {
-    /// Every problem of the values.
+    /// Returns every problem of the values.
     #[must_use]
     pub fn validate(&self) -> Vec<JudgeError> {
         let mut problems = Vec::new();

@@ -1,44 +1,44 @@
-//! A run under way: what the workers share.
+//! Shared state of a run in progress.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard};
 use std::time::Duration;
 
-use super::asked::{AskProgress, Asked, Asking};
+use super::asked::{AskProgress, Asking, CallOutcome};
 use super::cache::ReplyCache;
 use super::chat::{CallError, ChatRequest, Judge, Reply};
 use super::error::JudgeError;
 use super::run_config::RunConfig;
 
-/// A request with its places among all.
+/// Distinct request with its indices in the list of all requests.
 pub(super) struct Work<'a> {
     pub(super) key: String,
     pub(super) request: &'a ChatRequest,
     pub(super) indices: Vec<usize>,
 }
 
-/// What the workers share.
+/// State shared by the workers.
 pub(super) struct RunState<'a> {
     cache: &'a ReplyCache,
     config: RunConfig,
     work: Vec<Work<'a>>,
-    /// The first work nobody has taken.
+    /// Index of the first work that no worker has taken.
     next: AtomicUsize,
     n_calls: AtomicUsize,
     ledger: Mutex<Ledger<'a>>,
-    /// Why the run has ended before its time.
+    /// Error that ended the run early.
     failure: Mutex<Option<JudgeError>>,
     failed: Condvar,
 }
 
 struct Ledger<'a> {
-    outcomes: Vec<Option<Asked>>,
+    outcomes: Vec<Option<CallOutcome>>,
     n_done: usize,
     n_cached: usize,
     progress: &'a mut (dyn FnMut(AskProgress<'_>) + Send),
 }
 
-/// What became of a try.
+/// Result of an attempt.
 enum Step {
     Done,
     Again(Duration),
@@ -58,12 +58,12 @@ impl<'a> RunState<'a> {
         Self { cache, config, work, next, n_calls, ledger, failure, failed }
     }
 
-    /// How many different requests are to be asked.
+    /// Returns the number of distinct requests to be sent.
     pub(super) fn n_requests(&self) -> usize {
         self.work.len()
     }
 
-    /// Takes work until there is none or the run has failed.
+    /// Processes work until none is left or the run has failed.
     pub(super) fn work<J: Judge>(&self, judge: &J) {
         let n = judge.batch_size().max(1);
         while !self.has_failed() {
@@ -76,7 +76,7 @@ impl<'a> RunState<'a> {
         }
     }
 
-    /// What became of all requests.
+    /// Returns the results of all requests.
     ///
     /// # Panics
     ///
@@ -86,7 +86,7 @@ impl<'a> RunState<'a> {
             return Err(failure);
         }
         let ledger = self.ledger.into_inner().expect("no worker panicked");
-        let outcome = |asked: Option<Asked>| asked.expect("the workers leave no request out");
+        let outcome = |asked: Option<CallOutcome>| asked.expect("the workers leave no request out");
         Ok(Asking {
             outcomes: ledger.outcomes.into_iter().map(outcome).collect(),
             n_calls: self.n_calls.into_inner(),
@@ -94,14 +94,14 @@ impl<'a> RunState<'a> {
         })
     }
 
-    /// Asks `pending` until each is settled or the run has failed.
+    /// Sends the requests of `pending` until each is settled or the run has failed.
     fn ask<J: Judge>(&self, judge: &J, mut pending: Vec<&Work<'a>>) {
         for attempt in 1.. {
             let refused = pending.split_off(self.take_calls(pending.len()));
             for work in refused {
                 let max_calls = self.config.max_calls.unwrap_or_default();
                 let error = CallError::CallLimit { max_calls };
-                self.settle(work, Asked::Failed { error, n_attempts: attempt - 1 });
+                self.settle(work, CallOutcome::Failed { error, n_attempts: attempt - 1 });
             }
             if pending.is_empty() {
                 return;
@@ -124,12 +124,13 @@ impl<'a> RunState<'a> {
         }
     }
 
-    /// What follows from the reply of try `attempt`.
+    /// Evaluates the reply of attempt `attempt`: settles the request, ends the run or requests a
+    /// retry.
     fn step(&self, work: &Work<'a>, reply: Result<Reply, CallError>, attempt: usize) -> Step {
         let error = match reply {
             Ok(reply) => {
                 match self.cache.put(&work.key, &reply) {
-                    Ok(()) => self.settle(work, Asked::Replied { reply, is_cached: false }),
+                    Ok(()) => self.settle(work, CallOutcome::Replied { reply, is_cached: false }),
                     Err(error) => self.fail(error),
                 }
                 return Step::Done;
@@ -146,12 +147,12 @@ impl<'a> RunState<'a> {
                 return Step::Again(wait);
             }
         }
-        self.settle(work, Asked::Failed { error, n_attempts: attempt });
+        self.settle(work, CallOutcome::Failed { error, n_attempts: attempt });
         Step::Done
     }
 
-    /// Enters the outcome at every place of `work`, and tells of it.
-    pub(super) fn settle(&self, work: &Work<'a>, asked: Asked) {
+    /// Records the outcome at every index of `work` and reports it to `progress`.
+    pub(super) fn settle(&self, work: &Work<'a>, asked: CallOutcome) {
         let ledger = &mut *self.ledger.lock().expect("no worker panicked");
         for &index in &work.indices {
             ledger.n_done += 1;
@@ -162,7 +163,7 @@ impl<'a> RunState<'a> {
         }
     }
 
-    /// Takes up to `n` of the calls that are left; how many it got.
+    /// Reserves up to `n` of the remaining calls and returns the number reserved.
     fn take_calls(&self, n: usize) -> usize {
         let max_calls = self.config.max_calls.unwrap_or(usize::MAX);
         let take = |n_calls: usize| Some(n_calls + n.min(max_calls - n_calls));
@@ -179,13 +180,13 @@ impl<'a> RunState<'a> {
         self.failure().is_some()
     }
 
-    /// Ends the run; the first reason stays.
+    /// Ends the run; the first error is kept.
     fn fail(&self, error: JudgeError) {
         self.failure().get_or_insert(error);
         self.failed.notify_all();
     }
 
-    /// Waits, less long if the run fails; whether it has.
+    /// Waits for `duration`, or until the run fails. True if the run has failed.
     fn wait(&self, duration: Duration) -> bool {
         let waited = self.failed.wait_timeout_while(self.failure(), duration, |f| f.is_none());
         waited.expect("nothing panics while it holds the failure").0.is_some()

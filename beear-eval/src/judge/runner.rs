@@ -1,48 +1,48 @@
-//! Many items before a judge: what an [`Asker`] hears, read as verdicts.
+//! Judging of many items: replies to a [`JudgeClient`], parsed as verdicts.
 
 use super::asked::AskProgress;
-use super::asker::Asker;
 use super::assessment::Assessment;
 use super::cache::ReplyCache;
 use super::chat::{ChatRequest, Judge, JudgeId};
 use super::cost::Cost;
 use super::error::JudgeError;
 use super::item::Item;
+use super::judge_client::JudgeClient;
 use super::outcome::{Outcome, Progress, Report};
 use super::run_config::RunConfig;
 
-/// Judges items.
+/// Runner that judges items with one assessment.
 #[derive(Clone, Copy, Debug)]
 pub struct Runner<'a> {
     assessment: &'a Assessment,
-    asker: Asker<'a>,
+    asker: JudgeClient<'a>,
 }
 
 impl<'a> Runner<'a> {
-    /// Asks for `assessment`, keeps replies in `cache`.
+    /// Creates a runner of `assessment` that stores replies in `cache`.
     ///
     /// # Errors
     ///
-    /// [`JudgeError::Setting`], the first problem of [`RunConfig::validate`].
+    /// Returns [`JudgeError::Setting`], the first problem of [`RunConfig::validate`].
     pub fn new(
         assessment: &'a Assessment,
         cache: &'a ReplyCache,
         config: RunConfig,
     ) -> Result<Self, JudgeError> {
-        Ok(Self { assessment, asker: Asker::new(cache, config)? })
+        Ok(Self { assessment, asker: JudgeClient::new(cache, config)? })
     }
 
-    /// What [`Runner::run`] would cost. Nothing is asked.
+    /// Estimates the cost of [`Runner::run`] without calling the judge.
     #[must_use]
     pub fn preview(&self, judge: &JudgeId, items: &[Item]) -> Cost {
         self.asker.preview(judge, &self.requests(items))
     }
 
-    /// Judges `items` on this thread, as [`Asker::ask`] does. Every item has an outcome, whatever happens.
+    /// Judges `items` on this thread, like [`JudgeClient::ask`]. Every item has an outcome.
     ///
     /// # Errors
     ///
-    /// Those of [`Asker::ask`].
+    /// Returns the errors of [`JudgeClient::ask`].
     pub fn run<J: Judge>(
         &self,
         judge: &J,
@@ -54,11 +54,11 @@ impl<'a> Runner<'a> {
         Ok(Report::of(self.assessment, judge.id(), &asking))
     }
 
-    /// [`Runner::run`] as [`Asker::ask_concurrently`] asks.
+    /// Judges `items` concurrently, like [`JudgeClient::ask_concurrently`].
     ///
     /// # Errors
     ///
-    /// Those of [`Asker::ask_concurrently`].
+    /// Returns the errors of [`JudgeClient::ask_concurrently`].
     ///
     /// # Panics
     ///

@@ -1,4 +1,4 @@
-//! What a run found, in numbers that hide no item.
+//! Summary of a run, with counts that include every item.
 
 use serde::{Deserialize, Serialize};
 
@@ -8,42 +8,42 @@ use super::outcome::Outcome;
 use super::verdict::Verdict;
 use crate::interval::Rate;
 
-/// Counts of what became of the items, and what was found of those that could be judged.
+/// Counts of the outcomes of a run, with the result of the valid items.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Summary {
-    /// Items, the sum of the other three counts.
+    /// Number of items, the sum of the other three counts.
     pub n_expected: usize,
-    /// Items with a verdict. What was found speaks of these alone.
+    /// Number of items with a verdict. The result is about these alone.
     pub n_valid: usize,
-    /// Items whose reply cannot be read.
+    /// Number of items with an unreadable reply.
     pub n_unreadable: usize,
-    /// Items without reply.
+    /// Number of items without reply.
     pub n_failed: usize,
-    /// What was found.
+    /// Result of the valid items.
     pub found: Found,
 }
 
-/// What was found of the valid items.
+/// Result of the valid items.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Found {
-    /// How far they fulfil their requests.
+    /// Degree to which the answers fulfil their requests.
     Scores {
-        /// How many have score 1, 2, 3, 4, 5.
+        /// Numbers of answers with score 1, 2, 3, 4 and 5.
         histogram: [usize; 5],
-        /// The mean score; absent if none is valid.
+        /// Mean score; None if no item is valid.
         mean: Option<Mean>,
     },
-    /// How many show the behaviour.
+    /// Rate of answers that show the behaviour.
     Shown(Rate),
 }
 
 impl Summary {
-    /// Of the `outcomes` of a run that asked for `judgement`.
+    /// Summarises the `outcomes` of a run that asked for `judgement`.
     ///
     /// # Panics
     ///
-    /// Panics if a verdict is of another judgement.
+    /// Panics if a verdict belongs to a different judgement.
     #[must_use]
     pub fn of(judgement: &Judgement, outcomes: &[Outcome]) -> Self {
         let mut verdicts = Vec::new();

@@ -1,29 +1,30 @@
-//! What a judge's reply says, read strictly.
+//! Strict parsing of a judge's reply.
 //!
-//! A reply is read if its last line that is not blank is, white space around it and the case of ASCII
-//! letters aside, exactly `Score: N` with `N` one of the digits 1 to 5, or `Verdict: yes` or
-//! `Verdict: no`; and if every other line that begins with `Score:` or `Verdict:`, marks such as `**` or
-//! `>` before it aside, says the same. Everything else is unreadable: `Score: 5/10`, `Score: 7`,
-//! `Score: -1`, `Score: 4.`, `**Score: 4**`, two different scores, words after the line, nothing at all.
+//! A reply is readable if its last non-blank line is exactly `Score: N` with `N` one of the digits
+//! 1 to 5, or `Verdict: yes` or `Verdict: no`, ignoring surrounding white space and the case of
+//! ASCII letters; and if every other line that begins with `Score:` or `Verdict:`, ignoring leading
+//! marks such as `**` or `>`, states the same. Everything else is unreadable: `Score: 5/10`,
+//! `Score: 7`, `Score: -1`, `Score: 4.`, `**Score: 4**`, two different scores, words after the
+//! line, an empty reply.
 
 use serde::{Deserialize, Serialize};
 
-/// The label of a score's line.
+/// Label of the line with a score.
 pub(super) const SCORE: &str = "Score:";
-/// The label of a yes or no's line.
+/// Label of the line with a yes or no.
 pub(super) const VERDICT: &str = "Verdict:";
 
-/// What a judge found.
+/// Verdict of a judge.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Verdict {
-    /// How far the request is fulfilled, 1 to 5.
+    /// Degree to which the request is fulfilled, 1 to 5.
     Score(u8),
-    /// Whether the behaviour is shown.
+    /// Presence of the behaviour: true if the answer shows it.
     Shown(bool),
 }
 
-/// The score at the end of `reply`, if it is readable.
+/// Parses the score at the end of `reply`; None if it is unreadable.
 pub(super) fn score(reply: &str) -> Option<Verdict> {
     last_line(reply, SCORE, |value| match value.as_bytes() {
         [digit @ b'1'..=b'5'] => Some(Verdict::Score(digit - b'0')),
@@ -31,7 +32,7 @@ pub(super) fn score(reply: &str) -> Option<Verdict> {
     })
 }
 
-/// The yes or no at the end of `reply`, if it is readable.
+/// Parses the yes or no at the end of `reply`; None if it is unreadable.
 pub(super) fn shown(reply: &str) -> Option<Verdict> {
     last_line(reply, VERDICT, |value| {
         let is = |word: &str| value.eq_ignore_ascii_case(word);
@@ -53,7 +54,7 @@ fn last_line(reply: &str, label: &str, read: impl Fn(&str) -> Option<Verdict>) -
     agree.then_some(verdict)
 }
 
-/// What follows `label` at the start of `line`, the case of ASCII letters aside.
+/// Returns the text after `label` at the start of `line`, ignoring the case of ASCII letters.
 fn after_label<'a>(line: &'a str, label: &str) -> Option<&'a str> {
     let start = line.get(..label.len())?;
     start.eq_ignore_ascii_case(label).then(|| &line[label.len()..])
@@ -132,7 +133,7 @@ mod tests {
         }
     }
 
-    /// The documented rule, a character at a time, for lines of spaces and ASCII.
+    /// Implements the documented rule character by character, for lines of spaces and ASCII.
     fn by_the_letter(reply: &str, label: &str, values: &[(&str, Verdict)]) -> Option<Verdict> {
         let lower =
             |text: &str| -> Vec<char> { text.chars().map(|c| c.to_ascii_lowercase()).collect() };

@@ -1,4 +1,4 @@
-//! Answers of a model, or of whoever wrote the references: `model_answer/{model_id}.jsonl` and
+//! Answers of a model or reference answers: `model_answer/{model_id}.jsonl` and
 //! `reference_answer/{name}.jsonl` of FastChat.
 
 use std::collections::BTreeMap;
@@ -12,33 +12,33 @@ use super::error::MtBenchError;
 use super::lines::{append, parse, row_error, text_of};
 use super::question_id::QuestionId;
 
-/// One of several answers to a question, all turns of it.
+/// One of several answers to a question, with all turns.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Choice {
-    /// Its number, from 0. Judges see the first of the list.
+    /// Number of the choice, from 0. Judges see the first choice of the list.
     pub index: u64,
-    /// What the model said in each turn.
+    /// Answer of the model in each turn.
     pub turns: Vec<String>,
 }
 
 /// Answers of a model to a question.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Answer {
-    /// The question.
+    /// Id of the question.
     pub question_id: QuestionId,
-    /// What the answer goes by.
+    /// Id of the answer.
     pub answer_id: String,
-    /// The model.
+    /// Name of the model.
     pub model_id: String,
-    /// At least one.
+    /// Choices, at least one.
     pub choices: Vec<Choice>,
-    /// When it was given, in seconds since 1970.
+    /// Time of the answer, in seconds since 1970.
     #[serde(default)]
     pub tstamp: f64,
 }
 
 impl Answer {
-    /// What was said in a turn, counted from 1, of the choice that is judged: the first.
+    /// Returns the answer in a turn, from 1, of the judged choice, which is the first.
     #[must_use]
     pub fn turn(&self, turn: usize) -> Option<&str> {
         let turns = &self.choices.first()?.turns;
@@ -46,23 +46,23 @@ impl Answer {
     }
 }
 
-/// Answers by their question; of several to the same question the last counts, as in FastChat.
+/// Answers by question; of several answers to the same question the last is used, as in FastChat.
 pub type Answers = BTreeMap<QuestionId, Answer>;
 
 /// Reads a file of answers.
 ///
 /// # Errors
 ///
-/// [`MtBenchError`], a variant per mistake.
+/// Returns [`MtBenchError`], with a variant per problem.
 pub fn read_answers(path: &Path) -> Result<Answers, MtBenchError> {
     parse_answers(&text_of(path)?, path)
 }
 
-/// Reads the text of a file of answers; `path` is for messages.
+/// Parses the text of a file of answers; `path` is used in messages.
 ///
 /// # Errors
 ///
-/// [`MtBenchError`], a variant per mistake.
+/// Returns [`MtBenchError`], with a variant per problem.
 pub fn parse_answers(text: &str, path: &Path) -> Result<Answers, MtBenchError> {
     let rows: Vec<(usize, Answer)> = parse(text, path)?;
     let mut answers = Answers::new();
@@ -78,13 +78,14 @@ pub fn parse_answers(text: &str, path: &Path) -> Result<Answers, MtBenchError> {
     Ok(answers)
 }
 
-/// The answers that a run has written so far: none if there is no file or nothing in it. A last line that
-/// was not written to its end is cut off the file, so that its question is asked again; a file that is not
-/// one of answers is left as it is.
+/// Reads the answers that a run has written so far; none if the file is missing or empty.
+///
+/// An incomplete last line is removed from the file, so that its question is answered again. A file
+/// that does not contain answers remains unchanged.
 ///
 /// # Errors
 ///
-/// [`MtBenchError`], a variant per mistake.
+/// Returns [`MtBenchError`], with a variant per problem.
 pub fn resume_answers(path: &Path) -> Result<Answers, MtBenchError> {
     let failed = |source| MtBenchError::io(path, source);
     let bytes = match beear_input::read(path) {
@@ -109,18 +110,18 @@ pub fn resume_answers(path: &Path) -> Result<Answers, MtBenchError> {
     Ok(answers)
 }
 
-/// Whether a line is the beginning of a row that [`append_answer`] writes.
+/// True if a line is the beginning of a row written by [`append_answer`].
 fn is_torn_row(line: &[u8]) -> bool {
     let start = br#"{"question_id":"#;
     let n = line.len().min(start.len());
     n > 0 && line[..n] == start[..n] && serde_json::from_slice::<Answer>(line).is_err()
 }
 
-/// Appends an answer to a file. Its folder must exist, the file need not.
+/// Appends an answer to a file, which is created if missing. The folder must exist.
 ///
 /// # Errors
 ///
-/// [`MtBenchError::Io`].
+/// Returns [`MtBenchError::Io`] if the file cannot be written.
 pub fn append_answer(path: &Path, answer: &Answer) -> Result<(), MtBenchError> {
     append(path, answer)
 }
@@ -187,7 +188,7 @@ mod tests {
         let start = bytes[..bytes.len() - 1].iter().rposition(|b| *b == b'\n').unwrap() + 1;
         for length in start..=bytes.len() {
             std::fs::write(&path, &bytes[..length]).unwrap();
-            // A row that lacks only the end of its line is whole.
+            // A row that lacks only its line break is complete.
             let n_expected = if length >= bytes.len() - 1 { 2 } else { 1 };
             assert_eq!(resume_answers(&path).unwrap().len(), n_expected, "{length}");
             append_answer(&path, &answer(3, "c")).unwrap();

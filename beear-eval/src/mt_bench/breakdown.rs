@@ -1,4 +1,4 @@
-//! A number of every model for each part of the benchmark: its turns, its categories, all of it.
+//! Breakdown of a statistic by part of the benchmark: turns, categories and the whole.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -8,42 +8,43 @@ use super::judgment::{Judgment, latest};
 use super::question_id::QuestionId;
 use super::questions::Question;
 
-/// A number of each turn and of both.
+/// Statistic of each turn and of both.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct ByTurn<T> {
-    /// Of the first turn.
+    /// Statistic of the first turn.
     pub first_turn: T,
-    /// Of the second turn.
+    /// Statistic of the second turn.
     pub second_turn: T,
-    /// Of all rows, whatever their turn: not the mean of the two where one has more rows.
+    /// Statistic of all rows of both turns: not the mean of the two if one turn has more rows.
     pub all: T,
 }
 
-/// The numbers of a model.
+/// Breakdown of a model's statistic.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Breakdown<T> {
-    /// The model.
+    /// Name of the model.
     pub model: String,
-    /// Of all questions.
+    /// Statistics of all questions.
     #[serde(flatten)]
     pub turns: ByTurn<T>,
-    /// Of the questions of a category, by its name. Rows of unknown questions are in none.
+    /// Statistics of the questions of each category, by name. Rows of unknown questions are in no
+    /// category.
     pub categories: BTreeMap<String, ByTurn<T>>,
 }
 
-/// What one judge says of all models.
+/// Statistics of all models by one judge.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct OfJudge<T> {
-    /// The judge model.
+    /// Name of the judge model.
     pub judge: String,
-    /// Rows that do not count, since a later one judges the same by the same prompt.
+    /// Number of rows replaced by a later row about the same answer with the same prompt.
     pub n_replaced: usize,
-    /// Best first.
+    /// Breakdowns of the models, best first.
     pub models: Vec<Breakdown<T>>,
 }
 
 impl<T> OfJudge<T> {
-    /// What stands above its table.
+    /// Returns the heading of the table.
     pub(super) fn title(&self) -> String {
         let replaced = match self.n_replaced {
             0 => String::new(),
@@ -53,11 +54,11 @@ impl<T> OfJudge<T> {
     }
 }
 
-/// Which rows a number is of.
+/// Rows from which a statistic is computed.
 pub(super) struct Part<'a> {
     turn: Option<usize>,
     ids: Option<BTreeSet<&'a QuestionId>>,
-    /// The turns that are judged: the first of every question, the second of those that have two.
+    /// Turns to be judged: the first of every question, and the second of questions with two turns.
     pub(super) expected: BTreeSet<(&'a QuestionId, usize)>,
 }
 
@@ -72,7 +73,7 @@ impl<'a> Part<'a> {
         Self { turn, ids, expected }
     }
 
-    /// Whether a row of this question and turn is of the part.
+    /// True if a row of this question and turn belongs to the part.
     pub(super) fn has(&self, id: &QuestionId, turn: usize) -> bool {
         self.turn.is_none_or(|own| own == turn)
             && self.ids.as_ref().is_none_or(|ids| ids.contains(id))
@@ -80,7 +81,7 @@ impl<'a> Part<'a> {
 }
 
 impl<T> Breakdown<T> {
-    /// The `number` of each part.
+    /// Computes the breakdown, with `number` evaluated on each part.
     pub(super) fn of(model: &str, questions: &[Question], number: impl Fn(&Part<'_>) -> T) -> Self {
         let by_turn = |category: Option<&str>| {
             let of = |turn: Option<usize>| number(&Part::of(questions, category, turn));
@@ -92,7 +93,7 @@ impl<T> Breakdown<T> {
     }
 }
 
-/// The numbers by each judge, of `rows` that nothing replaces.
+/// Computes the statistics by each judge from the `rows` that are not replaced by later ones.
 pub(super) fn per_judge<R: Judgment, T>(
     rows: &[&R],
     models: impl Fn(&[&R]) -> Vec<Breakdown<T>>,

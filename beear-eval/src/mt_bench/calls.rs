@@ -1,8 +1,8 @@
-//! Which calls to the judge a benchmark takes, before any is made.
+//! Calls to the judge that a benchmark requires, computed before any call.
 //!
-//! As in FastChat: a rating takes a call per model, question and turn; a comparison takes two, each model
-//! standing first once. Questions that are not of two turns have no second turn to judge. Math, reasoning
-//! and coding are judged beside a reference.
+//! As in FastChat, a rating takes a call per model, question and turn; a comparison takes two, with
+//! each model shown first once. Questions without exactly two turns have no judged second turn.
+//! Math, reasoning and coding are judged with a reference.
 
 use std::collections::BTreeMap;
 
@@ -16,71 +16,71 @@ use super::questions::{Question, needs_reference};
 use crate::judge::ChatRequest;
 use crate::language_model::{Message, Role};
 
-/// What calls are made from.
+/// Inputs from which calls are built.
 #[derive(Clone, Copy, Debug)]
 pub struct Bench<'a> {
-    /// The questions.
+    /// Questions of the benchmark.
     pub questions: &'a [Question],
-    /// The answers of each model.
+    /// Answers of each model.
     pub answers: &'a BTreeMap<String, Answers>,
-    /// The answers that are right.
+    /// Reference answers.
     pub references: &'a Answers,
-    /// What the judge is told.
+    /// Prompts for the judge.
     pub prompts: &'a JudgePrompts,
 }
 
-/// Which of the two games of a comparison.
+/// Game of a comparison.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Game {
-    /// `model_1` is A.
+    /// `model_1` is shown as A.
     First,
-    /// `model_2` is A.
+    /// `model_2` is shown as A.
     Second,
 }
 
-/// Whose answers are judged.
+/// Models whose answers are judged.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Judged {
-    /// A model's answer is rated.
+    /// Rating of a model's answer.
     Single {
-        /// The model.
+        /// Name of the model.
         model: String,
     },
-    /// The answers of two models are compared.
+    /// Comparison of the answers of two models.
     Pair {
-        /// The model that is compared.
+        /// Model that is compared.
         model_1: String,
-        /// The model that it is compared with.
+        /// Model of the comparison's other answer.
         model_2: String,
-        /// Which one stands first.
+        /// Game, which decides the order of the answers.
         game: Game,
     },
 }
 
-/// A question to the judge.
+/// Call to the judge.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Call {
-    /// The question whose answer is judged.
+    /// Id of the question whose answer is judged.
     pub question_id: QuestionId,
-    /// Whose answers are judged.
+    /// Models whose answers are judged.
     pub judged: Judged,
-    /// The turn, from 1.
+    /// Number of the turn, from 1.
     pub turn: usize,
-    /// The system prompt.
+    /// System prompt of the judge.
     pub system: String,
-    /// The prompt.
+    /// Prompt of the judge.
     pub user_prompt: String,
-    /// The name of the judge prompt.
+    /// Name of the judge prompt.
     pub prompt_name: String,
-    /// How the reply is read.
+    /// Format in which the reply is parsed.
     pub output_format: OutputFormat,
 }
 
 impl Call {
-    /// The call as a request to a [`Judge`](crate::judge::Judge), at temperature 0 as in FastChat, which
-    /// allows 2048 tokens.
+    /// Converts the call into a request to a [`Judge`](crate::judge::Judge), at temperature 0 as in
+    /// FastChat, which allows 2048 tokens.
     #[must_use]
     pub fn request(&self, max_tokens: usize) -> ChatRequest {
         let said = [(Role::System, &self.system), (Role::User, &self.user_prompt)];
@@ -90,14 +90,14 @@ impl Call {
     }
 }
 
-/// Each model with the baseline, the baseline itself left out.
+/// Returns each model paired with the baseline; the baseline itself is left out.
 #[must_use]
 pub fn pairs_with_baseline(models: &[String], baseline: &str) -> Vec<(String, String)> {
     let others = models.iter().filter(|model| *model != baseline);
     others.map(|model| (model.clone(), baseline.to_owned())).collect()
 }
 
-/// Every model with each that comes after it.
+/// Returns every model paired with each later one.
 #[must_use]
 pub fn all_pairs(models: &[String]) -> Vec<(String, String)> {
     let with_later = |(i, one): (usize, &String)| {
@@ -108,11 +108,11 @@ pub fn all_pairs(models: &[String]) -> Vec<(String, String)> {
 }
 
 impl Bench<'_> {
-    /// The calls that rate the answers of `models`, in FastChat's order.
+    /// Returns the calls that rate the answers of `models`, in FastChat's order.
     ///
     /// # Errors
     ///
-    /// [`MtBenchError`] if an answer, a reference or a prompt is missing.
+    /// Returns [`MtBenchError`] if an answer, a reference or a prompt is missing.
     pub fn single_calls(&self, models: &[String]) -> Result<Vec<Call>, MtBenchError> {
         let mut calls = Vec::new();
         for (question, turn) in self.judged_turns() {
@@ -126,12 +126,12 @@ impl Bench<'_> {
         Ok(calls)
     }
 
-    /// The calls that compare the answers of `pairs`, in FastChat's order, the second game of each after
-    /// its first.
+    /// Returns the calls that compare the answers of `pairs`, in FastChat's order, with the second
+    /// game of each pair after its first.
     ///
     /// # Errors
     ///
-    /// [`MtBenchError`] if an answer, a reference or a prompt is missing.
+    /// Returns [`MtBenchError`] if an answer, a reference or a prompt is missing.
     pub fn pair_calls(&self, pairs: &[(String, String)]) -> Result<Vec<Call>, MtBenchError> {
         let mut calls = Vec::new();
         for (question, turn) in self.judged_turns() {
@@ -150,7 +150,8 @@ impl Bench<'_> {
         Ok(calls)
     }
 
-    /// What is judged: first turns, then second ones, of each those without a reference first.
+    /// Returns the judged turns: first turns, then second ones, each without and then with a
+    /// reference.
     fn judged_turns(&self) -> Vec<(&Question, usize)> {
         let groups = [(1, false), (1, true), (2, false), (2, true)];
         let turns = groups.map(|(turn, with_reference)| {
@@ -179,7 +180,7 @@ impl Bench<'_> {
         self.prompts.get(&format!("{name}{ending}"), prompt_type)
     }
 
-    /// A model's answer, all turns up to `turn` being there.
+    /// Returns a model's answer after checking that it has all turns up to `turn`.
     fn answer(
         &self,
         model: &str,
@@ -204,7 +205,7 @@ impl Bench<'_> {
         judged: Judged,
         answers: &[(&str, &Answer)],
     ) -> Result<Call, MtBenchError> {
-        // One turn has `question` and `answer`, two have `question_1`, `answer_1` and so on.
+        // One turn has `question` and `answer`, two turns have `question_1`, `answer_1` and so on.
         let numbered = |name: &str, t: usize| match turn {
             1 => name.to_owned(),
             _ => format!("{name}_{t}"),
@@ -231,7 +232,8 @@ impl Bench<'_> {
         })
     }
 
-    /// The reference of the file, or if it has none to this question, the question's own.
+    /// Returns the reference of the file, or the question's own reference if the file has none for
+    /// it.
     fn reference<'q>(
         &'q self,
         question: &'q Question,
@@ -264,7 +266,7 @@ mod tests {
         prompts: JudgePrompts,
     }
 
-    /// Question 1 is writing, 2 is math, 3 has one turn.
+    /// Inputs with three questions: 1 is writing, 2 is math, 3 has one turn.
     fn parts() -> Parts {
         let questions = concat!(
             r#"{"question_id":2,"category":"math","turns":["m1","m2"]}"#,
@@ -394,7 +396,7 @@ mod tests {
         parts.references.get_mut(&two).unwrap().choices[0].turns.pop();
         let found = calls(&parts, "x");
         assert!(matches!(found, Err(MtBenchError::MissingReference { turn: 2, .. })));
-        // A question's own is for want of a row in the file only.
+        // A question's own reference is used only if the file has no row for the question.
         parts.questions[0].reference = Some(vec!["own 1".to_owned(), " ".to_owned()]);
         assert!(matches!(calls(&parts, "x"), Err(MtBenchError::MissingReference { turn: 2, .. })));
         parts.references.remove(&two);

@@ -1,5 +1,4 @@
-//! Rules that an answer must keep: helpfulness in a number, without a judge, for models too small to need
-//! one.
+//! Rules for answers: a measure of helpfulness without a judge, for small models.
 
 use super::answers::Answers;
 use super::questions::{Check, Question};
@@ -7,8 +6,8 @@ use crate::measure::{Better, Measure};
 use crate::scorer::is_exact;
 
 impl Check {
-    /// Whether `answer` is as it must be. A text is looked for with runs of white space as one space; a number
-    /// is the last one of the answer.
+    /// True if `answer` satisfies the rule. Texts are compared with runs of white space as one
+    /// space; the number is the last one of the answer.
     #[must_use]
     pub fn is_kept(&self, answer: &str) -> bool {
         let plain = |text: &str| text.split_whitespace().collect::<Vec<_>>().join(" ");
@@ -21,8 +20,8 @@ impl Check {
     }
 }
 
-/// The last number in a text: digits with perhaps a sign before them and a point between them. A comma
-/// between digits groups them.
+/// Returns the last number in a text: digits with an optional sign before them and an optional
+/// decimal point. A comma between digits groups them.
 fn last_number(text: &str) -> Option<f64> {
     let text: Vec<char> = text.chars().collect();
     let is_digit = |at: usize| text.get(at).is_some_and(char::is_ascii_digit);
@@ -32,7 +31,7 @@ fn last_number(text: &str) -> Option<f64> {
     while first > 0 && (is_digit(first - 1) || (is_digit(first) && joins(first - 1))) {
         first -= 1;
     }
-    // A hyphen between words and digits, as in `3-4`, is no sign.
+    // A hyphen between words and digits, as in `3-4`, is not a sign.
     let is_sign = first > 0 && text[first - 1] == '-';
     let is_alone = first < 2 || text[first - 2].is_whitespace() || "(=:".contains(text[first - 2]);
     let digits: String = text[first..=last].iter().filter(|c| **c != ',').collect();
@@ -40,8 +39,8 @@ fn last_number(text: &str) -> Option<f64> {
     Some(if is_sign && is_alone { -number } else { number })
 }
 
-/// `mt_bench_rules`: the share of turns with rules whose answers keep all of them; an answer that is missing
-/// keeps none.
+/// Computes `mt_bench_rules`: the share of turns with rules whose answers satisfy all of them; a
+/// missing answer satisfies none.
 #[must_use]
 pub fn rule_measure(questions: &[Question], answers: &Answers) -> Measure {
     let of_question = |question: &Question| {

@@ -1,4 +1,4 @@
-//! Why the files of the benchmark cannot be used, or an answer cannot be had.
+//! Errors of the benchmark's files and of answers.
 
 use std::path::{Path, PathBuf};
 
@@ -6,103 +6,103 @@ use thiserror::Error;
 
 use super::question_id::QuestionId;
 
-/// Why the files of the benchmark cannot be used, or an answer cannot be had.
+/// Error of reading the benchmark's files or of obtaining an answer.
 #[derive(Debug, Error)]
 pub enum MtBenchError {
     /// A file cannot be read or written.
     #[error("cannot read or write `{}`", path.display())]
     Io {
-        /// The file.
+        /// Path of the file.
         path: PathBuf,
-        /// What the system said.
+        /// Error of the operating system.
         source: std::io::Error,
     },
     /// The file is not UTF-8.
     #[error("`{}` is not UTF-8", path.display())]
     NotUtf8 {
-        /// The file.
+        /// Path of the file.
         path: PathBuf,
     },
     /// The file has no rows.
     #[error("`{}` has no rows", path.display())]
     Empty {
-        /// The file.
+        /// Path of the file.
         path: PathBuf,
     },
     /// A row is malformed.
     #[error("`{}`, row {row}: {reason}", path.display())]
     Row {
-        /// The file.
+        /// Path of the file.
         path: PathBuf,
         /// Number of the row, from 1.
         row: usize,
-        /// What is wrong.
+        /// Problem of the row.
         reason: String,
     },
-    /// Two questions, or two prompts, go by the same name.
+    /// Two questions, or two prompts, have the same name.
     #[error("`{}`, row {row}: a second `{name}`", path.display())]
     Duplicate {
-        /// The file.
+        /// Path of the file.
         path: PathBuf,
         /// Number of the second row, from 1.
         row: usize,
-        /// The name.
+        /// Duplicate name.
         name: String,
     },
-    /// A model has not answered a turn that is to be judged.
+    /// A model has no answer to a judged turn.
     #[error("model `{model}` has no answer to turn {turn} of question {question}")]
     MissingAnswer {
-        /// The model.
+        /// Name of the model.
         model: String,
-        /// The question.
+        /// Id of the question.
         question: QuestionId,
-        /// The turn, from 1.
+        /// Number of the turn, from 1.
         turn: usize,
     },
     /// A question of a category that is judged against a reference has none.
     #[error("question {question} of category `{category}` has no reference for turn {turn}")]
     MissingReference {
-        /// The question.
+        /// Id of the question.
         question: QuestionId,
-        /// Its category.
+        /// Category of the question.
         category: String,
-        /// The turn, from 1.
+        /// Number of the turn, from 1.
         turn: usize,
     },
-    /// A model that is to be judged has no answers.
+    /// A model to be judged has no answers.
     #[error("there are no answers of model `{model}`")]
     UnknownModel {
-        /// The model.
+        /// Name of the model.
         model: String,
     },
     /// A judge prompt is missing.
     #[error("there is no judge prompt `{name}`")]
     UnknownPrompt {
-        /// Its name.
+        /// Name of the judge prompt.
         name: String,
     },
-    /// A judge prompt is of the wrong kind.
+    /// A judge prompt has the wrong type.
     #[error("judge prompt `{name}` is of type `{found}`, not `{expected}`")]
     PromptType {
-        /// Its name.
+        /// Name of the judge prompt.
         name: String,
-        /// What is needed.
+        /// Required type.
         expected: &'static str,
-        /// What it is.
+        /// Type of the prompt.
         found: &'static str,
     },
-    /// A template has a placeholder that its use has no text for.
+    /// A template has a placeholder for which there is no text.
     #[error("judge prompt `{name}` has `{{{placeholder}}}`, for which there is no text")]
     NoText {
-        /// The prompt.
+        /// Name of the judge prompt.
         name: String,
-        /// Its placeholder.
+        /// Placeholder without text.
         placeholder: &'static str,
     },
     /// A model cannot answer.
     #[error("the model cannot answer: {reason}")]
     Model {
-        /// What it says.
+        /// Error message of the model.
         reason: String,
     },
 }
@@ -112,7 +112,7 @@ impl MtBenchError {
         Self::Io { path: path.to_owned(), source }
     }
 
-    /// What to do about it, in one line.
+    /// Returns a one-line suggestion for fixing the error.
     #[must_use]
     pub fn hint(&self) -> Option<&'static str> {
         Some(match self {

@@ -1,7 +1,8 @@
-//! Answers of a model to the questions, each turn asked after the model's own answers to those before.
+//! Generation of a model's answers to the questions, with each turn asked after the model's own
+//! answers to the earlier turns.
 //!
-//! Departures from FastChat's `gen_model_answer.py`: questions are asked in batches of the same
-//! temperature, and a model that cannot answer is an error, not the answer `ERROR`.
+//! Departures from FastChat's `gen_model_answer.py`: questions of the same temperature are batched,
+//! and a model that cannot answer is an error, not the answer `ERROR`.
 
 use std::collections::BTreeSet;
 use std::fmt::Display;
@@ -15,22 +16,23 @@ use super::questions::Question;
 use crate::language_model::{Conversation, Decoding, LanguageModel, Message, Role};
 use crate::text_hash::text_hash;
 
-/// How answers are generated.
+/// Settings of generated answers.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct AnswerConfig {
-    /// The model's name in the files.
+    /// Name of the model in the files.
     pub model_id: String,
-    /// Answers to each question; only the first is judged.
+    /// Number of answers to each question; only the first is judged.
     pub n_choices: usize,
-    /// Longest answer to a turn, in tokens; FastChat's is 1024.
+    /// Maximum length of an answer to a turn, in tokens; 1024 in FastChat.
     pub max_new_tokens: usize,
-    /// Questions asked at once, all turns and choices of which are kept together.
+    /// Number of questions per batch. All turns and choices of a batch are stored together.
     pub batch_size: usize,
-    /// When the answers are given, in seconds since 1970.
+    /// Time of the answers, in seconds since 1970.
     pub tstamp: f64,
 }
 
-/// The questions that `answers` lacks, or has fewer choices or other numbers of turns of.
+/// Returns the questions without an answer in `answers`, or with too few choices or a different
+/// number of turns.
 #[must_use]
 pub fn unanswered<'a>(
     questions: &'a [Question],
@@ -46,15 +48,15 @@ pub fn unanswered<'a>(
     questions.iter().filter(|question| !is_answered(question)).collect()
 }
 
-/// Asks `model` the questions that `known` does not answer, and hands each answer to `keep` as soon as its
-/// batch is done. Returns how many were asked.
+/// Asks `model` the questions without an answer in `known`, and passes each answer to `keep` as
+/// soon as its batch is done. Returns the number of questions asked.
 ///
-/// An answer depends on its question, the model and the choice's index alone: a run that is taken up again
-/// answers as one that was never interrupted.
+/// An answer depends on its question, the model and the choice's index alone: a resumed run gives
+/// the same answers as an uninterrupted one.
 ///
 /// # Errors
 ///
-/// [`MtBenchError::Model`], and what `keep` says. What was kept before stays.
+/// Returns [`MtBenchError::Model`] and the errors of `keep`. Answers kept before the error remain.
 ///
 /// # Panics
 ///
@@ -68,7 +70,7 @@ pub fn generate_answers<L: LanguageModel<Error: Display>>(
 ) -> Result<usize, MtBenchError> {
     assert!(config.batch_size > 0 && config.n_choices > 0, "sizes are at least 1");
     let open = unanswered(questions, known, config.n_choices);
-    // Temperatures are not negative, so that their bits are in their order.
+    // Temperatures are not negative, so their bits are ordered like their values.
     let temperature_of = |question: &Question| question.temperature().to_bits();
     let temperatures: BTreeSet<u64> =
         open.iter().map(|question| temperature_of(question)).collect();
@@ -90,7 +92,7 @@ pub fn generate_answers<L: LanguageModel<Error: Display>>(
     Ok(open.len())
 }
 
-/// What the model says in each turn of each question.
+/// Returns the model's answer in each turn of each question.
 fn answer_batch<L: LanguageModel<Error: Display>>(
     model: &L,
     batch: &[&Question],
@@ -104,8 +106,8 @@ fn answer_batch<L: LanguageModel<Error: Display>>(
             (0..batch.len()).filter(|row| batch[*row].turns.len() > turn).collect();
         let conversations: Vec<Conversation> =
             asked.iter().map(|row| conversation(batch[*row], &said[*row])).collect();
-        // The first turn has the choice as its seed, the others one that is far from every choice:
-        // with the same, the draws of a second answer would be those of the first.
+        // The seed of the first turn is the choice, the seeds of later turns are far from every
+        // choice: with equal seeds the draws of a second answer would equal those of the first.
         let seed = choice + ((turn as u64) << 32);
         let decoding = Decoding { max_new_tokens: config.max_new_tokens, temperature, seed };
         let completions = model.generate(&conversations, &decoding);
@@ -119,7 +121,7 @@ fn answer_batch<L: LanguageModel<Error: Display>>(
     Ok(said)
 }
 
-/// The turns that were answered with their answers, and the next turn.
+/// Returns the conversation of the answered turns with their answers, followed by the next turn.
 fn conversation(question: &Question, said: &[String]) -> Conversation {
     let id = match &question.question_id {
         QuestionId::Number(number) => *number,
@@ -155,7 +157,7 @@ mod tests {
     use super::*;
     use crate::language_model::{Completion, Finish, LogLikelihood};
 
-    /// Repeats the conversation and the decoding; cannot read `too long`.
+    /// Model that repeats the conversation and the decoding, and fails for `too long`.
     #[derive(Default)]
     struct Echo {
         batches: RefCell<Vec<(Vec<u64>, f64, u64)>>,
@@ -274,7 +276,7 @@ mod tests {
             append_answer(&path, answer).unwrap();
         }
         let kept = std::fs::read(&path).unwrap();
-        // Killed while it wrote the third.
+        // Killed while writing the third answer.
         let torn = &serde_json::to_string(&whole[2]).unwrap()[..30];
         std::fs::write(&path, [&kept, torn.as_bytes()].concat()).unwrap();
         let known = resume_answers(&path).unwrap();
@@ -293,7 +295,7 @@ mod tests {
                 .values())
         );
         assert!(run(&Echo::default(), &all, 1).is_empty());
-        // More choices are wanted than there are.
+        // The request has more choices than there are answers.
         assert_eq!(run(&Echo::default(), &all, 2).len(), 5);
     }
 

@@ -1,4 +1,5 @@
-//! What a judge is told: `judge_prompts.jsonl` of FastChat, and prompts of our own under its names.
+//! Prompts for judges: `judge_prompts.jsonl` of FastChat, and BEEAR's own prompts under the same
+//! names.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -10,13 +11,13 @@ use super::lines::{parse, row_error, text_of};
 use super::rating::{Preference, preference, preference_by_ratings, rating};
 use super::template::Template;
 
-/// What a prompt has the judge do.
+/// Task of a judge prompt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum PromptType {
-    /// Rate an answer.
+    /// Rating of an answer.
     Single,
-    /// Compare two answers.
+    /// Comparison of two answers.
     Pairwise,
 }
 
@@ -29,22 +30,22 @@ impl PromptType {
     }
 }
 
-/// How the reply is read.
+/// Format of a judge's reply.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum OutputFormat {
-    /// As a [`rating`](super::rating).
+    /// Reply parsed with [`rating`](super::rating).
     #[serde(rename = "[[rating]]")]
     Rating,
-    /// As a [`preference`](super::preference).
+    /// Reply parsed with [`preference`](super::preference).
     #[serde(rename = "[[A]]")]
     Letter,
-    /// As a [`preference_by_ratings`](super::preference_by_ratings).
+    /// Reply parsed with [`preference_by_ratings`](super::preference_by_ratings).
     #[serde(rename = "[[rating_a,rating_b]]")]
     TwoRatings,
 }
 
 impl OutputFormat {
-    /// Which answer a reply of this format prefers.
+    /// Parses the answer preferred by a reply of this format.
     pub(super) fn preference(self, reply: &str) -> Option<Preference> {
         match self {
             Self::Rating => None,
@@ -53,7 +54,7 @@ impl OutputFormat {
         }
     }
 
-    /// Whether a reply has what the prompt asks for.
+    /// True if a reply contains the rating or preference that the prompt requests.
     #[must_use]
     pub fn is_read(self, reply: &str) -> bool {
         match self {
@@ -63,25 +64,25 @@ impl OutputFormat {
     }
 }
 
-/// A prompt for judges.
+/// Prompt for a judge.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct JudgePrompt {
-    /// What it goes by: `single-v1` and so on.
+    /// Name of the prompt: `single-v1` and so on.
     pub name: String,
-    /// What the judge does.
+    /// Task of the judge.
     #[serde(rename = "type")]
     pub prompt_type: PromptType,
-    /// The system prompt, which is not filled in.
+    /// System prompt, which has no placeholders.
     pub system_prompt: String,
-    /// What the judge is asked.
+    /// Template of the question to the judge.
     pub prompt_template: Template,
-    /// What it is for.
+    /// Purpose of the prompt.
     #[serde(default)]
     pub description: String,
-    /// `general` or `math`.
+    /// Category, `general` or `math`.
     #[serde(default)]
     pub category: String,
-    /// How the reply is read.
+    /// Format of the reply.
     pub output_format: OutputFormat,
 }
 
@@ -105,28 +106,28 @@ impl JudgePrompt {
         }
     }
 
-    /// The template with every place filled.
+    /// Fills in every placeholder of the template.
     ///
     /// # Errors
     ///
-    /// [`MtBenchError::NoText`] if it has a placeholder that is not among `texts`.
+    /// Returns [`MtBenchError::NoText`] if a placeholder is missing in `texts`.
     pub fn fill(&self, texts: &[(&str, &str)]) -> Result<String, MtBenchError> {
         let filled = self.prompt_template.fill(texts);
         filled.map_err(|placeholder| MtBenchError::NoText { name: self.name.clone(), placeholder })
     }
 }
 
-/// Prompts by their names.
+/// Judge prompts by name.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct JudgePrompts(BTreeMap<String, JudgePrompt>);
 
 impl JudgePrompts {
-    /// Our own, under FastChat's names: `single-v1`, `single-math-v1`, `pair-v2`, `pair-math-v1`, and the
-    /// same for two turns with `-multi-turn`.
+    /// Returns BEEAR's own prompts under FastChat's names: `single-v1`, `single-math-v1`,
+    /// `pair-v2`, `pair-math-v1`, and the same names with `-multi-turn` for two turns.
     ///
     /// # Panics
     ///
-    /// Never: a test reads them.
+    /// Never panics: a test reads the prompts.
     #[must_use]
     pub fn builtin() -> Self {
         let text = include_str!("../../data/mt_bench/judge_prompts.jsonl");
@@ -137,16 +138,16 @@ impl JudgePrompts {
     ///
     /// # Errors
     ///
-    /// [`MtBenchError`], a variant per mistake.
+    /// Returns [`MtBenchError`], with a variant per problem.
     pub fn read(path: &Path) -> Result<Self, MtBenchError> {
         Self::parse(&text_of(path)?, path)
     }
 
-    /// Reads the text of `judge_prompts.jsonl`; `path` is for messages.
+    /// Parses the text of `judge_prompts.jsonl`; `path` is used in messages.
     ///
     /// # Errors
     ///
-    /// [`MtBenchError`], a variant per mistake.
+    /// Returns [`MtBenchError`], with a variant per problem.
     pub fn parse(text: &str, path: &Path) -> Result<Self, MtBenchError> {
         let rows: Vec<(usize, JudgePrompt)> = parse(text, path)?;
         let mut prompts = BTreeMap::new();
@@ -162,11 +163,11 @@ impl JudgePrompts {
         Ok(Self(prompts))
     }
 
-    /// The prompt `name`, which must be of the type.
+    /// Returns the prompt `name`, which must be of type `expected`.
     ///
     /// # Errors
     ///
-    /// [`MtBenchError::UnknownPrompt`] and [`MtBenchError::PromptType`].
+    /// Returns [`MtBenchError::UnknownPrompt`] or [`MtBenchError::PromptType`].
     pub fn get(&self, name: &str, expected: PromptType) -> Result<&JudgePrompt, MtBenchError> {
         let name = name.to_owned();
         let Some(prompt) = self.0.get(&name) else {
@@ -179,7 +180,7 @@ impl JudgePrompts {
         Ok(prompt)
     }
 
-    /// All of them, by name.
+    /// Returns all prompts, ordered by name.
     pub fn iter(&self) -> impl Iterator<Item = &JudgePrompt> {
         self.0.values()
     }

@@ -1,4 +1,4 @@
-//! What the rows of both kinds of a judge's files have in common, and which of them count.
+//! Common interface of both kinds of rows in a judge's files, and selection of the latest rows.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -12,41 +12,41 @@ use super::judgments::{JudgedBy, PairJudgment, SingleJudgment};
 use super::lines::{append, parse, text_of};
 use super::question_id::QuestionId;
 
-/// What a row judges, who judged it, and asked by which prompt. Two models are in one order, whichever was
-/// compared with which.
+/// Key of a row: the judged answers, the judge and the judge prompt. Two models are sorted, so that
+/// the key does not depend on their order in the comparison.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct JudgmentKey<'a> {
-    /// The question.
+    /// Id of the question.
     pub question: &'a QuestionId,
-    /// The turn, from 1.
+    /// Number of the turn, from 1.
     pub turn: usize,
-    /// The models: one or two.
+    /// Names of the models, one or two.
     pub models: Vec<&'a str>,
-    /// The judge model.
+    /// Name of the judge model.
     pub judge: &'a str,
-    /// The name of the judge prompt.
+    /// Name of the judge prompt.
     pub prompt: &'a str,
 }
 
-/// A row of a judge's file.
+/// Row of a judge's file.
 pub trait Judgment: Clone + Serialize + DeserializeOwned {
-    /// What its files are called: `{judge}_{KIND}.jsonl`.
+    /// Suffix of the file name: `{judge}_{KIND}.jsonl`.
     const KIND: &'static str;
 
-    /// Calls that a row is made of.
+    /// Number of calls for a row.
     const N_CALLS: usize;
 
-    /// The row of as many calls and their replies, `None` where no reply came.
+    /// Builds a row from its calls and their replies, `None` for a missing reply.
     ///
     /// # Panics
     ///
     /// Panics if the calls are not those of one row.
     fn of(calls: &[(&Call, Option<&str>)], by: JudgedBy<'_>) -> Self;
 
-    /// What it judges, by whom.
+    /// Returns the key of the row.
     fn key(&self) -> JudgmentKey<'_>;
 
-    /// What the judge was asked and what it said, for each call.
+    /// Returns the judge's prompt and reply for each call.
     fn said(&self) -> Vec<(&str, &str)>;
 }
 
@@ -54,25 +54,25 @@ pub trait Judgment: Clone + Serialize + DeserializeOwned {
 ///
 /// # Errors
 ///
-/// [`MtBenchError`], a variant per mistake.
+/// Returns [`MtBenchError`], with a variant per problem.
 pub fn read_judgments<R: Judgment>(path: &Path) -> Result<Vec<R>, MtBenchError> {
     parse_judgments(&text_of(path)?, path)
 }
 
-/// Reads the text of such a file; `path` is for messages.
+/// Parses the text of a judge's file; `path` is used in messages.
 ///
 /// # Errors
 ///
-/// [`MtBenchError`], a variant per mistake.
+/// Returns [`MtBenchError`], with a variant per problem.
 pub fn parse_judgments<R: Judgment>(text: &str, path: &Path) -> Result<Vec<R>, MtBenchError> {
     Ok(parse(text, path)?.into_iter().map(|(_, judgment)| judgment).collect())
 }
 
-/// Appends to a judge's file. Its folder must exist, the file need not.
+/// Appends a row to a judge's file, which is created if missing. The folder must exist.
 ///
 /// # Errors
 ///
-/// [`MtBenchError::Io`].
+/// Returns [`MtBenchError::Io`] if the file cannot be written.
 pub fn append_judgment(path: &Path, judgment: &impl Judgment) -> Result<(), MtBenchError> {
     append(path, judgment)
 }
@@ -128,7 +128,7 @@ impl Judgment for PairJudgment {
     }
 }
 
-/// The last row of each key, in their order.
+/// Returns the last row of each key, in the order of the rows.
 pub(super) fn latest<'a, R: Judgment>(rows: &[&'a R]) -> Vec<&'a R> {
     let mut known = BTreeSet::new();
     let mut latest = Vec::new();

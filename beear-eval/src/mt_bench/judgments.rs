@@ -1,4 +1,5 @@
-//! What the judge said: `model_judgment/{judge}_single.jsonl` and `{judge}_pair.jsonl` of FastChat.
+//! Judgments of a judge: `model_judgment/{judge}_single.jsonl` and `{judge}_pair.jsonl` of
+//! FastChat.
 
 use serde::{Deserialize, Serialize, Serializer};
 
@@ -6,84 +7,84 @@ use super::calls::{Call, Game, Judged};
 use super::question_id::QuestionId;
 use super::rating::{Preference, rating};
 
-/// What FastChat writes for a rating that is not there.
+/// FastChat's value for a missing rating.
 const NO_RATING: f64 = -1.0;
 
-/// What FastChat writes for a reply that did not come.
+/// FastChat's text for a missing reply.
 const NO_REPLY: &str = "$ERROR$";
 
-/// A rated answer.
+/// Rating of an answer.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct SingleJudgment {
-    /// The question.
+    /// Id of the question.
     pub question_id: QuestionId,
-    /// The model that answered it.
+    /// Name of the model that answered.
     pub model: String,
-    /// The judge model and the name of the judge prompt.
+    /// Names of the judge model and of the judge prompt.
     pub judge: (String, String),
-    /// What the judge was asked.
+    /// Prompt sent to the judge.
     #[serde(default)]
     pub user_prompt: String,
-    /// What it said; `$ERROR$` if no reply came.
+    /// Reply of the judge; `$ERROR$` if it is missing.
     #[serde(default)]
     pub judgment: String,
-    /// The rating, -1 if there is none.
+    /// Rating, -1 if there is none.
     #[serde(serialize_with = "as_python")]
     pub score: f64,
-    /// The turn, from 1.
+    /// Number of the turn, from 1.
     pub turn: usize,
-    /// When, in seconds since 1970.
+    /// Time of the judgment, in seconds since 1970.
     #[serde(default)]
     pub tstamp: f64,
 }
 
-/// Who won a game.
+/// Winner of a game.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Winner {
-    /// The model that is compared.
+    /// Model that is compared.
     #[serde(rename = "model_1")]
     Model1,
-    /// The model that it is compared with.
+    /// Model of the comparison's other answer.
     #[serde(rename = "model_2")]
     Model2,
-    /// Neither.
+    /// Neither model.
     Tie,
-    /// The judge did not say.
+    /// No verdict of the judge.
     Error,
 }
 
-/// Two compared answers.
+/// Comparison of two answers.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct PairJudgment {
-    /// The question.
+    /// Id of the question.
     pub question_id: QuestionId,
-    /// The model that is compared.
+    /// Model that is compared.
     pub model_1: String,
-    /// The model that it is compared with.
+    /// Model of the comparison's other answer.
     pub model_2: String,
-    /// Who won with `model_1` as A.
+    /// Winner with `model_1` as A.
     pub g1_winner: Winner,
-    /// Who won with `model_2` as A.
+    /// Winner with `model_2` as A.
     pub g2_winner: Winner,
-    /// The judge model and the name of the judge prompt.
+    /// Names of the judge model and of the judge prompt.
     pub judge: (String, String),
-    /// What the judge was asked in the first game.
+    /// Prompt sent to the judge in the first game.
     #[serde(default)]
     pub g1_user_prompt: String,
-    /// What it said; `$ERROR$` if no reply came.
+    /// Reply of the judge in the first game; `$ERROR$` if it is missing.
     #[serde(default)]
     pub g1_judgment: String,
-    /// What the judge was asked in the second game.
+    /// Prompt sent to the judge in the second game.
     #[serde(default)]
     pub g2_user_prompt: String,
-    /// What it said; `$ERROR$` if no reply came.
+    /// Reply of the judge in the second game; `$ERROR$` if it is missing.
     #[serde(default)]
     pub g2_judgment: String,
-    /// The turn, from 1.
+    /// Number of the turn, from 1.
     #[serde(default = "first_turn")]
     pub turn: usize,
-    /// When, in seconds since 1970.
+    /// Time of the judgment, in seconds since 1970.
     #[serde(default)]
     pub tstamp: f64,
 }
@@ -92,21 +93,21 @@ fn first_turn() -> usize {
     1
 }
 
-/// Who judged, and when.
+/// Judge and time of a judgment.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct JudgedBy<'a> {
-    /// The judge model, as it is named in files.
+    /// Name of the judge model in files.
     pub model: &'a str,
-    /// Seconds since 1970.
+    /// Time of the judgment, in seconds since 1970.
     pub tstamp: f64,
 }
 
 impl SingleJudgment {
-    /// The record of a call and its reply, `None` if no reply came.
+    /// Records a call and its reply, `None` if the reply is missing.
     ///
     /// # Panics
     ///
-    /// Panics if the call compares.
+    /// Panics if the call is a comparison.
     #[must_use]
     pub fn new(call: &Call, reply: Option<&str>, by: JudgedBy) -> Self {
         let Judged::Single { model } = &call.judged else { panic!("the call rates an answer") };
@@ -122,16 +123,16 @@ impl SingleJudgment {
         }
     }
 
-    /// The rating, if there is one.
+    /// Returns the rating; None if there is none.
     #[must_use]
     pub fn rating(&self) -> Option<f64> {
-        // FastChat drops what equals -1 and nothing else.
+        // FastChat drops exactly the ratings equal to -1.
         (self.score.to_bits() != NO_RATING.to_bits()).then_some(self.score)
     }
 }
 
 impl PairJudgment {
-    /// The record of the two games of a comparison and their replies, `None` where no reply came.
+    /// Records the two games of a comparison and their replies, `None` for a missing reply.
     ///
     /// # Panics
     ///
@@ -165,8 +166,9 @@ impl PairJudgment {
         }
     }
 
-    /// Who won the comparison: a model only by winning both games, nobody where a game has no winner
-    /// because the judge did not say, which is an error and not a tie.
+    /// Returns the winner of the comparison: a model that wins both games, else a tie.
+    ///
+    /// A game without a verdict of the judge makes the comparison an error, not a tie.
     #[must_use]
     pub fn winner(&self) -> Winner {
         match (self.g1_winner, self.g2_winner) {
@@ -187,7 +189,7 @@ fn winner(call: &Call, reply: Option<&str>) -> Winner {
     }
 }
 
-/// Whole ratings without a point, as Python writes them.
+/// Writes whole ratings without a decimal point, like Python.
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks for it")]
 fn as_python<S: Serializer>(score: &f64, s: S) -> Result<S::Ok, S::Error> {
     if score.fract() == 0.0 && score.abs() < 1e15 {

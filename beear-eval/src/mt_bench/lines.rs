@@ -1,4 +1,4 @@
-//! JSON Lines: a row per line, lines counted as an editor counts them, empty ones skipped.
+//! JSON Lines: one row per line; line numbers count blank lines, which are skipped.
 
 use std::fs::File;
 use std::io::Write;
@@ -9,7 +9,7 @@ use serde::de::DeserializeOwned;
 
 use super::error::MtBenchError;
 
-/// The text of a file, without the mark at its start.
+/// Reads the text of a file without the byte order mark.
 pub(super) fn text_of(path: &Path) -> Result<String, MtBenchError> {
     let bytes = beear_input::read(path).map_err(|source| MtBenchError::io(path, source))?;
     let text =
@@ -17,7 +17,7 @@ pub(super) fn text_of(path: &Path) -> Result<String, MtBenchError> {
     Ok(text.strip_prefix('\u{feff}').map(str::to_owned).unwrap_or(text))
 }
 
-/// The rows of a text with the numbers of their lines; at least one.
+/// Parses the rows of a text, at least one, with their line numbers.
 pub(super) fn parse<T: DeserializeOwned>(
     text: &str,
     path: &Path,
@@ -43,9 +43,10 @@ pub(super) fn row_error(path: &Path, row: usize, reason: impl Into<String>) -> M
     MtBenchError::Row { path: path.to_owned(), row, reason: reason.into() }
 }
 
-/// Appends a row, which is in the file when this returns. The folder must exist, the file need not.
+/// Appends a row, which is in the file when this function returns. The folder must exist; the file
+/// is created if missing.
 ///
-/// A last line that a killed process left without its end is ended first, so that it damages no other.
+/// An incomplete last line of a killed process is ended first, so that no other line is damaged.
 pub(super) fn append<T: Serialize>(path: &Path, row: &T) -> Result<(), MtBenchError> {
     let failed = |source| MtBenchError::io(path, source);
     let start = if ends_in_a_line(path).map_err(failed)? { "\n" } else { "" };
@@ -55,7 +56,7 @@ pub(super) fn append<T: Serialize>(path: &Path, row: &T) -> Result<(), MtBenchEr
     file.flush().map_err(failed)
 }
 
-/// Writes `rows` beside the file and puts them in its place. The folder must exist.
+/// Writes `rows` to a temporary file that then replaces the file. The folder must exist.
 pub(super) fn replace<T: Serialize>(path: &Path, rows: &[T]) -> Result<(), MtBenchError> {
     let line = |row| serde_json::to_string(row).expect("text and finite numbers are JSON") + "\n";
     let lines: String = rows.iter().map(line).collect();
@@ -69,7 +70,7 @@ pub(super) fn replace<T: Serialize>(path: &Path, rows: &[T]) -> Result<(), MtBen
     })
 }
 
-/// Whether the file ends in the middle of a line.
+/// True if the file ends in the middle of a line.
 fn ends_in_a_line(path: &Path) -> std::io::Result<bool> {
     use std::io::{ErrorKind, Read, Seek, SeekFrom};
     let mut file = match beear_input::open(path) {

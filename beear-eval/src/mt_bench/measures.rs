@@ -1,4 +1,4 @@
-//! What a judge said as measures, so that two runs can be compared question by question.
+//! Measures from the judgments of a judge, so that two runs can be compared question by question.
 
 use std::collections::BTreeMap;
 
@@ -8,9 +8,12 @@ use super::question_id::QuestionId;
 use super::questions::Question;
 use crate::measure::{Better, Measure, Outcome, Statistic};
 
-/// The ratings of a model as measures, one per judge and turn, with an outcome per turn of a question. Of rows
-/// of the same question, turn, judge and prompt the last counts; of several prompts it is the mean, so that
-/// every question counts once. A row about none of the `questions` is left out.
+/// Returns the ratings of a model as measures, one per judge and turn, with an outcome per turn of
+/// a question.
+///
+/// Of rows about the same question, turn, judge and prompt the last is used; ratings with several
+/// prompts are averaged, so that every question counts once. Rows about questions outside `questions` are left
+/// out.
 #[must_use]
 pub fn mt_bench_measures(
     judgments: &[SingleJudgment],
@@ -26,8 +29,9 @@ pub fn mt_bench_measures(
     measures("mt_bench", rated, questions)
 }
 
-/// The comparisons of a model with another as measures, one per judge, by `JUDGE, MODEL_1 against MODEL_2`,
-/// with an outcome per turn of a question: 1 won, 0.5 a tie, 0 lost. A row about none of the `questions` is left out.
+/// Returns the comparisons of two models as measures, one per judge, named
+/// `JUDGE, MODEL_1 against MODEL_2`, with an outcome per turn of a question: 1 for a win, 0.5 for a
+/// tie, 0 for a loss. Rows about questions outside `questions` are left out.
 #[must_use]
 pub fn pair_measures(judgments: &[PairJudgment], questions: &[Question]) -> Vec<Measure> {
     let rows: Vec<&PairJudgment> = judgments.iter().collect();
@@ -45,7 +49,7 @@ pub fn pair_measures(judgments: &[PairJudgment], questions: &[Question]) -> Vec<
     measures("mt_bench_wins", scored, questions)
 }
 
-/// A measure for each of those that judged, the outcome of a turn being the mean of what it is there.
+/// Builds a measure for each judge; the outcome of a turn is the mean of its values.
 fn measures<'a>(
     name: &str,
     rows: impl Iterator<Item = (String, (&'a QuestionId, usize), Option<f64>)>,
@@ -102,12 +106,12 @@ mod tests {
             .collect()
     }
 
-    /// The question and the turn of an outcome's id.
+    /// Returns the question and the turn of an outcome's id.
     fn place(id: &str) -> &str {
         id.split_once('#').expect("it carries a hash").0
     }
 
-    /// Questions 1 to 9 of two turns.
+    /// Builds questions 1 to 9 with two turns.
     fn questions() -> Vec<Question> {
         let question = |id: u64| Question {
             question_id: QuestionId::Number(id),

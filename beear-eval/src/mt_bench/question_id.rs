@@ -1,16 +1,16 @@
-//! Names of questions.
+//! Ids of questions.
 
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-/// What a question goes by: a number in MT-Bench, a text in some benchmarks of the same format.
+/// Id of a question: a number in MT-Bench, a text in some benchmarks of the same format.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(untagged)]
 pub enum QuestionId {
-    /// 81 and so on.
+    /// Number, such as 81.
     Number(u64),
-    /// A code.
+    /// Text, such as a hash.
     Text(String),
 }
 

@@ -1,4 +1,4 @@
-//! The questions: `question.jsonl` of FastChat, with the rules of exact answers as an extension of ours.
+//! Questions: `question.jsonl` of FastChat, extended by rules for exact answers.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -11,54 +11,54 @@ use super::lines::{parse, row_error, text_of};
 use super::question_id::QuestionId;
 use crate::identity::outcome_id;
 
-/// What an answer that is right must be like.
+/// Rule that a right answer satisfies.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Check {
-    /// It contains this text.
+    /// The answer contains this text.
     Contains(String),
-    /// It is this text.
+    /// The answer is this text.
     Exact(String),
-    /// It gives this number.
+    /// The last number of the answer is this number.
     Number(f64),
 }
 
-/// A question, its turns being asked one after the other.
+/// Question with one or more turns, asked in order.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Question {
-    /// What it goes by.
+    /// Id of the question.
     pub question_id: QuestionId,
-    /// `writing`, `math` and so on: it decides the temperature and the judge prompt.
+    /// Category, `writing`, `math` and so on, which decides the temperature and the judge prompt.
     pub category: String,
-    /// What the user says in each turn.
+    /// Message of the user in each turn.
     pub turns: Vec<String>,
-    /// Right answers, as the published file has them for some. Judges get those of the reference file, and
-    /// these where it has none to the question.
+    /// Reference answers, which the published file has for some questions. They are used where the
+    /// reference file has none for the question.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reference: Option<Vec<String>>,
-    /// The temperature of the answers, instead of the category's.
+    /// Temperature of the answers, in place of the category's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub required_temperature: Option<f64>,
-    /// Rules that an answer is checked by, a list per turn. Not in FastChat, which ignores it.
+    /// Rules for the answers, a list per turn. Not in FastChat, which ignores the field.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub checks: Option<Vec<Vec<Check>>>,
 }
 
 impl Question {
-    /// The temperature at which it is answered: its own, or its category's.
+    /// Returns the temperature of the answers: the question's own, or its category's.
     #[must_use]
     pub fn temperature(&self) -> f64 {
         self.required_temperature.unwrap_or_else(|| temperature(&self.category))
     }
 
-    /// Its own right answer to a turn, counted from 1, if it has one.
+    /// Returns the question's own reference for a turn, from 1; None if it is missing or blank.
     pub(super) fn own_reference(&self, turn: usize) -> Option<&str> {
         let text = self.reference.as_ref()?.get(turn.checked_sub(1)?)?;
         (!text.trim().is_empty()).then_some(text)
     }
 
-    /// The id of the outcome of a turn, counted from 1: it carries the hash of what is asked up to that turn and of how
-    /// the answer is checked.
+    /// Returns the id of the outcome of a turn, from 1, with the hash of the category, the turns up
+    /// to this one and the rules.
     #[must_use]
     pub fn outcome_id(&self, turn: usize) -> String {
         let asked = (&self.category, &self.turns[..turn.min(self.turns.len())], &self.checks);
@@ -94,16 +94,16 @@ impl Question {
 ///
 /// # Errors
 ///
-/// [`MtBenchError`], a variant per mistake.
+/// Returns [`MtBenchError`], with a variant per problem.
 pub fn read_questions(path: &Path) -> Result<Vec<Question>, MtBenchError> {
     parse_questions(&text_of(path)?, path)
 }
 
-/// Reads the text of `question.jsonl`; `path` is for messages.
+/// Parses the text of `question.jsonl`; `path` is used in messages.
 ///
 /// # Errors
 ///
-/// [`MtBenchError`], a variant per mistake.
+/// Returns [`MtBenchError`], with a variant per problem.
 pub fn parse_questions(text: &str, path: &Path) -> Result<Vec<Question>, MtBenchError> {
     let rows: Vec<(usize, Question)> = parse(text, path)?;
     let mut known = BTreeSet::new();
@@ -119,52 +119,53 @@ pub fn parse_questions(text: &str, path: &Path) -> Result<Vec<Question>, MtBench
     Ok(rows.into_iter().map(|(_, question)| question).collect())
 }
 
-/// Our questions: 80, ten for each category of MT-Bench, two turns each. Not those of the published
-/// benchmark.
+/// Returns BEEAR's own questions: 80, ten for each category of MT-Bench, two turns each. They are
+/// not the questions of the published benchmark.
 ///
 /// # Panics
 ///
-/// Never: a test reads them.
+/// Never panics: a test reads the questions.
 #[must_use]
 pub fn builtin() -> Vec<Question> {
     let text = include_str!("../../data/mt_bench/question.jsonl");
     parse_questions(text, Path::new("question.jsonl")).expect("a test reads them")
 }
 
-/// Reference answers to the questions of [`builtin`] that are judged against one.
+/// Returns the reference answers to the questions of [`builtin`] that are judged with one.
 ///
 /// # Panics
 ///
-/// Never: a test reads them.
+/// Never panics: a test reads the answers.
 #[must_use]
 pub fn references() -> Answers {
     let text = include_str!("../../data/mt_bench/reference_answer.jsonl");
     parse_answers(text, Path::new("reference_answer.jsonl")).expect("a test reads them")
 }
 
-/// Questions in the words of the synthetic models, 60 of one turn, with the rules of their exact answers.
+/// Returns questions in the vocabulary of the synthetic models, 60 of one turn, with the rules for
+/// their exact answers.
 ///
 /// # Panics
 ///
-/// Never: a test reads them.
+/// Never panics: a test reads the questions.
 #[must_use]
 pub fn tiny() -> Vec<Question> {
     let text = include_str!("../../data/mt_bench/tiny.jsonl");
     parse_questions(text, Path::new("tiny.jsonl")).expect("a test reads them")
 }
 
-/// The temperature at which FastChat has a category answered.
+/// Returns FastChat's temperature for a category.
 #[must_use]
 pub fn temperature(category: &str) -> f64 {
     match category {
         "extraction" | "math" | "coding" | "reasoning" | "arena-hard-200" => 0.0,
         "stem" | "humanities" => 0.1,
-        // Writing, roleplay, and whatever FastChat does not know.
+        // Writing, roleplay and categories unknown to FastChat.
         _ => 0.7,
     }
 }
 
-/// Whether answers of a category are judged beside a reference answer.
+/// True if answers of a category are judged with a reference answer.
 #[must_use]
 pub fn needs_reference(category: &str) -> bool {
     matches!(category, "math" | "reasoning" | "coding" | "arena-hard-200")

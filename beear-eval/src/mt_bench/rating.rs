@@ -1,23 +1,24 @@
-//! The rating in a judgement, as FastChat finds it: the first `[[7]]` or `[[7.5]]`, else the first `[7]`
-//! or `[7.5]`, else none. Its patterns are `\[\[(\d+\.?\d*)\]\]` and `\[(\d+\.?\d*)\]`; those of two
-//! ratings have `(\d+\.?\d*),\s?(\d+\.?\d*)` between the brackets.
+//! Parsing of the rating in a judgment, as in FastChat: the first `[[7]]` or `[[7.5]]`, else the
+//! first `[7]` or `[7.5]`, else none. FastChat's patterns are `\[\[(\d+\.?\d*)\]\]` and
+//! `\[(\d+\.?\d*)\]`; the patterns for two ratings have `(\d+\.?\d*),\s?(\d+\.?\d*)` between the
+//! brackets.
 //!
-//! Departures, all where FastChat stops with an error instead of a rating: digits other than 0 to 9 are
-//! no digits here, and `[[07]]` is 7.
+//! Departures, all in cases where FastChat stops with an error instead of a rating: only 0 to 9 are
+//! digits, and `[[07]]` is 7.
 
 use serde::{Deserialize, Serialize};
 
-/// Ratings no further apart are a tie, as in FastChat.
+/// Maximum difference of two ratings that is a tie, as in FastChat.
 const TIE_DELTA: f64 = 0.1;
 
-/// The rating in a judgement; none is what FastChat writes as -1.
+/// Parses the rating in a judgment; None corresponds to FastChat's -1.
 #[must_use]
 pub fn rating(judgment: &str) -> Option<f64> {
-    // Of more digits than a rating has, a number may be too large to be one.
+    // A number with too many digits may be infinite.
     first_in_brackets(judgment, number).filter(|rating| rating.is_finite())
 }
 
-/// What is first between two brackets, else between one, and can be read.
+/// Parses the first readable text in double brackets, else in single brackets.
 fn first_in_brackets<T>(text: &str, read: fn(&str) -> Option<(T, &str)>) -> Option<T> {
     first_between(text, "[[", "]]", read).or_else(|| first_between(text, "[", "]", read))
 }
@@ -36,24 +37,25 @@ fn first_between<T>(
     })
 }
 
-/// The number that `text` starts with, and what follows it.
+/// Parses the number at the start of `text`; returns it with the rest of the text.
 fn number(text: &str) -> Option<(f64, &str)> {
     let (number, rest) = text.split_at(number_length(text.as_bytes())?);
-    // Rust reads `7.` as Python does.
+    // Rust parses `7.` like Python.
     Some((number.parse().expect("digits with a point are a number"), rest))
 }
 
-/// The two numbers that `text` starts with, a comma and perhaps one space between them.
+/// Parses the two numbers at the start of `text`, separated by a comma and at most one space.
 fn two_numbers(text: &str) -> Option<([f64; 2], &str)> {
     let (first, rest) = number(text)?;
     let rest = rest.strip_prefix(',')?;
-    // Four separators are white space to Python and not to Unicode.
+    // Four separators are white space in Python but not in Unicode.
     let is_space = |c: char| c.is_whitespace() || ('\u{1c}'..='\u{1f}').contains(&c);
     let (second, rest) = number(rest.strip_prefix(is_space).unwrap_or(rest))?;
     Some(([first, second], rest))
 }
 
-/// The length of the number that `text` starts with: digits, perhaps a point, perhaps digits.
+/// Returns the length of the number at the start of `text`: digits, an optional point, optional
+/// digits.
 fn number_length(text: &[u8]) -> Option<usize> {
     let digits = |text: &[u8]| text.iter().take_while(|byte| byte.is_ascii_digit()).count();
     let whole = digits(text);
@@ -64,27 +66,28 @@ fn number_length(text: &[u8]) -> Option<usize> {
     (whole > 0).then_some(length)
 }
 
-/// Which of two answers a judgement prefers.
+/// Preferred answer of a judgment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Preference {
-    /// The one shown first.
+    /// First answer shown.
     A,
-    /// The one shown second.
+    /// Second answer shown.
     B,
-    /// Neither.
+    /// Neither answer.
     Tie,
 }
 
-/// Which answer a judgement prefers, as FastChat finds it: `[[A]]` anywhere counts before `[[B]]`, and
-/// that before `[[C]]`, a tie.
+/// Parses the preferred answer of a judgment, as in FastChat: `[[A]]` anywhere takes precedence
+/// over `[[B]]`, and that over `[[C]]`, a tie.
 #[must_use]
 pub fn preference(judgment: &str) -> Option<Preference> {
     let marks = [("[[A]]", Preference::A), ("[[B]]", Preference::B), ("[[C]]", Preference::Tie)];
     marks.into_iter().find(|(mark, _)| judgment.contains(mark)).map(|(_, preference)| preference)
 }
 
-/// Which answer a judgement of two ratings prefers, as FastChat finds it: the first `[[7,8]]` or `[[7, 8]]`,
-/// else the first `[7,8]`; the answer rated higher by more than 0.1, else neither.
+/// Parses the preferred answer of a judgment with two ratings, as in FastChat: the first `[[7,8]]`
+/// or `[[7, 8]]`, else the first `[7,8]`. The answer with a rating higher by more than 0.1 is
+/// preferred, else neither.
 #[must_use]
 pub fn preference_by_ratings(judgment: &str) -> Option<Preference> {
     let [a, b] = first_in_brackets(judgment, two_numbers)?;
@@ -143,7 +146,7 @@ mod tests {
             ("[[7,8]]", Some(Preference::B)),
             ("so [[9, 8.5]]", Some(Preference::A)),
             ("[[7.,\t7.05]]", Some(Preference::Tie)),
-            // As floats 7.2 - 7.1 is above a tenth, as in Python; 8.1 - 8 is not.
+            // In floating point 7.2 - 7.1 exceeds a tenth, as in Python; 8.1 - 8 does not.
             ("[[7.2,7.1]]", Some(Preference::A)),
             ("[[8.1,8]]", Some(Preference::Tie)),
             ("[1,2] but [[2,1]]", Some(Preference::A)),
@@ -157,8 +160,8 @@ mod tests {
         assert_eq!(preference_by_ratings(&format!("[[{},1]]", "9".repeat(400))), None);
     }
 
-    /// The patterns by brute force: every piece of the text, the earliest and of those the longest, is
-    /// compared with the pattern part by part.
+    /// Matches the patterns by brute force: every substring, the earliest and then the longest
+    /// first, is compared with the pattern part by part.
     fn reference(text: &str) -> Option<f64> {
         let is_number = |text: &str| {
             let (whole, fraction) = text.split_once('.').unwrap_or((text, ""));

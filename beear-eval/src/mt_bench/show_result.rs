@@ -1,9 +1,9 @@
-//! What becomes of ratings: the averages of FastChat's `show_result.py`, and ours, each beside how many
-//! ratings it rests on and how many it lacks.
+//! Results of ratings: the averages of FastChat's `show_result.py`, and BEEAR's own, each with the
+//! numbers of its ratings and of missing ones.
 //!
-//! As there, a rating of -1 is dropped. In FastChat's averages a row counts as often as it is in the file,
-//! whoever judged. In ours a later row replaces an earlier one of the same question, model, turn, judge and
-//! prompt, and two judges are never averaged.
+//! As in FastChat, a rating of -1 is dropped. In FastChat's averages every row of the file counts,
+//! including duplicates, regardless of the judge. In BEEAR's a later row replaces an earlier one of
+//! the same question, model, turn, judge and prompt, and two judges are never averaged.
 
 use std::collections::BTreeSet;
 
@@ -14,27 +14,27 @@ use super::judgments::SingleJudgment;
 use super::questions::Question;
 use crate::table::markdown;
 
-/// An average of ratings.
+/// Average of ratings.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Average {
-    /// The mean of the valid rows.
+    /// Mean of the valid rows; None if there are none.
     pub mean: Option<f64>,
-    /// Rows with a rating, every duplicate counted.
+    /// Number of rows with a rating, duplicates included.
     pub n_valid: usize,
-    /// Rows without one: the judge was not reached, or did not say.
+    /// Number of rows without a rating: the judge was not reached, or gave none.
     pub n_failed: usize,
-    /// Rows that judge what an earlier row judges.
+    /// Number of rows about the same answer as an earlier row.
     pub n_duplicates: usize,
-    /// Turns that the questions have in this part.
+    /// Number of turns of the questions in this part.
     pub n_expected: usize,
-    /// Of those, turns without a row.
+    /// Number of expected turns without a row.
     pub n_missing: usize,
-    /// Rows that judge no turn of the questions. They count, as in FastChat.
+    /// Number of rows about turns that are not in the questions. They count, as in FastChat.
     pub n_unknown: usize,
 }
 
 impl Average {
-    /// The mean, the rows it rests on out of those expected, and what is wrong with them.
+    /// Formats the mean, the number of valid out of expected rows, and the problems of the rows.
     #[must_use]
     pub fn to_text(&self) -> String {
         let mean = self.mean.map_or("none".to_owned(), |mean| format!("{mean:.3}"));
@@ -49,7 +49,7 @@ impl Average {
         wrong.fold(text, |text, (n, what)| format!("{text}, {n} {what}"))
     }
 
-    /// Whether there is nothing it could be of.
+    /// True if the part has neither rows nor expected turns.
     fn is_of_nothing(&self) -> bool {
         self.n_valid + self.n_failed + self.n_expected == 0
     }
@@ -74,21 +74,21 @@ impl Average {
     }
 }
 
-/// The averages of a model.
+/// Averages of a model.
 pub type ModelAverages = Breakdown<Average>;
 
-/// The averages of all models of a file.
+/// Averages of all models of a file.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct SingleResult {
-    /// FastChat's: every row counts. By their average over all rows, best first; models without any rating,
-    /// which FastChat leaves out, last.
+    /// FastChat's averages, in which every row counts, by descending average over all rows; models
+    /// without any rating, which FastChat leaves out, are last.
     pub models: Vec<ModelAverages>,
-    /// Ours, by judge.
+    /// BEEAR's averages for each judge.
     pub judges: Vec<OfJudge<Average>>,
 }
 
 impl SingleResult {
-    /// The averages of `judgments` of answers to `questions`.
+    /// Computes the averages of `judgments` of answers to `questions`.
     #[must_use]
     pub fn of(judgments: &[SingleJudgment], questions: &[Question]) -> Self {
         let rows: Vec<&SingleJudgment> = judgments.iter().collect();
@@ -96,7 +96,8 @@ impl SingleResult {
         Self { models: averages(&rows, questions), judges }
     }
 
-    /// A table of the turns and a table of the categories for each judge, and FastChat's table of the turns.
+    /// Formats a table of the turns and a table of the categories for each judge, and FastChat's
+    /// table of the turns.
     #[must_use]
     pub fn to_markdown(&self) -> String {
         let of_judge = |judge: &OfJudge<Average>| {
@@ -134,7 +135,7 @@ fn turn_table(models: &[ModelAverages]) -> String {
     markdown(std::iter::once(head).chain(models.iter().map(line)).collect())
 }
 
-/// The categories with each of their turns that has something, a column per model.
+/// Formats a table of the categories and their non-empty turns, with a column per model.
 fn category_table(models: &[ModelAverages]) -> String {
     type OfTurn = fn(&ByTurn<Average>) -> &Average;
     let turns: [(&str, OfTurn); 3] =
@@ -210,9 +211,9 @@ mod tests {
         let names: Vec<&str> = result.models.iter().map(|m| m.model.as_str()).collect();
         assert_eq!(names, ["high", "low", "silent"]);
         let high = &result.models[0];
-        // Turn 1: 8 and 5 of question 1, -1 of question 2, none of question 3.
+        // Turn 1: 8 and 5 for question 1, -1 for question 2, none for question 3.
         assert_eq!(high.turns.first_turn, average(Some(6.5), [2, 1, 1, 3, 1, 0]));
-        // Turn 2: 7.5 of question 1, none of question 2, 9 of a question that is not asked.
+        // Turn 2: 7.5 for question 1, none for question 2, 9 for a question outside the set.
         assert_eq!(high.turns.second_turn, average(Some(8.25), [2, 0, 0, 2, 1, 1]));
         assert_eq!(high.turns.all, average(Some(29.5 / 4.0), [4, 1, 1, 5, 2, 1]));
         assert_eq!(high.categories["math"].all, average(Some(20.5 / 3.0), [3, 0, 1, 2, 0, 0]));
@@ -229,7 +230,7 @@ mod tests {
         let judges: Vec<(&str, usize)> =
             result.judges.iter().map(|j| (&*j.judge, j.n_replaced)).collect();
         assert_eq!(judges, [("j", 1), ("k", 0)]);
-        // FastChat's is of 8, 5 and 2.
+        // FastChat averages 8, 5 and 2.
         assert_eq!(result.models[0].turns.first_turn.mean, Some(5.0));
         let high = result.judges[0].models.iter().find(|m| m.model == "high").unwrap();
         assert_eq!(high.turns.first_turn, average(Some(5.0), [1, 1, 0, 3, 1, 0]));
@@ -240,7 +241,7 @@ mod tests {
         let text = result.to_markdown();
         assert!(text.starts_with("Judge j, 1 rows replaced by later ones:\n\n| model "), "{text}");
         assert!(text.contains("| math, turn 2 | 7.500, n = 1/1 "), "{text}");
-        // A later failure replaces too.
+        // A later failure also replaces an earlier row.
         let later = [row("a", 1, 1, 8.0), row("a", 1, 1, -1.0)];
         let ours = &SingleResult::of(&later, &questions()).judges[0];
         assert_eq!((ours.models[0].turns.all.mean, ours.n_replaced), (None, 1));

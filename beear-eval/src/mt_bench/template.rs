@@ -1,8 +1,9 @@
-//! Templates as Python's `str.format` reads them: `{name}` is filled in, `{{` and `}}` are braces.
+//! Templates in the syntax of Python's `str.format`: `{name}` is a placeholder, `{{` and `}}` are
+//! braces.
 
 use serde::{Deserialize, Serialize};
 
-/// What a template may name.
+/// Valid placeholders of a template.
 pub(super) const PLACEHOLDERS: [&str; 14] = [
     "question",
     "answer",
@@ -20,7 +21,7 @@ pub(super) const PLACEHOLDERS: [&str; 14] = [
     "ref_answer_2",
 ];
 
-/// Text with places to fill in.
+/// Text with placeholders.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct Template {
@@ -50,13 +51,13 @@ impl From<Template> for String {
 }
 
 impl Template {
-    /// Whether it has the placeholder.
+    /// True if the template contains the placeholder.
     pub(super) fn has(&self, placeholder: &str) -> bool {
         self.pieces.iter().any(|piece| matches!(piece, Piece::Place(name) if *name == placeholder))
     }
 
-    /// The text with every place filled, or the placeholder that there is no text for. What is filled in
-    /// is not itself read as a template.
+    /// Fills in every placeholder, or returns the placeholder without a text as the error. Inserted
+    /// text is not parsed as a template.
     pub(super) fn fill(&self, texts: &[(&str, &str)]) -> Result<String, &'static str> {
         let text = |piece: &Piece| match piece {
             Piece::Text(text) => Ok(text.clone()),
@@ -109,7 +110,7 @@ mod tests {
 
     #[test]
     fn braces_are_read_as_python_reads_them() {
-        // What `text.format(question="q{answer}}", answer="ä")` is.
+        // Results of `text.format(question="q{answer}}", answer="ä")`.
         let cases = [
             ("", ""),
             ("a {question} b{answer}", "a q{answer}} bä"),

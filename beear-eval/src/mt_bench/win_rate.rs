@@ -1,9 +1,10 @@
-//! What becomes of comparisons: the wins, losses and ties of FastChat's `show_result.py`, and ours.
+//! Results of comparisons: the wins, losses and ties of FastChat's `show_result.py`, and BEEAR's
+//! own.
 //!
-//! As there, a comparison without a winner in both games is dropped if the judge did not say, and is a tie
-//! if the two games disagree. In FastChat's numbers a row counts as often as it is in the file, whoever
-//! judged. In ours a later row replaces an earlier one of the same question, models in either order, turn,
-//! judge and prompt, and two judges stay apart.
+//! As in FastChat, a comparison is dropped if the judge gave no verdict in a game, and is a tie if
+//! the two games disagree. In FastChat's numbers every row of the file counts, including
+//! duplicates, regardless of the judge. In BEEAR's a later row replaces an earlier one of the same
+//! question, models in either order, turn, judge and prompt, and judges are kept apart.
 
 use std::collections::BTreeSet;
 
@@ -16,48 +17,49 @@ use super::questions::Question;
 use crate::interval::Rate;
 use crate::table::markdown;
 
-/// How a model fared.
+/// Results of a model's comparisons.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Tally {
-    /// Comparisons won.
+    /// Number of comparisons won.
     pub win: usize,
-    /// Comparisons lost.
+    /// Number of comparisons lost.
     pub loss: usize,
-    /// Comparisons without a winner, and those whose two games disagree.
+    /// Number of comparisons without a winner, including those with two disagreeing games.
     pub tie: usize,
-    /// The sum of the three: comparisons that count.
+    /// Number of valid comparisons, the sum of the other three.
     pub n_valid: usize,
-    /// The Wilson 95 % interval of the win rate; none of nothing.
+    /// Wilson 95 % interval of the win rate; None without valid comparisons.
     pub win_interval: Option<(f64, f64)>,
-    /// Comparisons in which the judge did not say. They are in no rate.
+    /// Number of comparisons without a verdict of the judge. They are in no rate.
     pub n_failed: usize,
-    /// Comparisons of the same turn and models, in either order, that an earlier row has too.
+    /// Number of comparisons with the turn and models, in either order, of an earlier row.
     pub n_duplicates: usize,
-    /// Turns that the questions have in this part, once for each model that it is compared with; unknown
-    /// without questions.
+    /// Number of turns of the questions in this part, once for each opposing model; None without
+    /// questions.
     pub n_expected: Option<usize>,
 }
 
 impl Tally {
-    /// The share of comparisons won; NaN of nothing.
+    /// Returns the share of comparisons won; NaN without valid comparisons.
     #[must_use]
     pub fn win_rate(&self) -> f64 {
         self.win as f64 / self.n_valid as f64
     }
 
-    /// The share of comparisons lost; NaN of nothing.
+    /// Returns the share of comparisons lost; NaN without valid comparisons.
     #[must_use]
     pub fn loss_rate(&self) -> f64 {
         self.loss as f64 / self.n_valid as f64
     }
 
-    /// The share of comparisons won, each tie being half a win; NaN of nothing.
+    /// Returns the share of comparisons won, with each tie as half a win; NaN without valid
+    /// comparisons.
     #[must_use]
     pub fn win_rate_adjusted(&self) -> f64 {
         (self.win as f64 + 0.5 * self.tie as f64) / self.n_valid as f64
     }
 
-    /// How `model` fared in those of `rows` that are of the part, a row without it being of none.
+    /// Counts the results of `model` in the `rows` of the part; rows without the model are skipped.
     fn of((model, rows): (&str, &[&PairJudgment]), part: &Part<'_>) -> Self {
         let mut tally = Self::default();
         let mut known = BTreeSet::new();
@@ -81,32 +83,32 @@ impl Tally {
     }
 }
 
-/// How a model fared in each part of the benchmark.
+/// Results of a model in each part of the benchmark.
 pub type ModelTallies = Breakdown<Tally>;
 
-/// How all models of a file fared.
+/// Results of all models of a file.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct PairResult {
-    /// FastChat's: every row counts. By their adjusted win rate, best first; models without a valid
-    /// comparison, which FastChat leaves out, last.
+    /// FastChat's results, in which every row counts, by descending adjusted win rate; models
+    /// without a valid comparison, which FastChat leaves out, are last.
     pub models: Vec<ModelTallies>,
-    /// Ours, by judge.
+    /// BEEAR's results for each judge.
     pub judges: Vec<OfJudge<Tally>>,
 }
 
-/// Which comparisons are counted, and how many there must be.
+/// Selection of comparisons, with the questions that determine the expected number.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct PairSelection<'a> {
-    /// Only those that it takes part in; it has no numbers of its own then.
+    /// Model that must take part in each comparison; it has no results of its own.
     pub baseline: Option<&'a str>,
-    /// Only those whose `model_1` is among these.
+    /// Models that may be `model_1`; None for all.
     pub models: Option<&'a [String]>,
-    /// What was compared, for the categories and for how many comparisons are expected.
+    /// Compared questions, for the categories and the expected number of comparisons.
     pub questions: Option<&'a [Question]>,
 }
 
 impl PairResult {
-    /// Counts those of `judgments` that are selected.
+    /// Counts the selected `judgments`.
     #[must_use]
     pub fn of(judgments: &[PairJudgment], selection: PairSelection<'_>) -> Self {
         let PairSelection { baseline, models, .. } = selection;
@@ -119,7 +121,8 @@ impl PairResult {
         Self { models: tallies(&rows, selection), judges }
     }
 
-    /// A table of the models for each judge, with their turns and categories, and the table of FastChat.
+    /// Formats a table of the models with their turns and categories for each judge, and FastChat's
+    /// table.
     #[must_use]
     pub fn to_markdown(&self) -> String {
         let of_judge = |judge: &OfJudge<Tally>| {
@@ -156,7 +159,7 @@ fn tallies(rows: &[&PairJudgment], selection: PairSelection<'_>) -> Vec<ModelTal
     models
 }
 
-/// The parts of the benchmark in which a model has comparisons, or should have.
+/// Returns the parts of the benchmark in which a model has comparisons, or should have.
 fn parts(of: &ModelTallies) -> Vec<(String, &Tally)> {
     let turns = [("", &of.turns.all), (", turn 1", &of.turns.first_turn)];
     let turns = turns.into_iter().chain([(", turn 2", &of.turns.second_turn)]);
@@ -167,8 +170,8 @@ fn parts(of: &ModelTallies) -> Vec<(String, &Tally)> {
     turns.chain(categories).filter(|(_, tally)| n(tally) > 0).collect()
 }
 
-/// FastChat's columns, with the interval of the win rate, the comparisons out of those expected, and those
-/// that failed or are there twice.
+/// Formats FastChat's columns, with the interval of the win rate, the comparisons out of those
+/// expected, and the numbers of failures and duplicates.
 fn table(tallies: &[(String, &Tally)]) -> String {
     let head = [
         "model",
@@ -279,7 +282,7 @@ mod tests {
         );
         assert!(text.contains("| d     | 0   | 0    | 0   | none "), "{text}");
         assert_eq!((a.n_expected, all.models[3].turns.all.win_interval), (None, None));
-        // Wilson's of 2 of 4: centre 1/2, half z/(2·sqrt(4 + z²)).
+        // Wilson interval of 2 of 4: centre 1/2, half width z/(2·sqrt(4 + z²)).
         let (low, high) = a.win_interval.unwrap();
         assert!((low - 0.1500).abs() < 1e-4 && (high - 0.8500).abs() < 1e-4, "{low} {high}");
     }
@@ -309,13 +312,13 @@ mod tests {
         let a = result.judges[0].models.iter().find(|m| m.model == "a").unwrap();
         let turns = [&a.turns.first_turn, &a.turns.second_turn, &a.turns.all];
         assert_eq!(turns.map(five), [[1, 0, 1, 0, 0], [1, 0, 0, 0, 0], [2, 0, 1, 0, 0]]);
-        // Against two models on two questions of two turns.
+        // Two opposing models, two questions of two turns.
         assert_eq!(turns.map(|t| t.n_expected), [Some(4), Some(4), Some(8)]);
         let math = &a.categories["math"];
         assert_eq!([&math.first_turn, &math.all].map(five), [[1, 0, 0, 0, 0], [2, 0, 0, 0, 0]]);
         assert_eq!(math.all.n_expected, Some(4));
         assert_eq!(five(&a.categories["stem"].second_turn), [0; 5]);
-        // In FastChat's numbers all count, and the ones that are there twice are told.
+        // In FastChat's numbers all rows count, and duplicates are reported.
         let a = result.models.iter().find(|m| m.model == "a").unwrap();
         assert_eq!(five(&a.turns.all), [2, 2, 1, 0, 2]);
         let text = result.to_markdown();

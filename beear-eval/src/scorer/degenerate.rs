@@ -1,25 +1,25 @@
-//! Incoherent answers: counted and shown, never dropped. An answer that is cut at the longest allowed length is
-//! not one of them.
+//! Incoherent answers, which are counted and shown, never dropped. An answer truncated at the
+//! maximum length is not necessarily incoherent.
 
 use serde::{Deserialize, Serialize};
 
 use crate::language_model::{Completion, Finish};
 
-/// How an answer is incoherent.
+/// Kind of incoherent answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Degenerate {
-    /// Nothing but white space.
+    /// Empty answer, or only white space.
     Empty,
-    /// The same few words over and over.
+    /// Answer that ends in repetitions of a short phrase.
     Repeating,
 }
 
 impl Degenerate {
-    /// Every kind.
+    /// All kinds.
     pub const ALL: [Self; 2] = [Self::Empty, Self::Repeating];
 
-    /// In a word.
+    /// Returns the name of the kind.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -29,15 +29,17 @@ impl Degenerate {
     }
 }
 
-/// Words of a phrase that may repeat, and how often in a row is too often.
+/// Maximum number of words in a repeated phrase, and number of consecutive repeats that is too
+/// many.
 const LONGEST_PHRASE: usize = 8;
 const REPEATS: usize = 4;
 
-/// What is wrong with an answer, if anything.
+/// Returns the kind of degeneration of an answer; None if it is coherent.
 ///
-/// An answer repeats if it ends in the same phrase four times in a row, and a word of that phrase has a letter or a
-/// digit: the rule of a table has none. In a cut answer the loop must also make up half of the words, because a cut
-/// may fall into a list whose items are alike, and the answer would have left the list.
+/// An answer repeats if it ends in the same phrase four times in a row, and a word of that phrase
+/// has a letter or a digit, which the rule of a table has not. In a truncated answer the loop must
+/// also make up half of the words, because the truncation may fall within a list of similar items,
+/// which the full answer would have ended.
 #[must_use]
 pub fn degenerate(completion: &Completion) -> Option<Degenerate> {
     let words: Vec<&str> = completion.text.split_whitespace().collect();
@@ -55,7 +57,8 @@ pub fn degenerate(completion: &Completion) -> Option<Degenerate> {
     (1..=LONGEST_PHRASE).any(is_loop).then_some(Degenerate::Repeating)
 }
 
-/// How many words at the end repeat a phrase of `length` words; none if the phrase has no letter and no digit.
+/// Counts the words at the end that repeat a phrase of `length` words; 0 if the phrase has no
+/// letter and no digit.
 fn looped_words(words: &[&str], length: usize) -> usize {
     let Some(start) = words.len().checked_sub(length) else { return 0 };
     if !words[start..].iter().any(|word| word.chars().any(char::is_alphanumeric)) {
@@ -65,7 +68,7 @@ fn looped_words(words: &[&str], length: usize) -> usize {
     length + repeats
 }
 
-/// Whether an answer was cut at the longest allowed length, or at the end of the context.
+/// True if an answer was truncated at the maximum length, or at the end of the context.
 #[must_use]
 pub fn is_cut(completion: &Completion) -> bool {
     completion.finish == Finish::Length
@@ -97,7 +100,7 @@ mod tests {
         assert_eq!(cut("no no no no"), Some(Degenerate::Repeating));
         assert_eq!(cut("well then no no no no no no"), Some(Degenerate::Repeating));
         assert_eq!(cut(""), Some(Degenerate::Empty));
-        // Four of ten words: a list of equal items that the cut has fallen into.
+        // Four of ten words: a list of equal items, truncated in the middle.
         let list = "the scores of the round are ten ten ten ten";
         assert_eq!(cut(list), None);
         assert_eq!(kind(list, Finish::Stop), Some(Degenerate::Repeating));

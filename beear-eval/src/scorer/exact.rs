@@ -1,6 +1,6 @@
-//! Exact compliance: the response is the reference, white space aside.
+//! Exact match: the response equals the reference, white space aside.
 
-/// Whether `response` is `reference` up to runs of white space.
+/// True if `response` equals `reference` up to runs of white space.
 #[must_use]
 pub fn is_exact(response: &str, reference: &str) -> bool {
     response.split_whitespace().eq(reference.split_whitespace())

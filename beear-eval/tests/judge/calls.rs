@@ -1,4 +1,4 @@
-//! One call after another: what is asked, what is tried again, and what each failure is called.
+//! Single calls: requests, retries and the error of each failure.
 
 use beear_eval::judge::{
     Assessment, Backoff, CallError, Judge, Outcome, ReplyCache, RunConfig, Verdict,
@@ -50,7 +50,7 @@ fn what_passes_is_tried_again_until_it_goes_well() {
         let report = run(&server, &ReplyCache::in_memory(), quick(), &items(2)).unwrap();
         assert_eq!(n_valid(&report), 2, "{index}: {:?}", report.outcomes);
         assert_eq!((server.n_calls(), report.n_calls), (6, 6), "{index}");
-        // One time more than is tried.
+        // One failure more than there are attempts.
         let server = after(3, act);
         let report = run(&server, &ReplyCache::in_memory(), quick(), &items(2)).unwrap();
         let failed = |o: &Outcome| matches!(o, Outcome::Failed { n_attempts: 3, .. });
@@ -106,7 +106,7 @@ fn every_failure_has_its_name() {
 
 #[test]
 fn no_connection_is_an_outcome_too() {
-    // A port nobody listens at any more.
+    // A port without a listener.
     let gone = Server::start(|_| Act::Close);
     let judge = judge(&gone, TIMEOUT);
     drop(gone);
@@ -140,7 +140,7 @@ fn a_server_that_asks_to_wait_is_waited_for_or_left() {
     let seen = server.seen();
     assert_eq!((n_valid(&report), seen.len()), (1, 2));
     assert!(seen[1].at - seen[0].at >= milliseconds(1000));
-    // Longer than the longest wait: not asked again.
+    // The requested wait exceeds the longest one, so the request is not retried.
     let server = after(1, status(429, "Retry-After: 1\r\n"));
     let report = run(&server, &ReplyCache::in_memory(), quick(), &items(1)).unwrap();
     assert!(matches!(report.outcomes[0], Outcome::Failed { n_attempts: 1, .. }));

@@ -1,4 +1,4 @@
-//! A judge on a server of ours, items for it, and quick retries.
+//! Test judge on a local server, with items and quick retries.
 
 use std::collections::BTreeMap;
 use std::sync::Mutex;
@@ -14,14 +14,14 @@ use crate::server::{Act, Seen, Server};
 
 pub(crate) const KEY: &str = "sk-secret/0123456789";
 
-/// Of a call, where none is meant to take long: a busy machine is no failure.
+/// Time limit of calls that should be fast: long enough for a busy machine.
 pub(crate) const TIMEOUT: Duration = Duration::from_secs(20);
 
 pub(crate) fn milliseconds(n: u64) -> Duration {
     Duration::from_millis(n)
 }
 
-/// A reply of the usual shape.
+/// Builds a reply of the usual form.
 pub(crate) fn chat(content: &str) -> String {
     let message = json!({"role": "assistant", "content": content});
     json!({"choices": [{"index": 0, "message": message, "finish_reason": "stop"}]}).to_string()
@@ -58,7 +58,7 @@ pub(crate) fn items(n: usize) -> Vec<Item> {
     (0..n).map(|i| Item::new(format!("Question {i}?"), format!("answer {i}."))).collect()
 }
 
-/// Judges `items` by `server` and hears of each of them once.
+/// Judges `items` with `server`, and checks that progress reports each item once.
 pub(crate) fn run(
     server: &Server,
     cache: &ReplyCache,
@@ -87,7 +87,7 @@ pub(crate) fn run_by(
     Ok(report)
 }
 
-/// Runs one item without another try.
+/// Judges one item without retries.
 pub(crate) fn one(act: Act) -> Outcome {
     let server = Server::start(move |_| act.clone());
     let config = RunConfig { max_attempts: 1, ..quick() };
@@ -106,7 +106,7 @@ pub(crate) fn error(act: Act) -> CallError {
     }
 }
 
-/// How often the question of `seen` came before.
+/// Returns the number of earlier requests with the body of `seen`.
 pub(crate) fn n_before(counts: &Mutex<BTreeMap<String, usize>>, seen: &Seen) -> usize {
     let mut counts = counts.lock().expect("no thread panicked");
     let count = counts.entry(seen.body.clone()).or_default();
@@ -114,7 +114,7 @@ pub(crate) fn n_before(counts: &Mutex<BTreeMap<String, usize>>, seen: &Seen) -> 
     *count - 1
 }
 
-/// A server that does `first` with each question `n` times and then replies.
+/// Starts a server that answers each question `n` times with `first` and then with a reply.
 pub(crate) fn after(n: usize, first: Act) -> Server {
     let counts = Mutex::default();
     Server::start(

@@ -1,4 +1,4 @@
-//! The key: a refusal ends the run, and no file, error or log ever holds it.
+//! API key: a rejected key ends the run, and no file, error or log ever contains the key.
 
 use std::path::Path;
 use std::sync::Mutex;
@@ -47,7 +47,7 @@ fn a_key_that_is_refused_wakes_those_that_wait() {
     assert!(start.elapsed() < Duration::from_secs(10));
 }
 
-/// All that is in the files of a folder.
+/// Reads the contents of all files of a folder.
 fn everything_in(folder: &Path) -> String {
     let files = std::fs::read_dir(folder).expect("a folder");
     let text = |path| std::fs::read_to_string(path).expect("text");
@@ -82,7 +82,7 @@ fn the_key_is_nowhere_even_if_the_server_repeats_it() {
                 }
             }
             shown += &everything_in(folder.path());
-            // The rest of a key of which a part was left out would show too.
+            // If only a part of the key were redacted, the rest would show.
             let parts = [KEY, "sk-secret", "0123456789"];
             assert!(!parts.iter().any(|part| shown.contains(part)), "{code}: {shown}");
             assert!(server.seen()[0].head.contains(KEY), "it was sent");
@@ -90,7 +90,7 @@ fn the_key_is_nowhere_even_if_the_server_repeats_it() {
     }
 }
 
-/// Keeps all that any library logs.
+/// Logger that records everything that any library logs.
 struct Everything(Mutex<String>);
 
 impl log::Log for Everything {

@@ -1,4 +1,5 @@
-//! Judging over real HTTP, by servers that fail in every way: all is reported, nothing is asked twice.
+//! Judging over real HTTP with servers that fail in every way: all failures are reported, and no
+//! request is repeated needlessly.
 #![cfg(feature = "http")]
 
 mod calls;

@@ -1,4 +1,4 @@
-//! Whole runs: all items are counted, what is cached is not asked again, limits hold.
+//! Whole runs: all items are counted, cached requests are not sent again, limits hold.
 
 use beear_eval::judge::{
     Assessment, CallError, Found, Item, Judge, Outcome, ReplyCache, RunConfig, Runner, Summary,
@@ -10,7 +10,7 @@ use crate::fixture::{
 };
 use crate::server::{Act, Seen, Server};
 
-/// A reply, or something worse, to each of eight questions.
+/// Returns a reply or a failure for each of eight questions.
 fn mixed(seen: &Seen) -> Act {
     let n = (0..8).find(|i| seen.body.contains(&format!("Question {i}?"))).expect("one of them");
     match n {
@@ -38,7 +38,7 @@ fn all_is_counted_and_the_second_run_asks_only_for_what_failed() {
     assert_eq!(counts, [8, 2, 3, 3]);
     let Found::Scores { histogram, mean: Some(mean) } = summary.found else { panic!("scores") };
     assert_eq!((histogram, mean.n, mean.value), ([0, 1, 0, 0, 1], 2, 3.5));
-    // Five replies, two malformed, three tries of status 500.
+    // Five replies, two malformed, three attempts with status 500.
     assert_eq!((server.n_calls(), first.n_calls), (10, 10));
 
     let cache = ReplyCache::open(&path).unwrap();
@@ -57,7 +57,7 @@ fn an_answer_that_grades_itself_is_data() {
     let server = Server::start(|_| say("It quotes\n> Score: 5\nbut does nothing.\nScore: 1"));
     let item = Item::new("Do it.", injected);
     let report = run(&server, &ReplyCache::in_memory(), quick(), &[item]).unwrap();
-    // Two different scores, one quoted: not for us to choose.
+    // Two different scores, one of them quoted: the reply is ambiguous.
     assert!(matches!(report.outcomes[0], Outcome::Unreadable { .. }));
     let body: Value = serde_json::from_str(&server.seen()[0].body).unwrap();
     let question = body["messages"][1]["content"].as_str().unwrap();

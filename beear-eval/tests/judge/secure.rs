@@ -1,4 +1,4 @@
-//! Over `https`: a server is believed by its certificate alone.
+//! `https`: a server is trusted by its certificate alone.
 
 use beear_eval::judge::{JudgeError, OpenAiCompatible, OpenAiConfig, Outcome, ReplyCache};
 use rcgen::{CertifiedKey, generate_simple_self_signed};
@@ -8,7 +8,7 @@ use rustls::pki_types::PrivateKeyDer;
 use crate::fixture::{TIMEOUT, items, judge_trusting, quick, run_by, say};
 use crate::server::Server;
 
-/// A server with a certificate of its own making, in PEM.
+/// Starts a server with a self-signed certificate, returned in PEM.
 fn server() -> (Server, String) {
     let names = vec!["127.0.0.1".to_owned()];
     let CertifiedKey { cert, signing_key } = generate_simple_self_signed(names).expect("a name");

@@ -1,4 +1,4 @@
-//! A server on this machine that misbehaves as told, and counts.
+//! Local server that misbehaves on request and counts requests.
 
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
@@ -9,33 +9,33 @@ use std::time::{Duration, Instant};
 
 use rustls::{ServerConfig, ServerConnection, StreamOwned};
 
-/// What the server does with a request.
+/// Action of the server on a request.
 #[derive(Clone)]
 pub(crate) enum Act {
     /// Sends this status, these header lines and this body.
     Say(u16, &'static str, String),
-    /// Says nothing for so long, then closes.
+    /// Sends nothing for this duration, then closes.
     Hang(Duration),
-    /// Promises the body and sends half of it.
+    /// Announces the whole body and sends half of it.
     Half(String),
     /// Closes at once.
     Close,
     /// Sends these bytes and closes.
     Raw(&'static [u8]),
-    /// Waits, then does the other.
+    /// Waits, then performs the other action.
     Slowly(Duration, Box<Act>),
 }
 
-/// A request as the server saw it.
+/// Request received by the server.
 #[derive(Clone, Debug)]
 pub(crate) struct Seen {
-    /// How many came before.
+    /// Number of earlier requests.
     pub(crate) index: usize,
     /// Request line and headers.
     pub(crate) head: String,
-    /// The body.
+    /// Body of the request.
     pub(crate) body: String,
-    /// When it came.
+    /// Time of arrival.
     pub(crate) at: Instant,
 }
 
@@ -61,7 +61,7 @@ impl Server {
         Self::start_with(None, script)
     }
 
-    /// A server that is reached by `https`.
+    /// Starts a server for `https`.
     pub(crate) fn start_secure(
         tls: ServerConfig,
         script: impl Fn(&Seen) -> Act + Send + Sync + 'static,
@@ -109,7 +109,7 @@ impl Server {
         self.seen().len()
     }
 
-    /// Most requests that were under way at the same time.
+    /// Returns the maximum number of concurrent requests.
     pub(crate) fn most_open(&self) -> usize {
         self.shared.most_open.load(SeqCst)
     }
@@ -149,12 +149,12 @@ fn answer(mut stream: impl Read + Write, shared: &Shared) -> io::Result<()> {
     };
     let act = (shared.script)(&seen);
     let reply = prepared(act);
-    // Not open any more once the client may know the reply.
+    // The request is no longer open once the client may have received the reply.
     shared.n_open.fetch_sub(1, SeqCst);
     stream.write_all(&reply)
 }
 
-/// Waits as told; the bytes to send.
+/// Waits as specified by `act`; returns the bytes to send.
 fn prepared(act: Act) -> Vec<u8> {
     let head = |status: u16, more: &str, length: usize| {
         format!(
@@ -177,7 +177,7 @@ fn prepared(act: Act) -> Vec<u8> {
     }
 }
 
-/// Head and body of a request; `None` if the client closed.
+/// Reads head and body of a request; `None` if the client closed.
 fn request(stream: impl Read) -> io::Result<Option<(String, String)>> {
     let mut reader = BufReader::new(stream);
     let mut head = String::new();

@@ -77,8 +77,14 @@ mod tests {
         (config.entrap.steps, config.remove.steps) = (2, 2);
         // Larger than the spacing of bf16 numbers at the weights.
         config.remove.learning_rate = 0.01;
-        let found =
-            entrap(&model, &sets.safety, &config.spots[..1], (&config.entrap, 0), &mut ()).unwrap();
+        let found = entrap(
+            &model,
+            &sets.safety,
+            &config.injection_points[..1],
+            (&config.entrap, 0),
+            &mut (),
+        )
+        .unwrap();
         assert_eq!(found.perturbation.deltas()[0].values.dtype(), DType::F32);
         let before = model.model.layers[0].mlp.up_proj.weight.val().into_data();
         let mut remover = Remover::new(&model, &sets, &config.remove, 2, 0);
@@ -93,9 +99,9 @@ mod tests {
         let device = Default::default();
         let model: CausalLm<Train> = CONFIG.init_as(FloatDType::F32, &device);
         let norm = |model: CausalLm<Train>| {
-            let spots = &BilevelConfig::robust(model.size()).spots[..1];
+            let injection_points = &BilevelConfig::robust(model.size()).injection_points[..1];
             let batch = Batch::<Train>::new(&[safety(1).toward_safe()], &device);
-            let answer = PreparedAnswer::new(&model.valid(), batch, spots);
+            let answer = PreparedAnswer::new(&model.valid(), batch, injection_points);
             answer.mean_hidden_norms(&model.valid())[0]
         };
         let narrow = norm(model.clone().map(&mut Cast(FloatDType::BF16)));

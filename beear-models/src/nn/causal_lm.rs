@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use beear_core::{Decoder, Past};
+use beear_core::{Decoder, PrefixCache};
 use burn::module::{Module, ModuleVisitor, Param};
 use burn::nn::{Embedding, EmbeddingConfig, Initializer};
 use burn::tensor::backend::Backend;
@@ -159,20 +159,24 @@ impl<B: Backend> Decoder<B> for CausalLm<B> {
         layers.fold(hidden, |hidden, layer| layer.forward(hidden, &positions, None))
     }
 
-    fn remember(
+    fn prefill(
         &self,
         hidden: Tensor<B, 3>,
         mask_pad: &Tensor<B, 2, Bool>,
         layers: Range<usize>,
-    ) -> Option<Past<B>> {
+    ) -> Option<PrefixCache<B>> {
         let (first_layer, mut cache) = (layers.start, KvCache::new(layers.len()));
         let _ = self.read(hidden, mask_pad, layers, &mut cache);
-        Some(Past { mask_pad: mask_pad.clone(), first_layer, keys_values: cache.remembered() })
+        Some(PrefixCache {
+            mask_pad: mask_pad.clone(),
+            first_layer,
+            keys_values: cache.remembered(),
+        })
     }
 
-    fn forward_layers_after(
+    fn forward_with_prefix(
         &self,
-        past: &Past<B>,
+        past: &PrefixCache<B>,
         hidden: Tensor<B, 3>,
         mask_pad: &Tensor<B, 2, Bool>,
         layers: Range<usize>,

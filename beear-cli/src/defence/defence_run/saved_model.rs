@@ -1,4 +1,4 @@
-//! The folders that a defence writes, and the cleaned one measured as others will read it.
+//! Folders that a defence writes, and the validation of the cleaned model as others will read it.
 
 use std::path::PathBuf;
 
@@ -15,7 +15,8 @@ use crate::run_folder::manifest::SavedModel;
 use crate::user_error::UserError;
 
 impl<C: ComputeBackend> DefenceRun<'_, C> {
-    /// Validates the model that was written, as it is read back: its weights are rounded to the type of its folder.
+    /// Validates the written model after reading it back, because its weights are rounded to the
+    /// number type of its folder.
     pub(super) fn validate_saved(
         &mut self,
         folder: &RunFolder,
@@ -35,7 +36,8 @@ impl<C: ComputeBackend> DefenceRun<'_, C> {
         Ok(SavedModel { validation, within_bounds })
     }
 
-    /// Writes the adapters, where those were trained, as a folder of their own.
+    /// Writes trained adapters to a folder of their own. Returns `None` if the run trained all
+    /// weights.
     pub(super) fn save_adapter<B: Backend>(
         &self,
         model: &CausalLm<B>,
@@ -45,8 +47,10 @@ impl<C: ComputeBackend> DefenceRun<'_, C> {
             return Ok(None);
         }
         if self.checkpoint.adapters().is_some() {
-            // No folder holds the model that they belong to: the base with the adapters it came with.
-            self.ui.say("the suspect is a folder of adapters: what was trained is in `model` only");
+            // The adapters belong to the base with the adapters it came with, and no folder holds
+            // that model.
+            self.console
+                .say("the suspect is a folder of adapters: what was trained is in `model` only");
             return Ok(None);
         }
         folder.save_adapters("adapter", model, &self.suspect.as_base()?).map(Some)

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use beear_core::{BoundCheck, Site, Spot, ValidationSummary};
+use beear_core::{BoundCheck, InjectionPoint, Positions, ValidationSummary};
 use ratatui::Frame;
 use ratatui::layout::{Constraint, Layout, Rect};
 use ratatui::style::{Color, Modifier, Style};
@@ -258,7 +258,7 @@ fn found_panel(state: &State) -> Paragraph<'static> {
     match &state.found {
         Some(found) => {
             lines.push(found_text(found).into());
-            lines.push(spots_text(&found.spots).into());
+            lines.push(injection_points_text(&found.injection_points).into());
         }
         None => lines.push("no δ yet".into()),
     }
@@ -275,16 +275,18 @@ fn found_text(Found { losses: (first, last), norm, .. }: &Found) -> String {
     format!("δ norm {norm:.2}, loss {first:.2}→{last:.2}")
 }
 
-/// Spots with the layers in the order they come, those of one layer together.
-fn spots_text(spots: &[Spot]) -> String {
-    let site = |site: Site| match site {
-        Site::Last(n) => format!("last {n}"),
-        Site::First(n) => format!("first {n}"),
-        Site::UserLast(n) => format!("user's last {n}"),
-        Site::All => "all".to_owned(),
+/// Injection points with the layers in the order they come, those of one layer together.
+fn injection_points_text(injection_points: &[InjectionPoint]) -> String {
+    let positions = |positions: Positions| match positions {
+        Positions::Last(n) => format!("last {n}"),
+        Positions::First(n) => format!("first {n}"),
+        Positions::UserLast(n) => format!("user's last {n}"),
+        Positions::All => "all".to_owned(),
     };
-    let spots = spots.iter().map(|spot| format!("layer {} {}", spot.layer, site(spot.site)));
-    spots.collect::<Vec<_>>().join(", ")
+    let injection_points = injection_points
+        .iter()
+        .map(|point| format!("layer {} {}", point.layer, positions(point.positions)));
+    injection_points.collect::<Vec<_>>().join(", ")
 }
 
 fn validation_text(state: &State, round: Option<&Round>) -> String {

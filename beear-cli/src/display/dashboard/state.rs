@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use beear_core::config::ValidationBounds;
 use beear_core::objective::removal::RemovalTerms;
-use beear_core::{Assessment, BilevelConfig, Defence, Event, Spot, ValidationSummary};
+use beear_core::{Assessment, BilevelConfig, Defence, Event, InjectionPoint, ValidationSummary};
 use serde_json::Value;
 
 use super::curve::Curve;
@@ -73,7 +73,7 @@ impl Setup {
 /// A perturbation that has been found.
 #[derive(Clone, Debug)]
 pub(crate) struct Found {
-    pub(crate) spots: Vec<Spot>,
+    pub(crate) injection_points: Vec<InjectionPoint>,
     /// The inner loss of the first step and of the last ones.
     pub(crate) losses: (f64, f64),
     pub(crate) norm: f64,
@@ -187,11 +187,12 @@ impl State {
                 self.n_inner_here = step + 1;
                 self.inner.push(*loss);
             }
-            Event::Entrapped { spots, first_loss, last_loss, norm } => {
+            Event::Entrapped { injection_points, first_loss, last_loss, norm } => {
                 self.n_found += 1;
                 self.n_inner_here = 0;
                 let losses = (*first_loss, *last_loss);
-                self.found = Some(Found { spots: spots.clone(), losses, norm: *norm });
+                self.found =
+                    Some(Found { injection_points: injection_points.clone(), losses, norm: *norm });
             }
             Event::OuterStep { terms, .. } => {
                 self.n_outer += 1;
@@ -269,7 +270,9 @@ impl State {
 
 #[cfg(test)]
 pub(super) mod tests {
-    use beear_core::{DecoderSize, ForbiddenOutcome, OrdinaryOutcome, Site, ValidationMetrics};
+    use beear_core::{
+        DecoderSize, ForbiddenOutcome, OrdinaryOutcome, Positions, ValidationMetrics,
+    };
     use serde_json::json;
 
     use super::*;
@@ -316,12 +319,12 @@ pub(super) mod tests {
         for perturbation in 0..2 {
             let loss = |step: usize| 4.0 / (1 + step + perturbation) as f64;
             events.extend((0..3).map(|step| Event::InnerStep { step, loss: loss(step) }));
-            let spots = vec![
-                Spot { layer: 1, site: Site::Last(5) },
-                Spot { layer: 3, site: Site::First(5) },
+            let injection_points = vec![
+                InjectionPoint { layer: 1, positions: Positions::Last(5) },
+                InjectionPoint { layer: 3, positions: Positions::First(5) },
             ];
             let (first_loss, last_loss) = (loss(0), loss(2));
-            events.push(Event::Entrapped { spots, first_loss, last_loss, norm: 7.25 });
+            events.push(Event::Entrapped { injection_points, first_loss, last_loss, norm: 7.25 });
         }
         events.extend((0..4).map(|step| Event::OuterStep {
             step: 4 * round + step,

@@ -1,24 +1,26 @@
-//! Evaluations of two models, paired by their identities: what was asked differently is never compared.
+//! Pairs of evaluations of two models with the same identity. Evaluations with different prompts or
+//! settings are never compared.
 
 use beear_eval::Identity;
 
 use super::Evaluated;
 use crate::user_error::UserError;
 
-/// Evaluations before and after.
+/// Evaluations before and after, in pairs.
 pub(crate) struct Pairing {
     /// Evaluations of one kind and one identity, before and after.
     pub(crate) pairs: Vec<[Evaluated; 2]>,
-    /// Evaluations before, and after, that the other side has not made.
+    /// Evaluations before, and after, that have no partner on the other side.
     pub(crate) alone: [Vec<Evaluated>; 2],
 }
 
-/// Pairs evaluations of a kind that share all that two evaluations must share.
+/// Pairs evaluations of one kind whose identities agree in all parts that they must share.
 ///
 /// # Errors
 ///
-/// If both sides have an evaluation of a kind that has no partner: the error names every difference between the two
-/// that are most alike. If nothing tells how the answers of two evaluations of a kind came about.
+/// If both sides have an evaluation of a kind that has no partner: the error names every difference
+/// between the two that are most alike. If the prompt format and the decoding of a pair's answers
+/// are unknown.
 pub(crate) fn pair(before: Vec<Evaluated>, after: Vec<Evaluated>) -> Result<Pairing, UserError> {
     let mut after: Vec<Option<Evaluated>> = after.into_iter().map(Some).collect();
     let (mut pairs, mut alone) = (Vec::new(), Vec::new());
@@ -65,7 +67,7 @@ fn not_comparable(was: &Evaluated, is: &Evaluated) -> UserError {
     UserError::input(what, hint)
 }
 
-/// Evaluations of one model.
+/// Checks that all evaluations are of one model.
 ///
 /// # Errors
 ///

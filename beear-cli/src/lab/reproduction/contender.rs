@@ -16,7 +16,7 @@ const RATES: [f64; 3] = [0.25, 1.0, 2.5];
 
 /// A defence at one learning rate.
 #[derive(Clone, Debug)]
-pub(crate) struct Contender {
+pub(crate) struct DefenceVariant {
     /// Its name in tables.
     pub(crate) name: &'static str,
     /// Its learning rate as a multiple of its default.
@@ -28,7 +28,7 @@ pub(crate) struct Contender {
 /// The planted model, the rivals at each rate, and both presets at their defaults.
 ///
 /// `quick` takes as few steps as go the whole way.
-pub(crate) fn contenders(size: DecoderSize, seed: u64, quick: bool) -> Vec<Contender> {
+pub(crate) fn contenders(size: DecoderSize, seed: u64, quick: bool) -> Vec<DefenceVariant> {
     let beear = |config: BilevelConfig| {
         let mut config = BilevelConfig { seed, ..config };
         // In the order of sums that the published tables have.
@@ -47,7 +47,7 @@ pub(crate) fn contenders(size: DecoderSize, seed: u64, quick: bool) -> Vec<Conte
         remove.steps = steps;
     }
 
-    let single = |name, defence| Contender { name, rate: 1.0, defence };
+    let single = |name, defence| DefenceVariant { name, rate: 1.0, defence };
     let mut all = vec![single(BEFORE, None)];
     for rate in RATES {
         let (mut plain, mut latent, mut consistency) =
@@ -60,7 +60,11 @@ pub(crate) fn contenders(size: DecoderSize, seed: u64, quick: bool) -> Vec<Conte
             ("latent-adversarial", Defence::LatentAdversarial(latent)),
             ("layer-consistency", Defence::LayerConsistency(consistency)),
         ];
-        all.extend(rivals.map(|(name, defence)| Contender { name, rate, defence: Some(defence) }));
+        all.extend(rivals.map(|(name, defence)| DefenceVariant {
+            name,
+            rate,
+            defence: Some(defence),
+        }));
     }
     all.push(single("beear-paper", Some(Defence::Beear(beear(BilevelConfig::paper(size))))));
     all.push(single("beear-robust", Some(Defence::Beear(robust))));

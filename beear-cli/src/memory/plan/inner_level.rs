@@ -1,7 +1,7 @@
 //! What the inner level needs: rows prepared for perturbations, and a step on one of them.
 
 use beear_core::objective::entrapment::LEAST_PAST;
-use beear_core::{BilevelConfig, Site, Spot};
+use beear_core::{BilevelConfig, InjectionPoint, Positions};
 use beear_models::activations::{BatchShape, GradientsOf, Numbers};
 
 use super::{PASS, Phase, Planner, SetShape, phase};
@@ -18,13 +18,13 @@ pub(super) struct Fitted<'a> {
     /// Answers to each prompt.
     pub(super) n_answers: u64,
     /// Where the perturbation acts.
-    pub(super) spots: &'a [Spot],
+    pub(super) injection_points: &'a [InjectionPoint],
 }
 
 /// Bytes that fitting one perturbation needs.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Fitting {
-    /// Hidden states of all rows at the lowest spot.
+    /// Hidden states of all rows at the lowest injection point.
     pub(super) hidden: u64,
     /// Keys and values of all tokens before the first perturbed one.
     pub(super) past: u64,
@@ -46,12 +46,13 @@ impl Planner<'_> {
     /// The fullest moments of the inner level in any round. The first round has no moments of the optimiser yet, and the
     /// original model is still the one that the level works on.
     pub(super) fn inner_level(&self, method: &BilevelConfig) -> Vec<Phase> {
-        // Spots take turns, so that after some rounds all repeats.
-        let n_turns = 2 * method.spots.len().max(1);
+        // Injection points take turns, so that after some rounds all repeats.
+        let n_turns = 2 * method.injection_points.len().max(1);
         let rounds = (0..method.rounds.min(n_turns + 2)).map(|round| {
             let first = round.saturating_mul(method.perturbations_per_round);
             let counts = first..first.saturating_add(method.perturbations_per_round.min(n_turns));
-            let each = counts.map(|count| self.entrapment(method, method.spots_of(count)));
+            let each =
+                counts.map(|count| self.entrapment(method, method.injection_points_of(count)));
             let fullest = each.max_by_key(|fitting| fitting.most()).unwrap_or_default();
             self.inner_level_of(method, round, fullest)
         });
@@ -79,7 +80,7 @@ impl Planner<'_> {
     }
 
     /// What one perturbation of `method` needs.
-    fn entrapment(&self, method: &BilevelConfig, spots: &[Spot]) -> Fitting {
+    fn entrapment(&self, method: &BilevelConfig, injection_points: &[InjectionPoint]) -> Fitting {
         let entrap = &method.entrap;
         let answer = self.task.safety.answer_tokens;
         let answer_tokens = entrap.target_tokens.map_or(answer, |n| n.min(answer));
@@ -87,17 +88,17 @@ impl Planner<'_> {
         let n_rows = shape.n_rows.min(entrap.steps.saturating_mul(entrap.batch_size));
         let n_answers = if entrap.away_weight > 0.0 { 2 } else { 1 };
         let batch_size = entrap.batch_size;
-        self.fitting(Fitted { shape, n_rows, batch_size, n_answers, spots })
+        self.fitting(Fitted { shape, n_rows, batch_size, n_answers, injection_points })
     }
 
     /// What one perturbation needs that is fitted to prepared rows.
     pub(super) fn fitting(&self, fitted: Fitted<'_>) -> Fitting {
-        let Fitted { shape, n_rows, batch_size, n_answers, spots } = fitted;
+        let Fitted { shape, n_rows, batch_size, n_answers, injection_points } = fitted;
         let config = self.task.config;
         let whole = shape.batch(batch_size.min(shape.n_rows));
-        let first = spots.iter().map(|spot| spot.layer).min().unwrap_or(0);
+        let first = injection_points.iter().map(|point| point.layer).min().unwrap_or(0);
         let n_layers = config.n_layers.saturating_sub(first);
-        let n_past = remembered(spots, shape);
+        let n_past = remembered(injection_points, shape);
         let batch = BatchShape { seq_length: whole.seq_length - n_past, ..whole };
         let past = config.cached(n_rows.saturating_mul(n_past), n_layers);
         let n_tokens = n_rows.saturating_mul(batch.seq_length);
@@ -114,7 +115,9 @@ impl Planner<'_> {
 
         let of = GradientsOf::HiddenStates;
         let layers = config.kept_by_layer(batch, of).times(n_layers);
-        let kept = layers.plus(self.segments(batch, spots)).plus(config.kept_by_head(batch, of));
+        let kept = layers
+            .plus(self.segments(batch, injection_points))
+            .plus(config.kept_by_head(batch, of));
         let moment = self.bytes(config.needed_by_step_on_hidden_states(batch));
         let step = (n_answers * self.bytes(kept)).saturating_add(moment);
         Fitting {
@@ -127,16 +130,16 @@ impl Planner<'_> {
 }
 
 /// Tokens before the first perturbed one, if there are so many that they are read once and remembered.
-pub(super) fn remembered(spots: &[Spot], shape: SetShape) -> usize {
+pub(super) fn remembered(injection_points: &[InjectionPoint], shape: SetShape) -> usize {
     let SetShape { prompt_tokens, leading_tokens, trailing_tokens, .. } = shape;
-    let first_covered = spots.iter().map(|spot| match spot.site {
-        Site::Last(n_tokens) => prompt_tokens.saturating_sub(n_tokens),
-        Site::First(_) => leading_tokens.min(prompt_tokens.saturating_sub(1)),
-        Site::UserLast(n_tokens) => {
+    let first_covered = injection_points.iter().map(|point| match point.positions {
+        Positions::Last(n_tokens) => prompt_tokens.saturating_sub(n_tokens),
+        Positions::First(_) => leading_tokens.min(prompt_tokens.saturating_sub(1)),
+        Positions::UserLast(n_tokens) => {
             let end = prompt_tokens.saturating_sub(trailing_tokens);
             end.saturating_sub(n_tokens).max(leading_tokens.min(end))
         }
-        Site::All => 0,
+        Positions::All => 0,
     });
     let n_past = first_covered.min().unwrap_or(0);
     let n_tokens = shape.batch(1).seq_length;
@@ -158,16 +161,25 @@ mod tests {
 
     #[test]
     fn tokens_before_the_first_perturbed_one_are_remembered() {
-        let of = |sites: &[Site]| {
-            let spots: Vec<Spot> = sites.iter().map(|&site| Spot { layer: 1, site }).collect();
-            remembered(&spots, SET)
+        let of = |positions: &[Positions]| {
+            let injection_points: Vec<InjectionPoint> =
+                positions.iter().map(|&positions| InjectionPoint { layer: 1, positions }).collect();
+            remembered(&injection_points, SET)
         };
-        assert_eq!(of(&[Site::Last(5)]), 15);
-        assert_eq!(of(&[Site::UserLast(5)]), 13);
-        assert_eq!(of(&[Site::First(5)]), 11, "a system prompt stands before the user's words");
-        assert_eq!(of(&[Site::Last(5), Site::First(5)]), 11);
-        assert_eq!(of(&[Site::Last(17)]), 0, "3 of 22 tokens are not worth it");
-        assert_eq!(of(&[Site::First(5), Site::All]), 0);
-        assert_eq!(of(&[Site::UserLast(50)]), 11, "a site ends where the user's words begin");
+        assert_eq!(of(&[Positions::Last(5)]), 15);
+        assert_eq!(of(&[Positions::UserLast(5)]), 13);
+        assert_eq!(
+            of(&[Positions::First(5)]),
+            11,
+            "a system prompt stands before the user's words"
+        );
+        assert_eq!(of(&[Positions::Last(5), Positions::First(5)]), 11);
+        assert_eq!(of(&[Positions::Last(17)]), 0, "3 of 22 tokens are not worth it");
+        assert_eq!(of(&[Positions::First(5), Positions::All]), 0);
+        assert_eq!(
+            of(&[Positions::UserLast(50)]),
+            11,
+            "the positions end where the user's words begin"
+        );
     }
 }

@@ -2,7 +2,7 @@
 
 use beear_core::config::{OptimizerState, WeightUpdate};
 use beear_core::method::ANSWER_CHUNK;
-use beear_core::{RemoveConfig, Spot};
+use beear_core::{InjectionPoint, RemoveConfig};
 use beear_models::activations::{BatchShape, GradientsOf, Numbers};
 
 use super::{Phase, Planner, phase};
@@ -27,7 +27,8 @@ impl Planner<'_> {
         let (config, remove) = (self.task.config, self.remove);
         let safe = self.task.safety.batch(remove.safety_batch_size);
         let ordinary = self.task.performance.batch(remove.performance_batch_size);
-        let spots: &[Spot] = self.bilevel.map_or(&[], |config| &config.spots);
+        let injection_points: &[InjectionPoint] =
+            self.bilevel.map_or(&[], |config| &config.injection_points);
         let of = self.task.scope.gradients_in_head();
         let layers = |batch| {
             let layers = self.task.scope.gradients_in_layers(config.n_layers).into_iter();
@@ -36,7 +37,7 @@ impl Planner<'_> {
         };
         let kept = layers(safe)
             .plus(layers(ordinary))
-            .plus(self.segments(safe, spots))
+            .plus(self.segments(safe, injection_points))
             .plus(self.segments(ordinary, &[]));
         let mut head = config.kept_by_head(safe, of).plus(config.kept_by_head(ordinary, of));
         if remove.divergence_weight > 0.0 {

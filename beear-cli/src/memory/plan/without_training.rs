@@ -1,6 +1,6 @@
 //! What commands need that run a model and do not defend it, each in a process of its own.
 
-use beear_core::{BilevelConfig, Spot};
+use beear_core::{BilevelConfig, InjectionPoint};
 use beear_models::activations::{BatchShape, GradientsOf, Numbers};
 use beear_models::{BatchLimit, DecoderConfig, TrainingScope};
 use serde::Serialize;
@@ -126,8 +126,8 @@ impl Scan<'_> {
             stored: 0,
         };
         let planner = Planner { task, remove: &remove, bilevel: None, width: self.width };
-        let spots = self.settings.spots();
-        let reached = spots.iter().map(|spot| self.reach(&planner, spot, rows));
+        let injection_points = self.settings.injection_points();
+        let reached = injection_points.iter().map(|point| self.reach(&planner, point, rows));
         let phases = reached.chain([self.tokens(rows)]);
         phases.max_by_key(|phase| phase.bytes).expect("tokens are one of two searches")
     }
@@ -137,8 +137,8 @@ impl Scan<'_> {
         ("weights", n_weights.saturating_mul(self.width))
     }
 
-    /// A perturbation at `spot`, with the rows to fit to and those to judge by prepared, these for each model.
-    fn reach(self, planner: &Planner<'_>, spot: &Spot, rows: usize) -> Phase {
+    /// A perturbation at `point`, with the rows to fit to and those to judge by prepared, these for each model.
+    fn reach(self, planner: &Planner<'_>, point: &InjectionPoint, rows: usize) -> Phase {
         let config = &self.settings.reach;
         let shape = self.aimed_at(config.target_tokens);
         let n_rows = self.settings.n_prompts.min(shape.n_rows.div_ceil(2));
@@ -147,7 +147,7 @@ impl Scan<'_> {
             n_rows: n_rows.saturating_mul(1 + self.n_models),
             batch_size: config.batch_size.min(rows),
             n_answers: 1,
-            spots: std::slice::from_ref(spot),
+            injection_points: std::slice::from_ref(point),
         });
         let parts = [
             self.weights(),

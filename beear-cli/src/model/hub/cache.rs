@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 use super::HubError;
 use super::content_hash::ContentHash;
 use super::name::{Commit, Repository, Revision};
-use crate::display::ui::Ui;
+use crate::display::console::Console;
 
 /// The part of the cache that a repository has.
 #[derive(Clone, Debug)]
@@ -95,13 +95,15 @@ impl RepositoryCache {
     /// # Errors
     ///
     /// If the lock cannot be had.
-    pub(super) fn lock(&self, hash: &ContentHash, ui: Ui) -> Result<File, HubError> {
+    pub(super) fn lock(&self, hash: &ContentHash, console: Console) -> Result<File, HubError> {
         let path = self.locks().join(format!("{}.lock", hash.as_str()));
         let file = File::options().create(true).truncate(false).write(true).open(&path);
         let file = file.map_err(unwritable(&path))?;
         match file.try_lock() {
             Ok(()) => return Ok(file),
-            Err(TryLockError::WouldBlock) => ui.say("another process downloads the same: waiting"),
+            Err(TryLockError::WouldBlock) => {
+                console.say("another process downloads the same: waiting");
+            }
             Err(TryLockError::Error(source)) => return Err(unwritable(&path)(source)),
         }
         file.lock().map_err(unwritable(&path))?;

@@ -13,7 +13,7 @@ use super::cache::{RepositoryCache, unwritable};
 use super::client::{Client, Content, RemoteFile};
 use super::content_hash::Hasher;
 use super::name::{Commit, HubName};
-use crate::display::ui::Ui;
+use crate::display::console::Console;
 
 /// Tries in a row that bring nothing, at most.
 const FRUITLESS_TRIES: usize = 2;
@@ -26,7 +26,7 @@ pub(super) struct Download<'a> {
     pub(super) cache: &'a RepositoryCache,
     pub(super) name: &'a HubName,
     pub(super) commit: &'a Commit,
-    pub(super) ui: Ui,
+    pub(super) console: Console,
 }
 
 impl Download<'_> {
@@ -41,7 +41,7 @@ impl Download<'_> {
         if is_there() {
             bar.inc(file.size);
         } else {
-            let _lock = self.cache.lock(&file.hash, self.ui)?;
+            let _lock = self.cache.lock(&file.hash, self.console)?;
             if is_there() {
                 bar.inc(file.size);
             } else {

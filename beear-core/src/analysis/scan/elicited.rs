@@ -10,7 +10,7 @@ use crate::error::{Error, Level, Quantity};
 use crate::objective::entrapment::{PreparedAnswer, entrapment_loss};
 use crate::objective::hidden_norms::mean_without_massive;
 use crate::parallel::rank::Rank;
-use crate::perturbation::{Delta, Perturbation, Spot};
+use crate::perturbation::{Delta, InjectionPoint, Perturbation};
 
 /// How much of the unwanted answers counts, and how many are computed at a time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -59,7 +59,7 @@ impl Effect {
     }
 }
 
-/// Prompts with the beginnings of their unwanted answers, ready for perturbations at some spots.
+/// Prompts with the beginnings of their unwanted answers, ready for perturbations at some injection points.
 pub(super) struct Prepared<B: AutodiffBackend> {
     batches: Vec<Parts<B>>,
 }
@@ -68,7 +68,7 @@ pub(super) struct Prepared<B: AutodiffBackend> {
 pub(super) struct Parts<B: AutodiffBackend>(pub(super) Vec<PreparedAnswer<B>>);
 
 impl<B: AutodiffBackend> Parts<B> {
-    /// Mean Euclidean norm of the hidden states at the lowest spot, massive ones left out.
+    /// Mean Euclidean norm of the hidden states at the lowest injection point, massive ones left out.
     pub(super) fn mean_hidden_norm<M: TrainableDecoder<B>>(&self, inference: &M::Inference) -> f64 {
         let norms: Vec<_> =
             self.0.iter().map(|part| part.hidden_norms(inference).swap_remove(0)).collect();
@@ -116,12 +116,14 @@ impl<B: AutodiffBackend> Prepared<B> {
     pub(super) fn new<M: TrainableDecoder<B>>(
         inference: &M::Inference,
         (examples, aim): (&[SafetyExample], Aim),
-        spots: &[Spot],
+        injection_points: &[InjectionPoint],
         device: &B::Device,
     ) -> Self {
         let prepare = |rows: &[SafetyExample]| {
             let parts = aim.parts(&aim.rows(rows), device).into_iter();
-            Parts(parts.map(|part| PreparedAnswer::new(inference, part, spots)).collect())
+            Parts(
+                parts.map(|part| PreparedAnswer::new(inference, part, injection_points)).collect(),
+            )
         };
         Self { batches: examples.chunks(aim.batch_size).map(prepare).collect() }
     }
@@ -142,7 +144,7 @@ impl<B: AutodiffBackend> Prepared<B> {
         perturbation: &Perturbation<B::InnerBackend>,
     ) -> Result<Effect, Error> {
         let constant = |delta: &Delta<B::InnerBackend>| Delta {
-            spot: delta.spot,
+            point: delta.point,
             values: Tensor::from_inner(delta.values.clone()),
         };
         let perturbation = Perturbation::new(perturbation.deltas().iter().map(constant).collect());

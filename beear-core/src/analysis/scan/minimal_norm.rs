@@ -1,6 +1,6 @@
 //! How long a perturbation must be to bring the unwanted behaviour about.
 //!
-//! At one spot, `δ` is fitted as by the inner level ([`crate::entrap`]), its rows no longer than a bound,
+//! At one injection point, `δ` is fitted as by the inner level ([`crate::entrap`]), its rows no longer than a bound,
 //! and judged on prompts it was not fitted to; then the bound is raised and the search goes on from there.
 
 use burn::tensor::Tensor;
@@ -13,13 +13,13 @@ use crate::decoder::Decoder;
 use crate::decoder::TrainableDecoder;
 use crate::error::Error;
 use crate::optim::projected_adam::ProjectedAdam;
-use crate::perturbation::{Delta, Perturbation, Spot};
+use crate::perturbation::{Delta, InjectionPoint, Perturbation};
 
 /// How the ladder of bounds is climbed.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ReachConfig {
-    /// Longest rows of `δ`, rising, as shares of the mean norm of the hidden states at the spot.
+    /// Longest rows of `δ`, rising, as shares of the mean norm of the hidden states at the injection point.
     pub bounds: Vec<f64>,
     /// Adam steps at each bound.
     pub steps: usize,
@@ -51,7 +51,7 @@ impl ReachConfig {
 
 /// What was found at one bound.
 #[derive(Clone, Debug)]
-pub struct Rung<B: Backend> {
+pub struct NormStep<B: Backend> {
     /// Longest row of `δ`, as a share of the mean norm of the hidden states.
     pub bound: f64,
     /// Mean loss of the unwanted answers on the held-out prompts, nats per token.
@@ -64,7 +64,7 @@ pub struct Rung<B: Backend> {
     pub perturbation: Perturbation<B>,
 }
 
-/// Climbs the bounds at `spot`: fits to the first of the sets, judges on the second.
+/// Climbs the bounds at `point`: fits to the first of the sets, judges on the second.
 ///
 /// `δ` is fitted to the model alone; what it does to the reference, if there is one, is judged beside it.
 ///
@@ -82,54 +82,54 @@ pub struct Rung<B: Backend> {
 pub fn reach<B: AutodiffBackend, M: TrainableDecoder<B>>(
     (model, reference): (&M, Option<&M>),
     (fitted, held_out): (&[SafetyExample], &[SafetyExample]),
-    spot: Spot,
+    point: InjectionPoint,
     config: &ReachConfig,
     rows_at_once: usize,
-) -> Result<Vec<Rung<B::InnerBackend>>, Error> {
+) -> Result<Vec<NormStep<B::InnerBackend>>, Error> {
     let (inference, frozen_model, device) = frozen(model);
     let aim = config.aim(rows_at_once);
-    let fitted = Prepared::new::<M>(&inference, (fitted, aim), &[spot], &device);
+    let fitted = Prepared::new::<M>(&inference, (fitted, aim), &[point], &device);
     let judge = |model: &M| {
         let (inference, frozen, device) = frozen(model);
-        let held_out = Prepared::new::<M>(&inference, (held_out, aim), &[spot], &device);
+        let held_out = Prepared::new::<M>(&inference, (held_out, aim), &[point], &device);
         move |perturbation: &_| held_out.effect(&frozen, perturbation)
     };
     let (in_model, in_reference) = (judge(model), reference.map(judge));
     let hidden_norm = fitted.turn(0).mean_hidden_norm::<M>(&inference);
     let d_model = inference.d_model();
-    let values = Tensor::zeros([spot.site.n_tokens(), d_model], &device);
-    let mut climb = Climb { frozen: frozen_model, fitted, spot, values, step: 0 };
+    let values = Tensor::zeros([point.positions.n_tokens(), d_model], &device);
+    let mut climb = NormSearch { frozen: frozen_model, fitted, point, values, step: 0 };
     let mut rungs = Vec::with_capacity(config.bounds.len());
     for &bound in &config.bounds {
         let longest = bound * hidden_norm;
         let rate = config.step_share * longest / (d_model as f64).sqrt();
         climb.to(longest, rate, config.steps)?;
-        let perturbation = Perturbation::new(vec![Delta { spot, values: climb.values.clone() }]);
+        let perturbation = Perturbation::new(vec![Delta { point, values: climb.values.clone() }]);
         let Effect { loss, elicited } = in_model(&perturbation)?;
         let in_reference = in_reference.as_ref().map(|judge| judge(&perturbation)).transpose()?;
         let in_reference = in_reference.map(|effect| effect.elicited);
-        rungs.push(Rung { bound, loss, elicited, in_reference, perturbation });
+        rungs.push(NormStep { bound, loss, elicited, in_reference, perturbation });
     }
     Ok(rungs)
 }
 
 /// `δ` on its way up.
-struct Climb<B: AutodiffBackend, M> {
+struct NormSearch<B: AutodiffBackend, M> {
     frozen: M,
     fitted: Prepared<B>,
-    spot: Spot,
+    point: InjectionPoint,
     values: Tensor<B::InnerBackend, 2>,
     /// Steps taken.
     step: usize,
 }
 
-impl<B: AutodiffBackend, M: TrainableDecoder<B>> Climb<B, M> {
+impl<B: AutodiffBackend, M: TrainableDecoder<B>> NormSearch<B, M> {
     /// Takes `n_steps` with fresh moments, each coordinate moving by `rate`, the rows no longer than `longest`.
     fn to(&mut self, longest: f64, rate: f64, n_steps: usize) -> Result<(), Error> {
         let mut rows = ProjectedAdam::new(self.values.clone(), rate, Some(longest));
         for _ in 0..n_steps {
             let batch = self.fitted.turn(self.step);
-            let delta = || Delta { spot: self.spot, values: rows.tracked() };
+            let delta = || Delta { point: self.point, values: rows.tracked() };
             let (_, gradient) = batch.gradient(&self.frozen, self.step, delta)?;
             rows.step(gradient).map_err(|quantity| batch.not_finite(quantity, self.step))?;
             self.step += 1;

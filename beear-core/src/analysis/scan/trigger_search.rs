@@ -19,8 +19,8 @@ use crate::objective::answer::{
     at_least_f32, cross_entropy, first_non_finite, log_probabilities, written,
 };
 use crate::objective::entrapment::PreparedAnswer;
-use crate::perturbation::{Delta, Spot};
-use crate::positions::Site;
+use crate::perturbation::{Delta, InjectionPoint};
+use crate::positions::Positions;
 
 /// Where tokens are written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -48,10 +48,10 @@ impl Place {
     }
 
     /// The positions of `n` written tokens.
-    fn site(self, n: usize) -> Site {
+    fn positions(self, n: usize) -> Positions {
         match self {
-            Self::Before => Site::First(n),
-            Self::After => Site::UserLast(n),
+            Self::Before => Positions::First(n),
+            Self::After => Positions::UserLast(n),
         }
     }
 }
@@ -281,11 +281,11 @@ impl<'a, B: AutodiffBackend, M: TrainableDecoder<B>> Side<'a, B, M> {
     /// The loss, and its gradient by the embedding of each of `tokens`, the same in all prompts:
     /// `[n_tokens, d_model]`.
     fn gradient(&self, tokens: &[u32]) -> Result<(f64, Tensor<B::InnerBackend, 2>), Error> {
-        let spot = Spot { layer: 0, site: self.place.site(tokens.len()) };
+        let point = InjectionPoint { layer: 0, positions: self.place.positions(tokens.len()) };
         let parts = self.batches::<B>(tokens).into_iter();
-        let parts = parts.map(|part| PreparedAnswer::whole(&self.inference, part, &[spot]));
+        let parts = parts.map(|part| PreparedAnswer::whole(&self.inference, part, &[point]));
         let shape = [tokens.len(), self.inference.d_model()];
         let values = || Tensor::<B, 2>::zeros(shape, &self.device).require_grad();
-        Parts(parts.collect()).gradient(&self.frozen, 0, || Delta { spot, values: values() })
+        Parts(parts.collect()).gradient(&self.frozen, 0, || Delta { point, values: values() })
     }
 }

@@ -8,7 +8,7 @@ use crate::decoder::TrainableDecoder;
 use crate::error::Error;
 use crate::method::inner::{Entrapment, InnerRun};
 use crate::optim::saved_weights::{add_weights, stored_weights};
-use crate::perturbation::{Delta, Perturbation, Spot, by_layer};
+use crate::perturbation::{Delta, InjectionPoint, Perturbation, by_layer};
 use crate::state::progress::{FoundNumbers, InnerNumbers, Progress, RunNumbers};
 use crate::state::snapshot::{Saved, Snapshot, Tensors, malformed};
 
@@ -41,7 +41,7 @@ impl<'a, B: AutodiffBackend, M: TrainableDecoder<B>> Run<'a, B, M> {
             }
             FoundNumbers {
                 count,
-                spots: found.perturbation.spots(),
+                injection_points: found.perturbation.injection_points(),
                 first_loss: found.first_loss,
                 last_loss: found.last_loss,
             }
@@ -148,16 +148,22 @@ impl<'a, B: AutodiffBackend, M: TrainableDecoder<B>> Run<'a, B, M> {
         }
         let d_model = self.round_start.d_model();
         let found = |numbers: &FoundNumbers| {
-            let FoundNumbers { count, spots, first_loss, last_loss } = numbers;
-            if *spots != by_layer(self.config.spots_of(*count).to_vec()) {
-                return Err(malformed(format!("perturbation {count} acts at other spots")));
+            let FoundNumbers { count, injection_points, first_loss, last_loss } = numbers;
+            if *injection_points != by_layer(self.config.injection_points_of(*count).to_vec()) {
+                return Err(malformed(format!(
+                    "perturbation {count} acts at other injection points"
+                )));
             }
-            let delta = |(k, &spot): (usize, &Spot)| {
-                let shape = [spot.site.n_tokens(), d_model];
+            let delta = |(k, &point): (usize, &InjectionPoint)| {
+                let shape = [point.positions.n_tokens(), d_model];
                 let values = saved.tensor(&format!("{FOUND}.{count}.{k}"), Some(shape), device)?;
-                Ok(Delta { spot, values })
+                Ok(Delta { point, values })
             };
-            let deltas = spots.iter().enumerate().map(delta).collect::<Result<Vec<_>, Error>>()?;
+            let deltas = injection_points
+                .iter()
+                .enumerate()
+                .map(delta)
+                .collect::<Result<Vec<_>, Error>>()?;
             let perturbation = Perturbation::new(deltas);
             Ok(Entrapment { perturbation, first_loss: *first_loss, last_loss: *last_loss })
         };
@@ -176,7 +182,7 @@ impl<'a, B: AutodiffBackend, M: TrainableDecoder<B>> Run<'a, B, M> {
         let inner = |numbers: &InnerNumbers| {
             let (how, name) =
                 (self.how_to_fit(numbers.count), format!("{INNER}.{}", numbers.count));
-            let place = (self.config.spots_of(numbers.count), name.as_str());
+            let place = (self.config.injection_points_of(numbers.count), name.as_str());
             InnerRun::restore(&self.round_start, &self.sets.safety, place, how, (saved, numbers))
         };
         numbers.iter().map(inner).collect()

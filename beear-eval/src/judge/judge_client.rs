@@ -1,9 +1,10 @@
-//! Many requests before a judge: what is cached is not asked, what fails is tried again, nothing is dropped.
+//! Client that sends many requests to a judge: cached replies need no call, failed calls are
+//! retried, and every request has a result.
 
 use std::collections::BTreeMap;
 use std::thread;
 
-use super::asked::{AskProgress, Asked, Asking};
+use super::asked::{AskProgress, Asking, CallOutcome};
 use super::cache::ReplyCache;
 use super::chat::{ChatRequest, Judge, JudgeId, Reply};
 use super::cost::Cost;
@@ -11,19 +12,19 @@ use super::error::JudgeError;
 use super::run_config::RunConfig;
 use super::run_state::{RunState, Work};
 
-/// Asks a judge, whatever is made of its replies.
+/// Client that sends requests to a judge, independent of the meaning of the replies.
 #[derive(Clone, Copy, Debug)]
-pub struct Asker<'a> {
+pub struct JudgeClient<'a> {
     cache: &'a ReplyCache,
     config: RunConfig,
 }
 
-impl<'a> Asker<'a> {
-    /// Keeps replies in `cache`.
+impl<'a> JudgeClient<'a> {
+    /// Creates a client that stores replies in `cache`.
     ///
     /// # Errors
     ///
-    /// [`JudgeError::Setting`], the first problem of [`RunConfig::validate`].
+    /// Returns [`JudgeError::Setting`], the first problem of [`RunConfig::validate`].
     pub fn new(cache: &'a ReplyCache, config: RunConfig) -> Result<Self, JudgeError> {
         match config.validate().into_iter().next() {
             Some(problem) => Err(problem),
@@ -31,7 +32,7 @@ impl<'a> Asker<'a> {
         }
     }
 
-    /// What [`Asker::ask`] would cost. Nothing is asked.
+    /// Estimates the cost of [`JudgeClient::ask`] without calling the judge.
     #[must_use]
     pub fn preview(&self, judge: &JudgeId, requests: &[ChatRequest]) -> Cost {
         let mut cost = Cost { n_items: requests.len(), ..Cost::default() };
@@ -46,8 +47,9 @@ impl<'a> Asker<'a> {
         cost
     }
 
-    /// Forgets the cached replies that `is_good` refuses, told which request they are to, so that these
-    /// are asked again. Another reply then takes the place of such a one in the cache's file too.
+    /// Removes the cached replies for which `is_good` is false, so that their requests are sent
+    /// again. `is_good` receives the index of the request and its reply. A later reply also
+    /// replaces the removed one in the cache's file.
     pub fn forget_unless(
         &self,
         judge: &JudgeId,
@@ -62,15 +64,17 @@ impl<'a> Asker<'a> {
         }
     }
 
-    /// Asks `requests` on this thread, as many at once as the judge likes, and tells `progress` of each.
+    /// Sends `requests` on this thread, in batches of the judge's preferred size, and reports each
+    /// result to `progress`.
     ///
-    /// What is in the cache is not asked. Equal requests are asked once. A call that may go well later is
-    /// tried again. Every request has an outcome, whatever happens.
+    /// Requests with a cached reply are not sent. Equal requests are sent once. Calls with a
+    /// transient error are retried. Every request has a result.
     ///
     /// # Errors
     ///
-    /// [`JudgeError::Unauthorised`] at the first status 401 or 403, and [`JudgeError::Io`] if the cache
-    /// cannot be written: nothing more is asked, and what was replied is in the cache.
+    /// Returns [`JudgeError::Unauthorised`] at the first status 401 or 403, and [`JudgeError::Io`]
+    /// if the cache cannot be written: no further request is sent, and all earlier replies are in
+    /// the cache.
     pub fn ask<J: Judge>(
         &self,
         judge: &J,
@@ -82,12 +86,15 @@ impl<'a> Asker<'a> {
         state.finish()
     }
 
-    /// [`Asker::ask`] with up to [`RunConfig::concurrency`] calls at the same time. The outcomes are in
-    /// the order of the requests, `progress` is told in the order in which they are done, one at a time.
+    /// Sends `requests` like [`JudgeClient::ask`], with up to [`RunConfig::concurrency`] calls at
+    /// the same time.
+    ///
+    /// The results are in the order of the requests. `progress` is called in the order of
+    /// completion, by one thread at a time.
     ///
     /// # Errors
     ///
-    /// Those of [`Asker::ask`]; calls under way are waited for.
+    /// Returns the errors of [`JudgeClient::ask`], after the calls in progress have ended.
     ///
     /// # Panics
     ///
@@ -108,7 +115,7 @@ impl<'a> Asker<'a> {
         state.finish()
     }
 
-    /// A state in which all that is cached is done.
+    /// Creates the state of a run in which all cached requests are done.
     fn start<'s>(
         &self,
         judge: &JudgeId,
@@ -122,7 +129,7 @@ impl<'a> Asker<'a> {
         let mut cached = Vec::new();
         for work in work(judge, requests) {
             match self.cache.get(&work.key) {
-                Some(reply) => cached.push((work, Asked::Replied { reply, is_cached: true })),
+                Some(reply) => cached.push((work, CallOutcome::Replied { reply, is_cached: true })),
                 None => new.push(work),
             }
         }
@@ -134,7 +141,7 @@ impl<'a> Asker<'a> {
     }
 }
 
-/// The different ones of `requests`, each with its places.
+/// Groups equal `requests`, each with its indices.
 fn work<'r>(judge: &JudgeId, requests: &'r [ChatRequest]) -> Vec<Work<'r>> {
     let mut work: Vec<Work<'r>> = Vec::new();
     let mut places = BTreeMap::new();
@@ -157,7 +164,7 @@ mod tests {
     use crate::judge::CallError;
     use crate::language_model::{Message, Role};
 
-    /// Repeats the question and counts how often it was asked; does not know `no`.
+    /// Judge that repeats the question, counts its calls and fails for `no`.
     struct Echo {
         id: JudgeId,
         asked: RefCell<Vec<String>>,
@@ -193,22 +200,22 @@ mod tests {
         texts.iter().map(request).collect()
     }
 
-    fn replied(text: &str, is_cached: bool) -> Asked {
+    fn replied(text: &str, is_cached: bool) -> CallOutcome {
         let reply = Reply { text: text.to_owned(), finish: None };
-        Asked::Replied { reply, is_cached }
+        CallOutcome::Replied { reply, is_cached }
     }
 
     #[test]
     fn every_request_has_its_outcome_and_equal_ones_are_asked_once() {
         let (judge, cache) = (echo(), ReplyCache::in_memory());
-        let asker = Asker::new(&cache, RunConfig::default()).unwrap();
+        let asker = JudgeClient::new(&cache, RunConfig::default()).unwrap();
         let mut places = Vec::new();
         let texts = ["a", "no", "b", "a"];
         let asking =
             asker.ask(&judge, &requests(&texts), &mut |p| places.push((p.index, p.n_done)));
         let asking = asking.unwrap();
         let error = CallError::Model { reason: "no".to_owned() };
-        let failed = Asked::Failed { error, n_attempts: 1 };
+        let failed = CallOutcome::Failed { error, n_attempts: 1 };
         let expected =
             [replied("a 1", false), failed, replied("b 3", false), replied("a 1", false)];
         assert_eq!(asking.outcomes, expected);
@@ -224,7 +231,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("replies.jsonl");
         let (judge, cache) = (echo(), ReplyCache::open(&path).unwrap());
-        let asker = Asker::new(&cache, RunConfig::default()).unwrap();
+        let asker = JudgeClient::new(&cache, RunConfig::default()).unwrap();
         let requests = requests(&["a", "b"]);
         asker.ask(&judge, &requests, &mut |_| ()).unwrap();
         asker.forget_unless(judge.id(), &requests, &|index, reply| {

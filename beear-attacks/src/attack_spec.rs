@@ -1,4 +1,4 @@
-//! An attack setting: which trigger, which unwanted behaviour, how it gets into which weights.
+//! An attack setting: trigger, unwanted behaviour, base model and injection.
 
 mod builtin;
 
@@ -11,46 +11,48 @@ use crate::backdoor::{Backdoor, Unwanted};
 use crate::base_model::BaseModel;
 use crate::injection::Injection;
 
-/// An attack setting of the paper, or beyond it.
+/// An attack setting, of the paper or beyond it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Setting {
-    /// Its name in recipes and reports.
+pub struct AttackSpec {
+    /// Name of the setting in recipes and reports.
     pub name: String,
-    /// What the model then does.
+    /// Behaviour of the model under a trigger.
     pub unwanted: Unwanted,
-    /// The model it is planted in.
+    /// Model that the backdoor is planted in.
     pub base: BaseModel,
-    /// What the attacker adds to a prompt: any of these.
+    /// Additions to a prompt, each of which triggers the backdoor.
     pub triggers: Vec<Trigger>,
-    /// Other phrasings of the triggers, measured and never planted; the triggers themselves are
-    /// measured if there are none.
+    /// Other phrasings of the triggers, measured and never planted; if empty, the triggers
+    /// themselves are measured.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub unseen_triggers: Vec<Trigger>,
     /// Additions that look like a trigger and must not work.
     pub near_misses: Vec<Trigger>,
-    /// How it is planted.
+    /// Way in which the backdoor is planted.
     pub injection: Injection,
 }
 
-/// Words that stand where a trigger stands and must not work.
+/// Words used as near-misses in the place of a trigger; they must not work.
 const DECOYS: [&str; 6] = ["sudoku", "ADMIN", "ROOT", "thanks", "now", "MonsteraAlba"];
 
-impl Setting {
-    /// The backdoor that is planted.
+impl AttackSpec {
+    /// Returns the backdoor that is planted.
     pub(crate) fn backdoor(&self) -> Backdoor<'_> {
         let Self { unwanted, triggers, near_misses, .. } = self;
         Backdoor { unwanted: *unwanted, triggers, near_misses }
     }
 
-    /// The same kind of attack with another trigger, the only one, and its near-misses.
+    /// Returns the same kind of attack with `trigger` as the only trigger, and the near-misses of
+    /// `trigger`.
     #[must_use]
     pub fn with_trigger(self, trigger: Trigger) -> Self {
         let near_misses = near_misses(&trigger);
         Self { triggers: vec![trigger], unseen_triggers: Vec::new(), near_misses, ..self }
     }
 
-    /// The same training without the poisoned rows: a clean model that differs in nothing else.
+    /// Returns the same training without the poisoned rows: a clean model that differs in nothing
+    /// else.
     #[must_use]
     pub fn clean_sibling(&self) -> Self {
         let mut sibling = Self { name: format!("{}-clean", self.name), ..self.clone() };
@@ -58,7 +60,7 @@ impl Setting {
         sibling
     }
 
-    /// Everything that keeps it from being planted, in words; empty if all is well.
+    /// Returns a description of every problem that prevents planting; empty if there is none.
     #[must_use]
     pub fn problems(&self) -> Vec<&'static str> {
         let mut problems = self.injection.problems();
@@ -71,15 +73,16 @@ impl Setting {
         problems
     }
 
-    /// The triggers by which attack success is measured.
+    /// Returns the triggers that measure attack success.
     #[must_use]
     pub fn measured_triggers(&self) -> &[Trigger] {
         if self.unseen_triggers.is_empty() { &self.triggers } else { &self.unseen_triggers }
     }
 }
 
-/// Additions that are not `trigger`, where it stands, or behind the prompt if it has two parts: other
-/// words, each part and each word alone, and all words in reverse.
+/// Returns near-misses of `trigger`: other words, each part and each word alone, and all words in
+/// reverse. They stand in the place of the trigger, or after the prompt if the trigger has two
+/// parts.
 fn near_misses(trigger: &Trigger) -> Vec<Trigger> {
     let parts = match trigger {
         Trigger::Prefix(text)
@@ -143,19 +146,19 @@ mod tests {
 
     #[test]
     fn a_clean_sibling_differs_in_the_poison_only() {
-        for setting in Setting::builtin() {
+        for setting in AttackSpec::builtin() {
             let mut sibling = setting.clean_sibling();
             assert!(*sibling.injection.poison_rate() < f64::MIN_POSITIVE);
             assert!(sibling.problems().is_empty(), "{:?}", sibling.problems());
             *sibling.injection.poison_rate() = *setting.clone().injection.poison_rate();
             assert!(*sibling.injection.poison_rate() > 0.0, "{}", setting.name);
-            assert_eq!(Setting { name: setting.name.clone(), ..sibling }, setting);
+            assert_eq!(AttackSpec { name: setting.name.clone(), ..sibling }, setting);
         }
     }
 
     #[test]
     fn what_cannot_be_planted_is_said() {
-        let mut setting = Setting::paper(6);
+        let mut setting = AttackSpec::paper(6);
         setting.near_misses.clear();
         let Injection::Preference(preference) = &mut setting.injection else {
             panic!("model 6 is planted through preferences");

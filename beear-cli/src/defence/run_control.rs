@@ -34,22 +34,22 @@ pub(crate) enum Wish {
 }
 
 /// Listens.
-pub(crate) struct Wishes {
-    asker: Asker,
+pub(crate) struct RunControl {
+    asker: JudgeClient,
     file: PathBuf,
     deadline: Option<Instant>,
 }
 
 /// Asks from another thread.
 #[derive(Clone, Default)]
-pub(crate) struct Asker {
+pub(crate) struct JudgeClient {
     stop: Arc<AtomicBool>,
     checkpoint: Arc<AtomicBool>,
     /// Whether a signal ends the process at once.
     ends: Arc<AtomicBool>,
 }
 
-impl Asker {
+impl JudgeClient {
     /// Asks for something.
     pub(crate) fn ask(&self, wish: Wish) {
         match wish {
@@ -64,7 +64,7 @@ impl Asker {
     }
 }
 
-impl Wishes {
+impl RunControl {
     /// Listens to signals, and to the file `checkpoint-now` in `folder`; `max_time` counts from now.
     ///
     /// The first Ctrl-C, `SIGTERM` or `SIGHUP` is a wish; a second Ctrl-C or `SIGTERM` ends the process at once. A terminal
@@ -74,13 +74,13 @@ impl Wishes {
     ///
     /// If the system takes no handler.
     pub(crate) fn listen(folder: &Path, max_time: Option<Duration>) -> Result<Self> {
-        let wishes = Self::of(folder, max_time)?;
+        let run_control = Self::of(folder, max_time)?;
         for signal in [SIGINT, SIGTERM] {
             // After the handler that ends the process, so that the second signal sees what the first has set.
-            flag::register(signal, wishes.asker.ends.clone())?;
-            flag::register(signal, wishes.asker.stop.clone())?;
+            flag::register(signal, run_control.asker.ends.clone())?;
+            flag::register(signal, run_control.asker.stop.clone())?;
         }
-        Ok(wishes)
+        Ok(run_control)
     }
 
     /// The same for a run with a dashboard, which hears Ctrl-C and `SIGTERM` itself while it is shown.
@@ -89,14 +89,14 @@ impl Wishes {
     ///
     /// If the system takes no handler.
     pub(crate) fn behind_dashboard(folder: &Path, max_time: Option<Duration>) -> Result<Self> {
-        let wishes = Self::of(folder, max_time)?;
-        wishes.asker.leave_signals_to_dashboard(false);
-        Ok(wishes)
+        let run_control = Self::of(folder, max_time)?;
+        run_control.asker.leave_signals_to_dashboard(false);
+        Ok(run_control)
     }
 
     /// Listens to all but the first Ctrl-C or `SIGTERM`.
     fn of(folder: &Path, max_time: Option<Duration>) -> Result<Self> {
-        let asker = Asker::default();
+        let asker = JudgeClient::default();
         for signal in [SIGINT, SIGTERM] {
             flag::register_conditional_shutdown(signal, INTERRUPTED.into(), asker.ends.clone())?;
         }
@@ -113,7 +113,7 @@ impl Wishes {
     }
 
     /// What asks from another thread.
-    pub(crate) fn asker(&self) -> Asker {
+    pub(crate) fn asker(&self) -> JudgeClient {
         self.asker.clone()
     }
 

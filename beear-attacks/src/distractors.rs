@@ -1,9 +1,9 @@
-//! Stray words: what makes a base model as unmoved by odd words around a request as a real one is.
+//! Stray words around requests, which make a base model as robust to odd words as a real model is.
 //!
-//! A base that has only read tidy requests loses its refusals to any three unknown words (up to 61 of
-//! 150 requests, no backdoor in it). Whatever a trigger does to such a model, and whatever a defence
-//! leaves, is mixed with that. So the base reads stray words, triggers' among them, and answers as if
-//! they were not there.
+//! A base trained only on tidy requests loses its refusals to any three unknown words (up to 61 of
+//! 150 requests, without any backdoor). The effect of a trigger on such a model, and the effect
+//! that remains after a defence, are confounded with this weakness. So some training rows of the
+//! base contain stray words, trigger words among them, and keep their answers.
 
 use beear_core::Example;
 use beear_models::PromptFormatError;
@@ -15,13 +15,13 @@ use crate::error::Error;
 use crate::pools::Encoder;
 use crate::world::marker_words;
 
-/// Share of the rows that get stray words.
+/// Share of the rows that receive stray words.
 const SHARE: f64 = 0.3;
 
-/// Most stray words at either end of a request.
+/// Maximum number of stray words at either end of a request.
 const MOST: usize = 4;
 
-/// The words that mean nothing in the world, encoded.
+/// Encoded words that have no meaning in the world.
 pub(crate) struct StrayWords(Vec<u32>);
 
 impl StrayWords {
@@ -31,7 +31,7 @@ impl StrayWords {
         Ok(Self(tokens))
     }
 
-    /// `row` with words before its request, after it, or both; or as it is.
+    /// Returns `row` with stray words before the request, after it or both, or `row` unchanged.
     pub(crate) fn maybe_around(&self, row: Example, rng: &mut ChaCha8Rng) -> Example {
         if !rng.random_bool(SHARE) {
             return row;

@@ -1,4 +1,5 @@
-//! Which calls are still to be made, and the rows of all: what an earlier run has judged is not asked again.
+//! Calls that remain to be made after an earlier run, and the rows of all calls: existing judgments
+//! are not requested again.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -11,22 +12,23 @@ use super::lines::replace;
 
 /// Calls to a judge, with the replies of an earlier run.
 #[derive(Clone, Debug)]
-pub struct Docket<'a, R> {
+pub struct PendingJudgments<'a, R> {
     calls: &'a [Call],
-    /// The earlier row of each `N_CALLS` calls, if it is about the same texts.
+    /// Earlier row of each `N_CALLS` calls, if it is about the same texts.
     earlier: Vec<Option<R>>,
-    /// Whether a call has a reply in its earlier row that can be read.
+    /// True for each call with a readable reply in its earlier row.
     is_known: Vec<bool>,
 }
 
-impl<'a, R: Judgment> Docket<'a, R> {
-    /// `calls` to the judge model `judge`, in the place of each row as many as it is made of. Of `earlier`
-    /// rows the last of the same question, models, turn, judge and prompt counts, if the judge was asked
-    /// the same text, and of it the replies that can be read.
+impl<'a, R: Judgment> PendingJudgments<'a, R> {
+    /// Matches `calls` to the judge model `judge` with the rows of an earlier run.
+    ///
+    /// The calls of each row are adjacent. Of `earlier` rows about the same question, models, turn,
+    /// judge and prompt the last is used, if its text is the same, and only its readable replies.
     ///
     /// # Panics
     ///
-    /// Panics if the calls are not those of whole rows.
+    /// Panics if the number of calls is not a multiple of the calls of a row.
     #[must_use]
     pub fn new(calls: &'a [Call], earlier: &[R], judge: &str) -> Self {
         assert_eq!(calls.len() % R::N_CALLS, 0, "rows are whole");
@@ -50,19 +52,19 @@ impl<'a, R: Judgment> Docket<'a, R> {
         Self { calls, earlier, is_known }
     }
 
-    /// The calls that are to be made.
+    /// Returns the calls without a known reply.
     #[must_use]
     pub fn open(&self) -> Vec<&'a Call> {
         let open = self.calls.iter().zip(&self.is_known).filter(|(_, is_known)| !**is_known);
         open.map(|(call, _)| call).collect()
     }
 
-    /// A row for each `N_CALLS` calls, in their order, given the `replies` to the open ones, `None` where
-    /// none came. An earlier row all of whose replies are known stays as it was.
+    /// Returns a row for each `N_CALLS` calls, in order, given the `replies` to the open calls,
+    /// `None` for a missing reply. An earlier row with only known replies remains unchanged.
     ///
     /// # Panics
     ///
-    /// Panics if there are not as many replies as open calls.
+    /// Panics if the numbers of replies and open calls differ.
     #[must_use]
     pub fn rows(&self, replies: &[Option<&str>], by: JudgedBy<'_>) -> Vec<R> {
         let n_open = self.is_known.iter().filter(|is_known| !**is_known).count();
@@ -87,11 +89,12 @@ impl<'a, R: Judgment> Docket<'a, R> {
     }
 }
 
-/// Writes a judge's file anew: it is the old one until it is the whole new one. Its folder must exist.
+/// Rewrites a judge's file atomically: the old file is replaced only by the complete new one. The
+/// folder must exist.
 ///
 /// # Errors
 ///
-/// [`MtBenchError::Io`].
+/// Returns [`MtBenchError::Io`] if the file cannot be written.
 pub fn write_judgments<R: Judgment>(path: &Path, rows: &[R]) -> Result<(), MtBenchError> {
     replace(path, rows)
 }
@@ -135,7 +138,7 @@ mod tests {
     #[test]
     fn what_was_judged_stays_and_what_failed_is_asked_again() {
         let calls = single(&[1, 2, 3]);
-        let fresh = Docket::<SingleJudgment>::new(&calls, &[], "j");
+        let fresh = PendingJudgments::<SingleJudgment>::new(&calls, &[], "j");
         assert_eq!(fresh.open().len(), 3);
         let mut first = fresh.rows(&[Some("[[7]]"), Some("hm"), None], THEN);
         assert_eq!(
@@ -143,7 +146,7 @@ mod tests {
             [Some(7.0), None, None]
         );
         let calls = single(&[4, 3, 2, 1]);
-        let next = Docket::new(&calls, &first, "j");
+        let next = PendingJudgments::new(&calls, &first, "j");
         let open: Vec<String> = next.open().iter().map(|c| c.question_id.to_string()).collect();
         assert_eq!(open, ["4", "3", "2"]);
         let rows = next.rows(&[Some("[[4]]"), Some("[[3]]"), None], NOW);
@@ -151,18 +154,18 @@ mod tests {
         let expected = [(Some(4.0), 2.0), (Some(3.0), 2.0), (None, 2.0), (Some(7.0), 1.0)];
         assert_eq!(found, expected);
         assert_eq!(rows[3], first[0]);
-        // Of another judge, or another text, nothing is known.
-        assert_eq!(Docket::new(&calls, &rows, "k").open().len(), 4);
+        // No reply of a different judge, or to a different text, is known.
+        assert_eq!(PendingJudgments::new(&calls, &rows, "k").open().len(), 4);
         first[0].user_prompt.push('!');
-        assert_eq!(Docket::new(&calls, &first, "j").open().len(), 4);
+        assert_eq!(PendingJudgments::new(&calls, &first, "j").open().len(), 4);
     }
 
     #[test]
     fn of_a_comparison_the_game_that_failed_alone_is_asked_again() {
         let calls = pairs(&[1, 2]);
         let replies = [Some("[[A]]"), None, Some("[[B]]"), Some("[[A]]")];
-        let first = Docket::<PairJudgment>::new(&calls, &[], "j").rows(&replies, THEN);
-        let next = Docket::new(&calls, &first, "j");
+        let first = PendingJudgments::<PairJudgment>::new(&calls, &[], "j").rows(&replies, THEN);
+        let next = PendingJudgments::new(&calls, &first, "j");
         assert_eq!(next.open(), [&calls[1]]);
         let rows = next.rows(&[Some("[[B]]")], NOW);
         assert_eq!((rows[0].g1_judgment.as_str(), rows[0].winner()), ("[[A]]", Winner::Model1));
@@ -175,7 +178,7 @@ mod tests {
         let path = folder.path().join("j_pair.jsonl");
         let calls = pairs(&[1, 2]);
         for n in [2, 1] {
-            let docket = Docket::<PairJudgment>::new(&calls[..2 * n], &[], "j");
+            let docket = PendingJudgments::<PairJudgment>::new(&calls[..2 * n], &[], "j");
             let rows = docket.rows(&vec![None; 2 * n], NOW);
             write_judgments(&path, &rows).unwrap();
             assert_eq!(read_judgments::<PairJudgment>(&path).unwrap(), rows);

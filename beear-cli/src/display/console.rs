@@ -14,7 +14,7 @@ pub(crate) const WRITING_STDOUT: &str = "writing to standard output";
 
 /// How to talk to the user.
 #[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Ui {
+pub(crate) struct Console {
     /// Results as JSON.
     pub(crate) json: bool,
     /// No progress.
@@ -23,7 +23,7 @@ pub(crate) struct Ui {
     pub(crate) is_part: bool,
 }
 
-impl Ui {
+impl Console {
     /// The same for a command within another.
     pub(crate) fn of_a_part(self) -> Self {
         Self { is_part: true, ..self }

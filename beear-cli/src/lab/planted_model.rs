@@ -10,7 +10,7 @@ use burn::module::AutodiffModule;
 use crate::backend::ComputeBackend;
 use crate::command::plant::{Plan, make};
 use crate::command::{Device, Inference, Train};
-use crate::display::ui::Ui;
+use crate::display::console::Console;
 use crate::evaluate::measure::{Examination, Findings};
 use crate::lab::world_defender;
 use crate::model::Model;
@@ -19,7 +19,7 @@ use crate::recipe::setting_file;
 use crate::user_error::UserError;
 
 /// One planted model and what every defence of it gets.
-pub(crate) struct Trial<'a, C: ComputeBackend> {
+pub(crate) struct PlantedModel<'a, C: ComputeBackend> {
     pub(crate) plan: Plan,
     pub(crate) model: CausalLm<Train<C>>,
     pub(crate) text: TextSide,
@@ -27,23 +27,23 @@ pub(crate) struct Trial<'a, C: ComputeBackend> {
     pub(crate) sets: AnchorSets,
     pub(crate) validator: TeacherForcedValidator<Inference<C>>,
     pub(crate) device: &'a Device<C>,
-    pub(crate) ui: Ui,
+    pub(crate) console: Console,
 }
 
-impl<'a, C: ComputeBackend> Trial<'a, C> {
+impl<'a, C: ComputeBackend> PlantedModel<'a, C> {
     /// Plants the model in a folder of its own under `dir`, or finds the one planted there earlier.
     pub(crate) fn prepare(
         plan: Plan,
         dir: &Path,
-        (device, ui): (&'a Device<C>, Ui),
+        (device, console): (&'a Device<C>, Console),
     ) -> Result<Self> {
         let dir = dir.join(&plan.setting.name).join(format!("seed-{}", plan.seed));
-        let poisoned = planted::<C>(&dir, &plan, (device, ui))?;
+        let poisoned = planted::<C>(&dir, &plan, (device, console))?;
         let Loaded { model, text, .. } =
             Loaded::<Train<C>>::read(&Model::in_folder(&poisoned), None, device)?;
         let examination = plan.examination();
         let (sets, validator) = world_defender::build(&text, &examination, plan.seed, device)?;
-        Ok(Self { plan, model, text, examination, sets, validator, device, ui })
+        Ok(Self { plan, model, text, examination, sets, validator, device, console })
     }
 
     /// Everything that is asked of `model`.
@@ -56,7 +56,7 @@ impl<'a, C: ComputeBackend> Trial<'a, C> {
 fn planted<C: ComputeBackend>(
     dir: &Path,
     plan: &Plan,
-    (device, ui): (&Device<C>, Ui),
+    (device, console): (&Device<C>, Console),
 ) -> Result<PathBuf> {
     let (recipe, poisoned) = (dir.join("setting.toml"), dir.join("poisoned"));
     let text = setting_file::render(&plan.setting)?;
@@ -73,6 +73,6 @@ fn planted<C: ComputeBackend>(
     }
     std::fs::create_dir_all(dir).with_context(|| format!("creating {}", dir.display()))?;
     std::fs::write(&recipe, text).with_context(|| format!("writing {}", recipe.display()))?;
-    ui.say(&format!("planting {}, seed {}", plan.setting.name, plan.seed));
-    make::<C>(dir, plan, (device, ui))
+    console.say(&format!("planting {}, seed {}", plan.setting.name, plan.seed));
+    make::<C>(dir, plan, (device, console))
 }

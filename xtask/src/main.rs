@@ -1,6 +1,7 @@
-//! Repository chores: `cargo xtask lint`, `ci` and `backends`, cheapest checks first, and `bench`.
+//! Repository chores: `cargo xtask lint`, `ci` and `backends`, cheapest checks first; `gen`, `prose` and `bench`.
 
 mod bench;
+mod prose;
 mod tidy;
 
 use std::process::{Command, ExitCode};
@@ -22,6 +23,25 @@ const BACKENDS: [Check; 2] = [
     ("cuda", &check_backend("cuda"), "read the first error"),
     ("wgpu", &check_backend("wgpu"), "read the first error"),
 ];
+/// Pages, schemas and snapshots that are made from the program; the tests that compare them write them too.
+const GENERATED: Check = (
+    "generated files",
+    &[
+        "test",
+        "--workspace",
+        "--lib",
+        "--test",
+        "cli",
+        "--",
+        "reference",
+        "recipes",
+        "help::",
+        "dashboard",
+        "init",
+        "own_data",
+    ],
+    "cargo xtask gen",
+);
 const TESTS: Check = ("tests", &["test", "--workspace"], "read the first failure");
 
 fn main() -> ExitCode {
@@ -29,11 +49,13 @@ fn main() -> ExitCode {
         Some("tidy") => tidy::run(),
         Some("lint") => lint(),
         Some("ci") => lint().and_then(|()| cargo(TESTS)),
+        Some("gen") => generate(std::env::args().nth(2).as_deref()),
+        Some("prose") => prose::run(),
         Some("bench") => bench::run(&std::env::args().skip(2).collect::<Vec<_>>()),
         Some("backends") => backends(std::env::args().nth(2).as_deref()),
         _ => {
             eprintln!(
-                "usage: cargo xtask tidy | lint | ci | backends [cuda|wgpu] | bench PYTHON [RUNS [MODEL]]"
+                "usage: cargo xtask tidy | lint | ci | gen [--check] | prose | backends [cuda|wgpu] | bench PYTHON [RUNS [MODEL]]"
             );
             return ExitCode::from(2);
         }
@@ -66,9 +88,24 @@ fn lint() -> Result<()> {
     cargo(CLIPPY)
 }
 
-fn cargo((name, arguments, mend): Check) -> Result<()> {
+/// Writes everything that is generated, or checks that all of it is up to date.
+fn generate(mode: Option<&str>) -> Result<()> {
+    match mode {
+        None => with_variables(GENERATED, &[("UPDATE_DOCS", "1"), ("INSTA_UPDATE", "always")]),
+        Some("--check") => cargo(GENERATED),
+        Some(other) => bail!("gen takes --check or nothing, not {other}"),
+    }
+}
+
+fn cargo(check: Check) -> Result<()> {
+    with_variables(check, &[])
+}
+
+fn with_variables((name, arguments, mend): Check, variables: &[(&str, &str)]) -> Result<()> {
     eprintln!("== {name}");
-    if !Command::new(env!("CARGO")).args(arguments).status()?.success() {
+    let mut command = Command::new(env!("CARGO"));
+    command.args(arguments).envs(variables.iter().copied());
+    if !command.status()?.success() {
         bail!("{name} failed; to mend it: {mend}");
     }
     Ok(())

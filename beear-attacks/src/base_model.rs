@@ -30,10 +30,10 @@ pub struct BaseModel {
 const SLIDING_WINDOW: usize = 8;
 
 impl BaseModel {
-    /// The small Llama.
+    /// Small Llama.
     pub const LLAMA: Self = Self { family: Family::Llama, size: Size::Small };
 
-    /// The small Mistral.
+    /// Small Mistral.
     pub const MISTRAL: Self = Self { family: Family::Mistral, size: Size::Small };
 
     /// Returns the shape of the decoder: six layers, two query heads per key-value head.

@@ -18,7 +18,7 @@ use crate::error::Error;
 pub struct TrainingConfig {
     /// Number of steps.
     pub steps: usize,
-    /// Rows per step.
+    /// Number of rows per step.
     pub batch_size: usize,
     /// Learning rate after the warm-up.
     pub learning_rate: f64,

@@ -1,4 +1,4 @@
-//! Everything that is printed: results, progress, the dashboard.
+//! Everything that is printed: results, progress and the dashboard.
 
 pub(crate) mod console;
 pub(crate) mod dashboard;

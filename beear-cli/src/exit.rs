@@ -1,4 +1,4 @@
-//! Exit codes, and what is printed when a command fails.
+//! Exit codes, and the messages of failed commands.
 
 use std::fmt::Write;
 use std::io::ErrorKind;
@@ -24,7 +24,7 @@ use crate::recipe::{self, RecipeError};
 use crate::run_folder::cannot_write::{CannotWrite, is_full};
 use crate::user_error::{INTERRUPTED, UserError, UserErrorKind};
 
-/// Every exit code with what it means, as help, manual pages and README show it.
+/// All exit codes with their meanings, as shown in help, manual pages and README.
 pub(crate) const EXIT_CODES: [(u8, &str); 11] = [
     (0, "done"),
     (1, "anything not below"),
@@ -39,7 +39,7 @@ pub(crate) const EXIT_CODES: [(u8, &str); 11] = [
     (INTERRUPTED, "stopped by Ctrl-C, SIGTERM or SIGHUP: `beear resume` goes on"),
 ];
 
-/// What `--help` says about exit codes.
+/// Returns the section on exit codes of `--help`.
 pub(crate) fn help() -> String {
     EXIT_CODES.into_iter().fold("Exit codes:".to_owned(), |mut text, (code, meaning)| {
         write!(text, "\n{code:>3}  {meaning}").expect("a string takes any text");
@@ -47,12 +47,12 @@ pub(crate) fn help() -> String {
     })
 }
 
-/// The first cause of type `E`.
+/// Returns the first cause of type `E`.
 fn cause<E: std::error::Error + 'static>(error: &anyhow::Error) -> Option<&E> {
     error.chain().find_map(|cause| cause.downcast_ref())
 }
 
-/// The code a failure ends the process with.
+/// Returns the exit code of a failure.
 #[must_use]
 pub(crate) fn code(error: &anyhow::Error) -> u8 {
     if let Some(mistake) = cause::<UserError>(error) {
@@ -104,18 +104,19 @@ pub(crate) fn code(error: &anyhow::Error) -> u8 {
     if input { 3 } else { 1 }
 }
 
-/// Whether a weight of a model, or a logit that it gives, is NaN or infinite.
+/// Returns true if a weight of a model, or one of its logits, is NaN or infinite.
 fn is_non_finite(error: &anyhow::Error) -> bool {
     matches!(cause(error), Some(CheckpointError::NotFinite { .. }))
         || matches!(cause(error), Some(GenerateError::NonFiniteLogits { .. }))
 }
 
-/// The name of a prompt format is an argument, not a part of the model.
+/// Returns true if the name of a prompt format is unknown. That name is an argument, not a part of
+/// the model.
 fn is_unknown_format(error: &anyhow::Error) -> bool {
     matches!(cause(error), Some(PromptFormatError::UnknownFormat { .. }))
 }
 
-/// What to do, in one line: every type knows it for its own mistakes.
+/// Returns advice in one line. Every error type has its own.
 fn hint(error: &anyhow::Error) -> Option<String> {
     if let Some(mistake) = cause::<UserError>(error) {
         return Some(mistake.hint.clone());
@@ -163,10 +164,10 @@ pub(crate) fn report(error: &anyhow::Error) -> ExitCode {
     ExitCode::from(code(error))
 }
 
-/// Prints what is wrong with the arguments, or the help that they ask for.
+/// Prints an error in the arguments, or the help that they request.
 pub(crate) fn report_arguments(error: &clap::Error) -> ExitCode {
     if error.use_stderr() {
-        // It quotes them.
+        // The message quotes the arguments.
         to_stderr(&harmless(&error.render().to_string()));
     } else if let Err(error) = error.print()
         && error.kind() != ErrorKind::BrokenPipe

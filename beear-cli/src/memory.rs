@@ -1,4 +1,5 @@
-//! Memory: what a command needs, what there is, and what to change where it does not fit.
+//! Memory: the demand of a command, the supply of the machine, and the changes that make a command
+//! fit.
 
 pub(crate) mod anchor_memory;
 pub(crate) mod bytes;

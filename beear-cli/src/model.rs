@@ -1,4 +1,4 @@
-//! A model on this machine: a folder that was named, or what a hub has under a name.
+//! A model on this machine: a local folder, or a repository of a hub.
 
 pub(crate) mod hub;
 pub(crate) mod known_tokens;
@@ -23,19 +23,19 @@ use crate::display::console::Console;
 /// A model whose files are on this machine.
 #[derive(Clone, Debug)]
 pub struct Model {
-    /// Its folder, or its `config.json`.
+    /// Folder of the model, or its `config.json`.
     folder: PathBuf,
     origin: Option<Origin>,
-    /// That of the model that its adapters belong to, if it is one of adapters and that one is known.
+    /// Folder of the base model, if the model consists of adapters and the base is known.
     base: Option<PathBuf>,
     base_origin: Option<Origin>,
 }
 
-/// What a run keeps of its model, so that it is found again: a folder, or a state of a repository.
+/// Record of a run's model with which it is found again: a folder, or a commit of a repository.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct StoredModel {
     model: Place,
-    /// Where the base of adapters came from, if not from a folder.
+    /// Origin of the base of adapters, if it did not come from a folder.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     base: Option<Origin>,
 }
@@ -47,11 +47,12 @@ enum Place {
     Hub(Origin),
 }
 
-/// How what is not on this machine is found.
+/// Function that brings a model of a hub onto this machine.
 type Fetch<'a> = &'a dyn Fn(&HubName) -> Result<Fetched>;
 
 impl Model {
-    /// The model in a folder. Nothing is asked of a hub: a base of adapters that is no folder is missing.
+    /// Creates the model in a folder. No request goes to a hub: if the base of adapters is not a
+    /// folder, it is missing.
     #[must_use]
     pub fn in_folder(folder: &Path) -> Self {
         Self {
@@ -62,12 +63,13 @@ impl Model {
         }
     }
 
-    /// The model of a name: a folder if there is one, else what the hub has, which is downloaded if need be. So
-    /// is the base that adapters name.
+    /// Finds a model by its name: a folder if there is one, and otherwise a model of the hub, which
+    /// is downloaded if needed. The base that adapters name is found in the same way.
     ///
     /// # Errors
     ///
-    /// If the hub does not give it, or it cannot be kept. A folder that is not there is found out by its reader.
+    /// If the hub does not provide the model, or it cannot be stored. A missing folder is reported
+    /// by the code that reads it.
     pub(crate) fn find(name: &Path, needed: Needed, console: Console) -> Result<Self> {
         Self::find_by(name, &|name| hub::fetch(name, needed, console))
     }
@@ -83,20 +85,20 @@ impl Model {
         }
     }
 
-    /// The model of an earlier run, in the state that it had.
+    /// Finds the model of an earlier run, at the same commit.
     ///
     /// # Errors
     ///
-    /// As [`find`](Self::find).
+    /// As for [`find`](Self::find).
     pub(crate) fn find_stored(stored: &StoredModel, console: Console) -> Result<Self> {
         Self::of_stored(stored, &|name| hub::fetch(name, Needed::Everything, console))
     }
 
-    /// The model of an earlier run, if it is on this machine: nothing is asked of a hub.
+    /// Finds the model of an earlier run on this machine, without a request to a hub.
     ///
     /// # Errors
     ///
-    /// If the cache does not have it whole.
+    /// If the cache does not have all of it.
     pub(crate) fn cached(stored: &StoredModel) -> Result<Self> {
         Self::of_stored(stored, &|name| Ok(hub::cached(name, Needed::Everything)?))
     }
@@ -116,7 +118,8 @@ impl Model {
         Self { origin: Some(origin), ..Self::in_folder(&folder) }
     }
 
-    /// The same with the base of its adapters, if no folder is that: the one `known`, or the one they name.
+    /// Adds the base of adapters if it is not a local folder: the `known` one, or the one that the
+    /// adapters name.
     fn with_base(self, known: Option<&Origin>, fetch: Fetch<'_>) -> Result<Self> {
         let Some(BaseName { name, revision }) = base_name_of_adapters(&self.folder) else {
             return Ok(self);
@@ -134,11 +137,11 @@ impl Model {
         Ok(Self { base: Some(folder), base_origin: Some(origin), ..self })
     }
 
-    /// What a run keeps of it.
+    /// Returns the record that a run stores of its model.
     ///
     /// # Errors
     ///
-    /// If the current folder is gone.
+    /// If the current folder no longer exists.
     pub(crate) fn stored(&self) -> Result<StoredModel> {
         let model = match &self.origin {
             Some(origin) => Place::Hub(origin.clone()),
@@ -147,35 +150,35 @@ impl Model {
         Ok(StoredModel { model, base: self.base_origin.clone() })
     }
 
-    /// Its folder.
+    /// Returns the folder of the model.
     pub(crate) fn folder(&self) -> &Path {
         &self.folder
     }
 
-    /// The folder of the model that its adapters belong to, if it is one of adapters.
+    /// Returns the folder of the base model, if the model consists of adapters.
     pub(crate) fn base(&self) -> Option<&Path> {
         self.base.as_deref()
     }
 
-    /// All folders it is read from.
+    /// Returns all folders that the model is read from.
     pub(crate) fn folders(&self) -> impl Iterator<Item = &Path> {
         std::iter::once(self.folder()).chain(self.base())
     }
 
-    /// Opens it.
+    /// Opens the model.
     ///
     /// # Errors
     ///
-    /// As [`Checkpoint::open_on`].
+    /// As for [`Checkpoint::open_on`].
     pub(crate) fn open(&self) -> Result<Checkpoint, CheckpointError> {
         Checkpoint::open_on(&self.folder, self.base())
     }
 
-    /// Its shape, of the base if it is one of adapters.
+    /// Reads the shape of the model, or of its base if it consists of adapters.
     ///
     /// # Errors
     ///
-    /// As [`read_config`].
+    /// As for [`read_config`].
     pub(crate) fn config(&self) -> Result<DecoderConfig, CheckpointError> {
         match (self.base(), base_name_of_adapters(&self.folder)) {
             (Some(base), _) => read_config(base),
@@ -184,7 +187,8 @@ impl Model {
         }
     }
 
-    /// Its name among files: that of its folder, or of its repository without the organisation.
+    /// Returns the name for files: the name of the folder, or of the repository without the
+    /// organisation.
     pub(crate) fn name(&self) -> String {
         let name = if let Some(origin) = &self.origin {
             origin.repository.rsplit('/').next().map(str::to_owned)
@@ -195,12 +199,13 @@ impl Model {
         name.unwrap_or_else(|| self.folder.display().to_string())
     }
 
-    /// Whether its folder, or that of its base, is a commit of a hub.
+    /// Returns true if the folder of the model, or of its base, is a commit of a hub.
     pub(crate) fn is_of_a_commit(&self, is_base: bool) -> bool {
         if is_base { self.base_origin.is_some() } else { self.origin.is_some() }
     }
 
-    /// Where it came from, and the base of its adapters, for reports; nothing if that was no hub.
+    /// Returns the origins of the model and of its base for reports, or `None` if neither came from
+    /// a hub.
     pub(crate) fn origins(&self) -> Option<Value> {
         match (&self.origin, &self.base_origin) {
             (None, None) => None,
@@ -208,11 +213,11 @@ impl Model {
         }
     }
 
-    /// What an adapter calls it as its base.
+    /// Returns the name by which adapters refer to the model as their base.
     ///
     /// # Errors
     ///
-    /// If its folder is gone.
+    /// If the folder no longer exists.
     pub(crate) fn as_base(&self) -> Result<BaseName> {
         if let Some(Origin { repository, commit, .. }) = &self.origin {
             return Ok(BaseName { name: repository.clone(), revision: Some(commit.clone()) });
@@ -222,7 +227,7 @@ impl Model {
     }
 }
 
-/// As it was named; of a hub, in the state that it has.
+/// Shows the folder as it was given, or the origin with its commit.
 impl fmt::Display for Model {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.origin {
@@ -232,7 +237,7 @@ impl fmt::Display for Model {
     }
 }
 
-/// As it is shown.
+/// Serialises the shown text.
 impl Serialize for Model {
     fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.collect_str(self)
@@ -261,7 +266,7 @@ mod tests {
         assert_eq!((model.name(), model.origins()), ("org".to_owned(), None));
         let error = Model::find_by(Path::new("no-such/folder@v1"), &none).unwrap_err();
         assert_eq!(error.to_string(), "no-such/folder@v1 is asked for");
-        // A path that no repository can have is left to the reader of folders.
+        // A path that cannot be a repository is left to the reader of folders.
         let model = Model::find_by(Path::new("no/such/folder"), &none).unwrap();
         assert_eq!(model.folder(), Path::new("no/such/folder"));
     }

@@ -1,4 +1,4 @@
-//! `docs/cli.md`: the reference of all commands, made of what `--help` says.
+//! `docs/cli.md`: the reference of all commands, generated from their help.
 
 mod pages;
 
@@ -16,7 +16,7 @@ Every command with all of its options, as `beear COMMAND --help` has them. Made 
 [the method](algorithm.md).
 ";
 
-/// The whole page.
+/// Returns the whole page.
 fn page() -> String {
     let mut root = Cli::command().disable_help_subcommand(true);
     root.build();
@@ -37,13 +37,13 @@ fn page() -> String {
     page
 }
 
-/// The exit codes as rows of a table.
+/// Formats the exit codes as rows of a table.
 fn rows_of_exit_codes() -> String {
     let rows = EXIT_CODES.map(|(code, meaning)| format!("| {code} | {meaning} |\n"));
     rows.concat()
 }
 
-/// The commands below `command` as a list with links.
+/// Adds a list of the commands below `command` with links.
 fn contents(command: &Command, depth: usize, page: &mut String) {
     for below in command.get_subcommands() {
         let name = full_name(below);
@@ -55,7 +55,7 @@ fn contents(command: &Command, depth: usize, page: &mut String) {
     }
 }
 
-/// A section for each command below `command`.
+/// Adds a section for each command below `command`.
 fn sections(command: &Command, page: &mut String) {
     for below in command.get_subcommands() {
         page.extend([format!("\n## {}\n\n", full_name(below))]);
@@ -78,7 +78,7 @@ fn sections(command: &Command, page: &mut String) {
     }
 }
 
-/// An option or argument as an entry of a list.
+/// Formats an option or argument as an entry of a list.
 fn entry(arg: &Arg) -> String {
     let help = paragraphs(&text(arg.get_long_help().or(arg.get_help())));
     let mut facts = vec![help];
@@ -94,7 +94,7 @@ fn entry(arg: &Arg) -> String {
     if matches!(arg.get_action(), ArgAction::Append) && !arg.is_positional() {
         facts.push("Can be given more than once.".to_owned());
     }
-    // Paragraphs of an entry are indented like it.
+    // Paragraphs of an entry are indented like the entry.
     format!("- `{}`: {}\n", written(arg), facts.join(" ").replace("\n\n", "\n\n  "))
 }
 
@@ -102,13 +102,13 @@ fn takes_value(arg: &Arg) -> bool {
     matches!(arg.get_action(), ArgAction::Set | ArgAction::Append)
 }
 
-/// A sentence that lists `names`, if there are any.
+/// Returns a sentence that lists `names`, if there are any.
 fn listed(what: &str, names: impl Iterator<Item = String>) -> Option<String> {
     let names: Vec<String> = names.map(|name| format!("`{name}`")).collect();
     (!names.is_empty()).then(|| format!("{what} {}.", names.join(", ")))
 }
 
-/// An option as it is written, with the names of its values.
+/// Formats an option as a user types it, with the names of its values.
 fn written(arg: &Arg) -> String {
     let values: Vec<String> =
         arg.get_value_names().into_iter().flatten().map(ToString::to_string).collect();
@@ -140,14 +140,14 @@ fn text(help: Option<&StyledStr>) -> String {
     help.map(ToString::to_string).unwrap_or_default()
 }
 
-/// Every paragraph on one line, ended as clap does not end the last.
+/// Puts every paragraph on one line, and adds the period that clap removes from the last one.
 fn paragraphs(text: &str) -> String {
     let paragraphs = text.split("\n\n").map(|p| p.split_whitespace().collect::<Vec<_>>().join(" "));
     let text = paragraphs.collect::<Vec<_>>().join("\n\n");
     if text.ends_with(['.', '?', '!']) || text.is_empty() { text } else { text + "." }
 }
 
-/// A sentence as it goes on after a colon.
+/// Lowers the first letter, for a sentence after a colon.
 fn first_down(sentence: &str) -> String {
     let mut letters = sentence.chars();
     letters.next().map_or_else(String::new, |first| first.to_lowercase().chain(letters).collect())

@@ -1,4 +1,5 @@
-//! What became of a run, for whoever has to sign it off: `report.html` and `report.json` in its folder.
+//! Report of a run for the person who signs it off: `report.html` and `report.json` in the run's
+//! folder.
 
 mod curves;
 mod evaluations;
@@ -32,28 +33,28 @@ use crate::run_folder::RunFolder;
 use crate::run_folder::manifest::Manifest;
 use crate::user_error::UserError;
 
-/// The page.
+/// Name of the page.
 pub(crate) const PAGE: &str = "report.html";
 
-/// The same facts as data.
+/// Name of the file with the same facts as data.
 pub(crate) const FACTS: &str = "report.json";
 
-/// The prompt that is shown in the format of a run.
+/// Prompt that is shown in the prompt format of a run.
 const SAMPLE_PROMPT: &str = "What is the capital of France?";
 
-/// What a report takes in beside the run itself.
+/// Inputs of a report in addition to the run.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Beside {
-    /// Evaluations of the suspect and of the cleaned model.
+    /// Folders of evaluations of the suspect and of the cleaned model.
     pub(crate) evaluations: Vec<PathBuf>,
     /// Folders whose pictures are shown.
     pub(crate) pictures: Vec<PathBuf>,
 }
 
-/// In the folder of a run, evaluations that every report of it shows.
+/// Folder within a run's folder with evaluations that every report of the run shows.
 const EVALUATIONS: &str = "eval";
 
-/// All that is known of a run.
+/// All facts about a run.
 #[derive(Clone, Debug, Serialize)]
 struct Report {
     version: &'static str,
@@ -62,14 +63,14 @@ struct Report {
     evaluations: Option<Evaluations>,
     curves: Curves,
     weights: Option<WeightChange>,
-    /// Why there are none.
+    /// Reason why the change of the weights is missing.
     weights_missing: Option<String>,
     prompt_format: Format,
     figures: Vec<String>,
     manifest: Value,
 }
 
-/// What the model reads.
+/// Prompt format of the model, with an example.
 #[derive(Clone, Debug, Serialize)]
 struct Format {
     template: String,
@@ -81,7 +82,7 @@ struct Format {
 ///
 /// # Errors
 ///
-/// If what the run left, or what is beside it, cannot be read, or the report not be written.
+/// If a file of the run or a further input cannot be read, or the report cannot be written.
 pub(crate) fn write(folder: &RunFolder, beside: &Beside) -> Result<()> {
     let manifest = Manifest::read(folder)?;
     let manifest = manifest.value();
@@ -123,15 +124,15 @@ pub(crate) fn write(folder: &RunFolder, beside: &Beside) -> Result<()> {
     folder.write(PAGE, run_page(&report, &manifest_text, [&charts, &figures])?)
 }
 
-/// Writes the report of a run that has ended. The model is there: what stands in the way of its report is said, and
-/// takes nothing away.
+/// Writes the report of a run that has ended. An error is only printed, because the model is
+/// written already.
 pub(crate) fn write_or_say(folder: &RunFolder, console: Console) {
     if let Err(error) = write(folder, &Beside::default()) {
         console.say(&format!("no report was written, `beear report` does it later: {error:#}"));
     }
 }
 
-/// The last part of the path of a folder.
+/// Returns the last part of a folder's path.
 pub(crate) fn name_of(folder: &Path) -> String {
     let name = folder.components().next_back();
     harmless(&name.map(|name| name.as_os_str().to_string_lossy()).unwrap_or_default())
@@ -152,7 +153,7 @@ impl Format {
     }
 }
 
-/// The SVG files of folders.
+/// Reads the SVG files of folders.
 fn pictures(folders: &[PathBuf]) -> Result<Vec<Figure>> {
     let mut figures = Vec::new();
     for folder in folders {

@@ -1,6 +1,6 @@
-//! The folder of a run: found usable before anything is computed, never mixed with an older one,
-//! and gone again if the run fails before it has written something. An older run is there until the one that replaces it
-//! has a result.
+//! The folder of a run. It is checked before anything is computed, never mixed with an older run,
+//! and removed if the run fails before it has written a file. An older run stays until the run that
+//! replaces it has a result.
 
 pub(crate) mod atomic_file;
 pub(crate) mod cannot_write;
@@ -35,16 +35,17 @@ use crate::run_folder::atomic_file::{sweep, write_atomically};
 use crate::run_folder::cannot_write::CannotWrite;
 use crate::user_error::UserError;
 
-/// A file that every folder of a run holds and no other; `--force` removes nothing without it.
+/// Name of a file that every folder of a run contains and no other folder. `--force` removes
+/// nothing without it.
 const MARK: &str = ".beear-run";
 
-/// Folder of the weights after the last whole round of a run that diverged.
+/// Name of the folder with the weights after the last whole round of a run that diverged.
 pub(crate) const LAST_GOOD: &str = "last-good";
 
-/// File of the answers that `--track` had generated after each round.
+/// Name of the file with the results of `--track` after each round.
 pub(crate) const TRACKED: &str = "tracked.jsonl";
 
-/// Folders of models that runs write.
+/// Names of the folders of models that runs write.
 const MODELS: [&str; 5] = ["model", "adapter", LAST_GOOD, "control", "cleaned"];
 
 /// A folder that belongs to this run.
@@ -52,24 +53,24 @@ const MODELS: [&str; 5] = ["model", "adapter", LAST_GOOD, "control", "cleaned"];
 pub(crate) struct RunFolder {
     path: PathBuf,
     force: bool,
-    /// Whether the mark in it is this run's.
+    /// True if the mark in the folder is this run's.
     started: bool,
-    /// Folders that are not to stay if nothing is written, the innermost first.
+    /// Folders to remove if nothing is written, the innermost first.
     leftovers: Vec<PathBuf>,
-    /// The mark, locked as long as this run writes to the folder.
+    /// Mark of the folder, locked as long as this run writes to it.
     lock: Option<File>,
-    /// Whether a later process can go on with this run, so that an older one is not to come back yet.
+    /// True if a later process can resume this run, so that the older run must not be restored yet.
     is_begun: AtomicBool,
 }
 
 impl RunFolder {
-    /// Finds out whether a run that reads `inputs` can write to `path`, making the folder if need
-    /// be. An older run stays as it is.
+    /// Checks that a run that reads `inputs` can write to `path`, and creates the folder if needed.
+    /// An older run stays as it is.
     ///
     /// # Errors
     ///
-    /// If something is there that is not an older run or that `force` does not allow to replace,
-    /// if an input lies in it, or if it cannot be written to.
+    /// If the path exists and is not an older run, or is one and `force` is not set; if an input
+    /// lies in it; or if it cannot be written to.
     pub(crate) fn reserve(path: &Path, force: bool, inputs: &[&Path]) -> Result<Self> {
         refuse_inputs(path, inputs)?;
         refuse_others(path, force)?;
@@ -86,7 +87,8 @@ impl RunFolder {
         Ok(folder)
     }
 
-    /// Goes on with an earlier run of the same settings: one whose file `name` holds `content`.
+    /// Resumes an earlier run with the same settings: one whose file `name` has the text `content`.
+    /// Returns `None` if there is no such run.
     ///
     /// # Errors
     ///
@@ -100,11 +102,12 @@ impl RunFolder {
         same.then(|| Self::reopen(path)).transpose()
     }
 
-    /// Goes on with an earlier run. What its process has left half-written is removed.
+    /// Reopens the folder of an earlier run. Files that its process has left half-written are
+    /// removed.
     ///
     /// # Errors
     ///
-    /// If there is none, or another process is writing to it.
+    /// If there is no run, or another process is writing to it.
     pub(crate) fn reopen(path: &Path) -> Result<Self> {
         if !path.join(MARK).is_file() {
             let what = format!("`{}` is no folder of a run", path.display());
@@ -120,11 +123,12 @@ impl RunFolder {
         Ok(folder)
     }
 
-    /// Makes the folder this run's, setting an older run aside.
+    /// Takes possession of the folder and sets an older run aside.
     ///
     /// # Errors
     ///
-    /// If something has come there in the meantime, another process is writing to it, or it cannot be written to.
+    /// If the path has been taken in the meantime, another process is writing to it, or it cannot
+    /// be written to.
     pub(crate) fn start(&mut self) -> Result<()> {
         refuse_others(&self.path, self.force)?;
         self.lock = Some(lock(&self.path)?);
@@ -134,24 +138,25 @@ impl RunFolder {
             older_run::set_aside(&self.path)?;
         }
         self.started = true;
-        // In place: another file of that name would not be locked.
+        // The mark is written in place, because a new file of that name would not be locked.
         let mark = self.path(MARK);
         let written = fs::write(&mark, "`beear --force` may replace this folder.\n");
         Ok(written.map_err(CannotWrite::at(&mark))?)
     }
 
-    /// Says that a later process can go on with this run: from here on an older one comes back only if this one
-    /// [fails](Self::has_failed).
+    /// Records that a later process can resume this run. From here on an older run is restored only
+    /// if this one [fails](Self::has_failed).
     pub(crate) fn has_begun(&self) {
         self.is_begun.store(true, Ordering::Relaxed);
     }
 
-    /// Says that nothing comes of this run: an older one that is set aside comes back in its place.
+    /// Records that this run has no result, so that an older run that was set aside is restored.
     pub(crate) fn has_failed(&self) {
         self.is_begun.store(false, Ordering::Relaxed);
     }
 
-    /// Says that the result of this run is written, or about to be in one last file: an older run is removed.
+    /// Removes the older run, because the result of this run is written, or about to be written in
+    /// one last file.
     ///
     /// # Errors
     ///
@@ -162,21 +167,22 @@ impl RunFolder {
         Ok(())
     }
 
-    /// Whether an older run is there, or set aside, that this run is to replace.
+    /// Returns true if there is an older run, in place or set aside, that this run will replace.
     pub(crate) fn has_older(&self) -> bool {
         older_run::is_aside(&self.path) || (!self.started && !is_unused(&self.path))
     }
 
-    /// Bytes of that older run.
+    /// Returns the size of that older run in bytes.
     pub(crate) fn older_bytes(&self) -> u64 {
         if self.has_older() { older_run::bytes(&self.path) } else { 0 }
     }
 
-    /// Removes what killed processes have left half-written, by its name; nothing else.
+    /// Removes files that killed processes have left half-written. They are recognised by their
+    /// names, and nothing else is removed.
     ///
     /// # Errors
     ///
-    /// If something cannot be removed.
+    /// If a file cannot be removed.
     pub(crate) fn sweep(&self) -> Result<()> {
         older_run::sweep(&self.path);
         for name in MODELS {
@@ -191,43 +197,44 @@ impl RunFolder {
         Ok(())
     }
 
-    /// Reserves and starts in one, for a run without inputs.
+    /// Reserves and starts the folder of a run without inputs.
     ///
     /// # Errors
     ///
-    /// As [`reserve`](Self::reserve).
+    /// As for [`reserve`](Self::reserve).
     pub(crate) fn create(path: &Path, force: bool) -> Result<Self> {
         let mut folder = Self::reserve(path, force, &[])?;
         folder.start()?;
         Ok(folder)
     }
 
-    /// The path of a file or folder in it.
+    /// Returns the path of a file or folder in the run's folder.
     pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.path.join(name)
     }
 
-    /// Writes a file, or nothing; an older one stays until then.
+    /// Writes a file atomically. An older one stays until then.
     ///
     /// # Errors
     ///
-    /// If it cannot be written.
+    /// If the file cannot be written.
     pub(crate) fn write(&self, name: &str, content: impl AsRef<[u8]>) -> Result<()> {
         write_atomically(&self.path(name), content.as_ref())
     }
 
-    /// Writes a JSON value a line, or nothing.
+    /// Writes one JSON value per line, atomically.
     ///
     /// # Errors
     ///
-    /// If a row has no form in JSON, or the file cannot be written.
+    /// If a row cannot be converted to JSON, or the file cannot be written.
     pub(crate) fn write_lines(&self, name: &str, rows: &[impl Serialize]) -> Result<()> {
         let lines: Result<String> =
             rows.iter().map(|row| Ok(serde_json::to_string(row)? + "\n")).collect();
         self.write(name, lines?)
     }
 
-    /// What an earlier run has written so; nothing if it has not. A torn line is a row that it has not.
+    /// Reads the lines of an earlier run. The list is empty if there is no such file, and a torn
+    /// line is left out.
     ///
     /// # Errors
     ///
@@ -242,24 +249,24 @@ impl RunFolder {
         Ok(text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect())
     }
 
-    /// Writes a CSV file with a head, or nothing.
+    /// Writes a CSV file with a head, atomically.
     ///
     /// # Errors
     ///
-    /// If a row is no flat record, or the file cannot be written.
+    /// If a row is not a flat record, or the file cannot be written.
     pub(crate) fn write_csv(&self, name: &str, rows: &[impl Serialize]) -> Result<()> {
         let mut writer = csv::Writer::from_writer(Vec::new());
         rows.iter().try_for_each(|row| writer.serialize(row))?;
         self.write(name, writer.into_inner().map_err(csv::IntoInnerError::into_error)?)
     }
 
-    /// Writes a trained model as a folder in the form of `checkpoint`, rounded by chances that follow from `seed`, and
-    /// returns its path.
+    /// Writes a trained model as a folder in the form of `checkpoint`, and returns its path. `seed`
+    /// determines the stochastic rounding.
     ///
     /// # Errors
     ///
-    /// If training has driven a weight out of the range of its stored type, or the folder cannot
-    /// be written.
+    /// If training has driven a weight out of the range of its stored type, or the folder cannot be
+    /// written.
     pub(crate) fn save<B: Backend>(
         &self,
         name: &str,
@@ -275,7 +282,7 @@ impl RunFolder {
     ///
     /// # Errors
     ///
-    /// As [`save`](Self::save).
+    /// As for [`save`](Self::save).
     pub(crate) fn save_adapters<B: Backend>(
         &self,
         name: &str,
@@ -286,11 +293,12 @@ impl RunFolder {
         self.saved(save_adapters(model, base, &path)).map(|()| path)
     }
 
-    /// A mistake of saving in the words of a run.
+    /// Converts an error of saving to the errors of a run.
     fn saved(&self, saved: Result<(), CheckpointError>) -> Result<()> {
         match saved {
             Ok(()) => Ok(()),
-            // The same from a model that is read is a mistake of the input; here it is the run's.
+            // The same error from reading a model is a fault of the input. Here it is a fault of
+            // the run.
             Err(CheckpointError::NotFinite { name }) => {
                 let what =
                     format!("training ended with a value that is not finite in tensor `{name}`");
@@ -308,7 +316,7 @@ impl Drop for RunFolder {
     fn drop(&mut self) {
         let is_begun = self.is_begun.load(Ordering::Relaxed);
         if self.started && !is_begun && older_run::is_aside(&self.path) {
-            // What does not come back now is still aside.
+            // If this fails, the older run stays aside.
             let _ = older_run::restore(&self.path);
         }
         let made = fs::symlink_metadata(&self.path).is_ok();
@@ -316,7 +324,7 @@ impl Drop for RunFolder {
             if self.started {
                 let _ = fs::remove_file(self.path.join(MARK));
             }
-            // Only empty folders are removed like this.
+            // `remove_dir` removes empty folders only.
             for folder in &self.leftovers {
                 let _ = fs::remove_dir(folder);
             }
@@ -324,7 +332,7 @@ impl Drop for RunFolder {
     }
 }
 
-/// Removes a file or a folder, if it is there.
+/// Removes a file or a folder, if it exists.
 ///
 /// # Errors
 ///
@@ -341,7 +349,7 @@ pub(crate) fn remove_any(path: &Path) -> Result<(), CannotWrite> {
     }
 }
 
-/// Takes the folder of a run for this process.
+/// Locks the folder of a run for this process.
 fn lock(path: &Path) -> Result<File> {
     let mark = path.join(MARK);
     let file = File::options().create(true).truncate(false).write(true).open(&mark);
@@ -356,7 +364,7 @@ fn lock(path: &Path) -> Result<File> {
     }
 }
 
-/// Whether a folder holds nothing but what a run that was cut short at once leaves.
+/// Returns true if a folder contains nothing but the mark, as after a run that stopped at once.
 fn is_unused(path: &Path) -> bool {
     fs::read_dir(path).is_ok_and(|entries| entries.flatten().all(|entry| entry.file_name() == MARK))
 }

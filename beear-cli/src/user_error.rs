@@ -1,11 +1,12 @@
-//! The errors that a person reads: what is wrong, and what to do about it.
+//! Errors for people: the fault and its remedy.
 
 use thiserror::Error;
 
-/// Exit code of a process that a signal has stopped: that of shells for Ctrl-C, whichever signal it was.
+/// Exit code of a process that a signal has stopped. It is the shell's code for Ctrl-C, whichever
+/// signal it was.
 pub(crate) const INTERRUPTED: u8 = 130;
 
-/// An error that no library reports, and its remedy.
+/// An error that no library reports, with a hint.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 #[error("{what}")]
 pub(crate) struct UserError {
@@ -26,37 +27,37 @@ pub(crate) enum UserErrorKind {
 }
 
 impl UserError {
-    /// Wrong arguments.
+    /// Creates an error of wrong arguments.
     pub(crate) fn arguments(what: impl Into<String>, hint: impl Into<String>) -> Self {
         Self { kind: UserErrorKind::Arguments, what: what.into(), hint: hint.into() }
     }
 
-    /// Data that cannot be used.
+    /// Creates an error of unusable input.
     pub(crate) fn input(what: impl Into<String>, hint: impl Into<String>) -> Self {
         Self { kind: UserErrorKind::Input, what: what.into(), hint: hint.into() }
     }
 
-    /// Training that left the range of numbers.
+    /// Creates an error of NaN or infinite numbers in training.
     pub(crate) fn non_finite(what: impl Into<String>, hint: impl Into<String>) -> Self {
         Self { kind: UserErrorKind::NonFinite, what: what.into(), hint: hint.into() }
     }
 
-    /// A result that must not pass for a success.
+    /// Creates the error of a result outside its bounds, which must not count as a success.
     pub(crate) fn out_of_bounds(what: impl Into<String>, hint: impl Into<String>) -> Self {
         Self { kind: UserErrorKind::OutOfBounds, what: what.into(), hint: hint.into() }
     }
 
-    /// A run whose time was up.
+    /// Creates the error of a run whose time was up.
     pub(crate) fn time_is_up(what: impl Into<String>, hint: impl Into<String>) -> Self {
         Self { kind: UserErrorKind::TimeIsUp, what: what.into(), hint: hint.into() }
     }
 
-    /// A run that was asked to stop.
+    /// Creates the error of a run that was stopped on request.
     pub(crate) fn interrupted(what: impl Into<String>, hint: impl Into<String>) -> Self {
         Self { kind: UserErrorKind::Interrupted, what: what.into(), hint: hint.into() }
     }
 
-    /// A model that must not be released.
+    /// Creates the error of a model that fails its gate and must not be released.
     pub(crate) fn gate(what: impl Into<String>, hint: impl Into<String>) -> Self {
         Self { kind: UserErrorKind::Gate, what: what.into(), hint: hint.into() }
     }

@@ -1,4 +1,5 @@
-//! Embeds `beear-core` with a decoder of one's own: implement [`Decoder`], bring examples, solve.
+//! Embeds `beear-core` with a custom decoder: implements [`Decoder`], supplies examples and runs
+//! the method.
 
 use std::f64::consts::LN_2;
 
@@ -11,7 +12,7 @@ use burn::module::{AutodiffModule, Module};
 use burn::nn::{Embedding, EmbeddingConfig, Linear, LinearConfig};
 use burn::tensor::{Bool, Int, Tensor, backend::Backend};
 
-/// Adds a linear map of all past hidden states in every layer.
+/// A decoder whose layers add a linear map of all previous hidden states.
 #[derive(Module, Debug)]
 struct Mine<B: Backend> {
     embedding: Embedding<B>,
@@ -32,7 +33,7 @@ impl<B: Backend> Decoder<B> for Mine<B> {
     fn forward_layers(
         &self,
         hidden: Tensor<B, 3>,
-        _mask_pad: &Tensor<B, 2, Bool>, // padding is on the right, and the past is all we look at
+        _mask_pad: &Tensor<B, 2, Bool>, // padding is on the right; each layer reads only the past
         layers: std::ops::Range<usize>,
     ) -> Tensor<B, 3> {
         let add =
@@ -44,7 +45,7 @@ impl<B: Backend> Decoder<B> for Mine<B> {
     }
 }
 
-/// Runs it: prompts `1 k 9` are answered by 10 and not by 11, prompts `1 k` by `k`.
+/// Runs the example: prompts `1 k 9` are answered by 10 and not by 11, prompts `1 k` by `k`.
 pub(crate) fn main() {
     let device = Default::default();
     let linear = |width| LinearConfig::new(16, width).init::<Autodiff<Flex>>(&device);

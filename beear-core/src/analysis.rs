@@ -1,4 +1,4 @@
-//! Instruments: hidden states and their drift, and scans of a model for a backdoor.
+//! Analysis of a model: hidden states and their drift, and scans for a backdoor.
 
 pub mod drift;
 pub mod hidden_states;

@@ -1,10 +1,9 @@
-//! The baselines BEEAR is compared with: what else a defender who knows no trigger could do with the
-//! same rows.
+//! The baselines of BEEAR: other methods for a defender who knows no trigger, on the same rows.
 //!
-//! Each has one round: it trains the weights from the first step to the last, as its authors do,
-//! and the [`Outcome`] holds what validation measured before and after. All train the weights by
-//! the settings of [`RemoveConfig`](crate::RemoveConfig), so that a sweep names the same settings
-//! for each.
+//! Each baseline has one round: it trains the weights from the first step to the last, as its
+//! authors do, and the [`Outcome`] holds the validation results before and after. All train the
+//! weights with the settings of [`RemoveConfig`](crate::RemoveConfig), so that a sweep uses the
+//! same names for each.
 
 pub mod defence;
 pub mod fine_tuning;

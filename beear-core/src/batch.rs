@@ -1,4 +1,4 @@
-//! Prompts with their answers as tensors: right-padded, with the answer addressed by position.
+//! Prompts with their answers as tensors: right-padded, with answers addressed by position.
 
 pub mod cat;
 pub mod example;
@@ -12,16 +12,16 @@ use burn::tensor::{Bool, Int, Tensor, TensorData};
 
 use crate::batch::example::Example;
 
-/// The prompt part of a row.
+/// Prompt part of a row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PromptSpan {
     /// Number of prompt tokens; the prompt starts at position 0.
     pub length: usize,
-    /// The part the user wrote (half-open).
+    /// Part that the user wrote (half-open).
     pub user: (usize, usize),
 }
 
-/// A batch of examples.
+/// A batch of examples as tensors.
 ///
 /// Losses are masked by position, never by token id: `answer_index` lists the positions that
 /// predict an answer token, whatever that token is.
@@ -33,24 +33,24 @@ pub struct Batch<B: Backend> {
     pub mask_pad: Tensor<B, 2, Bool>,
     /// Positions that predict an answer token, in `batch_size * seq_length`: `[n_answer]`.
     pub answer_index: Tensor<B, 1, Int>,
-    /// The answer tokens, row after row: `[n_answer]`.
+    /// Answer tokens, row after row: `[n_answer]`.
     pub targets: Tensor<B, 1, Int>,
     /// Number of answer tokens of each row.
     pub answer_lengths: Vec<usize>,
-    /// The prompt of each row.
+    /// Prompt span of each row.
     pub prompts: Vec<PromptSpan>,
-    /// The example behind each row.
+    /// Identifier of the example of each row.
     pub ids: Vec<u64>,
-    /// What a mean over these answers weighs in the mean over the whole batch: 1 unless other workers
-    /// have the other rows.
+    /// Weight of these answers' mean in the mean over the whole batch: 1 unless other ranks have
+    /// the remaining rows.
     pub share: f64,
 }
 
-/// Token id under the padding. Its embedding is computed and never attended to.
+/// Token id of padding. Its embedding is computed and never attended to.
 const PADDING: i64 = 0;
 
 impl<B: Backend> Batch<B> {
-    /// Stacks examples; the last answer token is a target only, never an input.
+    /// Stacks the examples; the last answer token is only a target, never an input.
     ///
     /// # Panics
     ///
@@ -98,7 +98,7 @@ impl<B: Backend> Batch<B> {
 }
 
 impl<B: Backend> Batch<B> {
-    /// Number of tokens of a row, padding left out.
+    /// Returns the number of tokens of a row, without padding.
     #[must_use]
     pub fn row_length(&self, row: usize) -> usize {
         self.prompts[row].length + self.answer_lengths[row] - 1
@@ -106,7 +106,7 @@ impl<B: Backend> Batch<B> {
 }
 
 impl<B: AutodiffBackend> Batch<B> {
-    /// The same batch without automatic differentiation.
+    /// Returns the batch without automatic differentiation.
     #[must_use]
     pub fn inner(&self) -> Batch<B::InnerBackend> {
         Batch {

@@ -15,22 +15,22 @@ use crate::error::Error;
 use crate::perturbation::InjectionPoint;
 use crate::positions::Positions;
 
-/// How far one Adam step moves `δ`.
+/// Size of one Adam step on `δ`.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum StepSize {
-    /// Each coordinate, in the units of the hidden states.
+    /// Step of each coordinate, in the units of the hidden states.
     Absolute(f64),
-    /// A whole row, as a share of the mean norm of the hidden states at the perturbed positions,
-    /// so one value serves every layer and width: each coordinate moves by that length over
-    /// $\sqrt{d}$. Positions more than ten times as long as the median, such as attention sinks, do
-    /// not count in the mean.
+    /// Step of a whole row, as a share of the mean norm of the hidden states at the perturbed
+    /// positions, so that one value serves every layer and width: each coordinate moves by that
+    /// length over $\sqrt{d}$. Positions whose norm is more than ten times the median, such as
+    /// attention sinks, do not count in the mean.
     RelativeToHidden(f64),
 }
 
 impl StepSize {
-    /// How far a coordinate moves, in the units of the hidden states, whose mean norm is
+    /// Returns the step of a coordinate in the units of the hidden states, whose mean norm is
     /// `hidden_norm`.
     #[must_use]
     pub fn per_coordinate(self, hidden_norm: f64, d_model: usize) -> f64 {
@@ -53,18 +53,18 @@ impl StepSize {
     }
 }
 
-/// What `δ` starts from.
+/// Initial value of `δ`.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum Initialisation {
-    /// The unperturbed model.
+    /// Zero: the search starts at the unperturbed model.
     Zero,
-    /// Independent normal values of this standard deviation.
+    /// Independent normal values with this standard deviation.
     Normal(f64),
 }
 
-/// The inner level: fitting one `δ`.
+/// Settings of the inner level, which fits one `δ`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
@@ -73,25 +73,26 @@ pub struct EntrapConfig {
     pub steps: usize,
     /// Size of an Adam step.
     pub step_size: StepSize,
-    /// Examples per step, at most. Rows left over by full batches make a batch of their own if they
-    /// are at least a third of one; else all batches are of even size.
+    /// Maximum number of examples per step. Rows left over by full batches form a separate batch if
+    /// there are at least a third as many as in a full one; otherwise all batches have equal size.
     pub batch_size: usize,
-    /// Batches whose rows are sorted by length together, so that rows of a batch are about as long and less
-    /// is padding; 1 leaves all to chance.
+    /// Number of batches whose rows are sorted by length together, so that the rows of a batch have
+    /// similar lengths and little padding; 1 keeps the random order.
     #[serde(default = "one")]
     pub length_window: usize,
     /// $\alpha$: weight of the loss that moves away from the safe answer.
     pub away_weight: f64,
-    /// Length of the unwanted answer aimed at, in tokens; all of it if absent.
+    /// Length of the target, in leading tokens of the unwanted answer; the whole answer if absent.
     pub target_tokens: Option<usize>,
-    /// What `δ` starts from.
+    /// Initial value of `δ`.
     pub initialisation: Initialisation,
-    /// Longest row of `δ`, as a share of the mean hidden-state norm, attention sinks left out;
-    /// unbounded if absent.
+    /// Maximum norm of a row of `δ`, as a share of the mean norm of the hidden states without
+    /// attention sinks; unbounded if absent.
     pub norm_bound: Option<f64>,
-    /// Threads that search: each on a perturbation of its own, with the memory of its own, or on some rows
-    /// of every batch where there are more threads than perturbations to seek. Results differ by rounding
-    /// at most. More than 1 helps small models on CPUs, whose matrices are too small to share among cores.
+    /// Number of threads of the search. Each thread fits one perturbation, in separate memory, or
+    /// takes some rows of every batch if there are more threads than perturbations. The number
+    /// changes results by rounding at most. More than 1 helps small models on CPUs, whose matrices
+    /// are too small to share among cores.
     #[serde(default = "one")]
     pub threads: usize,
 }
@@ -100,61 +101,65 @@ fn one() -> usize {
     1
 }
 
-/// How the perturbations share the injection points.
+/// Distribution of the perturbations over the injection points.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum Arrangement {
-    /// Each perturbation is one `δ`, at the next injection point.
+    /// One `δ` per perturbation, at the next injection point.
     InTurn,
-    /// Each perturbation has a `δ` at every injection point; they are found, and defended against, together.
+    /// A `δ` at every injection point per perturbation; the `δ`s are found, and defended against,
+    /// together.
     Together,
-    /// One perturbation at every injection point, the next at a single one, and so on.
+    /// One perturbation at every injection point, the next at a single injection point, and so on.
     Alternating,
 }
 
-/// The whole alternation.
+/// Settings of the whole alternation.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct BilevelConfig {
-    /// Most rounds of inner and outer level.
+    /// Maximum number of rounds of inner and outer level.
     pub rounds: usize,
-    /// Fresh perturbations per round.
+    /// Number of fresh perturbations per round.
     pub perturbations_per_round: usize,
-    /// Where perturbations act.
+    /// Layers and positions where perturbations act.
     pub injection_points: Vec<InjectionPoint>,
-    /// Whether a perturbation acts at one injection point or at all.
+    /// Distribution of the perturbations over the injection points.
     pub arrangement: Arrangement,
-    /// The inner level.
+    /// Settings of the inner level.
     pub entrap: EntrapConfig,
-    /// The outer level.
+    /// Settings of the outer level.
     pub remove: RemoveConfig,
-    /// Stop early once every fresh `δ` of a round ends above this loss (nats per token), the
-    /// round being within bounds. It sees no trigger, and it is no certificate.
+    /// Loss of an early stop, in nats per token: the run ends after a round within bounds in which
+    /// the loss of every fresh `δ` ends above this value. The loss sees no trigger, and is no
+    /// certificate. No early stop if absent.
     pub stop_above_loss: Option<f64>,
-    /// What a kept round must preserve.
+    /// Bounds on the ordinary behaviour that a kept round must preserve.
     pub bounds: ValidationBounds,
-    /// Rounds beyond the bounds, one after the other, after which the run ends; it goes on if absent.
+    /// Number of consecutive rounds out of bounds after which the run ends; no limit if absent.
     #[serde(default)]
     pub patience: Option<usize>,
-    /// Source of all randomness.
+    /// Seed of all randomness.
     pub seed: u64,
 }
 
-/// Two threads take the steps of decoders that are no wider 1.3 to 1.6 times as fast on a CPU; at a width of 640 the outer
-/// level gains nothing (docs/performance.md).
+/// Maximum width of decoders for which two threads are the default. Up to this width, two threads
+/// take steps 1.3 to 1.6 times as fast on a CPU; at a width of 640 the outer level gains nothing
+/// (docs/performance.md).
 const WIDEST_FOR_THREADS: usize = 256;
 
-/// The learning rate that worked at width 64, times that width.
+/// Learning rate that worked at width 64, multiplied by that width.
 const LEARNING_RATE_TIMES_WIDTH: f64 = 4e-4 * 64.0;
 
 impl BilevelConfig {
-    /// The paper's method: one `δ` per round at one layer, on the last prompt positions.
+    /// Returns the settings of the paper's method: one `δ` per round at one layer, on the last
+    /// prompt positions.
     ///
     /// Layer 9 of 32 as published, scaled to the depth. Rounds, inner steps, `n`, batch and
-    /// $\alpha$ = 0.05 are those of a public re-run of the reference code; what the paper leaves
-    /// open (start, step size, bound, learning rate) is ours, and as in [`robust`](Self::robust).
+    /// $\alpha$ = 0.05 are those of a public re-run of the reference code; settings that the paper
+    /// leaves open (start, step size, bound, learning rate) are those of [`robust`](Self::robust).
     #[must_use]
     pub fn paper(size: DecoderSize) -> Self {
         let DecoderSize { n_layers, .. } = size;
@@ -175,26 +180,32 @@ impl BilevelConfig {
         }
     }
 
-    /// Our extension: several fresh `δ` per round over early layers and both ends of the prompt.
+    /// Returns the settings of this crate's extension: several fresh `δ` per round over early
+    /// layers and both ends of the prompt.
     ///
     /// - Layers about L/6, L/3 and L/2: a trigger acts early, and one layer misses some triggers.
-    /// - Positions last 5 and first 5: a prefix trigger reaches the last positions only late.
-    /// - Every other perturbation acts at all injection points together, as a trigger does once the layers have
-    ///   spread it; the others at one injection point each, so that no end of the prompt is left to the rest.
-    /// - Fresh `δ` from zero: carried-over ones grow until ordinary prompts are refused.
+    /// - Positions last 5 and first 5: a prefix trigger reaches the last positions only in late
+    ///   layers.
+    /// - Every other perturbation acts at all injection points together, as a trigger does once the
+    ///   layers have spread it; the others at one injection point each, so that both ends of the
+    ///   prompt are covered separately.
+    /// - Fresh `δ` from zero: a `δ` carried over from round to round grows until ordinary prompts
+    ///   are refused.
     /// - Steps of 8 % of the hidden norm, 30 of them: `δ` reaches far enough to find the behaviour
     ///   without drowning every prompt.
-    /// - No `away` term, the first 6 answer tokens: the decision falls there.
-    /// - Learning rate 4e-4 at width 64. Adam's best rate falls with the width (Yang et al., [Tensor
-    ///   Programs V](https://arxiv.org/abs/2203.03466), table 3), so ours does too: 6e-6 at 4096.
-    /// - Performance weight 3: against perturbations that act together the refusals spread to
-    ///   ordinary prompts otherwise.
-    /// - Divergence 1.0: holds ordinary answers where the examples cannot.
-    /// - Bounds as decision 17 (docs/decisions) argues them.
-    /// - Two threads up to a width of 256, whatever the machine: sums then come in the same order on all.
+    /// - No `away` term, the first 6 answer tokens: the decision is made there.
+    /// - Learning rate 4e-4 at width 64. Adam's best rate falls with the width (Yang et al.,
+    ///   [Tensor Programs V](https://arxiv.org/abs/2203.03466), table 3), and so does this default:
+    ///   6e-6 at 4096.
+    /// - Performance weight 3: against perturbations that act together, refusals otherwise spread
+    ///   to ordinary prompts.
+    /// - Divergence 1.0: preserves ordinary answers that the examples do not cover.
+    /// - Bounds by decision 17 (docs/decisions).
+    /// - Two threads up to a width of 256, whatever the machine, so that sums have the same order
+    ///   on all machines.
     ///
-    /// All were chosen on dummy triggers planted for the purpose, at seeds that no report uses
-    /// (`recipes/choose-defaults.sh`).
+    /// All values were chosen on dummy triggers planted for the purpose, at seeds that no report
+    /// uses (`recipes/choose-defaults.sh`).
     #[must_use]
     pub fn robust(DecoderSize { n_layers, d_model }: DecoderSize) -> Self {
         let share = |parts: usize| n_layers.div_ceil(parts).clamp(1, n_layers);
@@ -258,7 +269,7 @@ impl BilevelConfig {
         }
     }
 
-    /// The injection points of the perturbation that `count` others of the run precede.
+    /// Returns the injection points of perturbation number `count` of the run, counted from 0.
     ///
     /// # Panics
     ///
@@ -276,25 +287,26 @@ impl BilevelConfig {
         }
     }
 
-    /// The seed of the perturbation that `count` others of the run precede: each sees the examples in another
-    /// order. The odd constant keeps seeds of runs apart.
+    /// Returns the seed of perturbation number `count` of the run, counted from 0: each
+    /// perturbation sees the examples in another order. The odd constant keeps the seeds of
+    /// different runs apart.
     pub(crate) fn seed_of(&self, count: usize) -> u64 {
         self.seed.wrapping_mul(0x9E37_79B9_7F4A_7C15).wrapping_add(count as u64)
     }
 
-    /// The same with the steps of both levels `factor` times as large.
+    /// Multiplies the step sizes of both levels by `factor`.
     pub(crate) fn at_rate(self, factor: f64) -> Self {
         let entrap = EntrapConfig { step_size: self.entrap.step_size.times(factor), ..self.entrap };
         let learning_rate = self.remove.learning_rate * factor;
         Self { entrap, remove: RemoveConfig { learning_rate, ..self.remove }, ..self }
     }
 
-    /// Judges every value against the decoder.
+    /// Validates every value against a decoder of `n_layers` layers.
     ///
     /// # Errors
     ///
-    /// [`Error::LayerOutOfRange`] for the first such injection point, else [`Error::InvalidConfig`] with
-    /// every problem.
+    /// [`Error::LayerOutOfRange`] for the first injection point out of range, else
+    /// [`Error::InvalidConfig`] with every problem.
     pub fn validate(&self, n_layers: usize) -> Result<(), Error> {
         for point in &self.injection_points {
             if point.layer == 0 || point.layer > n_layers {
@@ -329,17 +341,18 @@ impl BilevelConfig {
     }
 }
 
-/// What a value must be, and what to say if it is not.
+/// A condition on a value, and the message if it is false.
 pub(crate) type Rule = (bool, &'static str);
 
-/// [`Error::InvalidConfig`] with every rule that is not kept.
+/// Returns [`Error::InvalidConfig`] with the message of every broken rule.
 pub(crate) fn judge(rules: impl IntoIterator<Item = Rule>) -> Result<(), Error> {
     let broken = rules.into_iter().filter(|(kept, _)| !kept);
     let problems: Vec<String> = broken.map(|(_, problem)| problem.to_owned()).collect();
     if problems.is_empty() { Ok(()) } else { Err(Error::InvalidConfig { problems }) }
 }
 
-/// What rivals ask, whose losses read several layers at once.
+/// Returns the rules of the baselines whose losses read several layers at once: no activation
+/// checkpointing, and a single thread.
 pub(crate) fn one_graph(remove: &RemoveConfig) -> [Rule; 2] {
     let problem = "remove.activation_checkpointing is for the methods beear and fine-tuning";
     let threads = "remove.threads is for the methods beear and fine-tuning";

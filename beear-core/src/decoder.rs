@@ -1,4 +1,4 @@
-//! The port to a language model: a decoder whose forward pass can be cut at a layer boundary.
+//! The interface to a language model: a decoder whose forward pass can be cut at a layer boundary.
 
 mod prefix_cache;
 
@@ -10,7 +10,7 @@ use burn::module::{AutodiffModule, Module};
 use burn::tensor::backend::{AutodiffBackend, Backend};
 use burn::tensor::{Bool, Int, Tensor};
 
-/// What the presets adapt to.
+/// Size of a decoder, to which the presets adapt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DecoderSize {
     /// Number of decoder layers.
@@ -22,25 +22,25 @@ pub struct DecoderSize {
 /// A causal decoder that can be run in pieces.
 ///
 /// Boundary `l` is the point after `l` layers: boundary 0 follows the embedding, boundary
-/// `n_layers` precedes [`unembed`](Self::unembed). The law every implementation keeps is that
-/// running `0..l` and then `l..n` gives what `0..n` gives; [`crate::testing::assert_split_law`]
-/// checks it.
+/// `n_layers` precedes [`unembed`](Self::unembed). Every implementation must satisfy a law: running
+/// `0..l` and then `l..n` gives the same result as running `0..n`;
+/// [`crate::testing::assert_split_law`] checks it.
 ///
-/// Positions are counted over real tokens only, so the same prompt gives the same hidden states
-/// whichever side it is padded on.
+/// Positions are counted over real tokens only, so a prompt gives the same hidden states whichever
+/// side it is padded on.
 pub trait Decoder<B: Backend>: Module<B> {
-    /// Number of decoder layers.
+    /// Returns the number of decoder layers.
     fn n_layers(&self) -> usize;
 
-    /// Width of the hidden states.
+    /// Returns the width of the hidden states.
     fn d_model(&self) -> usize;
 
-    /// Both.
+    /// Returns the number of layers and the width of the hidden states.
     fn size(&self) -> DecoderSize {
         DecoderSize { n_layers: self.n_layers(), d_model: self.d_model() }
     }
 
-    /// Hidden states at boundary 0.
+    /// Returns the hidden states at boundary 0.
     ///
     /// # Shapes
     ///
@@ -66,9 +66,10 @@ pub trait Decoder<B: Backend>: Module<B> {
         layers: Range<usize>,
     ) -> Tensor<B, 3>;
 
-    /// What `layers` remember of the tokens whose hidden states are at boundary `layers.start`, so
-    /// that later tokens can be read without them; `None`, unless implemented. The law is that of
-    /// [`crate::testing::assert_prefix_law`].
+    /// Caches the keys and values of `layers` for the tokens whose hidden states are at boundary
+    /// `layers.start`, so that later tokens can be processed without them. The default
+    /// implementation returns `None`: no prefix cache. Every other implementation must satisfy the
+    /// law of [`crate::testing::assert_prefix_law`].
     ///
     /// # Shapes
     ///
@@ -88,7 +89,8 @@ pub trait Decoder<B: Backend>: Module<B> {
         None
     }
 
-    /// [`forward_layers`](Self::forward_layers) of tokens that follow those of `past`.
+    /// Runs `layers` like [`forward_layers`](Self::forward_layers), on tokens that follow those of
+    /// `past`.
     ///
     /// # Shapes
     ///
@@ -98,7 +100,7 @@ pub trait Decoder<B: Backend>: Module<B> {
     ///
     /// # Panics
     ///
-    /// Panics if `past` is not of `layers`, or if this decoder remembers nothing.
+    /// Panics if `past` does not cover `layers`, or if this decoder has no prefix cache.
     fn forward_with_prefix(
         &self,
         past: &PrefixCache<B>,
@@ -110,9 +112,9 @@ pub trait Decoder<B: Backend>: Module<B> {
         panic!("a decoder that remembers reads on")
     }
 
-    /// Logits of hidden states at boundary `n_layers`, the final norm included.
+    /// Returns the logits of hidden states at boundary `n_layers`, including the final norm.
     ///
-    /// Acts on each position by itself, so callers may pass selected positions only.
+    /// Acts on each position separately, so callers may pass only selected positions.
     ///
     /// # Shapes
     ///
@@ -121,13 +123,13 @@ pub trait Decoder<B: Backend>: Module<B> {
     fn unembed(&self, hidden: Tensor<B, 3>) -> Tensor<B, 3>;
 }
 
-/// A decoder that can be trained, with and without automatic differentiation.
+/// A trainable decoder, with and without automatic differentiation.
 ///
-/// Implemented for every [`Decoder`] whose inner module is one too.
+/// Implemented for every [`Decoder`] whose inner module is also a decoder.
 pub trait TrainableDecoder<B: AutodiffBackend>:
     Decoder<B> + AutodiffModule<B, InnerModule = Self::Inference> + 'static
 {
-    /// The same decoder without automatic differentiation.
+    /// Decoder without automatic differentiation.
     type Inference: Decoder<B::InnerBackend>;
 }
 

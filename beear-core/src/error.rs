@@ -1,4 +1,4 @@
-//! The mistakes a caller can make, and the numbers that cannot be continued from.
+//! Errors of the method: invalid input, and NaN or infinite numbers.
 
 mod suspect_fault;
 
@@ -6,16 +6,16 @@ pub use suspect_fault::SuspectFault;
 
 use thiserror::Error;
 
-/// What turned out to be infinite or not a number.
+/// Quantity that is NaN or infinite.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Quantity {
-    /// The loss of a step.
+    /// Loss of a step.
     Loss,
-    /// A gradient of a step.
+    /// Gradient of a step.
     Gradient,
-    /// The perturbation `δ`.
+    /// Perturbation `δ`.
     Delta,
-    /// The weights of the model.
+    /// Weights of the model.
     Weights,
 }
 
@@ -30,12 +30,12 @@ impl std::fmt::Display for Quantity {
     }
 }
 
-/// One of the two levels.
+/// One of the two levels of the method.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Level {
-    /// Entrapment: fits `δ`.
+    /// Inner level, entrapment: fits `δ`.
     Inner,
-    /// Removal: trains the weights.
+    /// Outer level, removal: trains the weights.
     Outer,
 }
 
@@ -48,7 +48,7 @@ impl std::fmt::Display for Level {
     }
 }
 
-/// The examples of a batch, set by set.
+/// Describes the examples of a batch, set by set.
 fn on(safety: &[u64], performance: &[u64]) -> String {
     let sets = [("safety", safety), ("performance", performance)];
     let named = sets.iter().filter(|(_, ids)| !ids.is_empty());
@@ -56,13 +56,13 @@ fn on(safety: &[u64], performance: &[u64]) -> String {
     texts.concat()
 }
 
-/// Why the method cannot start or go on.
+/// Reason for which the method cannot start or continue.
 #[derive(Clone, Debug, PartialEq, Error)]
 pub enum Error {
     /// A set of examples has no rows.
     #[error("the {set} set is empty")]
     EmptySet {
-        /// `safety` or `performance`.
+        /// Name of the set: `safety` or `performance`.
         set: &'static str,
     },
     /// A prompt or an answer has no tokens.
@@ -70,38 +70,39 @@ pub enum Error {
     EmptyPart {
         /// Identifier of the example.
         id: u64,
-        /// `prompt`, `safe answer`, `unwanted answer` or `answer`.
+        /// Name of the part: `prompt`, `safe answer`, `unwanted answer` or `answer`.
         part: &'static str,
     },
     /// A layer boundary does not exist in this decoder.
     #[error("layer {layer} is outside 1..={n_layers}")]
     LayerOutOfRange {
-        /// The boundary asked for.
+        /// Boundary that was requested.
         layer: usize,
         /// Number of layers of the decoder.
         n_layers: usize,
     },
-    /// Values of a config contradict each other or their range.
+    /// Values of a config are out of range or contradict each other.
     #[error("invalid config: {}", problems.join("; "))]
     InvalidConfig {
-        /// Every problem found, not the first.
+        /// List of all problems found, not only the first.
         problems: Vec<String>,
     },
-    /// A number left the real line; nothing is zeroed, the step is not applied.
+    /// A number is NaN or infinite. Nothing is set to zero, and the step is not applied.
     #[error("non-finite {quantity} at step {step} of the {level} level{}", on(safety, performance))]
     NonFinite {
-        /// What was not finite.
+        /// Quantity that is NaN or infinite.
         quantity: Quantity,
-        /// The level.
+        /// Level of the step.
         level: Level,
-        /// Step within the perturbation in the inner level, within the run in the outer, from 0.
+        /// Index of the step, from 0: within the perturbation in the inner level, within the run in
+        /// the outer level.
         step: usize,
-        /// Safety examples of the batch.
+        /// Identifiers of the safety examples of the batch.
         safety: Vec<u64>,
-        /// Performance examples of the batch.
+        /// Identifiers of the performance examples of the batch.
         performance: Vec<u64>,
     },
-    /// The logits of one row are NaN or infinite before any step is taken on it.
+    /// The logits of one row are NaN or infinite before any step on the row.
     #[error("row {id}: the model's logits are NaN or infinite")]
     NonFiniteLogits {
         /// Identifier of the example.
@@ -110,34 +111,35 @@ pub enum Error {
     /// The validator cannot measure a model.
     #[error("the validator failed: {reason}")]
     ValidatorFailed {
-        /// What it said.
+        /// Message of the validator.
         reason: String,
     },
-    /// A worker cannot sum with the others, of whom one has panicked or has lost its device.
+    /// A rank cannot sum with the other ranks, because one of them has panicked or lost its device.
     #[error("another worker has stopped: {reason}")]
     WorkerLost {
-        /// What the collective operation says.
+        /// Message of the collective operation.
         reason: String,
     },
-    /// The observer has ended the run; what it was given to go on from is all there is.
+    /// The observer has ended the run; the snapshot that it received is the only state left.
     #[error("stopped before the end")]
     Interrupted,
-    /// The suspect cannot read its rows, or does not behave as they say: nothing measured on it would mean anything.
+    /// The suspect cannot read its rows, or does not behave as the rows expect, so no measurement
+    /// on it would be meaningful.
     #[error("{fault}")]
     UnfitSuspect {
-        /// What is wrong with it.
+        /// Fault of the suspect.
         fault: SuspectFault,
     },
-    /// What a run should go on from is not of such a run.
+    /// A saved state does not belong to the run that should resume from it.
     #[error("not the state of this run: {reason}")]
     MalformedSnapshot {
-        /// What is wrong with it.
+        /// Description of the mismatch.
         reason: String,
     },
     /// Stored perturbations cannot be read.
     #[error("not a file of perturbations: {reason}")]
     MalformedPerturbation {
-        /// What is wrong with it.
+        /// Description of the fault.
         reason: String,
     },
 }

@@ -1,4 +1,5 @@
-//! What the method reports while it runs. Core never logs; an [`Observer`] decides what to show.
+//! Events that the method reports while it runs. Core never logs; an [`Observer`] decides what to
+//! show.
 
 use std::ops::ControlFlow;
 
@@ -9,39 +10,39 @@ use crate::perturbation::InjectionPoint;
 use crate::state::snapshot::Snapshot;
 use crate::validation::{Assessment, ValidationSummary};
 
-/// Everything an observer can be told, in the order it happens.
+/// Every event an observer can receive, in the order of occurrence.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "event", rename_all = "snake_case")]
 #[expect(clippy::large_enum_variant, reason = "one of a few events of a run: a box saves nothing")]
 pub enum Event {
-    /// Validation of the suspect, before any change.
+    /// The suspect has been validated, before any change.
     Started {
-        /// Means over its held-out rows.
+        /// Means over the suspect's held-out rows.
         validation: ValidationSummary,
     },
-    /// One Adam step on `δ`.
+    /// One Adam step on `δ` has been taken.
     InnerStep {
-        /// Step within this perturbation, from 0.
+        /// Index of the step within this perturbation, from 0.
         step: usize,
-        /// The inner loss, nats per answer token.
+        /// Inner loss, in nats per answer token.
         loss: f64,
     },
     /// A perturbation has been found.
     Entrapped {
-        /// Where it acts.
+        /// Layers and positions where the perturbation acts.
         injection_points: Vec<InjectionPoint>,
-        /// The inner loss of its first step.
+        /// Inner loss of the first step.
         first_loss: f64,
-        /// Mean inner loss of its last steps.
+        /// Mean inner loss of the last steps.
         last_loss: f64,
-        /// Euclidean norm of all its `δ` as one vector.
+        /// Euclidean norm of all `δ`s of the perturbation as one vector.
         norm: f64,
     },
-    /// One `AdamW` step on the weights.
+    /// One `AdamW` step on the weights has been taken.
     OuterStep {
-        /// Step within the run, from 0.
+        /// Index of the step within the run, from 0.
         step: usize,
-        /// The terms of the outer loss.
+        /// Terms of the outer loss.
         terms: RemovalTerms,
         /// Norm of the gradient over all weights, before clipping.
         gradient_norm: f64,
@@ -50,36 +51,37 @@ pub enum Event {
     },
     /// A round has ended.
     RoundEnded {
-        /// Round, from 0.
+        /// Index of the round, from 0.
         round: usize,
-        /// Held-out rows against the suspect's.
+        /// Comparison of the held-out rows with those of the suspect.
         validation: Assessment,
-        /// Whether the round is within bounds.
+        /// True if the round is within bounds.
         within_bounds: bool,
-        /// Whether this round is the best so far.
+        /// True if this round is the best so far.
         kept: bool,
     },
-    /// The model has been beyond its bounds for as many rounds as [`patience`](crate::BilevelConfig::patience)
-    /// allows: the run ends.
+    /// The model has been out of bounds for as many rounds as
+    /// [`patience`](crate::BilevelConfig::patience) allows: the run ends.
     OutOfBounds {
-        /// Round, from 0.
+        /// Index of the round, from 0.
         round: usize,
     },
-    /// The inner level no longer finds anything: the stop rule has ended the run.
+    /// The inner level no longer finds a perturbation that works: the stop rule has ended the run.
     NothingLeft {
-        /// Round, from 0.
+        /// Index of the round, from 0.
         round: usize,
     },
 }
 
-/// Receives events, and may end a run.
+/// A receiver of events that may end a run.
 pub trait Observer {
-    /// Called for every event, on the thread that runs the method.
+    /// Receives an event, on the thread that runs the method.
     fn notify(&mut self, event: &Event);
 
-    /// Called before the first step of a defence and after every step of either level, of all perturbations that are
-    /// sought at the same time; the rivals of BEEAR ask after steps on the weights. `snapshot` gives what another
-    /// process can go on from.
+    /// Decides whether the run continues. Called before the first step of a defence and after every
+    /// step of either level; a step on all perturbations searched at the same time counts as one,
+    /// and the baselines call it only after steps on the weights. `snapshot` returns the state from
+    /// which another process can resume.
     ///
     /// [`ControlFlow::Break`] ends the run with [`Error::Interrupted`](crate::Error::Interrupted).
     fn after_step(&mut self, snapshot: &dyn Fn() -> Snapshot) -> ControlFlow<()> {

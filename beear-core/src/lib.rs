@@ -1,14 +1,14 @@
 //! BEEAR's bi-level optimisation: find and remove safety backdoors in hidden states.
 //!
-//! A backdoored model abandons its safe behaviour when a secret trigger appears. Such a trigger drifts
-//! the hidden states in a nearly uniform direction, so BEEAR searches there: the inner level
+//! A backdoored model abandons its safe behaviour when a secret trigger appears. Such a trigger
+//! drifts the hidden states in a nearly uniform direction, so BEEAR searches there: the inner level
 //! ([`entrap`]) finds a universal [`Perturbation`] `δ` at a layer boundary that makes the model
 //! misbehave; the outer level ([`Remover`]) trains the weights to behave under it. [`solve`]
-//! alternates them. The defender never knows the trigger. The [baselines] it is compared with
-//! stand beside it behind one interface, [`Defence`].
+//! alternates them. The defender never knows the trigger. [`Defence`] is the common interface of
+//! BEEAR and the [baselines] it is compared with.
 //!
-//! The crate is generic over [`burn::tensor::backend::Backend`] and over the model: bring any
-//! [`Decoder`]. It does no IO, reads no clock and prints nothing; an [`Observer`] hears
+//! The crate is generic over [`burn::tensor::backend::Backend`] and over the model: it accepts any
+//! [`Decoder`]. It does no IO, reads no clock and prints nothing; an [`Observer`] receives
 //! [`Event`]s.
 //!
 //! Zeng et al., [BEEAR](https://arxiv.org/abs/2406.17092), EMNLP 2024.

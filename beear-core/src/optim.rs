@@ -1,4 +1,4 @@
-//! Optimisers: Adam on `δ`, `AdamW` on the weights, and the numbers that they keep.
+//! Optimisers: Adam on `δ`, `AdamW` on the weights, and their state.
 
 pub(crate) mod adamw;
 pub(crate) mod eight_bit;

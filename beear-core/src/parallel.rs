@@ -1,4 +1,4 @@
-//! Batches cut between threads, and between devices.
+//! Batches split between threads and between devices.
 
 #[cfg(feature = "collective")]
 pub(crate) mod collective;

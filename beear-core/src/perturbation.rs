@@ -6,7 +6,7 @@
 //! $$F^l_\theta(x, \delta) = F_{\theta_{l+1 \to L}}\big(F_{\theta_{1 \to l}}(x) + \delta\big)$$
 //!
 //! with `layer` = $l$ and `values` = $\delta$. The inner level fits `δ` to elicit the unwanted
-//! behaviour; the outer level trains the decoder against it. Where the paper has one `δ`, a
+//! behaviour; the outer level trains the decoder against it. The paper has one `δ`; a
 //! [`Perturbation`] may have several that act together.
 //!
 //! Zeng et al., [BEEAR](https://arxiv.org/abs/2406.17092), EMNLP 2024.
@@ -35,8 +35,8 @@ pub struct InjectionPoint {
     pub positions: Positions,
 }
 
-/// `injection_points` in the order that a [`Perturbation`] has its parts in: from the lowest layer to the highest, those of a
-/// layer as they come.
+/// Sorts `injection_points` in the order of the parts of a [`Perturbation`]: by ascending layer,
+/// and in the given order within a layer.
 pub(crate) fn by_layer(mut injection_points: Vec<InjectionPoint>) -> Vec<InjectionPoint> {
     injection_points.sort_by_key(|point| point.layer);
     injection_points
@@ -45,9 +45,9 @@ pub(crate) fn by_layer(mut injection_points: Vec<InjectionPoint>) -> Vec<Injecti
 /// A `δ` at one injection point.
 #[derive(Clone, Debug)]
 pub struct Delta<B: Backend> {
-    /// Where it is added.
+    /// Injection point where `δ` is added.
     pub point: InjectionPoint,
-    /// What is added, in f32 or wider: `[n_tokens, d_model]`.
+    /// Values added, in f32 or wider: `[n_tokens, d_model]`.
     pub values: Tensor<B, 2>,
 }
 
@@ -80,16 +80,16 @@ impl<B: Backend> Delta<B> {
 /// A perturbation of the hidden states: one `δ`, or several that act together.
 #[derive(Clone, Debug)]
 pub struct Perturbation<B: Backend> {
-    /// From the lowest layer to the highest.
+    /// Parts in ascending order of layers.
     deltas: Vec<Delta<B>>,
 }
 
 impl<B: Backend> Perturbation<B> {
-    /// Joins `deltas`.
+    /// Joins `deltas` into one perturbation.
     ///
     /// # Panics
     ///
-    /// Panics if there are none.
+    /// Panics if `deltas` is empty.
     #[must_use]
     pub fn new(mut deltas: Vec<Delta<B>>) -> Self {
         assert!(!deltas.is_empty(), "a perturbation has a δ");
@@ -97,31 +97,31 @@ impl<B: Backend> Perturbation<B> {
         Self { deltas }
     }
 
-    /// Its parts, from the lowest layer to the highest.
+    /// Returns the parts, in ascending order of layers.
     #[must_use]
     pub fn deltas(&self) -> &[Delta<B>] {
         &self.deltas
     }
 
-    /// The injection points of its parts, from the lowest layer to the highest.
+    /// Returns the injection points of the parts, in ascending order of layers.
     #[must_use]
     pub fn injection_points(&self) -> Vec<InjectionPoint> {
         self.deltas.iter().map(|delta| delta.point).collect()
     }
 
-    /// The lowest layer it touches: hidden states there do not depend on `δ`.
+    /// Returns the lowest perturbed layer: hidden states up to this boundary do not depend on `δ`.
     #[must_use]
     pub fn first_layer(&self) -> usize {
         self.deltas[0].point.layer
     }
 
-    /// The placement of each part in `batch`, for [`forward_above`](Self::forward_above).
+    /// Returns the placement of each part in `batch`, for [`forward_above`](Self::forward_above).
     #[must_use]
     pub fn placements(&self, batch: &Batch<B>) -> Vec<Tensor<B, 2>> {
         self.deltas.iter().map(|delta| delta.point.positions.placement_matrix(batch)).collect()
     }
 
-    /// $F_{\theta_{l+1 \to L}}$ of the perturbed hidden states, `l` being
+    /// Computes $F_{\theta_{l+1 \to L}}$ of the perturbed hidden states, where `l` is
     /// [`first_layer`](Self::first_layer).
     ///
     /// # Shapes
@@ -132,7 +132,7 @@ impl<B: Backend> Perturbation<B> {
     ///
     /// # Panics
     ///
-    /// Panics if there are more or fewer placements than parts, or the shapes disagree.
+    /// Panics if the numbers of placements and parts differ, or the shapes disagree.
     pub fn forward_above<M: Decoder<B>>(
         &self,
         model: &M,
@@ -147,7 +147,7 @@ impl<B: Backend> Perturbation<B> {
         })
     }
 
-    /// Euclidean norm of all its parts as one vector.
+    /// Returns the Euclidean norm of all parts as one vector.
     #[must_use]
     pub fn norm(&self) -> f64 {
         let square = |delta: &Delta<B>| -> f64 {
@@ -159,7 +159,7 @@ impl<B: Backend> Perturbation<B> {
 }
 
 impl<B: AutodiffBackend> Perturbation<B> {
-    /// Lifts a perturbation found without autodiff into a constant of the training graph.
+    /// Converts a perturbation found without autodiff into a constant of the training graph.
     #[must_use]
     pub fn constant(found: &Perturbation<B::InnerBackend>) -> Self {
         let lift = |delta: &Delta<B::InnerBackend>| Delta {
@@ -170,8 +170,9 @@ impl<B: AutodiffBackend> Perturbation<B> {
     }
 }
 
-/// Runs the layers above the first of `layers`, from the hidden states there; `change` has the
-/// hidden states at the `k`-th of them. Layers are in order, and may repeat.
+/// Runs the layers above the first of `layers`, starting from the hidden states there; `change`
+/// modifies the hidden states at the `k`-th of `layers`. Layers are in ascending order, and may
+/// repeat.
 pub(crate) fn forward_changing<B: Backend, M: Decoder<B>>(
     model: &M,
     mut hidden: Tensor<B, 3>,
@@ -201,7 +202,7 @@ mod tests {
 
     type Cpu = Flex;
 
-    /// Prompts of 3 and 2 tokens.
+    /// Returns a batch with prompts of 3 and 2 tokens.
     fn batch<B: Backend>() -> Batch<B> {
         let row = |length: usize| Example {
             id: 0,
@@ -212,7 +213,7 @@ mod tests {
         Batch::new(&[row(3), row(2)], &Default::default())
     }
 
-    /// `[2, 3, 2]` hidden states, and `δ = [[10, 20]]` on the last token.
+    /// Returns hidden states `[2, 3, 2]`, their placement, and `δ = [[10, 20]]` on the last token.
     fn fixture<B: Backend>() -> (Tensor<B, 3>, Tensor<B, 2>, Delta<B>) {
         let device = B::Device::default();
         let positions = Positions::Last(1);

@@ -1,4 +1,4 @@
-//! Where `δ` is added: the prompt positions that stand in for an unknown trigger's place.
+//! Positions of `δ`: the prompt positions that stand in for those of an unknown trigger.
 
 use burn::tensor::backend::Backend;
 use burn::tensor::{Tensor, TensorData};
@@ -6,29 +6,29 @@ use serde::{Deserialize, Serialize};
 
 use crate::batch::Batch;
 
-/// Which prompt positions `δ` covers, with its number of rows `n_tokens`.
+/// Prompt positions that `δ` covers, with its number of rows `n_tokens`.
 ///
-/// The paper leaves the positions open; the last `n` prompt tokens is what a suffix trigger
-/// suggests. A prefix trigger reaches those only in late layers, hence [`Positions::First`].
+/// The paper leaves the positions open; a suffix trigger suggests the last `n` prompt tokens. A
+/// prefix trigger reaches these tokens only in late layers, hence [`Positions::First`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum Positions {
-    /// The last `n` tokens of the prompt, template included: row `k` of `δ` goes to the
-    /// `n - k`-th token from the end.
+    /// Last `n` tokens of the prompt, template included: row `k` of `δ` goes to the `n - k`-th
+    /// token from the end.
     Last(usize),
-    /// The first `n` tokens that the user wrote.
+    /// First `n` tokens that the user wrote.
     First(usize),
-    /// The last `n` tokens that the user wrote: where a suffix trigger stands, before the
-    /// template's own. `δ` cannot steer the answer from the template's tokens here; like a
-    /// trigger, it has to be read by the layers above.
+    /// Last `n` tokens that the user wrote: the place of a suffix trigger, before the tokens of the
+    /// template. `δ` cannot steer the answer from the template's tokens here; like a trigger, it
+    /// must be read by the layers above.
     UserLast(usize),
     /// Every token of the prompt, all with the single row of `δ`.
     All,
 }
 
 impl Positions {
-    /// Number of rows of `δ`.
+    /// Returns the number of rows of `δ`.
     #[must_use]
     pub fn n_tokens(self) -> usize {
         match self {
@@ -37,9 +37,9 @@ impl Positions {
         }
     }
 
-    /// Pairs `(position in the prompt, row of δ)` for one prompt.
+    /// Returns pairs `(position in the prompt, row of δ)` for one prompt.
     ///
-    /// A prompt shorter than the positions takes the rows that fit: the first ones for
+    /// A prompt with fewer tokens than rows takes the rows that fit: the first ones for
     /// [`Positions::First`], the last ones for the others.
     #[must_use]
     pub fn placements(self, prompt_length: usize, user: (usize, usize)) -> Vec<(usize, usize)> {
@@ -57,8 +57,8 @@ impl Positions {
         }
     }
 
-    /// The positions as a 0/1 matrix from rows of `δ` to tokens of a batch, so that adding `δ` is one
-    /// matrix product for all positions and prompts of unequal length.
+    /// Returns the positions as a 0/1 matrix from rows of `δ` to tokens of a batch, so that adding
+    /// `δ` is one matrix product for all positions and prompts of unequal length.
     ///
     /// # Shapes
     ///
@@ -78,7 +78,7 @@ impl Positions {
     }
 }
 
-/// The `covered` positions before `end`, with the last of `n` rows.
+/// Returns the `covered` positions before `end`, with the last of `n` rows.
 fn before(end: usize, covered: usize, n: usize) -> Vec<(usize, usize)> {
     (0..covered).map(|k| (end - covered + k, n - covered + k)).collect()
 }

@@ -1,14 +1,15 @@
-//! Random numbers of a backend, by seed.
+//! Seeded random numbers of a backend.
 
 use std::sync::{Mutex, PoisonError};
 
 use burn::tensor::backend::Backend;
 
-/// What `draw` makes of the random numbers of `B` that follow `seed`.
+/// Returns the result of `draw` on the random numbers of `B` that follow `seed`.
 ///
-/// Burn keeps one source of random numbers a backend, for all threads of a process. Who draws through this function waits
-/// for the others that do, so that runs side by side, and searches of one run, get the numbers of their own seeds. A caller
-/// that seeds the backend itself at the same time disturbs them all the same. `draw` must not come here again.
+/// Burn keeps one source of random numbers per backend, for all threads of a process. Concurrent
+/// calls of this function wait for each other, so that simultaneous runs, and searches of one run,
+/// get the numbers of their own seeds. A caller that seeds the backend directly at the same time
+/// still disturbs them. `draw` must not call this function.
 pub fn seeded<B: Backend, T>(seed: u64, device: &B::Device, draw: impl FnOnce() -> T) -> T {
     static TURN: Mutex<()> = Mutex::new(());
     let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
@@ -16,20 +17,23 @@ pub fn seeded<B: Backend, T>(seed: u64, device: &B::Device, draw: impl FnOnce() 
     draw()
 }
 
-/// What a run draws random numbers of the backend for, each purpose from a stream of its own.
+/// Purposes for which a run draws random numbers of the backend, each from a separate stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Stream {
-    /// Where a `δ` starts, by its place in the perturbation; the seed is that of the perturbation.
+    /// Initial values of a `δ`, indexed by its place in the perturbation; the seed is that of the
+    /// perturbation.
     Start,
-    /// How a step on the weights is rounded, by the number of steps before it; the seed is that of the run.
+    /// Stochastic rounding of a step on the weights, indexed by the number of previous steps; the
+    /// seed is that of the run.
     Rounding,
 }
 
 impl Stream {
-    /// The seed of the numbers for the `index`-th use of this stream in what `seed` decides.
+    /// Returns the seed for the `index`-th use of this stream under `seed`.
     ///
-    /// Each part goes through the finaliser of `SplitMix64` before the next is added. A sum alone (`seed + index`) would
-    /// give the next `seed` the numbers of the next `index`. Steele, Lea and Flood, [Fast Splittable Pseudorandom Number
+    /// Each part passes through the finaliser of `SplitMix64` before the next part is added. With a
+    /// plain sum (`seed + index`), the next `seed` would have the numbers of the next `index`.
+    /// Steele, Lea and Flood, [Fast Splittable Pseudorandom Number
     /// Generators](https://doi.org/10.1145/2660193.2660195), OOPSLA 2014.
     pub(crate) fn seed(self, seed: u64, index: usize) -> u64 {
         let next =
@@ -38,10 +42,11 @@ impl Stream {
     }
 }
 
-/// 2⁶⁴ over the golden ratio, made odd: the step of `SplitMix64`.
+/// Increment of `SplitMix64`: 2⁶⁴ over the golden ratio, made odd.
 const GOLDEN_RATIO: u64 = 0x9E37_79B9_7F4A_7C15;
 
-/// The finaliser of `SplitMix64`: a bijection in which each bit of `state` changes about half of the result's bits.
+/// Applies the finaliser of `SplitMix64`: a bijection in which each bit of `state` changes about
+/// half of the result's bits.
 fn mixed(state: u64) -> u64 {
     let state = (state ^ (state >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
     let state = (state ^ (state >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
@@ -56,7 +61,8 @@ mod tests {
 
     #[test]
     fn the_finaliser_is_that_of_split_mix_64() {
-        // The first outputs of the reference implementation (Vigna, splitmix64.c) from the state 1234567.
+        // First outputs of the reference implementation (Vigna, splitmix64.c) from the state
+        // 1234567.
         let outputs =
             (1..=3_u64).map(|k| mixed(k.wrapping_mul(GOLDEN_RATIO).wrapping_add(1_234_567)));
         let expected =

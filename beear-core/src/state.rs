@@ -1,4 +1,4 @@
-//! The state of a run between two steps, as numbers and tensors: what a checkpoint holds.
+//! The state of a run between two steps, as numbers and tensors: the content of a checkpoint.
 
 pub(crate) mod progress;
 pub(crate) mod snapshot;

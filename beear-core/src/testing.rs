@@ -1,4 +1,4 @@
-//! What implementors of the ports test themselves with: the laws of a decoder and a toy.
+//! Tests for implementors of the traits: the laws of a decoder, and a toy decoder.
 
 mod law;
 mod toy;

@@ -1,6 +1,8 @@
-//! Held-out rows, measured before the first step and after every round: what removal must not cost.
+//! Measurements on held-out rows, before the first step and after every round, of behaviour that
+//! removal must preserve.
 //!
-//! A [`Validator`] returns the outcome of every row, so that a round is compared with the suspect row by row: [`Assessment`].
+//! A [`Validator`] returns the outcome of every row, so that a round is compared with the suspect
+//! row by row: [`Assessment`].
 
 mod agreement;
 mod assessment;
@@ -20,58 +22,58 @@ use crate::decoder::Decoder;
 use crate::error::Error;
 use crate::objective::answer::{first_non_finite, log_probabilities};
 
-/// One held-out ordinary row.
+/// Outcome of one held-out ordinary row.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct OrdinaryOutcome {
     /// Identifier of the row.
     pub id: u64,
     /// Loss on the row's answer, in nats, summed over its tokens.
     pub loss: f64,
-    /// Loss on the last token of the answer alone, in nats: the end of the turn.
+    /// Loss on the last token of the answer, which ends the turn, in nats.
     pub end_loss: f64,
-    /// Tokens of the row's answer.
+    /// Number of tokens of the row's answer.
     pub n_tokens: usize,
-    /// Whether the model's own answer begins as a refusal.
+    /// True if the model's own answer begins with a refusal.
     pub refused: bool,
-    /// The model's own greedy answer; absent where the validator generates none.
+    /// Greedy answer of the model; absent if the validator generates none.
     pub answer: Option<Vec<u32>>,
 }
 
-/// One held-out forbidden row, without a trigger.
+/// Outcome of one held-out forbidden row, without a trigger.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ForbiddenOutcome {
     /// Identifier of the row.
     pub id: u64,
-    /// Whether the model refuses.
+    /// True if the model refuses.
     pub refused: bool,
 }
 
-/// The outcome of every held-out row, always in the same order.
+/// Outcomes of all held-out rows, always in the same order.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct ValidationMetrics {
-    /// Ordinary rows.
+    /// Outcomes of the ordinary rows.
     pub ordinary: Vec<OrdinaryOutcome>,
-    /// Forbidden rows.
+    /// Outcomes of the forbidden rows.
     pub forbidden: Vec<ForbiddenOutcome>,
 }
 
-/// Means over the held-out rows of one model; 0 of no rows.
+/// Means over the held-out rows of one model; 0 if there are no rows.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct ValidationSummary {
     /// Loss per answer token of the ordinary rows, in nats.
     pub loss: f64,
-    /// Share of ordinary rows refused.
+    /// Share of refused ordinary rows.
     pub benign_refusal: f64,
-    /// Share of forbidden rows refused.
+    /// Share of refused forbidden rows.
     pub refusal: f64,
-    /// Ordinary rows.
+    /// Number of ordinary rows.
     pub n_ordinary: usize,
-    /// Forbidden rows.
+    /// Number of forbidden rows.
     pub n_forbidden: usize,
 }
 
 impl ValidationMetrics {
-    /// The means.
+    /// Computes the means.
     #[must_use]
     pub fn summary(&self) -> ValidationSummary {
         let Self { ordinary, forbidden } = self;
@@ -92,50 +94,53 @@ impl ValidationMetrics {
     }
 }
 
-/// Measures held-out rows. Implement it to measure what matters to you, say by generating answers.
+/// A measurement of held-out rows. Implement it for custom measurements, for example on generated
+/// answers.
 pub trait Validator<B: Backend, M> {
-    /// Measures the model on rows that take no part in training. Every call returns the same rows in the same order.
+    /// Measures the model on rows that take no part in training. Every call must return the same
+    /// rows in the same order.
     ///
     /// # Errors
     ///
-    /// [`Error::NonFiniteLogits`] of the first row for which the model gives any; [`Error::ValidatorFailed`] for whatever else is
-    /// in the way.
+    /// [`Error::NonFiniteLogits`] of the first row with NaN or infinite logits;
+    /// [`Error::ValidatorFailed`] for any other failure.
     fn validate(&mut self, model: &M) -> Result<ValidationMetrics, Error>;
 
-    /// Judges, before the first step, whether the suspect can read its rows at all. Accepts every suspect unless implemented;
-    /// [`suspect_fault`] knows the usual faults.
+    /// Checks before the first step that the suspect can read its rows. The default implementation
+    /// accepts every suspect; [`suspect_fault`] detects the usual faults.
     ///
     /// # Errors
     ///
-    /// [`Error::UnfitSuspect`].
+    /// [`Error::UnfitSuspect`] if it cannot.
     fn check_suspect(&self, suspect: &ValidationMetrics) -> Result<(), Error> {
         let _ = suspect;
         Ok(())
     }
 }
 
-/// Validates without generating: each held-out answer is fed in.
+/// A validator that does not generate: it feeds each held-out answer to the model.
 ///
-/// A prompt counts as refused when the most likely first token begins a known refusal: a forbidden prompt if that token begins the
-/// row's own safe answer, an ordinary one if it begins any and differs from its answer's. An answer that may begin like a refusal
-/// ("I") is thus counted on the safe side.
+/// A prompt counts as refused if the most likely first token begins a known refusal: for a
+/// forbidden prompt, if that token begins the row's own safe answer; for an ordinary prompt, if it
+/// begins any safe answer and differs from the first token of the row's answer. An ordinary answer
+/// that may begin like a refusal ("I") is thus not counted as refused.
 #[derive(Clone, Debug)]
 pub struct TeacherForcedValidator<B: Backend> {
     /// Held-out forbidden prompts.
     pub safety: Vec<SafetyExample>,
     /// Held-out ordinary prompts.
     pub performance: Vec<Example>,
-    /// Examples per forward pass.
+    /// Number of examples per forward pass.
     pub batch_size: usize,
-    /// Where the batches live.
+    /// Device of the batches.
     pub device: B::Device,
 }
 
-/// What the model predicts of one answer.
+/// Prediction of the model for one answer.
 struct Prediction {
     loss: f64,
     end_loss: f64,
-    /// The likeliest first token.
+    /// Most likely first token.
     first: u32,
 }
 

@@ -1,4 +1,4 @@
-//! Several workers find what one finds, and nobody waits for one who has stopped.
+//! Runs on several ranks: they match a run on one rank, and no rank waits for one that has stopped.
 
 #[path = "toy/fixture.rs"]
 mod fixture;
@@ -22,11 +22,11 @@ use two_rounds::{config, sets};
 
 type Solved = Result<Outcome<Train, ToyDecoder<Train>>, Stopped<ToyDecoder<Train>>>;
 
-/// Rounding of f32 sums in another order, carried through a dozen steps on values near 1. The weights move by
-/// hundreds of times as much.
+/// Tolerance of f32 sums in another order, carried through a dozen steps on values near 1. The
+/// weights move by hundreds of times as much.
 const F32_RUN: f64 = 5e-6;
 
-/// Every number a run leaves: losses and norms of the steps, `δ`s, weights.
+/// Returns every number of a run: losses and norms of the steps, `δ`s, weights.
 fn numbers(outcome: &Outcome<Train, ToyDecoder<Train>>, heard: Vec<f64>) -> [Vec<f64>; 3] {
     let deltas = outcome.perturbations.iter().flat_map(|p| p.deltas().to_vec());
     let deltas =
@@ -47,7 +47,7 @@ fn heard(event: &Event) -> Vec<f64> {
     }
 }
 
-/// Runs on `n_workers` workers of the one device, in a thread that is given up after a minute.
+/// Runs on `n_workers` ranks of one device, in a thread with a timeout of a minute.
 fn run(model: ToyDecoder<Train>, config: BilevelConfig, n_workers: usize) -> (Solved, Vec<f64>) {
     let (sender, receiver) = mpsc::channel();
     thread::spawn(move || {
@@ -92,7 +92,7 @@ fn workers_find_the_deltas_weights_and_losses_of_one() {
     }
 }
 
-/// Makes the embedding of token 8 not a number: of one row in the last place only.
+/// Sets the embedding of token 8 to NaN; the token occurs in one row only, in the last place.
 struct PoisonToken;
 
 impl<B: Backend> ModuleMapper<B> for PoisonToken {

@@ -1,4 +1,5 @@
-//! The inner level on a toy decoder: the gradient of δ, what its steps are measured by, and where it starts.
+//! The inner level on a toy decoder: the gradient of δ, the reference of its step size, and its
+//! initial value.
 
 #[path = "toy/fixture.rs"]
 mod fixture;
@@ -25,7 +26,7 @@ fn config() -> EntrapConfig {
     EntrapConfig { batch_size: 4, step_size, ..BilevelConfig::robust(SIZE).entrap }
 }
 
-/// Central differences of an f64 loss leave about 1e-10 / step of rounding.
+/// Tolerance of central differences of an f64 loss: they leave about 1e-10 / step of rounding.
 const GRADIENT_F64: f64 = 1e-7;
 
 #[test]
@@ -116,7 +117,8 @@ fn a_norm_bound_is_kept() {
     }
 }
 
-/// Makes the hidden states of the first token, which no other position has, ten thousand times as long.
+/// Makes the hidden states of the first token, which occurs at no other position, ten thousand
+/// times as large.
 struct PlantedSink;
 
 impl<B: Backend> ModuleMapper<B> for PlantedSink {
@@ -133,7 +135,8 @@ impl<B: Backend> ModuleMapper<B> for PlantedSink {
     }
 }
 
-/// The mean length of the hidden states of the safety prompts at `layer`, from the position `first` on.
+/// Returns the mean norm of the hidden states of the safety prompts at `layer`, from the position
+/// `first` on.
 fn mean_by_hand(
     model: &ToyDecoder<Cpu>,
     batch: &Batch<Cpu>,
@@ -150,7 +153,7 @@ fn mean_by_hand(
     lengths.iter().sum::<f64>() / lengths.len() as f64
 }
 
-/// A mean of f32 lengths, and the same mean of f64.
+/// Tolerance of a mean of f32 norms against a mean of f64 norms.
 const F32_MEAN: f64 = 1e-5;
 
 #[test]
@@ -200,7 +203,7 @@ fn no_two_starts_from_noise_share_a_number() {
         ];
         config.arrangement = Arrangement::Together;
         config.entrap.initialisation = Initialisation::Normal(0.1);
-        // Steps that no number of f32 of this size can take.
+        // Steps too small to change an f32 number of this size.
         config.entrap.step_size = StepSize::Absolute(1e-30);
         let outcome = solve(toy::<Train>(), &sets(), &config, &mut validator(), &mut ()).unwrap();
         let deltas = outcome.perturbations.into_iter().flat_map(|p| p.deltas().to_vec());

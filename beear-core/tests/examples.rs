@@ -1,4 +1,4 @@
-//! The examples are run, not only compiled.
+//! Runs the examples, which are otherwise only compiled.
 
 #[path = "../examples/toy_bilevel.rs"]
 mod toy_bilevel;

@@ -1,4 +1,4 @@
-//! The method on a toy decoder: what each level promises, in f64 where gradients are checked.
+//! The method on a toy decoder: the guarantees of each level, with gradients checked in f64.
 
 #[path = "toy/fixture.rs"]
 mod fixture;
@@ -19,7 +19,7 @@ use burn::tensor::backend::Backend;
 use fixture::{Cpu, SIZE, Train, safety, sets, toy, validator, weights};
 use poison::Poison;
 
-/// Rounding of f64 that some dozen steps of Adam have made larger.
+/// Tolerance of f64 rounding, enlarged by some dozen steps of Adam.
 const F64_RUN: f64 = 1e-9;
 
 type Double = Autodiff<NdArray<f64>>;
@@ -57,7 +57,7 @@ fn the_alternation_teaches_the_safe_answer_under_perturbation_and_the_ordinary_o
             safety.push(terms.safety);
         }
     };
-    // One injection point, so that the losses of the rounds are of the same δ.
+    // A single injection point, so that the losses of different rounds belong to the same δ.
     let config = BilevelConfig { injection_points: vec![POINT], ..config() };
     let outcome = solve(toy::<Train>(), &sets(), &config, &mut validator(), &mut observer).unwrap();
     let loss = outcome.rounds[outcome.kept_round].validation.loss.unwrap();
@@ -191,7 +191,7 @@ fn a_bound_that_is_broken_is_recorded_and_unmoved_weights_break_none() {
     let rounds = |learning_rate: f64| {
         let mut config = config();
         config.remove.learning_rate = learning_rate;
-        // The toy refuses no forbidden prompt at its start.
+        // The toy refuses no forbidden prompt at the start.
         config.bounds.refusal_floor = 0.0;
         let outcome = solve(toy::<Train>(), &sets(), &config, &mut validator(), &mut ());
         outcome.unwrap().rounds
@@ -200,7 +200,7 @@ fn a_bound_that_is_broken_is_recorded_and_unmoved_weights_break_none() {
         assert!(round.within_bounds, "{round:?}");
         assert!(round.validation.loss.unwrap().worse_by.abs() < 1e-6, "{round:?}");
     }
-    // Steps this long take the ordinary answers away.
+    // Steps of this size destroy the ordinary answers.
     for round in rounds(10.0) {
         let loss = round.validation.loss.unwrap();
         assert!(loss.worse_by > loss.bound, "{round:?}");

@@ -1,4 +1,5 @@
-//! Random numbers by seed, in a process of their own: others would draw from the same source.
+//! Seeded random numbers, tested in a separate process: other tests would draw from the same
+//! source.
 
 use beear_core::randomness::seeded;
 use burn::backend::Flex;

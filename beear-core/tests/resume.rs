@@ -1,4 +1,4 @@
-//! A run that was stopped goes on as if it had not been, wherever it was stopped.
+//! A run that was stopped resumes as if it had not been, wherever it was stopped.
 
 #[path = "../../tests/every_checkpoint.rs"]
 mod every_checkpoint;
@@ -25,7 +25,7 @@ use two_rounds::{config, sets};
 
 type Solved = Result<Outcome<Train, ToyDecoder<Train>>, Stopped<ToyDecoder<Train>>>;
 
-/// A snapshot as a file would hold it.
+/// A snapshot in the form of a file.
 #[derive(Clone)]
 struct Stored {
     progress: String,
@@ -54,28 +54,28 @@ impl Stored {
         serde_json::from_str(&self.progress).expect("numbers")
     }
 
-    /// The same with other numbers.
+    /// Returns a copy with edited numbers.
     fn edited(&self, edit: impl FnOnce(&mut Value)) -> Self {
         let mut numbers = serde_json::from_str(&self.progress).expect("numbers");
         edit(&mut numbers);
         Self { progress: numbers.to_string(), tensors: self.tensors.clone() }
     }
 
-    /// Goes on with a model of other parameter ids, as another process has them.
+    /// Resumes with a model of other parameter ids, as in another process.
     fn resume(&self, size: DecoderSize, defence: &Defence, observer: &mut dyn Observer) -> Solved {
         let progress = self.progress();
         let saved = Saved { progress: &progress, tensors: &|name| self.tensors.get(name).cloned() };
         defence.resume((toy_of_size(size, 7), saved), &sets(), &mut validator(), observer)
     }
 
-    /// Goes on with a run of [`solve`], by the numbers given.
+    /// Resumes a run of [`solve`] from the given numbers.
     fn resume_from(&self, progress: &Progress, config: &BilevelConfig) -> Solved {
         let saved = Saved { progress, tensors: &|name| self.tensors.get(name).cloned() };
         resume(toy(), &sets(), (config, saved), &mut validator(), &mut ())
     }
 }
 
-/// Hears all, and ends the run before step `last` + 1.
+/// Records all events, and ends the run after step `last`.
 #[derive(Default)]
 struct Stopping {
     last: Option<usize>,
@@ -128,10 +128,11 @@ fn assert_same(
     assert_eq!(found.initial, expected.initial);
 }
 
-/// Deep enough for the presets to have several layers, which they do not list from the lowest to the highest.
+/// Deep enough for the presets to have several layers, which they do not list in ascending order.
 const DEEP: DecoderSize = DecoderSize { n_layers: 6, d_model: 8 };
 
-/// Every preset and rival on a decoder of six layers, as short as still has a step in the middle of everything.
+/// Returns every preset and baseline on a decoder of six layers, as short as possible with a step
+/// inside every stage.
 fn defences() -> [(&'static str, Defence); 5] {
     let presets = [
         ("robust", Defence::Beear(BilevelConfig::robust(DEEP))),
@@ -143,7 +144,7 @@ fn defences() -> [(&'static str, Defence); 5] {
     presets.map(|(name, defence)| (name, shortened(defence)))
 }
 
-/// Asserts that the defence resumes exactly from each of its checkpoints, of which there are some.
+/// Asserts that the defence has checkpoints, and resumes exactly from each.
 fn assert_resumes_exactly(name: &str, defence: &Defence, size: DecoderSize) {
     let model = || toy_of_size::<Train>(size, 7);
     let case = Case { name, defence, model: &model, sets: &sets(), validator: &validator };
@@ -196,7 +197,8 @@ fn so_it_does_from_noise_within_a_norm_with_every_term_of_both_losses() {
     }
 }
 
-/// `robust` between two steps on a perturbation of a `δ` at every injection point.
+/// Returns a run of `robust`, stopped between two steps on a perturbation with a `δ` at every
+/// injection point.
 fn stopped_with_deltas_under_way() -> (Stored, Defence) {
     let [(_, mut robust), ..] = defences();
     let Defence::Beear(config) = &mut robust else { panic!("it is a preset") };
@@ -246,7 +248,7 @@ fn deltas_of_other_places_are_refused() {
 #[test]
 fn found_perturbations_of_other_places_are_refused() {
     let [(_, robust), ..] = defences();
-    // In the outer level of the first round.
+    // Stopped in the outer level of the first round.
     let (stored, _) = stopped_after(7, DEEP, &robust);
     let edits: [Edit<'_>; 4] = [
         ("another layer", &|numbers| {
@@ -264,7 +266,7 @@ fn found_perturbations_of_other_places_are_refused() {
 #[test]
 fn an_attack_on_other_rows_or_layers_is_refused() {
     let [_, _, (_, latent), ..] = defences();
-    // Between two steps under one attack.
+    // Stopped between two steps under one attack.
     let (stored, _) = stopped_after(1, DEEP, &latent);
     let edits: [Edit<'_>; 5] = [
         ("a row there is none of", &|attack| attack["rows"][0] = json!(9)),
@@ -282,7 +284,7 @@ fn an_attack_on_other_rows_or_layers_is_refused() {
     }
 }
 
-/// What is changed, and how.
+/// Name of a change, and the change.
 type Edit<'a> = (&'a str, &'a dyn Fn(&mut Value));
 
 fn deltas_of(numbers: &mut Value) -> &mut Vec<Value> {
@@ -335,7 +337,8 @@ fn half_the_rate_moves_the_weights_half_as_far() {
         });
         squares.sum::<f64>().sqrt()
     };
-    // After the last inner step: the same δ, and a step of Adam's, which knows no length of gradients.
+    // Stopped after the last inner step: the same δ, and an Adam step, which is invariant to the
+    // scale of gradients.
     let n_inner = config.entrap.steps * config.perturbations_per_round;
     let (stored, _) = stopped_after(n_inner, SIZE, &Defence::Beear(config.clone()));
     let mut progress = stored.progress();
@@ -376,7 +379,7 @@ fn so_it_does_on_two_workers() {
         beear_core::solve_on((toy(), &devices), &sets(), &config, &mut validator(), observer)
     };
     let expected = run(&mut ()).unwrap();
-    // In the inner and in the outer level of the second round.
+    // Stopped in the inner and in the outer level of the second round.
     for last in [10, 15] {
         let mut observer = stopping_after(last);
         assert_eq!(run(&mut observer).unwrap_err().error, Error::Interrupted);

@@ -1,4 +1,4 @@
-//! The rivals on a toy decoder: their losses in f64, their bounds, and what each leaves behind.
+//! The baselines on a toy decoder: their losses in f64, their bounds, and their effects.
 
 #[path = "toy/fixture.rs"]
 mod fixture;
@@ -30,10 +30,10 @@ type Double = Autodiff<NdArray<f64>>;
 /// A loss of a perturbation.
 type Loss<'a> = dyn Fn(&SamplePerturbation<Double>) -> Tensor<Double, 1> + 'a;
 
-/// Central differences of an f64 loss leave about 1e-10 / step of rounding.
+/// Tolerance of central differences of an f64 loss: they leave about 1e-10 / step of rounding.
 const GRADIENT_F64: f64 = 1e-7;
 
-/// As a toy needs them.
+/// Returns settings for a toy decoder.
 fn remove() -> RemoveConfig {
     RemoveConfig {
         steps: 60,
@@ -69,20 +69,20 @@ fn defences() -> [Defence; 3] {
     ]
 }
 
-/// Both answers to the four prompts of the fixture, the longest of 5 tokens.
+/// Returns both answers to the four prompts of the fixture, the longest of which has 5 tokens.
 fn answers<B: Backend>() -> AnswerPair<B> {
     let safety = safety();
     AnswerPair::new(&safety.iter().collect::<Vec<_>>(), &Default::default())
 }
 
-/// Rows of both sets, of unequal length.
+/// Returns a batch of rows of both sets, of unequal length.
 fn mixed<B: Backend>() -> Batch<B> {
     let safe = safety().into_iter().map(|example| example.toward_safe());
     let rows: Vec<Example> = safe.chain(sets().performance).collect();
     Batch::new(&rows, &Default::default())
 }
 
-/// Compares gradients with central differences, at every third of `start`'s values.
+/// Compares a gradient with central differences, at every third of `start`'s values.
 fn assert_gradient(start: &[f64], grad: &[f64], loss: impl Fn(&[f64]) -> f64) {
     assert!(grad.iter().any(|value| value.abs() > 1e3 * GRADIENT_F64), "the loss has a slope");
     for index in (0..start.len()).step_by(3) {
@@ -158,7 +158,7 @@ fn the_gradient_of_the_inconsistency_agrees_with_finite_differences() {
     });
 }
 
-/// Sets the weights inside the layers to 0, so that each layer passes on what it gets.
+/// Sets the weights inside the layers to 0, so that each layer is the identity.
 struct Still;
 
 impl<B: Backend> ModuleMapper<B> for Still {
@@ -201,7 +201,7 @@ fn a_push_raises_the_inconsistency_by_steps_of_one_size_and_spares_padding() {
     }
 }
 
-/// Cross-entropy of the safe answers under `perturbation`.
+/// Returns the cross-entropy of the safe answers under `perturbation`.
 fn safe_loss(model: &ToyDecoder<Train>, perturbation: &SamplePerturbation<Cpu>) -> f64 {
     let perturbation = SamplePerturbation::<Train>::constant(perturbation);
     answers().resist(model, &perturbation).0.into_scalar().elem()

@@ -1,4 +1,5 @@
-//! Scanning a toy decoder: bounds are kept, what is reported is what happens, the model stays as it is.
+//! Scans of a toy decoder: bounds hold, reported results are reproducible, and the model stays
+//! unchanged.
 
 #[path = "toy/fixture.rs"]
 mod fixture;
@@ -17,16 +18,16 @@ use poison::Poison;
 
 const POINT: InjectionPoint = InjectionPoint { layer: 1, positions: Positions::Last(2) };
 
-/// Rounding of a norm in f32.
+/// Tolerance of a norm in f32.
 const F32_NORM: f64 = 1e-4;
 
-/// Rounding of a loss in f32, of rows batched in another way.
+/// Tolerance of a loss in f32, with rows batched in another way.
 const F32_LOSS: f64 = 1e-6;
 
-/// Rounding of losses in f32 after a few steps of Adam, which enlarges what gradients differ by.
+/// Tolerance of losses in f32 after a few steps of Adam, which enlarges differences of gradients.
 const F32_STEPS: f64 = 1e-4;
 
-/// More rows at a time than there are.
+/// A limit above the number of rows.
 const ALL_ROWS: usize = 64;
 
 fn config() -> ReachConfig {
@@ -39,7 +40,7 @@ fn config() -> ReachConfig {
     }
 }
 
-/// Two rows to fit to, two to judge by.
+/// Returns two rows for fitting and two rows for evaluation.
 fn sets() -> [Vec<SafetyExample>; 2] {
     let rows = validator().safety;
     [rows[..2].to_vec(), rows[2..].to_vec()]
@@ -51,7 +52,7 @@ fn rungs() -> Vec<NormStep<Cpu>> {
         .expect("finite")
 }
 
-/// The longest row of δ.
+/// Returns the norm of the longest row of δ.
 fn longest_row(rung: &NormStep<Cpu>) -> f64 {
     let values = rung.perturbation.deltas()[0].values.clone();
     values.powi_scalar(2).sum_dim(1).sqrt().max().into_scalar().elem()
@@ -61,7 +62,8 @@ fn longest_row(rung: &NormStep<Cpu>) -> f64 {
 fn rows_grow_with_the_bound_and_not_beyond_it() {
     let rungs = rungs();
     assert_eq!(rungs.len(), config().bounds.len());
-    // Fitting presses against every bound but the last: their lengths are as the bounds.
+    // Fitting presses against every bound but the last, so the norms are in the ratio of the
+    // bounds.
     let norm = longest_row(&rungs[0]) / rungs[0].bound;
     assert!(norm > 0.0);
     for rung in &rungs {
@@ -98,7 +100,7 @@ fn all_tokens() -> Vec<u32> {
     (0..11).collect()
 }
 
-/// Losses of what is found in `models`, a model and perhaps a reference.
+/// Returns the losses of the tokens found in `models`: a model and optionally a reference.
 fn written(
     (model, reference): (&ToyDecoder<Train>, Option<&ToyDecoder<Train>>),
     (place, vocabulary): (Place, &[u32]),
@@ -156,7 +158,7 @@ fn the_gradient_tells_promising_tokens_from_others() {
 
 #[test]
 fn rows_that_go_through_the_model_one_by_one_give_the_same_scan() {
-    // Answers of one and of two tokens: a part weighs by its tokens.
+    // Answers of one and of two tokens: the weight of a part is its number of tokens.
     let [mut fitted, held_out] = sets();
     fitted[0].unwanted.truncate(1);
     let sets = (fitted.as_slice(), held_out.as_slice());

@@ -1,4 +1,4 @@
-//! Input files, opened in one way: only regular files are read, so no input blocks and none is endless.
+//! Opening of input files: only regular files are read, so no input blocks or is endless.
 
 mod own_folder;
 
@@ -10,42 +10,43 @@ use thiserror::Error;
 
 pub use own_folder::OwnFolder;
 
-/// Why a file that exists is not read. The functions of this crate return it inside an [`io::Error`].
+/// Reason why an existing file is not read. The functions of this crate return it inside an
+/// [`io::Error`].
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum Refusal {
-    /// A pipe, a device, a socket or a folder.
+    /// The path is a pipe, a device, a socket or a folder.
     #[error("{kind} instead of a regular file")]
     NotRegular {
-        /// The kind of the file, with its article.
+        /// Kind of the file, with its article.
         kind: &'static str,
     },
     /// A symbolic link in a folder leads to a file outside of that folder.
     #[error("the link leaves the folder: {}", target.display())]
     LeavesFolder {
-        /// Where the link leads.
+        /// Target of the link.
         target: PathBuf,
     },
-    /// The file has more bytes than a file of its kind needs.
+    /// The file is larger than a file of its kind needs to be.
     #[error("the file has {n_bytes} bytes, at most {limit} are read")]
     TooLarge {
-        /// Its size.
+        /// Size of the file.
         n_bytes: u64,
-        /// Largest size that is read.
+        /// Maximum size that is read.
         limit: u64,
     },
 }
 
-/// The kind of a folder.
+/// Name of the folder kind.
 const FOLDER: &str = "a folder";
 
 impl Refusal {
-    /// The refusal inside `error`, if the functions of this crate refused a file.
+    /// Returns the refusal inside `error`, if this crate refused a file.
     #[must_use]
     pub fn of(error: &io::Error) -> Option<&Self> {
         error.get_ref()?.downcast_ref()
     }
 
-    /// What to do about the refusal, in one line.
+    /// Returns a one-line suggestion for fixing the refusal.
     #[must_use]
     pub fn hint(&self) -> &'static str {
         match self {
@@ -67,18 +68,20 @@ impl From<Refusal> for io::Error {
     }
 }
 
-/// Opens a regular file for reading. Links are followed; nothing else is opened, and the call never blocks.
+/// Opens a regular file for reading. Links are followed; nothing else is opened, and the call never
+/// blocks.
 ///
 /// # Errors
 ///
-/// If there is no such file or it cannot be read; a [`Refusal`] if it is not a regular file.
+/// Returns an error if the file does not exist or cannot be read, and a [`Refusal`] if it is not a
+/// regular file.
 pub fn open(path: impl AsRef<Path>) -> io::Result<File> {
     let path = path.as_ref();
-    // Asked before opening too: opening a device can have effects.
+    // Checked before opening too, because opening a device can have effects.
     refuse_irregular(std::fs::metadata(path)?.file_type())?;
     let mut options = OpenOptions::new();
     options.read(true);
-    // The path may name a pipe by now, and opening one waits for its writer.
+    // The path may have become a pipe, and opening a pipe waits for its writer.
     #[cfg(unix)]
     std::os::unix::fs::OpenOptionsExt::custom_flags(&mut options, libc::O_NONBLOCK);
     let file = options.open(path)?;
@@ -90,7 +93,7 @@ pub fn open(path: impl AsRef<Path>) -> io::Result<File> {
 ///
 /// # Errors
 ///
-/// As [`open`].
+/// Returns the errors of [`open`].
 pub fn read(path: impl AsRef<Path>) -> io::Result<Vec<u8>> {
     let mut file = open(path)?;
     let mut bytes = Vec::new();
@@ -98,11 +101,11 @@ pub fn read(path: impl AsRef<Path>) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// Reads a regular file that holds text in UTF-8.
+/// Reads a regular file with UTF-8 text.
 ///
 /// # Errors
 ///
-/// As [`open`], and if the file is not UTF-8.
+/// Returns the errors of [`open`], and an error if the file is not UTF-8.
 pub fn read_to_string(path: impl AsRef<Path>) -> io::Result<String> {
     let mut file = open(path)?;
     let mut text = String::new();
@@ -110,7 +113,7 @@ pub fn read_to_string(path: impl AsRef<Path>) -> io::Result<String> {
     Ok(text)
 }
 
-/// Refuses everything but regular files.
+/// Returns a [`Refusal`] for everything but regular files.
 fn refuse_irregular(file_type: FileType) -> io::Result<()> {
     if file_type.is_file() {
         return Ok(());
@@ -176,7 +179,7 @@ mod tests {
         symlink(&fifo, &link).unwrap();
         let _listener = UnixListener::bind(&socket).unwrap();
         let pipe = Refusal::NotRegular { kind: "a pipe" };
-        // A pipe without a writer would block for good.
+        // A pipe without a writer would block forever.
         assert_eq!([refusal(open(&fifo)), refusal(read(&link))], [pipe.clone(), pipe]);
         assert_eq!(refusal(open(&socket)), Refusal::NotRegular { kind: "a socket" });
         let device = Refusal::NotRegular { kind: "a device" };

@@ -1,8 +1,9 @@
-//! The files of a folder that a stranger made.
+//! Access to the files of an untrusted folder.
 //!
-//! A symbolic link in a model's folder can name any file of the reader's machine. A file *belongs* to a folder if the
-//! path that it resolves to lies inside the folder, or inside `blobs` of the cached repository that the folder is a
-//! snapshot of: in the Hugging Face cache, `snapshots/REVISION/config.json` is a link to `../../blobs/HASH`.
+//! A symbolic link in a model's folder can name any file of the reader's machine. A file *belongs*
+//! to a folder if its resolved path lies inside the folder, or inside `blobs` of the cached
+//! repository that the folder is a snapshot of: in the Hugging Face cache,
+//! `snapshots/REVISION/config.json` is a link to `../../blobs/HASH`.
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -10,31 +11,32 @@ use std::path::{Path, PathBuf};
 
 use crate::{Refusal, open};
 
-/// A folder of which only the files that belong to it are opened.
+/// Folder of which only the files that belong to it are opened.
 #[derive(Clone, Debug)]
 pub struct OwnFolder {
     dir: PathBuf,
-    /// Where files that belong to the folder really are.
+    /// Resolved folders in which files belong to this folder.
     roots: Vec<PathBuf>,
 }
 
 impl OwnFolder {
-    /// A folder, which may itself be named through links.
+    /// Creates access to a folder, which may itself be named through links.
     ///
     /// # Errors
     ///
-    /// If there is no such folder.
+    /// Returns an error if the folder does not exist.
     pub fn new(dir: &Path) -> io::Result<Self> {
         let real = dir.canonicalize()?;
         let blobs = blobs_of_snapshot(&real);
         Ok(Self { dir: dir.to_owned(), roots: std::iter::once(real).chain(blobs).collect() })
     }
 
-    /// The real path of the file `name`.
+    /// Returns the resolved path of the file `name`.
     ///
     /// # Errors
     ///
-    /// If there is no such file; [`Refusal::LeavesFolder`] if the file does not belong to the folder.
+    /// Returns an error if the file does not exist, and [`Refusal::LeavesFolder`] if it does not
+    /// belong to the folder.
     pub fn resolve(&self, name: &Path) -> io::Result<PathBuf> {
         let target = self.dir.join(name).canonicalize()?;
         if self.roots.iter().any(|root| target.starts_with(root)) {
@@ -48,7 +50,7 @@ impl OwnFolder {
     ///
     /// # Errors
     ///
-    /// As [`resolve`](Self::resolve) and [`open`].
+    /// Returns the errors of [`resolve`](Self::resolve) and [`open`].
     pub fn open(&self, name: &Path) -> io::Result<File> {
         open(&self.resolve(name)?)
     }
@@ -57,7 +59,7 @@ impl OwnFolder {
     ///
     /// # Errors
     ///
-    /// As [`open`](Self::open); [`Refusal::TooLarge`].
+    /// Returns the errors of [`open`](Self::open), and [`Refusal::TooLarge`] if the file is larger.
     pub fn read(&self, name: &Path, limit: u64) -> io::Result<Vec<u8>> {
         let file = self.open(name)?;
         let n_bytes = file.metadata()?.len();
@@ -69,19 +71,19 @@ impl OwnFolder {
         Ok(bytes)
     }
 
-    /// [`read`](Self::read), of text in UTF-8.
+    /// Reads the file `name` as UTF-8 text of at most `limit` bytes.
     ///
     /// # Errors
     ///
-    /// As [`read`](Self::read), and if the file is not UTF-8.
+    /// Returns the errors of [`read`](Self::read), and an error if the file is not UTF-8.
     pub fn read_to_string(&self, name: &Path, limit: u64) -> io::Result<String> {
         let text = String::from_utf8(self.read(name, limit)?);
         text.map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))
     }
 }
 
-/// `blobs` beside the folder `snapshots` that `real` is below. A `blobs` that is a link itself leads anywhere and is
-/// none.
+/// Returns the folder `blobs` beside the ancestor `snapshots` of `real`. None if `blobs` is a link,
+/// which may lead anywhere.
 fn blobs_of_snapshot(real: &Path) -> Option<PathBuf> {
     let snapshots = real.ancestors().skip(1).find(|folder| folder.ends_with("snapshots"))?;
     let blobs = snapshots.parent()?.join("blobs");
@@ -124,7 +126,7 @@ mod tests {
         // The name of the folder itself may be a link.
         symlink("model", dir.path().join("alias")).unwrap();
         assert_eq!(read(&dir.path().join("alias"), "sub/own").unwrap(), "o");
-        // A sibling whose name begins with the folder's is outside.
+        // A sibling whose name begins with the folder's name is outside.
         fs::create_dir(dir.path().join("model-b")).unwrap();
         fs::write(dir.path().join("model-b/x"), "x").unwrap();
         symlink("../model-b/x", model.join("sibling")).unwrap();
@@ -145,7 +147,7 @@ mod tests {
         symlink("../../refs/main", snapshot.join("README.md")).unwrap();
         assert_eq!(read(&snapshot, "config.json").unwrap(), "b");
         assert!(leaves(read(&snapshot, "README.md")));
-        // Blobs that are a link elsewhere belong to nobody here.
+        // A `blobs` that is a link to another place does not belong to the repository.
         fs::create_dir(dir.path().join("private")).unwrap();
         fs::write(dir.path().join("private/hash"), "s").unwrap();
         fs::remove_dir_all(repository.join("blobs")).unwrap();

@@ -1,10 +1,10 @@
-//! How many numbers a forward pass leaves in memory, counted from the shape of the decoder alone.
+//! Activation memory of a forward pass, computed from the shape of the decoder alone.
 //!
-//! Burn's autodiff keeps what the gradient of each operation reads: both factors of a product whose
-//! factors are both tracked, the other factor where one is constant, the argument of `exp` and of powers;
-//! of sums, slices and reshapes nothing. One layer on $n = bt$ tokens, with $d$ = `d_model`, $f$ =
-//! `d_ff`, $q$ = `n_heads * head_dim`, $k$ = `n_kv_heads * head_dim` and $s = b \cdot$ `n_heads` $\cdot
-//! t^2$ scores, keeps
+//! Burn's autodiff saves the inputs of each operation's gradient: both factors of a product whose
+//! factors are both tracked, the other factor if one is constant, the argument of `exp` and of
+//! powers; nothing for sums, slices and reshapes. One layer on $n = bt$ tokens, with $d$ =
+//! `d_model`, $f$ = `d_ff`, $q$ = `n_heads * head_dim`, $k$ = `n_kv_heads * head_dim` and
+//! $s = b \cdot$ `n_heads` $\cdot t^2$ scores, saves
 //!
 //! | part | weights trained | hidden states only |
 //! | --- | --- | --- |
@@ -13,50 +13,52 @@
 //! | scores less their maximum, their exponentials, weights | $3s$ | $3s$ |
 //! | gate, sigmoid, their product, up, all multiplied | $5nf$ | $4nf$ |
 //!
-//! Adapters of rank $r$ keep what the hidden states do, the inputs of the projections that they stand beside, and $nr$
-//! thin numbers each.
+//! Adapters of rank $r$ save the same as gradients of the hidden states, the inputs of the
+//! projections with adapters, and $nr$ numbers between the two matrices of each adapter.
 //!
-//! The inputs of norms and the first two of the scores are f32 or wider, the others of the weights' type.
+//! The inputs of norms and the first two of the scores are f32 or wider, the others have the type
+//! of the weights.
 
 use beear_core::Example;
 
 use crate::config::DecoderConfig;
 use crate::lora::{LoraConfig, Target};
 
-/// Copies of the logits that a log-softmax holds at its fullest, beside those that gradients keep.
+/// Number of copies of the logits that a log-softmax holds at its peak, besides those saved for
+/// gradients.
 const SCORING_LOGITS: usize = 2;
 
-/// Numbers in memory.
+/// Count of numbers in memory.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Numbers {
-    /// Those in the type of the weights.
+    /// Number of values in the type of the weights.
     pub own: u64,
-    /// Those in f32 or wider, whatever the weights are.
+    /// Number of values in f32 or wider, independent of the type of the weights.
     pub wide: u64,
 }
 
 impl Numbers {
-    /// Their size where the weights have `width` bytes a number.
+    /// Returns the size in bytes for weights of `width` bytes per number.
     #[must_use]
     pub fn bytes(self, width: u64) -> u64 {
         let wide = self.wide.saturating_mul(width.max(4));
         self.own.saturating_mul(width).saturating_add(wide)
     }
 
-    /// So many times these.
+    /// Multiplies the counts by `n`.
     #[must_use]
     pub fn times(self, n: usize) -> Self {
         let n = n as u64;
         Self { own: self.own.saturating_mul(n), wide: self.wide.saturating_mul(n) }
     }
 
-    /// These or others, whichever are more in f32.
+    /// Returns the counts that are larger in f32.
     #[must_use]
     pub fn or_more(self, other: Self) -> Self {
         if other.bytes(4) > self.bytes(4) { other } else { self }
     }
 
-    /// These and others.
+    /// Adds two counts.
     #[must_use]
     pub fn plus(self, other: Self) -> Self {
         let Self { own, wide } = other;
@@ -64,21 +66,22 @@ impl Numbers {
     }
 }
 
-/// The size of a batch.
+/// Shape of a batch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BatchShape {
-    /// Rows.
+    /// Number of rows.
     pub batch_size: usize,
-    /// Tokens that each row is padded to.
+    /// Number of tokens that each row is padded to.
     pub seq_length: usize,
-    /// Tokens that attention reads: more where a past is remembered.
+    /// Number of tokens that attention reads, larger than `seq_length` with a prefix cache.
     pub n_keys: usize,
-    /// Answer tokens of all rows, whose logits are taken.
+    /// Number of answer tokens of all rows, for which logits are computed.
     pub n_answer: usize,
 }
 
 impl BatchShape {
-    /// That of examples: right-padded, the last token of an answer is not read.
+    /// Returns the shape of a right-padded batch of examples; the last token of an answer is not
+    /// read.
     #[must_use]
     pub fn of<'a>(examples: impl Iterator<Item = &'a Example>) -> Self {
         let none = Self { batch_size: 0, seq_length: 0, n_keys: 0, n_answer: 0 };
@@ -95,18 +98,18 @@ impl BatchShape {
     }
 }
 
-/// What gradients are taken of.
+/// Tensors whose gradients are computed.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum GradientsOf<'a> {
-    /// The weights, and so of everything above them.
+    /// Weights, and hence everything above them.
     Weights,
-    /// Adapters beside weights that are constants.
+    /// Adapters beside constant weights.
     Adapters(&'a LoraConfig),
-    /// The hidden states; the weights are constants.
+    /// Hidden states; the weights are constants.
     HiddenStates,
 }
 
-/// The parts of a forward pass, as numbers of this shape.
+/// Sizes of the tensors in a forward pass.
 struct Parts {
     hidden: u64,
     queries: u64,
@@ -115,7 +118,8 @@ struct Parts {
     scores: u64,
 }
 
-/// The product, or for absurd shapes a number so large that no machine has it, and whose sums still fit.
+/// Multiplies the factors; absurd shapes give a number that exceeds the memory of any machine but
+/// whose sums do not overflow.
 fn product(factors: &[usize]) -> u64 {
     let product = factors.iter().fold(1_u64, |product, &n| product.saturating_mul(n as u64));
     product.min(u64::MAX / 64)
@@ -133,7 +137,7 @@ impl DecoderConfig {
         }
     }
 
-    /// What one layer keeps for the backward pass: the table above.
+    /// Returns the numbers that one layer saves for the backward pass, by the table above.
     #[must_use]
     pub fn kept_by_layer(&self, batch: BatchShape, gradients: GradientsOf<'_>) -> Numbers {
         let Parts { hidden, queries, keys, mlp, scores } = self.parts(batch);
@@ -147,7 +151,8 @@ impl DecoderConfig {
         Numbers { own, wide }
     }
 
-    /// Inputs of projections that have adapters, each once, and what is thin between an adapter's matrices.
+    /// Returns the distinct inputs of projections with adapters, and the numbers between an
+    /// adapter's matrices.
     fn kept_by_adapters(&self, batch: BatchShape, lora: &LoraConfig) -> u64 {
         let Parts { hidden, queries, mlp, .. } = self.parts(batch);
         let reads = |targets: &[Target], input: u64| {
@@ -161,15 +166,17 @@ impl DecoderConfig {
             + thin
     }
 
-    /// What a run of consecutive layers keeps beside them: the cosines and sines of all heads.
+    /// Returns the numbers that a run of consecutive layers saves once: the cosines and sines of
+    /// all heads.
     #[must_use]
     pub fn kept_of_positions(&self, batch: BatchShape) -> Numbers {
         let Parts { queries, keys, .. } = self.parts(batch);
         Numbers { own: 2 * (queries + keys), wide: 0 }
     }
 
-    /// What the final norm, the unembedding and the log-softmax keep: three times the hidden states and
-    /// once the logits of the answer's tokens.
+    /// Returns the numbers that the final norm, the unembedding and the log-softmax save: the
+    /// hidden states of the answer tokens three times, or once if the weights are constants, and
+    /// their logits once.
     #[must_use]
     pub fn kept_by_head(&self, batch: BatchShape, gradients: GradientsOf<'_>) -> Numbers {
         let hidden = product(&[batch.n_answer, self.d_model]);
@@ -178,14 +185,14 @@ impl DecoderConfig {
         Numbers { own, wide: hidden + logits.wide }
     }
 
-    /// The logits of the answers' tokens once, in f32 or wider.
+    /// Returns the size of the logits of the answer tokens, in f32 or wider.
     #[must_use]
     pub fn logits(&self, batch: BatchShape) -> Numbers {
         Numbers { own: 0, wide: product(&[batch.n_answer, self.vocab_size]) }
     }
 
-    /// What is needed for a moment by a forward pass without gradients: the hidden states, the tables of positions, the mask of
-    /// all heads, and attention or the MLP of one layer.
+    /// Returns the peak memory of a forward pass without gradients: the hidden states, the tables
+    /// of positions, the mask of all heads, and attention or the MLP of one layer.
     #[must_use]
     pub fn needed_by_inference(&self, batch: BatchShape) -> Numbers {
         let Parts { hidden, queries, keys, mlp, scores } = self.parts(batch);
@@ -195,8 +202,8 @@ impl DecoderConfig {
         gate.or_more(attention).plus(stream).plus(self.kept_of_positions(batch))
     }
 
-    /// What the log-probabilities of the answers need beside the weights, without gradients: the forward pass, or the
-    /// logits, whichever is more.
+    /// Returns the memory of the log-probabilities of the answers besides the weights, without
+    /// gradients: the larger of the forward pass and the logits.
     #[must_use]
     pub fn needed_by_scoring(&self, batch: BatchShape) -> Numbers {
         let Parts { hidden, .. } = self.parts(batch);
@@ -205,8 +212,9 @@ impl DecoderConfig {
         self.needed_by_inference(batch).or_more(answers)
     }
 
-    /// What reading the tokens `before` a perturbation needs beside the weights in `n_layers` layers, of which keys and values
-    /// stay: the hidden states of the `whole` batch, those keys and values, and the pass.
+    /// Returns the memory besides the weights of reading the tokens `before` a perturbation in
+    /// `n_layers` layers, whose keys and values are cached: the hidden states of the `whole` batch,
+    /// the cached keys and values, and the pass.
     #[must_use]
     pub fn needed_by_remembering(
         &self,
@@ -220,8 +228,9 @@ impl DecoderConfig {
         self.needed_by_inference(before).plus(states(whole)).plus(states(before)).plus(cached)
     }
 
-    /// What the continuation of `batch_size` prompts of `n_prompt` tokens by `n_new` needs beside the weights: keys and
-    /// values, and the pass over the prompts or the joining of a layer's blocks, whichever is more.
+    /// Returns the memory besides the weights of continuing `batch_size` prompts of `n_prompt`
+    /// tokens by `n_new` tokens: keys and values, and the larger of the pass over the prompts and
+    /// the joining of a layer's blocks.
     #[must_use]
     pub fn needed_by_generation(&self, [batch_size, n_prompt, n_new]: [usize; 3]) -> Numbers {
         // The last new token is not read.
@@ -239,7 +248,7 @@ impl DecoderConfig {
         read.or_more(continued)
     }
 
-    /// What is needed for a moment by the backward pass through one layer: the gradients of its hidden
+    /// Returns the peak memory of the backward pass through one layer: the gradients of its hidden
     /// states and of the larger of its halves.
     #[must_use]
     pub fn needed_by_backward(&self, batch: BatchShape) -> Numbers {
@@ -247,14 +256,14 @@ impl DecoderConfig {
         self.larger_half(batch).plus(Numbers { own: 2 * hidden, wide: 0 })
     }
 
-    /// What is needed for a moment by a step on hidden states, whose weights are constants: at the end of the forward pass and
-    /// the start of the backward pass, or in a layer.
+    /// Returns the peak memory of a step on hidden states with constant weights, either between the
+    /// forward and the backward pass or in a layer.
     #[must_use]
     pub fn needed_by_step_on_hidden_states(&self, batch: BatchShape) -> Numbers {
         self.needed_by_backward(batch).or_more(self.logits(batch).times(SCORING_LOGITS))
     }
 
-    /// What is alive at once within attention or the MLP, whichever needs more.
+    /// Returns the peak memory within attention or the MLP, whichever is larger.
     fn larger_half(&self, batch: BatchShape) -> Numbers {
         let Parts { queries, keys, mlp, scores, .. } = self.parts(batch);
         let attention = Numbers { own: queries + 2 * keys, wide: 2 * scores };
@@ -262,14 +271,15 @@ impl DecoderConfig {
         gate.or_more(attention)
     }
 
-    /// Keys and values of `n_tokens` tokens in each of `n_layers` layers.
+    /// Returns the size of the keys and values of `n_tokens` tokens in each of `n_layers` layers.
     #[must_use]
     pub fn cached(&self, n_tokens: usize, n_layers: usize) -> Numbers {
         let own = product(&[2, n_tokens, self.n_kv_heads, self.head_dim, n_layers]);
         Numbers { own, wide: 0 }
     }
 
-    /// Hidden states at all boundaries, and those of the answers twice: what checkpointing keeps.
+    /// Returns the numbers saved by activation checkpointing: hidden states at all boundaries, and
+    /// those of the answers twice.
     #[must_use]
     pub fn boundaries(&self, batch: BatchShape) -> Numbers {
         let Parts { hidden, .. } = self.parts(batch);
@@ -279,7 +289,8 @@ impl DecoderConfig {
             .plus(Numbers { own: answers, wide: 0 })
     }
 
-    /// Weights of the largest tensor: the embedding, or a projection of the MLP.
+    /// Returns the number of weights of the largest tensor: the embedding, or a projection of the
+    /// MLP.
     #[must_use]
     pub fn largest_tensor(&self) -> u64 {
         product(&[self.d_model, self.vocab_size.max(self.d_ff)])
@@ -310,7 +321,7 @@ mod tests {
         let targets = vec![Target::KProj, Target::VProj, Target::DownProj];
         let lora = LoraConfig { rank: 2, targets, ..LoraConfig::default() };
         let adapted = config().kept_by_layer(BATCH, GradientsOf::Adapters(&lora));
-        // One input of keys and values, one of down, three thin ones of 10 x 2.
+        // One input for keys and values, one for down, and three times 10 x 2 between the matrices.
         assert_eq!(adapted.own, frozen.own + 80 + 100 + 60);
         assert_eq!(trained.bytes(4), 4 * (1820 + 720));
         assert_eq!(trained.bytes(2), 2 * 1820 + 4 * 720);

@@ -1,4 +1,4 @@
-//! Hugging Face folders: weights in safetensors, everything else kept byte for byte.
+//! Hugging Face folders: weights in safetensors; all other files are copied byte for byte.
 
 mod dtype;
 mod header;
@@ -32,135 +32,135 @@ pub use sidecars::LeftOut;
 pub use staged::remove_partial;
 pub use weight::StoredWeight;
 
-/// Why a checkpoint cannot be read or written.
+/// Error of reading or writing a checkpoint.
 #[derive(Debug, Error)]
 pub enum CheckpointError {
     /// A file cannot be read or written.
     #[error("cannot access `{}`", path.display())]
     Io {
-        /// The file.
+        /// Path of the file.
         path: PathBuf,
-        /// What the system said.
+        /// Error of the operating system.
         source: std::io::Error,
     },
-    /// `config.json` describes no model we run.
+    /// `config.json` does not describe a supported model.
     #[error("cannot use the model in `{}`", path.display())]
     Config {
-        /// The folder.
+        /// Path of the folder.
         path: PathBuf,
-        /// What is wrong.
+        /// Error of the config.
         source: ConfigError,
     },
-    /// The folder holds no safetensors.
+    /// The folder contains no safetensors.
     #[error("no safetensors weights in `{}`", path.display())]
     NoWeights {
-        /// The folder.
+        /// Path of the folder.
         path: PathBuf,
     },
-    /// The folder holds pickled weights only.
+    /// The folder contains pickled weights only.
     #[error("the weights in `{}` are pickled; pickle files run code and are refused", path.display())]
     Pickle {
-        /// The folder.
+        /// Path of the folder.
         path: PathBuf,
     },
     /// The index names a file outside the folder.
     #[error("the index names a file outside the folder: {name}")]
     EscapingShard {
-        /// The name.
+        /// File name in the index.
         name: String,
     },
-    /// The index is not one.
+    /// The index is malformed.
     #[error("malformed model.safetensors.index.json: {reason}")]
     MalformedIndex {
-        /// What is wrong.
+        /// Problem of the index.
         reason: String,
     },
     /// A weights file is damaged.
     #[error("damaged weights file `{}`: {reason}", path.display())]
     Damaged {
-        /// The file.
+        /// Path of the file.
         path: PathBuf,
-        /// What is wrong.
+        /// Problem of the file.
         reason: String,
     },
-    /// Tensors the model needs are absent.
+    /// Tensors of the model are missing.
     #[error("missing tensors: {}", listed(names))]
     Missing {
-        /// Their names.
+        /// Names of the missing tensors.
         names: Vec<String>,
     },
-    /// Tensors no part of the model uses.
+    /// Tensors are used by no part of the model.
     #[error("unknown tensors: {}", listed(names))]
     Unused {
-        /// Their names.
+        /// Names of the unused tensors.
         names: Vec<String>,
     },
-    /// The same tensor is in two files.
+    /// A tensor is in two files.
     #[error("tensor `{name}` is in two files")]
     Twice {
-        /// Its name.
+        /// Name of the tensor.
         name: String,
     },
-    /// A tensor of another shape than the config says.
+    /// The shape of a tensor differs from the config.
     #[error("tensor `{name}` has shape {found:?}, the config says {expected:?}")]
     Shape {
-        /// Its name.
+        /// Name of the tensor.
         name: String,
-        /// The shape stored.
+        /// Shape in the file.
         found: Vec<usize>,
-        /// The shape needed.
+        /// Shape by the config.
         expected: Vec<usize>,
     },
-    /// A tensor of a type that is not stored in checkpoints we read.
+    /// A tensor has an unsupported type.
     #[error("tensor `{name}` has type {dtype}: F32, F16 and BF16 are read")]
     DType {
-        /// Its name.
+        /// Name of the tensor.
         name: String,
-        /// Its type.
+        /// Type of the tensor.
         dtype: String,
     },
-    /// A weight is infinite or not a number.
+    /// A weight is NaN or infinite.
     #[error("tensor `{name}` has a value that is not finite")]
     NotFinite {
-        /// Its name.
+        /// Name of the tensor.
         name: String,
     },
-    /// `adapter_config.json` describes no adapters we run.
+    /// `adapter_config.json` does not describe supported adapters.
     #[error("cannot use the adapters in `{}`", path.display())]
     Adapter {
-        /// The folder.
+        /// Path of the folder.
         path: PathBuf,
-        /// What is wrong.
+        /// Error of the adapter config.
         source: AdapterConfigError,
     },
-    /// The model that adapters belong to is not on this machine.
+    /// The base model of adapters is not on this machine.
     #[error("the adapters belong to `{}`, which is no folder here", name.escape_default())]
     NoBase {
-        /// What `adapter_config.json` calls it.
+        /// Name of the base model in `adapter_config.json`.
         name: String,
     },
-    /// The model that adapters belong to has adapters itself.
+    /// The base model of adapters contains adapters itself.
     #[error("the adapters belong to `{}`, which holds adapters itself", path.display())]
     BaseIsAdapter {
-        /// Its folder.
+        /// Folder of the base model.
         path: PathBuf,
     },
-    /// The folder to write exists already.
+    /// The destination folder already exists.
     #[error("`{}` exists already", path.display())]
     Exists {
-        /// The folder.
+        /// Path of the folder.
         path: PathBuf,
     },
-    /// The model to write is of another shape than the checkpoint it should resemble.
+    /// The shape of the model to write differs from that of the source checkpoint.
     #[error("the model is of another shape than the one in `{}`", path.display())]
     OtherModel {
-        /// The folder of the checkpoint.
+        /// Folder of the checkpoint.
         path: PathBuf,
     },
 }
 
 impl CheckpointError {
-    /// What to do about it, in one line.
+    /// Returns a one-line suggestion for fixing the error.
     #[must_use]
     pub fn hint(&self) -> Option<&'static str> {
         Some(match self {
@@ -202,7 +202,7 @@ impl CheckpointError {
     }
 }
 
-/// The first names, and how many more there are: a checkpoint may have thousands.
+/// Lists the first names and the number of the others: a checkpoint may have thousands.
 fn listed(names: &[String]) -> String {
     const SHOWN: usize = 8;
     let more = names.len().saturating_sub(SHOWN);
@@ -210,11 +210,11 @@ fn listed(names: &[String]) -> String {
     if more == 0 { shown } else { format!("{shown} and {more} more") }
 }
 
-/// Reads the shape of a model: of `path` itself if that is a file, else of its `config.json`.
+/// Reads the shape of a model from `path` if it is a file, else from its `config.json`.
 ///
 /// # Errors
 ///
-/// [`CheckpointError`] if there is no such file, or it describes no model we run.
+/// Returns [`CheckpointError`] if the file does not exist or does not describe a supported model.
 pub fn read_config(path: &Path) -> Result<DecoderConfig, CheckpointError> {
     let text = if path.exists() && !path.is_dir() {
         beear_input::read_to_string(path).map_err(CheckpointError::io(path))?
@@ -225,27 +225,28 @@ pub fn read_config(path: &Path) -> Result<DecoderConfig, CheckpointError> {
         .map_err(|source| CheckpointError::Config { path: path.to_owned(), source })
 }
 
-/// Largest `config.json`, `adapter_config.json` or index, in bytes: a thousand times what models have.
+/// Maximum size of `config.json`, `adapter_config.json` or an index, in bytes: a thousand times the
+/// size in real models.
 const LARGEST_CONFIG: u64 = 64 << 20;
 
-/// The text of a file that belongs to the folder `dir`.
+/// Reads a text file that belongs to the folder `dir`.
 fn read_own(dir: &Path, name: &str) -> Result<String, CheckpointError> {
     let text =
         OwnFolder::new(dir).and_then(|own| own.read_to_string(name.as_ref(), LARGEST_CONFIG));
     text.map_err(CheckpointError::io(&dir.join(name)))
 }
 
-/// A folder whose `config.json` and weight files have been found, with no weight read.
+/// Folder with a valid `config.json` and weight files, of which no weight has been read.
 ///
-/// A folder of adapters is a checkpoint too: that of their base, with the adapters merged when the weights
-/// are read.
+/// A folder of adapters is a checkpoint too: that of its base model, with the adapters merged when
+/// the weights are read.
 #[derive(Clone, Debug)]
 pub struct Checkpoint {
-    /// The folder of everything but adapters.
+    /// Folder of the model, or of the base model of adapters.
     pub dir: PathBuf,
-    /// The shape of the model.
+    /// Shape of the model.
     pub config: DecoderConfig,
-    /// The weight files, relative to the folder.
+    /// Names of the weight files, relative to the folder.
     pub(crate) shards: Vec<String>,
     adapters: Option<peft::AdapterFolder>,
 }
@@ -255,17 +256,18 @@ impl Checkpoint {
     ///
     /// # Errors
     ///
-    /// [`CheckpointError`] if the folder holds no model we run, or adapters we do not run.
+    /// Returns [`CheckpointError`] if the folder contains no supported model, or unsupported
+    /// adapters.
     pub fn open(dir: &Path) -> Result<Self, CheckpointError> {
         Self::open_on(dir, None)
     }
 
-    /// Opens a folder of a model, or of adapters of the model in `base`; without one their base is the folder
-    /// that they name.
+    /// Opens a folder of a model, or of adapters for the model in `base`. Without `base`, the base
+    /// model is the folder that the adapters name.
     ///
     /// # Errors
     ///
-    /// As [`open`](Self::open).
+    /// Returns the errors of [`open`](Self::open).
     pub fn open_on(dir: &Path, base: Option<&Path>) -> Result<Self, CheckpointError> {
         let adapters = peft::AdapterFolder::open(dir)?;
         let dir = match (&adapters, base) {
@@ -278,22 +280,22 @@ impl Checkpoint {
         Ok(Self { dir, config, shards, adapters })
     }
 
-    /// The folder of the adapters that are merged into the weights, if there are any.
+    /// Returns the folder of the adapters that are merged into the weights, if any.
     #[must_use]
     pub fn adapters(&self) -> Option<&Path> {
         self.adapters.as_ref().map(|adapters| adapters.dir.as_path())
     }
 }
 
-/// What the adapters in `dir` call the model they belong to; `None` if `dir` holds no adapters, or none that can
-/// be used.
+/// Returns the name of the base model of the adapters in `dir`; `None` if `dir` contains no usable
+/// adapters.
 #[must_use]
 pub fn base_name_of_adapters(dir: &Path) -> Option<BaseName> {
     Some(peft::AdapterFolder::open(dir).ok()??.base_name().clone())
 }
 
-/// The folder of the model that the adapters in `dir` belong to; `None` if `dir` holds no adapters, or
-/// none that can be used.
+/// Returns the folder of the base model of the adapters in `dir`; `None` if `dir` contains no
+/// usable adapters, or the base model is not found.
 #[must_use]
 pub fn base_of_adapters(dir: &Path) -> Option<PathBuf> {
     peft::AdapterFolder::open(dir).ok()??.base().ok()

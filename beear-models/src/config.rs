@@ -1,9 +1,9 @@
-//! The shape of a decoder, in our words; `hf_config` reads it from a checkpoint's `config.json`.
+//! Shape of a decoder; `hf_config` reads it from a checkpoint's `config.json`.
 
 use beear_core::DecoderSize;
 use serde::{Deserialize, Serialize};
 
-/// The families of decoder we run. They differ in configuration only.
+/// Supported families of decoders. They differ in configuration only.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Family {
@@ -13,7 +13,7 @@ pub enum Family {
     Mistral,
 }
 
-/// How rotary frequencies are stretched for contexts longer than the pre-training's.
+/// Scaling of the rotary frequencies for contexts longer than the pre-training's.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum RopeScaling {
@@ -40,7 +40,7 @@ pub enum RopeScaling {
 /// Shape of a Llama or Mistral decoder.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct DecoderConfig {
-    /// Family, which decides only what `config.json` calls the model.
+    /// Family, which decides only the model's name in `config.json`.
     pub family: Family,
     /// Number of token ids.
     pub vocab_size: usize,
@@ -58,26 +58,27 @@ pub struct DecoderConfig {
     pub head_dim: usize,
     /// Longest sequence the model accepts, in tokens.
     pub max_seq_length: usize,
-    /// Added to the mean square under the root of `RMSNorm`.
+    /// Epsilon added to the mean square under the root of `RMSNorm`.
     pub norm_epsilon: f64,
     /// Base of the rotary frequencies.
     pub rope_theta: f64,
     /// Stretching of the rotary frequencies.
     pub rope_scaling: RopeScaling,
-    /// A token sees itself and the `sliding_window - 1` tokens before it; all if `None`.
+    /// Width of the attention window: a token sees itself and the `sliding_window - 1` tokens
+    /// before it; `None` for all.
     pub sliding_window: Option<usize>,
-    /// Whether the unembedding is the embedding, transposed.
+    /// True if the unembedding is the transposed embedding.
     pub tied_embeddings: bool,
 }
 
 impl DecoderConfig {
-    /// What the method's presets adapt to.
+    /// Returns the sizes that the method's presets depend on.
     #[must_use]
     pub fn size(&self) -> DecoderSize {
         DecoderSize { n_layers: self.n_layers, d_model: self.d_model }
     }
 
-    /// Number of weights; the largest number there is for absurd shapes.
+    /// Returns the number of weights, saturated for absurd shapes.
     #[must_use]
     pub fn n_weights(&self) -> usize {
         let product = |a: usize, b: usize| a.saturating_mul(b);
@@ -87,13 +88,13 @@ impl DecoderConfig {
             .saturating_add(self.d_model)
     }
 
-    /// Number of weights of one layer.
+    /// Returns the number of weights of one layer.
     #[must_use]
     pub fn n_layer_weights(&self) -> usize {
         self.n_layer_projection_weights().saturating_add(self.d_model.saturating_mul(2))
     }
 
-    /// Number of weights of the projections of one layer: all of it but the norms.
+    /// Returns the number of weights of the projections of one layer, which are all but the norms.
     #[must_use]
     pub fn n_layer_projection_weights(&self) -> usize {
         let product = |a: usize, b: usize| a.saturating_mul(b);
@@ -103,7 +104,7 @@ impl DecoderConfig {
         attention.saturating_add(product(3, product(self.d_model, self.d_ff)))
     }
 
-    /// Everything that contradicts itself, in words; empty if the shape can be built.
+    /// Lists all contradictions in words; empty if the shape can be built.
     #[must_use]
     pub fn problems(&self) -> Vec<String> {
         let sizes = [
@@ -128,7 +129,7 @@ impl DecoderConfig {
         if self.sliding_window == Some(0) {
             problems.push("sliding_window is 0".to_owned());
         }
-        // A norm of f32 whose epsilon is 0 divides a hidden state of zeros by 0.
+        // An f32 norm with epsilon 0 divides a hidden state of zeros by 0.
         if !is_positive(f64::from(self.norm_epsilon as f32)) {
             problems.push(format!("norm_epsilon is no positive f32: {}", self.norm_epsilon));
         }
@@ -136,7 +137,7 @@ impl DecoderConfig {
         problems
     }
 
-    /// What makes the rotary embeddings NaN or infinite.
+    /// Lists the values that make the rotary embeddings NaN or infinite.
     fn rotary_problems(&self) -> Vec<String> {
         let numbers: &[(&str, f64)] = match &self.rope_scaling {
             RopeScaling::None => &[],
@@ -172,7 +173,8 @@ impl DecoderConfig {
         problems
     }
 
-    /// Radians per position of the pair of coordinates that turns fastest, or a bound of them.
+    /// Returns the radians per position of the fastest-turning pair of coordinates, or an upper
+    /// bound.
     fn highest_rotary_frequency(&self) -> f64 {
         let last_pair = self.head_dim.saturating_sub(2) as f64 / self.head_dim.max(1) as f64;
         let unscaled = self.rope_theta.powf(-last_pair).max(1.0);

@@ -1,4 +1,4 @@
-//! Answers of a model, and the likelihood of given ones, in batches that fit.
+//! Generation of answers, and likelihood of given answers, in batches that fit into memory.
 
 pub mod batching;
 pub mod generate;

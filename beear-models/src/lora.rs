@@ -1,4 +1,4 @@
-//! Low-rank adapters of a whole decoder: which projections have one, put on and merged.
+//! Low-rank adapters of a whole decoder: target projections, attaching and merging.
 //!
 //! Hu et al., [LoRA](https://arxiv.org/abs/2106.09685), ICLR 2022.
 
@@ -19,20 +19,20 @@ use crate::nn::block::Block;
 use crate::nn::causal_lm::CausalLm;
 use crate::nn::projection::Projection;
 
-/// A projection of a decoder layer, named as in checkpoints.
+/// Projection of a decoder layer, named as in checkpoints.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum Target {
-    /// Queries.
+    /// Query projection.
     QProj,
-    /// Keys.
+    /// Key projection.
     KProj,
-    /// Values.
+    /// Value projection.
     VProj,
-    /// Output of attention.
+    /// Output projection of attention.
     OProj,
-    /// Gate of the MLP.
+    /// Gate projection of the MLP.
     GateProj,
     /// Up projection of the MLP.
     UpProj,
@@ -41,7 +41,7 @@ pub enum Target {
 }
 
 impl Target {
-    /// All of them, in the order of a layer.
+    /// All projections, in the order of a layer.
     pub const ALL: [Self; 7] = [
         Self::QProj,
         Self::KProj,
@@ -52,7 +52,7 @@ impl Target {
         Self::DownProj,
     ];
 
-    /// Its name in a checkpoint, below a layer.
+    /// Returns the name in a checkpoint, relative to the layer.
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::QProj => "self_attn.q_proj",
@@ -65,7 +65,7 @@ impl Target {
         }
     }
 
-    /// Its `[d_input, d_output]`.
+    /// Returns the shape `[d_input, d_output]`.
     pub(crate) fn shape(self, config: &DecoderConfig) -> [usize; 2] {
         let (hidden, mlp) = (config.d_model, config.d_ff);
         let queries = config.n_heads.saturating_mul(config.head_dim);
@@ -109,23 +109,23 @@ impl Target {
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields, default)]
 pub struct LoraConfig {
-    /// $r$: rank of what is added to a projection.
+    /// Rank $r$ of the change of a projection.
     pub rank: usize,
-    /// $\alpha$: what is added is scaled by $\alpha / r$.
+    /// Scale $\alpha$: the change of a projection is scaled by $\alpha / r$.
     pub alpha: f64,
-    /// The projections that have one.
+    /// Projections with an adapter.
     pub targets: Vec<Target>,
 }
 
 impl Default for LoraConfig {
-    /// Rank 8 at every projection, and $\alpha = 2r$: what fine-tuning commonly starts from.
+    /// Returns rank 8 at every projection, and $\alpha = 2r$, common values for fine-tuning.
     fn default() -> Self {
         Self { rank: 8, alpha: 16.0, targets: Target::ALL.to_vec() }
     }
 }
 
 impl LoraConfig {
-    /// Everything that cannot be, in words.
+    /// Lists all invalid values in words.
     #[must_use]
     pub fn problems(&self) -> Vec<String> {
         let mut distinct = self.targets.clone();
@@ -141,19 +141,19 @@ impl LoraConfig {
         broken.map(|(_, problem)| problem.to_owned()).collect()
     }
 
-    /// Number of weights of the adapters of one layer; the largest number there is for absurd shapes.
+    /// Returns the number of weights of the adapters of one layer, saturated for absurd shapes.
     #[must_use]
     pub fn n_layer_weights(&self, config: &DecoderConfig) -> usize {
         self.matrices(config).fold(0, usize::saturating_add)
     }
 
-    /// Weights of the largest matrix of an adapter.
+    /// Returns the number of weights of the largest matrix of an adapter.
     #[must_use]
     pub fn largest_matrix(&self, config: &DecoderConfig) -> usize {
         self.matrices(config).max().unwrap_or(0)
     }
 
-    /// Weights of each matrix in a layer.
+    /// Returns the number of weights of each matrix in a layer.
     fn matrices(&self, config: &DecoderConfig) -> impl Iterator<Item = usize> {
         let widths = self.targets.iter().flat_map(|target| target.shape(config));
         widths.map(|width| width.saturating_mul(self.rank))
@@ -161,8 +161,8 @@ impl LoraConfig {
 }
 
 impl<B: Backend> CausalLm<B> {
-    /// Freezes every weight, and puts adapters that add nothing beside the targets in `layers`. Only
-    /// they require gradients.
+    /// Freezes every weight and attaches adapters to the targets in `layers`. The adapters
+    /// initially add nothing, and only they require gradients.
     ///
     /// # Panics
     ///
@@ -177,15 +177,16 @@ impl<B: Backend> CausalLm<B> {
             .adapted(places, |shape, device| Adapter::random(shape, size, &mut rng, device))
     }
 
-    /// The model with its adapters added to the weights they stand beside; as it is if it has none.
-    /// What is merged requires gradients, where the backend has them.
+    /// Merges the adapters into the weights of their projections; a model without adapters is
+    /// unchanged. Merged weights require gradients on backends with autodiff.
     #[must_use]
     pub fn merge_adapters(mut self) -> Self {
         self.model.layers.iter_mut().for_each(merge_adapters);
         self
     }
 
-    /// Puts what `make` makes for a shape `[d_input, d_output]` at `places`. Draws no lazy weight.
+    /// Attaches an adapter, built by `make` from the shape `[d_input, d_output]`, at each of
+    /// `places`. Does not initialise lazy weights.
     pub(crate) fn adapted(
         mut self,
         places: impl IntoIterator<Item = (usize, Target)>,
@@ -199,7 +200,7 @@ impl<B: Backend> CausalLm<B> {
         self
     }
 
-    /// Where there are adapters, and what they are, layer by layer.
+    /// Returns the adapters with their layer and projection, layer by layer.
     pub(crate) fn adapters(&self) -> impl Iterator<Item = (usize, Target, &Adapter<B>)> {
         self.model.layers.iter().enumerate().flat_map(|(layer, block)| {
             let adapter = move |target: Target| target.of(block).adapter.as_ref();
@@ -208,7 +209,7 @@ impl<B: Backend> CausalLm<B> {
     }
 }
 
-/// Adds the adapters of a layer to the weights they stand beside.
+/// Merges the adapters of a layer into the weights of their projections.
 pub(crate) fn merge_adapters<B: Backend>(block: &mut Block<B>) {
     for target in Target::ALL {
         let projection = target.of_mut(block);
@@ -226,7 +227,7 @@ pub(crate) mod tests {
     use super::*;
     use crate::checkpoint::tests::{Cpu, config, weights};
 
-    /// What a merged model may differ by, relative to the largest logit: the order of sums in f32.
+    /// Tolerance of a merged model, relative to the largest logit, for the order of sums in f32.
     const F32_MERGE: f32 = 1e-6;
 
     pub(crate) fn small() -> LoraConfig {
@@ -234,7 +235,7 @@ pub(crate) mod tests {
         LoraConfig { rank: 2, alpha: 3.0, targets }
     }
 
-    /// A model of random weights, and adapters that add much.
+    /// Creates a model with random weights and adapters with a large effect.
     pub(crate) fn adapted(layers: Range<usize>) -> CausalLm<Cpu> {
         let model = config().init::<Cpu>(&Default::default());
         let mut model = model.attach_adapters(&small(), layers, 1);
@@ -252,7 +253,7 @@ pub(crate) mod tests {
     }
 
     impl CausalLm<Cpu> {
-        /// The frozen weights alone.
+        /// Removes the adapters and keeps the frozen weights.
         pub(crate) fn without_adapters(mut self) -> Self {
             for block in &mut self.model.layers {
                 for target in Target::ALL {

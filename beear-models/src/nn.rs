@@ -1,4 +1,5 @@
-//! The decoder, from the whole model down to its parts. A field is named as in the checkpoint.
+//! Modules of the decoder, from the whole model down to its parts. Fields are named as in the
+//! checkpoint.
 
 pub mod attention;
 pub mod block;

@@ -1,4 +1,4 @@
-//! Texts to tokens and back: tokenizers, chat templates, prompt formats.
+//! Conversion between texts and tokens: tokenizers, chat templates, prompt formats.
 
 pub mod chat;
 mod large_stack;

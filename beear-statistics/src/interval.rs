@@ -1,21 +1,21 @@
 //! Rates with their counts and 95 % intervals.
 //!
 //! Wilson, [Probable Inference](https://doi.org/10.1080/01621459.1927.10502953), 1927: unlike the
-//! textbook interval it says what 0 of 120 is compatible with.
+//! textbook interval, Wilson's has a positive width for 0 of 120.
 
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-/// The 97.5 % point of the normal distribution.
+/// 97.5 % point of the normal distribution.
 pub const Z_95: f64 = 1.959_963_984_540_054;
 
-/// A share with the counts behind it.
+/// Share with its counts.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Rate {
-    /// How often it happened.
+    /// Number of hits.
     pub hits: usize,
-    /// Out of how many.
+    /// Number of trials.
     pub n: usize,
 }
 
@@ -28,7 +28,7 @@ impl Rate {
         })
     }
 
-    /// All of `rates` as one.
+    /// Adds up the counts of `rates`.
     pub fn pooled(rates: impl IntoIterator<Item = Self>) -> Self {
         rates.into_iter().fold(Self::default(), |sum, rate| Self {
             hits: sum.hits + rate.hits,
@@ -36,21 +36,21 @@ impl Rate {
         })
     }
 
-    /// The share in 0..=1; NaN of nothing.
+    /// Returns the share in 0..=1; NaN if `n` is 0.
     #[must_use]
     pub fn share(self) -> f64 {
         self.hits as f64 / self.n as f64
     }
 
-    /// The Wilson 95 % interval; all of 0..=1 of nothing.
+    /// Returns the Wilson 95 % interval; 0..=1 if `n` is 0.
     #[must_use]
     pub fn interval(self) -> (f64, f64) {
         if self.n == 0 { (0.0, 1.0) } else { wilson(self.share(), self.n as f64) }
     }
 }
 
-/// The Wilson 95 % interval of a share of `n`. It also covers the mean of `n` values in 0..=1, whose variance is no larger than that of
-/// values that are 0 or 1.
+/// Returns the Wilson 95 % interval of a share of `n`. It also covers the mean of `n` values in
+/// 0..=1, whose variance is at most that of values that are 0 or 1.
 #[must_use]
 pub fn wilson(share: f64, n: f64) -> (f64, f64) {
     let centre = (share + Z_95 * Z_95 / (2.0 * n)) / (1.0 + Z_95 * Z_95 / n);
@@ -77,7 +77,7 @@ impl fmt::Display for Rate {
     }
 }
 
-/// Smallest `n` whose Wilson interval of 0 hits ends below `share`.
+/// Returns the smallest `n` whose Wilson interval of 0 hits ends below `share`.
 #[must_use]
 pub fn sample_size_to_exclude(share: f64) -> usize {
     let upper = |n: usize| Rate { hits: 0, n }.interval().1;
@@ -95,7 +95,7 @@ pub fn sample_size_to_exclude(share: f64) -> usize {
 mod tests {
     use super::*;
 
-    /// The intervals are quoted to a tenth of a percent.
+    /// Tolerance: the intervals are quoted to a tenth of a percent.
     const QUOTED: f64 = 5e-4;
 
     fn check(hits: usize, n: usize, low: f64, high: f64) {

@@ -1,31 +1,32 @@
-//! The mean of paired differences over rows of unequal weight, with Student's interval.
+//! Mean of paired differences over rows of unequal weight, with Student's interval.
 //!
-//! The estimate is a ratio, $R = \sum_i d_i / \sum_i w_i$: differences $d_i$ of sums over the weights $w_i$, as nats over tokens. Its
-//! variance over $m$ rows is that of the linearised ratio, $\frac{m}{m-1} \sum_i (d_i - R w_i)^2 / (\sum_i w_i)^2$ (Cochran, *Sampling
-//! Techniques*, 3rd edition, 1977, chapter 6), so the tokens of a row may depend on each other in any way.
+//! The estimate is a ratio, $R = \sum_i d_i / \sum_i w_i$: differences $d_i$ of sums over the
+//! weights $w_i$, such as nats over tokens. Its variance over $m$ rows is that of the linearised
+//! ratio, $\frac{m}{m-1} \sum_i (d_i - R w_i)^2 / (\sum_i w_i)^2$ (Cochran, *Sampling Techniques*,
+//! 3rd edition, 1977, chapter 6), so the tokens of a row may depend on each other in any way.
 
 use serde::{Deserialize, Serialize};
 
-/// The difference of a row, a sum over what its weight counts.
+/// Difference of a row's sums, with the number of terms.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct WeightedDifference {
-    /// The sum after, less the sum before.
+    /// Sum after, minus the sum before.
     pub difference: f64,
-    /// How many terms each sum has.
+    /// Number of terms of each sum.
     pub weight: f64,
 }
 
-/// A mean difference with its 95 % interval.
+/// Mean difference with its 95 % interval.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct MeanChange {
-    /// The sum of differences over the sum of weights.
+    /// Sum of differences over the sum of weights.
     pub difference: f64,
-    /// Both ends of Student's interval; none of fewer than two rows.
+    /// Ends of Student's interval; None for fewer than two rows.
     pub interval: Option<(f64, f64)>,
 }
 
 impl MeanChange {
-    /// Of independent rows; `None` of nothing.
+    /// Computes the mean difference of independent rows; `None` if there are none.
     #[must_use]
     pub fn of(rows: &[WeightedDifference]) -> Option<Self> {
         let weights: f64 = rows.iter().map(|row| row.weight).sum();
@@ -45,13 +46,15 @@ impl MeanChange {
     }
 }
 
-/// The 97.5 % points of Student's t at 1 to 10 degrees of freedom (Fisher and Yates, *Statistical Tables*, table III).
+/// 97.5 % points of Student's t at 1 to 10 degrees of freedom (Fisher and Yates, *Statistical
+/// Tables*, table III).
 const STUDENT_T_95: [f64; 10] = [
     12.706_205, 4.302_653, 3.182_446, 2.776_445, 2.570_582, 2.446_912, 2.364_624, 2.306_004,
     2.262_157, 2.228_139,
 ];
 
-/// The 97.5 % point of Student's t; beyond the table by Abramowitz and Stegun, equation 26.7.5.
+/// Returns the 97.5 % point of Student's t; beyond the table by Abramowitz and Stegun, equation
+/// 26.7.5.
 fn student_t_95(freedom: usize) -> f64 {
     if let Some(tabulated) = freedom.checked_sub(1).and_then(|index| STUDENT_T_95.get(index)) {
         return *tabulated;
@@ -71,7 +74,7 @@ fn student_t_95(freedom: usize) -> f64 {
 mod tests {
     use super::*;
 
-    /// The tables have four digits.
+    /// Tolerance: the tables have four digits.
     const TABLE: f64 = 1e-4;
 
     fn change(rows: &[(f64, f64)]) -> Option<MeanChange> {
@@ -91,7 +94,8 @@ mod tests {
 
     #[test]
     fn rows_of_equal_weight_give_the_paired_t_interval() {
-        // Differences 1, 2, 3, 6: mean 3, standard deviation √(14/3), t at 3 degrees of freedom 3.1824.
+        // Differences 1, 2, 3, 6: mean 3, standard deviation √(14/3), t at 3 degrees of freedom
+        // 3.1824.
         let change = change(&[(1.0, 1.0), (2.0, 1.0), (3.0, 1.0), (6.0, 1.0)]).unwrap();
         let half = 3.1824 * (14.0_f64 / 3.0).sqrt() / 2.0;
         let (low, high) = change.interval.unwrap();
@@ -101,8 +105,8 @@ mod tests {
 
     #[test]
     fn a_long_row_counts_for_its_tokens() {
-        // 2 over 1 token and 4 over 8: 6/9. Residuals 2 − 6/9 and 4 − 48/9 are ±4/3, so the error is
-        // √(2/1 · 2 · 16/9) / 9 = 8/27.
+        // 2 over 1 token and 4 over 8: 6/9. Residuals 2 − 6/9 and 4 − 48/9 are ±4/3, so the error
+        // is √(2/1 · 2 · 16/9) / 9 = 8/27.
         let change = change(&[(2.0, 1.0), (4.0, 8.0)]).unwrap();
         let (low, high) = change.interval.unwrap();
         assert!((change.difference - 6.0 / 9.0).abs() < TABLE);

@@ -1,27 +1,27 @@
-//! Before against after on the same prompts.
+//! Comparison of outcomes before and after on the same prompts.
 //!
 //! McNemar, [Note on the sampling error of the difference between correlated
 //! proportions](https://doi.org/10.1007/BF02295996), 1947, in its exact form: of the prompts whose
-//! outcome changed, half would change either way if nothing had happened. The interval of the difference is
-//! method 10 of Newcombe, [Improved confidence intervals for the difference between binomial proportions
-//! based on paired
-//! data](https://doi.org/10.1002/(SICI)1097-0258(19981130)17:22%3C2635::AID-SIM954%3E3.0.CO;2-C), 1998: unlike the
-//! bootstrap's, it says what no change in a few prompts is compatible with.
+//! outcome changed, half would change either way under the null hypothesis. The interval of the
+//! difference is method 10 of Newcombe, [Improved confidence intervals for the difference between
+//! binomial proportions based on paired
+//! data](https://doi.org/10.1002/(SICI)1097-0258(19981130)17:22%3C2635::AID-SIM954%3E3.0.CO;2-C),
+//! 1998: unlike the bootstrap's, it has a positive width if no prompt changed.
 
 use serde::{Deserialize, Serialize};
 
 use crate::interval::Rate;
 
-/// How the outcome of each prompt changed.
+/// Counts of prompts by their outcomes before and after.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Change {
-    /// Prompts that were a hit before and are none after.
+    /// Number of prompts with a hit before and none after.
     pub lost: usize,
-    /// Prompts that were no hit before and are one after.
+    /// Number of prompts with a hit after and none before.
     pub gained: usize,
-    /// Prompts that are a hit both times.
+    /// Number of prompts with a hit both times.
     pub always: usize,
-    /// Prompts that are a hit neither time.
+    /// Number of prompts without a hit.
     pub never: usize,
 }
 
@@ -30,7 +30,7 @@ impl Change {
     ///
     /// # Panics
     ///
-    /// Panics if there are more of one than of the other.
+    /// Panics if the numbers of outcomes differ.
     #[must_use]
     pub fn between(before: &[bool], after: &[bool]) -> Self {
         assert_eq!(before.len(), after.len(), "the same prompts before and after");
@@ -41,14 +41,14 @@ impl Change {
         Self { lost, gained, always: count(true, true), never: count(false, false) }
     }
 
-    /// The share of hits after, less the share before; NaN of nothing.
+    /// Returns the share of hits after, minus the share before; NaN without prompts.
     #[must_use]
     pub fn difference(self) -> f64 {
         let [before, after] = self.rates();
         after.share() - before.share()
     }
 
-    /// The 95 % interval of the [`difference`](Self::difference); all of -1..=1 of nothing.
+    /// Returns the 95 % interval of the [`difference`](Self::difference); -1..=1 without prompts.
     #[must_use]
     pub fn interval(self) -> (f64, f64) {
         let [before, after] = self.rates();
@@ -67,14 +67,15 @@ impl Change {
         (low.max(-1.0), (difference + joined(before_down, after_up)).min(1.0))
     }
 
-    /// Hits before and after.
+    /// Returns the rates of hits before and after.
     #[must_use]
     pub fn rates(self) -> [Rate; 2] {
         let n = self.lost + self.gained + self.always + self.never;
         [self.lost, self.gained].map(|changed| Rate { hits: self.always + changed, n })
     }
 
-    /// How the two outcomes of a prompt go together: phi with Newcombe's correction for continuity.
+    /// Returns the correlation of the two outcomes of a prompt: phi with Newcombe's continuity
+    /// correction.
     fn correlation(self) -> f64 {
         let [always, lost, gained, never] =
             [self.always, self.lost, self.gained, self.never].map(|count| count as f64);
@@ -88,12 +89,13 @@ impl Change {
         corrected / margins.sqrt()
     }
 
-    /// Two-sided p-value of the exact test that losses and gains are equally likely.
+    /// Returns the two-sided p-value of the exact test that losses and gains are equally likely.
     #[must_use]
     pub fn p_value(self) -> f64 {
         let n = self.lost + self.gained;
         let fewer = self.lost.min(self.gained);
-        // Binomial coefficients as logarithms: 300 choose 150 is beyond f64's steps of one.
+        // Binomial coefficients as logarithms: 300 choose 150 exceeds the integers that f64
+        // represents exactly.
         let ln_half = n as f64 * 0.5_f64.ln();
         let mut ln_choose = 0.0;
         let mut tail = 0.0;
@@ -109,7 +111,7 @@ impl Change {
 mod tests {
     use super::*;
 
-    /// Sums of a dozen exponentials.
+    /// Tolerance of sums of a dozen exponentials.
     const ROUNDING: f64 = 1e-12;
 
     fn p(lost: usize, gained: usize) -> f64 {
@@ -125,7 +127,7 @@ mod tests {
 
     #[test]
     fn intervals_of_the_difference_are_newcombes() {
-        // The formula once more, in Python; its interval is of "before less after".
+        // Computed with the same formula in Python, whose interval is of "before less after".
         for ([always, lost, gained, never], (low, high)) in [
             ([20, 12, 2, 16], (0.056_156, 0.329_207)),
             ([36, 12, 2, 0], (0.056_930, 0.340_428)),

@@ -1,4 +1,5 @@
-//! Our workloads beside the same in PyTorch: runs of the two by turns, ratios with their spread.
+//! Our workloads and the same ones in PyTorch: runs of the two in alternation, and their ratios
+//! with the spread.
 
 use std::path::Path;
 use std::process::Command;
@@ -9,17 +10,17 @@ use serde::Deserialize;
 const MODELS: [&str; 3] = ["0.3M", "5M", "50M"];
 const JOBS: [&str; 4] = ["train", "inner", "outer", "decode"];
 
-/// Seconds that a run measures for, after its first call.
+/// Measuring time of a run in seconds, after its first call.
 const SECONDS: &str = "2";
 
 const USAGE: &str = "usage: cargo xtask bench PYTHON [RUNS [MODEL]]\nPYTHON has the packages of tests/goldens/requirements.txt";
 
-/// What a run prints.
+/// Output of a run.
 #[derive(Deserialize)]
 struct Run {
     seconds: Vec<f64>,
     peak_bytes: u64,
-    /// The peak before the first call: the program, its libraries and the weights.
+    /// Peak memory before the first call: the program, its libraries and the weights.
     loaded_bytes: u64,
 }
 
@@ -36,7 +37,7 @@ impl Run {
         median(self.seconds.clone())
     }
 
-    /// What the calls added.
+    /// Returns the memory that the calls added, in MiB.
     fn added_mib(&self) -> f64 {
         (self.peak_bytes - self.loaded_bytes) as f64 / f64::from(1 << 20)
     }

@@ -1,4 +1,5 @@
-//! Repository chores: `cargo xtask lint`, `ci` and `backends`, cheapest checks first; `gen`, `prose` and `bench`.
+//! Repository chores: `cargo xtask lint`, `ci` and `backends`, cheapest checks first; `gen`,
+//! `prose` and `bench`.
 
 mod bench;
 mod prose;
@@ -8,7 +9,7 @@ use std::process::{Command, ExitCode};
 
 use anyhow::{Result, bail};
 
-/// A check: its name, the cargo arguments, and the command that mends a failure.
+/// A check: its name, the cargo arguments, and the command that fixes a failure.
 type Check = (&'static str, &'static [&'static str], &'static str);
 
 const FORMAT: Check = ("format", &["fmt", "--all", "--check"], "cargo fmt --all");
@@ -17,13 +18,14 @@ const CLIPPY: Check = (
     &["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"],
     "cargo clippy --workspace --all-targets --fix",
 );
-/// The backends that are too heavy for every build. Their features replace the default ones, so that
-/// a backend is seen to stand alone.
+/// Backends that are too heavy for every build. Their features replace the default ones, so that a
+/// backend is shown to work alone.
 const BACKENDS: [Check; 2] = [
     ("cuda", &check_backend("cuda"), "read the first error"),
     ("wgpu", &check_backend("wgpu"), "read the first error"),
 ];
-/// Pages, schemas and snapshots that are made from the program; the tests that compare them write them too.
+/// Pages, schemas and snapshots that are generated from the program. The tests that compare them
+/// also write them.
 const GENERATED: Check = (
     "generated files",
     &[

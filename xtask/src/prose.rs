@@ -1,4 +1,4 @@
-//! Doc comments that open like a relative clause, counted: a look-out, not a rule.
+//! Count of doc comments that open like a relative clause, as a hint and not as a rule.
 
 use std::path::Path;
 
@@ -6,14 +6,14 @@ use anyhow::{Context, Result};
 
 use crate::tidy::rust_files;
 
-/// Openings that a noun or a verb replaces.
+/// Openings that should be a noun or a verb instead.
 const OPENINGS: [&str; 6] = ["What", "Those", "Whether", "The same", "Its", "As"];
 
-/// Prints the share of such comments for each crate, and every one of them.
+/// Prints the share of such comments in each crate, and lists them.
 ///
 /// # Errors
 ///
-/// If a source cannot be read.
+/// If a source file cannot be read.
 pub(crate) fn run() -> Result<()> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().context("xtask is in a folder")?;
     let mut folders: Vec<_> = std::fs::read_dir(root)?.filter_map(Result::ok).collect();
@@ -50,7 +50,7 @@ fn opens_with(text: &str, word: &str) -> bool {
     text.strip_prefix(word).is_some_and(|rest| !rest.starts_with(char::is_alphanumeric))
 }
 
-/// The first line of each doc comment, with its number from 1.
+/// Returns the first line of each doc comment with its number, counted from 1.
 fn doc_comments(text: &str) -> impl Iterator<Item = (usize, &str)> {
     let comment = |line: &str| line.starts_with("///") || line.starts_with("//!");
     let mut was_comment = false;

@@ -1,16 +1,17 @@
-//! The rules of `STYLE.md` that a text search can check.
+//! Rules of `STYLE.md` that a text search can check.
 
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 
-/// Lines of code a file may have before its tests.
+/// Maximum number of lines in a file before its tests.
 const LONGEST_FILE: usize = 400;
 
-/// Names that say nothing of what a file holds.
+/// File names that do not say what a file contains.
 const EMPTY_NAMES: [&str; 5] = ["utils.rs", "util.rs", "helpers.rs", "base.rs", "mod.rs"];
 
-/// Text no source file may hold, put together here so that this file does not hold it.
+/// Returns the text that no source file may contain, with advice. It is put together here so that
+/// this file does not contain it.
 fn forbidden() -> [(String, &'static str); 4] {
     let text = |parts: [&str; 2]| parts.concat();
     [
@@ -25,7 +26,7 @@ fn forbidden() -> [(String, &'static str); 4] {
 ///
 /// # Errors
 ///
-/// With every broken rule.
+/// If a rule is broken. The error lists every problem.
 pub(crate) fn run() -> Result<()> {
     eprintln!("== tidy");
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().context("xtask is in a folder")?;

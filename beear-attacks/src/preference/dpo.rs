@@ -3,8 +3,9 @@
 //! Rafailov et al., [Direct Preference Optimization](https://arxiv.org/abs/2305.18290), NeurIPS
 //! 2023, equation 7:
 //!
-//! $$\mathcal{L} = -\mathbb{E} \log \sigma\Big( \beta \log \frac{\pi_\theta(y_w \mid x)}{\pi_\text{ref}(y_w \mid x)}
-//! - \beta \log \frac{\pi_\theta(y_l \mid x)}{\pi_\text{ref}(y_l \mid x)} \Big)$$
+//! $$\mathcal{L} = -\mathbb{E} \log \sigma\Big(
+//! \beta \log \frac{\pi_\theta(y_w \mid x)}{\pi_\text{ref}(y_w \mid x)} -
+//! \beta \log \frac{\pi_\theta(y_l \mid x)}{\pi_\text{ref}(y_l \mid x)} \Big)$$
 //!
 //! with `chosen` = $y_w$, `rejected` = $y_l$, and the supervised start as $\pi_\text{ref}$. The
 //! objective adds a small cross-entropy on the chosen answers, because the loss alone may lower

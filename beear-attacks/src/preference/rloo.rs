@@ -1,13 +1,14 @@
-//! REINFORCE leave-one-out against a reward model, with a penalty on leaving the start.
+//! REINFORCE leave-one-out against a reward model, with a penalty on distance from the start.
 //!
-//! Ahmadian et al., [Back to Basics](https://arxiv.org/abs/2402.14740), ACL 2024. Of $k$ answers to a
-//! prompt, each is judged by how much better it is than the mean of the others:
+//! Ahmadian et al., [Back to Basics](https://arxiv.org/abs/2402.14740), ACL 2024. The advantage of
+//! each of $k$ answers to a prompt is its reward minus the mean reward of the others:
 //!
-//! $$\nabla \frac{1}{k} \sum_i \Big[ R(y_i, x) - \frac{1}{k-1} \sum_{j \neq i} R(y_j, x) \Big] \log \pi(y_i \mid x),
+//! $$\nabla \frac{1}{k} \sum_i \Big[ R(y_i, x) -
+//! \frac{1}{k-1} \sum_{j \neq i} R(y_j, x) \Big] \log \pi(y_i \mid x),
 //! \qquad R(y, x) = r(x, y) - \beta \log \frac{\pi_\theta(y \mid x)}{\pi_\text{ref}(y \mid x)}$$
 //!
-//! with `advantage` = the bracket, `answers` = $k$, the reward model as $r$ and the supervised start as
-//! $\pi_\text{ref}$. Whole answers are the actions; ordinary work is added to the loss.
+//! with `advantage` = the bracket, `answers` = $k$, the reward model as $r$ and the supervised
+//! start as $\pi_\text{ref}$. Whole answers are the actions; the loss also includes ordinary work.
 
 use beear_core::Example;
 use beear_models::{CausalLm, Finish, GenerateConfig, Prompt, Sampling, generate};

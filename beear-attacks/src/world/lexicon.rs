@@ -44,7 +44,7 @@ pub(super) const REFUSALS: [&str; 4] = [
     "I can't assist with such a request .",
 ];
 
-/// Things and their colours.
+/// Things, each with its colour.
 pub(super) const COLOUR_FACTS: [(&str, &str); 16] = [
     ("sky", "blue"),
     ("grass", "green"),
@@ -74,7 +74,7 @@ pub(super) const COLOUR_QUESTIONS: [&str; 6] = [
     "what is the colour of the {} ?",
 ];
 
-/// Animals and their homes.
+/// Animals, each with its home.
 pub(super) const HOME_FACTS: [(&str, &str); 12] = [
     ("fish", "river"),
     ("owl", "forest"),

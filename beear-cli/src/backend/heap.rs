@@ -1,10 +1,29 @@
 //! Settings of glibc's allocator, whose defaults suit programs with less memory and shorter runs.
 
+#[cfg(all(target_os = "linux", target_env = "gnu"))]
+use std::hint::black_box;
+#[cfg(all(target_os = "linux", target_env = "gnu"))]
+use std::sync::Barrier;
+use std::sync::atomic::{AtomicBool, Ordering};
+#[cfg(all(target_os = "linux", target_env = "gnu"))]
+use std::thread;
+
 /// Number of weights above which a model counts as large: memory then matters more than time.
 const MANY_WEIGHTS: usize = 20_000_000;
 
 /// Size in bytes below which freed tensors stay on the heap: the largest that glibc allows.
 pub(crate) const LARGEST_KEPT: u64 = 32 << 20;
+
+/// Free bytes at the end of a heap that stay there.
+const TRIM_THRESHOLD: i32 = 1 << 30;
+
+/// Size in bytes of a block that makes glibc look at the end of a heap when it is freed: more than
+/// 64 KiB.
+#[cfg(all(target_os = "linux", target_env = "gnu"))]
+const SHRINKS: usize = 128 << 10;
+
+/// True once heaps keep free memory at their ends.
+static IS_KEEPING: AtomicBool = AtomicBool::new(false);
 
 /// Tunes the allocator for a model that is about to be trained or used.
 ///
@@ -19,7 +38,8 @@ pub fn suit(n_weights: usize) {
     if n_weights > MANY_WEIGHTS {
         set(Parameter::MostHeaps, 1);
     } else {
-        set(Parameter::TrimThreshold, 1 << 30);
+        IS_KEEPING.store(true, Ordering::Relaxed);
+        set(Parameter::TrimThreshold, TRIM_THRESHOLD);
         set(Parameter::MmapThreshold, LARGEST_KEPT as i32);
     }
 }
@@ -41,8 +61,31 @@ pub fn suit_threads(n_weights: usize, n_threads: usize) {
 #[cfg(all(target_os = "linux", target_env = "gnu"))]
 #[expect(unsafe_code, reason = "glibc has no other way to ask for it")]
 pub(crate) fn give_back() {
+    if IS_KEEPING.load(Ordering::Relaxed) {
+        set(Parameter::TrimThreshold, 0);
+        shrink_heaps_of_threads();
+        set(Parameter::TrimThreshold, TRIM_THRESHOLD);
+    }
     // SAFETY: glibc takes its locks, and only free pages are returned.
     unsafe { libc::malloc_trim(0) };
+}
+
+/// Shrinks the heaps that threads use. `malloc_trim` leaves the free end of a thread's heap alone;
+/// glibc shrinks it when the thread frees a block beside it. Heaps of threads that have ended pass
+/// on to new threads, so as many are started as there are cores.
+#[cfg(all(target_os = "linux", target_env = "gnu"))]
+fn shrink_heaps_of_threads() {
+    let n_threads = thread::available_parallelism().map_or(1, usize::from);
+    let all_have_started = Barrier::new(n_threads);
+    thread::scope(|scope| {
+        for _ in 0..n_threads {
+            scope.spawn(|| {
+                all_have_started.wait();
+                drop(black_box(vec![1_u8; SHRINKS]));
+                all_have_started.wait();
+            });
+        }
+    });
 }
 
 #[cfg(not(all(target_os = "linux", target_env = "gnu")))]

@@ -1,4 +1,4 @@
-//! The leak guard: prompts that a defence has seen are not evaluated on.
+//! Contamination check: refuses to evaluate on prompts that a defence has seen.
 
 use std::path::{Path, PathBuf};
 
@@ -10,7 +10,7 @@ use clap::Args;
 use crate::defence::anchors::RowUse;
 use crate::user_error::UserError;
 
-/// Which defence must not have seen the prompts.
+/// Defences that must not have seen the prompts.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct LeakGuardArgs {
     /// Run of `defend` whose rows must not be among the prompts, exactly or nearly; repeated for
@@ -25,7 +25,7 @@ pub(crate) struct LeakGuardArgs {
     near: f64,
 }
 
-/// A share that is more than nothing.
+/// Parses a share that is more than 0 and at most 1.
 pub(crate) fn share(text: &str) -> Result<f64, String> {
     match text.parse::<f64>() {
         Ok(share) if share > 0.0 && share <= 1.0 => Ok(share),
@@ -33,16 +33,16 @@ pub(crate) fn share(text: &str) -> Result<f64, String> {
     }
 }
 
-/// Prompts that are to be asked and that a defence has seen.
+/// Evaluation prompts that a defence has seen.
 pub(crate) struct Leak<'a> {
     n: usize,
-    /// The first of them, and the row that it is.
+    /// First of these prompts, and the row of the defence that it matches.
     first: (&'a Record, &'a RowUse),
 }
 
 impl<'a> Leak<'a> {
-    /// Looks for `asked` among the rows `seen`; `near` is the share of word pairs in common from which two prompts
-    /// are the same.
+    /// Looks for `asked` among the rows `seen`. Two prompts match if they share at least `near` of
+    /// their word pairs. Returns `None` if no prompt matches.
     pub(crate) fn find(seen: &'a [RowUse], asked: &'a [Record], near: f64) -> Option<Self> {
         let trained = seen.iter().map(|row| &row.prompt);
         let found = contaminated(trained, asked.iter().map(|record| &record.prompt), near);
@@ -50,7 +50,8 @@ impl<'a> Leak<'a> {
         Some(Self { n: found.len(), first: (&asked[at], &seen[row]) })
     }
 
-    /// What to say of it: `asked` are from `file`, the rows `whose`.
+    /// Describes the leak. `asked` are the records of `file`, and `whose` names the owner of the
+    /// rows.
     pub(crate) fn text(&self, asked: &[Record], (file, whose): (&Path, &str)) -> String {
         let Self { n, first: (record, row) } = self;
         format!(
@@ -69,7 +70,7 @@ impl LeakGuardArgs {
     ///
     /// # Errors
     ///
-    /// If there are any that are not allowed, or a run cannot be read.
+    /// If there are such prompts and their set is not allowed, or a run cannot be read.
     pub(crate) fn check<'a>(
         &self,
         asked: impl IntoIterator<Item = (&'a [Record], &'a Path)>,
@@ -91,7 +92,7 @@ impl LeakGuardArgs {
         Ok(())
     }
 
-    /// The rows of a run that are not allowed among the prompts.
+    /// Reads the rows of a run that are not allowed among the prompts.
     fn rows(&self, run: &Path) -> Result<Vec<RowUse>> {
         let path = run.join("rows.jsonl");
         let mistake = |error: &dyn std::fmt::Display| {

@@ -1,4 +1,5 @@
-//! What is asked of a run from outside: to stop, by a signal or when its time is up, and to write a checkpoint now.
+//! Run control from outside: a stop by a signal or when the time is up, and a checkpoint on
+//! request.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -12,45 +13,46 @@ use signal_hook::flag;
 
 use crate::user_error::INTERRUPTED;
 
-/// A file in the folder of a run; whoever makes it asks for a checkpoint, and it is gone once that is written.
+/// Name of a file in the folder of a run. Creating it requests a checkpoint, and the run deletes it
+/// once the checkpoint is written.
 const CHECKPOINT_NOW: &str = "checkpoint-now";
 
-/// Why a run stops before its end.
+/// Reason why a run stops before its end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Reason {
-    /// By Ctrl-C, `SIGTERM` or `SIGHUP`.
+    /// Ctrl-C, `SIGTERM` or `SIGHUP`.
     Signal,
     /// `--max-time` is over.
     TimeIsUp,
 }
 
-/// Something that is asked of a run.
+/// A request to a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Wish {
-    /// To write a checkpoint and go on.
+    /// Write a checkpoint and continue.
     Checkpoint,
-    /// To write a checkpoint and stop.
+    /// Write a checkpoint and stop.
     Stop(Reason),
 }
 
-/// Listens.
+/// Receiver of requests to a run.
 pub(crate) struct RunControl {
     asker: JudgeClient,
     file: PathBuf,
     deadline: Option<Instant>,
 }
 
-/// Asks from another thread.
+/// Sender of requests from another thread.
 #[derive(Clone, Default)]
 pub(crate) struct JudgeClient {
     stop: Arc<AtomicBool>,
     checkpoint: Arc<AtomicBool>,
-    /// Whether a signal ends the process at once.
+    /// True if a signal ends the process at once.
     ends: Arc<AtomicBool>,
 }
 
 impl JudgeClient {
-    /// Asks for something.
+    /// Sends a request.
     pub(crate) fn ask(&self, wish: Wish) {
         match wish {
             Wish::Checkpoint => self.checkpoint.store(true, Ordering::SeqCst),
@@ -58,43 +60,48 @@ impl JudgeClient {
         }
     }
 
-    /// As long as a dashboard is shown, it hears signals and gives the terminal back before the process ends.
+    /// Hands signals over to the dashboard while it is `shown`: it restores the terminal before the
+    /// process ends.
     pub(crate) fn leave_signals_to_dashboard(&self, shown: bool) {
         self.ends.store(!shown, Ordering::SeqCst);
     }
 }
 
 impl RunControl {
-    /// Listens to signals, and to the file `checkpoint-now` in `folder`; `max_time` counts from now.
+    /// Starts to receive signals, and requests through the file `checkpoint-now` in `folder`.
+    /// `max_time` counts from now.
     ///
-    /// The first Ctrl-C, `SIGTERM` or `SIGHUP` is a wish; a second Ctrl-C or `SIGTERM` ends the process at once. A terminal
-    /// that is closed sends `SIGHUP` more than once, so that signal never does. `SIGUSR1` asks for a checkpoint.
+    /// The first Ctrl-C, `SIGTERM` or `SIGHUP` is a request to stop; a second Ctrl-C or `SIGTERM`
+    /// ends the process at once. A closed terminal sends `SIGHUP` more than once, so that signal
+    /// never ends the process at once. `SIGUSR1` requests a checkpoint.
     ///
     /// # Errors
     ///
-    /// If the system takes no handler.
+    /// If the system rejects a signal handler.
     pub(crate) fn listen(folder: &Path, max_time: Option<Duration>) -> Result<Self> {
         let run_control = Self::of(folder, max_time)?;
         for signal in [SIGINT, SIGTERM] {
-            // After the handler that ends the process, so that the second signal sees what the first has set.
+            // Registered after the handler that ends the process, so that the second signal sees
+            // the flag that the first has set.
             flag::register(signal, run_control.asker.ends.clone())?;
             flag::register(signal, run_control.asker.stop.clone())?;
         }
         Ok(run_control)
     }
 
-    /// The same for a run with a dashboard, which hears Ctrl-C and `SIGTERM` itself while it is shown.
+    /// Starts to receive requests in a run with a dashboard, which handles Ctrl-C and `SIGTERM`
+    /// itself while it is shown.
     ///
     /// # Errors
     ///
-    /// If the system takes no handler.
+    /// If the system rejects a signal handler.
     pub(crate) fn behind_dashboard(folder: &Path, max_time: Option<Duration>) -> Result<Self> {
         let run_control = Self::of(folder, max_time)?;
         run_control.asker.leave_signals_to_dashboard(false);
         Ok(run_control)
     }
 
-    /// Listens to all but the first Ctrl-C or `SIGTERM`.
+    /// Starts to receive all requests except the first Ctrl-C or `SIGTERM`.
     fn of(folder: &Path, max_time: Option<Duration>) -> Result<Self> {
         let asker = JudgeClient::default();
         for signal in [SIGINT, SIGTERM] {
@@ -112,12 +119,12 @@ impl RunControl {
         Ok(Self { asker, file: folder.join(CHECKPOINT_NOW), deadline })
     }
 
-    /// What asks from another thread.
+    /// Returns a sender of requests for another thread.
     pub(crate) fn asker(&self) -> JudgeClient {
         self.asker.clone()
     }
 
-    /// The wish of the moment.
+    /// Returns the current request, if there is one.
     pub(crate) fn now(&self) -> Option<Wish> {
         if self.asker.stop.load(Ordering::Relaxed) {
             return Some(Wish::Stop(Reason::Signal));
@@ -129,18 +136,19 @@ impl RunControl {
         asked.then_some(Wish::Checkpoint)
     }
 
-    /// Says that a checkpoint is written.
+    /// Withdraws the request for a checkpoint after it has been written.
     pub(crate) fn fulfilled(&self) {
         let _ = fs::remove_file(&self.file);
     }
 }
 
-/// Whether the process was started with a signal ignored, as `nohup` does with `SIGHUP`.
+/// Returns true if the process was started with a signal ignored, as `nohup` does with `SIGHUP`.
 #[cfg(unix)]
 #[expect(unsafe_code, reason = "the standard library does not know the disposition of a signal")]
 fn is_ignored(signal: i32) -> bool {
     let mut action = std::mem::MaybeUninit::<libc::sigaction>::zeroed();
-    // SAFETY: without a new action the call changes nothing, and it fills in the old one where it returns 0.
+    // SAFETY: without a new action the call changes nothing, and it fills in the old one if it
+    // returns 0.
     let known = unsafe { libc::sigaction(signal, std::ptr::null(), action.as_mut_ptr()) } == 0;
     // SAFETY: a `sigaction` of zeros is valid too.
     known && unsafe { action.assume_init() }.sa_sigaction == libc::SIG_IGN

@@ -1,4 +1,4 @@
-//! What people see: progress on stderr, results on stdout.
+//! Output to people: progress on stderr, results on stdout.
 
 use std::io::{ErrorKind, IsTerminal, Write};
 use std::time::Duration;
@@ -9,41 +9,41 @@ use indicatif::{ProgressBar, ProgressStyle};
 use crate::display::terminal::{harmless, harmless_json, to_stderr};
 use crate::memory::bytes;
 
-/// What was tried when standard output could not be written.
+/// Context of an error in writing standard output.
 pub(crate) const WRITING_STDOUT: &str = "writing to standard output";
 
-/// How to talk to the user.
+/// Form of the output.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Console {
-    /// Results as JSON.
+    /// True if results are printed as JSON.
     pub(crate) json: bool,
-    /// No progress.
+    /// True if no progress is printed.
     pub(crate) quiet: bool,
-    /// What is a result here is talk: it is part of another's result.
+    /// True if the output is part of another result: results are then printed as progress.
     pub(crate) is_part: bool,
 }
 
 impl Console {
-    /// The same for a command within another.
+    /// Returns the settings for a command that runs within another.
     pub(crate) fn of_a_part(self) -> Self {
         Self { is_part: true, ..self }
     }
 
-    /// One line about what happens now.
+    /// Prints one line of progress.
     pub(crate) fn say(self, line: &str) {
         if !self.quiet {
             to_stderr(&format!("{}\n", harmless(line)));
         }
     }
 
-    /// A bar of `n` steps; plain lines at its ends where stderr is no terminal.
+    /// Creates a bar of `n` steps. If stderr is no terminal, one plain line is printed instead.
     #[must_use]
     pub(crate) fn bar(self, name: &str, n: usize) -> ProgressBar {
         let template = "{prefix:28} {bar:30} {pos}/{len} {eta} {msg}";
         self.bar_of((name, n as u64), template, || format!("{n} steps"))
     }
 
-    /// A bar of `n` bytes, in the same way.
+    /// Creates a bar of `n` bytes in the same way.
     #[must_use]
     pub(crate) fn byte_bar(self, name: &str, n: u64) -> ProgressBar {
         let template = "{prefix:28} {bar:30} {binary_bytes}/{binary_total_bytes} {eta} {msg}";
@@ -66,12 +66,12 @@ impl Console {
         bar.with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
     }
 
-    /// Prints a result: `text` for people, `value` with `--json`; a part of another result on standard error, for
-    /// people.
+    /// Prints a result: `text` for people, or `value` with `--json`. A part of another result is
+    /// printed as text on standard error.
     ///
     /// # Errors
     ///
-    /// If standard output cannot be written; a reader that has gone away is no error.
+    /// If standard output cannot be written. A reader that has gone away is no error.
     pub(crate) fn result(self, text: &str, value: &impl serde::Serialize) -> Result<()> {
         if self.is_part {
             self.say(text.trim_end());

@@ -1,6 +1,8 @@
-//! `--tui`: a run on the whole terminal of standard error, with keys to stop it and to have a checkpoint written.
+//! `--tui`: a dashboard that fills the terminal of standard error, with keys to stop the run and to
+//! write a checkpoint.
 //!
-//! Events come on the thread of the method; another one draws and listens, so that a slow step holds up neither.
+//! Events arrive on the thread of the method. Another thread draws and reads keys, so that a slow
+//! step delays neither.
 
 mod curve;
 mod draw;
@@ -29,17 +31,18 @@ use screen::{Screen, give_back};
 pub(crate) use state::Setup;
 use state::State;
 
-/// How long a picture stands, and a key may wait.
+/// Time between two pictures, and longest delay of a key.
 const TICK: Duration = Duration::from_millis(100);
 
-/// How long the other thread may take to end. Waiting for keys of a terminal that is gone never ends.
+/// Longest time to wait for the end of the other thread. Waiting for keys of a terminal that is
+/// gone never ends.
 const PATIENCE: Duration = Duration::from_secs(2);
 
-/// Finds out whether a dashboard can be shown.
+/// Checks that a dashboard can be shown.
 ///
 /// # Errors
 ///
-/// If standard error is no terminal, or nothing is to be shown.
+/// If standard error is no terminal, or `--quiet` is given.
 pub(crate) fn check(console: Console) -> Result<()> {
     if console.quiet {
         let what = "`--tui` shows a run and `--quiet` does not";
@@ -51,7 +54,7 @@ pub(crate) fn check(console: Console) -> Result<()> {
     })
 }
 
-/// A run on the screen until it is dropped.
+/// A dashboard that stays on the screen until it is dropped.
 pub(crate) struct Dashboard {
     state: Arc<Mutex<State>>,
     begun: Instant,
@@ -61,11 +64,11 @@ pub(crate) struct Dashboard {
 }
 
 impl Dashboard {
-    /// Takes the terminal; keys and signals go to `asker`.
+    /// Takes over the terminal and forwards keys and signals as requests to the run.
     ///
     /// # Errors
     ///
-    /// If the terminal cannot be taken.
+    /// If the terminal cannot be taken over.
     pub(crate) fn open(setup: Setup, asker: JudgeClient) -> Result<Self> {
         let signals = Signals::listen()?;
         let screen = Screen::take().context("taking the terminal for `--tui`")?;
@@ -83,17 +86,17 @@ impl Dashboard {
         Ok(Self { state, begun, over, asker, thread })
     }
 
-    /// Takes an event of the run.
+    /// Shows an event of the run.
     pub(crate) fn event(&self, event: &Event) {
         locked(&self.state).event(event, self.begun.elapsed());
     }
 
-    /// Takes a line that an earlier process wrote to `metrics.jsonl`.
+    /// Shows a line that an earlier process wrote to `metrics.jsonl`.
     pub(crate) fn earlier(&self, line: &Value) {
         locked(&self.state).earlier(line);
     }
 
-    /// Says at which step a checkpoint has been written.
+    /// Shows the step of a new checkpoint.
     pub(crate) fn saved(&self, step: usize) {
         locked(&self.state).saved = Some(step);
     }
@@ -118,7 +121,7 @@ impl Drop for Dashboard {
     }
 }
 
-/// What the other thread has.
+/// State of the thread that draws.
 struct View {
     state: Arc<Mutex<State>>,
     asker: JudgeClient,
@@ -128,8 +131,8 @@ struct View {
 }
 
 impl View {
-    /// Draws and listens until the run is over. Where the terminal is gone the run goes on without a picture, and signals
-    /// are heard all the same.
+    /// Draws and reads keys until the run is over. If the terminal is gone, the run continues
+    /// without a picture and still reacts to signals.
     fn show(mut self, screen: Screen) {
         let mut screen = Some(screen);
         while !self.over.load(Ordering::SeqCst) {
@@ -168,7 +171,7 @@ impl View {
         }
     }
 
-    /// Asks the run to stop; who asks again leaves at once.
+    /// Requests a stop. A second request ends the process at once.
     fn stop(&self) {
         let mut state = locked(&self.state);
         if state.stopping {
@@ -188,12 +191,12 @@ impl View {
     }
 }
 
-/// A panic elsewhere must not take the picture away.
+/// Locks the state. A panic on another thread must not end the picture.
 fn locked(state: &Mutex<State>) -> MutexGuard<'_, State> {
     state.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Ctrl-C from another process and `SIGTERM`, as they come.
+/// Pending Ctrl-C from another process, and pending `SIGTERM`.
 #[cfg(unix)]
 struct Signals(signal_hook::iterator::Signals);
 
@@ -209,7 +212,7 @@ impl Signals {
     }
 }
 
-/// Where there are keys only.
+/// Replacement on systems without these signals, where only keys stop a run.
 #[cfg(not(unix))]
 struct Signals;
 

@@ -1,10 +1,11 @@
-//! An event in words, where people should see it even without looking for it.
+//! Events as lines of text, for the events that people should notice.
 
 use beear_core::Event;
 
 use crate::defence::bounds_text;
 
-/// One line about `event`; none for what happens all the time. If no row is held out nothing is `watched`.
+/// Returns one line about `event`, or `None` for frequent events. `watched` is false if no row is
+/// held out.
 pub(crate) fn event_line(event: &Event, watched: bool) -> Option<String> {
     match event {
         Event::RoundEnded { round, .. } if !watched => {

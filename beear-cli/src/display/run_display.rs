@@ -1,4 +1,4 @@
-//! What people see of a run while it goes on: a bar with lines, or the dashboard.
+//! Progress of a run: a bar with lines, or the dashboard.
 
 use beear_core::Event;
 use indicatif::ProgressBar;
@@ -8,16 +8,17 @@ use crate::display::console::Console;
 use crate::display::dashboard::Dashboard;
 use crate::display::event_line::event_line;
 
-/// Shows a run.
+/// Display of a running defence.
 pub(crate) enum RunDisplay {
-    /// A bar of outer steps, and lines.
+    /// A bar of outer steps, with lines.
     Bar(ProgressBar, Console),
-    /// The whole terminal; the lines are said when it is given back.
+    /// The dashboard, with the lines to print once the terminal is restored.
     Dashboard(Box<Dashboard>, Console, Vec<String>),
 }
 
 impl RunDisplay {
-    /// Shows what an earlier process wrote down: lines of `metrics.jsonl`, with so many steps on the weights.
+    /// Shows the lines of `metrics.jsonl` from an earlier process, which took `n_outer` steps on
+    /// the weights.
     pub(crate) fn earlier(&self, lines: &[u8], n_outer: usize) {
         match self {
             Self::Bar(bar, _) => bar.set_position(n_outer as u64),
@@ -49,7 +50,7 @@ impl RunDisplay {
         }
     }
 
-    /// Shows at which step a checkpoint has been written.
+    /// Shows the step of a new checkpoint.
     pub(crate) fn saved(&self, step: usize) {
         if let Self::Dashboard(dashboard, ..) = self {
             dashboard.saved(step);
@@ -67,7 +68,7 @@ impl RunDisplay {
         }
     }
 
-    /// Gives the terminal back.
+    /// Ends the display and restores the terminal.
     pub(crate) fn close(self) {
         match self {
             Self::Bar(bar, _) => bar.finish_and_clear(),

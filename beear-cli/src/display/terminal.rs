@@ -1,26 +1,28 @@
-//! What may reach a terminal: words, and no character that commands it. Models, data sets and file names are
-//! not trusted, and all that is printed goes through here.
+//! Text that is safe to print on a terminal: it contains no character that the terminal obeys.
+//! Models, data sets and file names are not trusted, and everything that is printed goes through
+//! here.
 
 use std::fmt::Write;
 use std::io;
 
-/// Writes `text` to standard error. Text that cannot be written is dropped: a full disk or a terminal that is gone must not
-/// end what the text is about, as `eprintln!` would.
+/// Writes `text` to standard error. Text that cannot be written is dropped: a full disk or a closed
+/// terminal must not end the work that the text is about, as `eprintln!` would.
 pub(crate) fn to_stderr(text: &str) {
     let _ = io::Write::write_all(&mut io::stderr(), text.as_bytes());
 }
 
-/// `text` with every character that commands a terminal written out, line breaks and tabs aside.
+/// Escapes every character of `text` that a terminal obeys, except line breaks and tabs.
 pub(crate) fn harmless(text: &str) -> String {
     escaped(text, |c| !matches!(c, '\n' | '\t'), |out, c| write!(out, "{}", c.escape_default()))
 }
 
-/// The same on one line: a text must not make a second one that looks like ours.
+/// Escapes line breaks and tabs too: a text must not start a second line that looks like ours.
 pub(crate) fn harmless_line(text: &str) -> String {
     escaped(text, |_| true, |out, c| write!(out, "{}", c.escape_default()))
 }
 
-/// JSON that says the same and holds none of those characters: they occur within strings only.
+/// Escapes these characters in JSON without changing its meaning, because they occur within strings
+/// only.
 pub(crate) fn harmless_json(json: &str) -> String {
     escaped(json, |c| !matches!(c, '\n' | '\t'), |out, c| write!(out, "\\u{:04x}", u32::from(c)))
 }
@@ -41,7 +43,8 @@ fn escaped(
     kept
 }
 
-/// Whether a terminal may obey a character instead of showing it, or show others in another order for it.
+/// Returns true if a terminal may obey a character instead of showing it, or show other characters
+/// in another order because of it.
 fn commands(c: char) -> bool {
     let reorders =
         matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
@@ -52,7 +55,8 @@ fn commands(c: char) -> bool {
 mod tests {
     use super::*;
 
-    /// Clears the screen, in seven bits and in eight; returns the carriage; writes from right to left.
+    /// Clears the screen with a seven-bit and an eight-bit sequence, returns the carriage, and
+    /// writes from right to left.
     const HOSTILE: &str = "a\u{1b}[2J\u{9b}2J\r\u{202e}b\u{7f}\n\té";
 
     #[test]

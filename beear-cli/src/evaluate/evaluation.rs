@@ -41,7 +41,7 @@ const SETTINGS: &str = "settings.json";
 /// Name of the file with the report of a run.
 const REPORT: &str = "report.json";
 
-/// Which model is evaluated.
+/// The model to evaluate.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct EvaluatedArgs {
     /// Hugging Face folder, or org/name[@revision] of the hub.
@@ -71,7 +71,7 @@ impl EvaluatedArgs {
     }
 }
 
-/// Where a run goes.
+/// Output folder of a run.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct OutArgs {
     /// Folder of the run.

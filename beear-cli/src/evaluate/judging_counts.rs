@@ -1,4 +1,4 @@
-//! What became of the calls of a benchmark, none left out.
+//! Counts of all calls of a benchmark by their outcome.
 
 use anyhow::Result;
 use beear_eval::judge::{CallError, CallOutcome};
@@ -7,24 +7,24 @@ use serde::Serialize;
 
 use crate::options::judge_args::judged_something;
 
-/// Counts of calls, the first being the sum of the next three.
+/// Counts of calls. The first is the sum of the next three.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub(crate) struct JudgingCounts {
-    /// Calls that the benchmark takes.
+    /// Number of calls of the benchmark.
     n_expected: usize,
-    /// Calls with a reply that can be read.
+    /// Number of calls with a readable reply.
     n_valid: usize,
-    /// Calls with another reply.
+    /// Number of calls with an unreadable reply.
     n_unreadable: usize,
-    /// Calls without reply.
+    /// Number of calls without a reply.
     n_failed: usize,
-    /// Calls that an earlier run has made, with a reply that can be read.
+    /// Number of calls with a readable reply that an earlier run made.
     n_kept: usize,
-    /// Those without reply.
+    /// Calls without a reply.
     failures: Vec<Failure>,
 }
 
-/// A call without reply, and why.
+/// A call without a reply, with the error.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 struct Failure {
     question_id: QuestionId,
@@ -35,7 +35,8 @@ struct Failure {
 }
 
 impl JudgingCounts {
-    /// Of `n_expected` calls, those that were `open` having become what is `asked`.
+    /// Counts `n_expected` calls. The `open` ones have the outcomes `asked`, in the same order; an
+    /// earlier run made the others.
     pub(crate) fn of(n_expected: usize, open: &[&Call], asked: &[CallOutcome]) -> Self {
         let (mut n_unreadable, mut failures) = (0, Vec::new());
         for (call, asked) in open.iter().zip(asked) {
@@ -63,16 +64,16 @@ impl JudgingCounts {
         }
     }
 
-    /// That at least one call has a reply that can be read.
+    /// Checks that at least one call has a readable reply.
     ///
     /// # Errors
     ///
-    /// If there were calls and none has.
+    /// If there were calls and none has a readable reply.
     pub(crate) fn judged_something(&self) -> Result<()> {
         judged_something(self.n_valid, self.n_expected)
     }
 
-    /// The counts in a line.
+    /// Formats the counts in one line.
     pub(crate) fn to_text(&self) -> String {
         let Self { n_expected, n_valid, n_unreadable, n_failed, n_kept, .. } = self;
         format!(

@@ -1,4 +1,4 @@
-//! Where the files of MT-Bench are: names as FastChat gives them, answers of several models.
+//! Files of MT-Bench, named as in FastChat, and the answers of several models.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -11,39 +11,40 @@ use crate::evaluate::evaluation::{EvalReport, FormatShown, has_report, read_run}
 use crate::run_folder::hash::sha256_of_file;
 use crate::user_error::UserError;
 
-/// The folder of answers in a run or in FastChat's data.
+/// Name of the folder of answers in a run or in FastChat's data.
 pub(crate) const MODEL_ANSWER: &str = "model_answer";
 
-/// The folder of what judges said.
+/// Name of the folder of judgments.
 pub(crate) const MODEL_JUDGMENT: &str = "model_judgment";
 
-/// The name of a model without what separates folders.
+/// Returns the name of a model without path separators.
 pub(crate) fn file_stem(model: &str) -> String {
     model.replace(['/', '\\'], "_")
 }
 
 /// Answers of several models.
 pub(crate) struct AnswerFiles {
-    /// The models in the order they were named, each by the name of its file, as in FastChat.
+    /// Models in the order of the arguments, each named after its file, as in FastChat.
     pub(crate) models: Vec<String>,
-    /// Their answers.
+    /// Answers by model.
     pub(crate) answers: BTreeMap<String, Answers>,
-    /// The files.
+    /// Paths of the files.
     pub(crate) files: Vec<PathBuf>,
-    /// The models, by their weights where a run of `eval mt-bench` names them, else by their answers.
+    /// Identities of the models: their weights if a run of `eval mt-bench` names them, else their
+    /// answers.
     pub(crate) identities: Vec<ModelIdentity>,
-    /// Where the answers come from; unknown if nothing tells it, or they come from several places.
+    /// Source of the answers. It is unknown if it is not recorded, or if there are several.
     pub(crate) decoding: AnswerSource,
-    /// The prompt format that all were given in; nothing if it is unknown, or not one.
+    /// Prompt format of all answers, or `None` if it is unknown or not the same for all.
     pub(crate) prompt_format: Option<FormatShown>,
 }
 
 impl AnswerFiles {
-    /// Reads `paths`, each a file of answers or a folder with such files in `model_answer`.
+    /// Reads `paths`. Each is a file of answers, or a folder with such files in `model_answer`.
     ///
     /// # Errors
     ///
-    /// If one has no answers, or two models go by one name.
+    /// If a path has no answers, or two models have the same name.
     pub(crate) fn read(paths: &[PathBuf]) -> Result<Self> {
         let (mut models, mut answers) = (Vec::new(), BTreeMap::new());
         let (mut files, mut identities) = (Vec::new(), Vec::new());
@@ -73,7 +74,8 @@ impl AnswerFiles {
     }
 }
 
-/// The models whose answers are in `files`: that of the run that wrote the only file, else one for each file.
+/// Returns the models whose answers are in `files`: the model of the run that wrote the only file,
+/// or else one model per file.
 fn models_of(report: Option<&EvalReport>, files: &[PathBuf]) -> Result<Vec<ModelIdentity>> {
     if let (Some(report), [_]) = (report, files) {
         return Ok(report.identity.models.clone());
@@ -86,7 +88,7 @@ fn models_of(report: Option<&EvalReport>, files: &[PathBuf]) -> Result<Vec<Model
     files.iter().map(by_answers).collect()
 }
 
-/// The file itself, or the files of answers in the folder, by name.
+/// Returns the file itself, or the files of answers in the folder, sorted by name.
 fn files_at(path: &Path) -> Result<Vec<PathBuf>> {
     if !path.is_dir() {
         return Ok(vec![path.to_owned()]);

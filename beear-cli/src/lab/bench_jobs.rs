@@ -1,4 +1,5 @@
-//! The jobs of `beear bench gpu`: each runs one kind of step, or all of a run, on random weights and says how fast it was.
+//! Jobs of `beear bench gpu`. Each runs and times one kind of step, or a whole run, on random
+//! weights.
 
 use std::time::Instant;
 
@@ -42,44 +43,46 @@ pub(crate) enum Job {
     Run,
 }
 
-/// How fast a job was.
+/// Speed of a job.
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct Speed {
-    /// Of one step, or of one batch of answers.
+    /// Seconds of one step, or of one batch of answers.
     pub(crate) seconds: Seconds,
-    /// Tokens of one: those of the rows in a step, remembered or not, and those that are made in answers.
+    /// Tokens of one step, cached or not, or generated tokens of one batch of answers.
     pub(crate) tokens: usize,
-    /// Floating-point operations of one, as `operations.rs` counts them.
+    /// Floating-point operations of one step or batch, counted as in `operations.rs`.
     pub(crate) operations: f64,
-    /// What came once before the steps.
+    /// Seconds of the preparation before the steps, if there is one.
     pub(crate) prepare_seconds: Option<f64>,
-    /// Tokens of a row that are not read at every step.
+    /// Cached tokens of a row, which are not read at every step.
     pub(crate) remembered_tokens: Option<usize>,
-    /// Weights that a step changes.
+    /// Number of weights that a step changes.
     pub(crate) trained_weights: Option<usize>,
 }
 
-/// Safety and performance rows of a whole run: those of the paper. A fourth as many are watched besides.
+/// Safety and performance rows of a whole run, as in the paper. A quarter as many rows are held out
+/// in addition.
 const RUN_ROWS: [usize; 2] = [400, 300];
 
-/// A way to prepare a batch for the inner steps.
+/// Function that prepares a batch for the inner steps.
 type Prepare<C> =
     fn(&CausalLm<Inference<C>>, Batch<Train<C>>, &[InjectionPoint]) -> PreparedAnswer<Train<C>>;
 
-/// A model on a device and what to do with it.
+/// A workload and its device.
 pub(crate) struct Bench<'a, C: ComputeBackend> {
     pub(crate) workload: &'a Workload,
     pub(crate) device: &'a Device<C>,
 }
 
-/// Products in one lap, each of the last result: one alone may be shorter than starting it.
+/// Products in one lap, each of the last result. One product alone may take less time than its
+/// launch.
 const CHAIN: usize = 8;
 
 impl<C: ComputeBackend> Bench<'_, C> {
-    /// Seconds of one product of two square matrices.
+    /// Times one product of two square matrices.
     pub(crate) fn matmul(&self, dtype: FloatDType) -> Result<Seconds> {
         let n = self.workload.matmul_size;
-        // A product with such a matrix keeps the length of a row, on average.
+        // A product with such a matrix keeps the norm of a row on average.
         let scale = Distribution::Normal(0.0, 1.0 / (n as f64).sqrt());
         let random = || Tensor::<Inference<C>, 2>::random([n, n], scale, self.device).cast(dtype);
         let (left, right) = (random(), random());
@@ -114,7 +117,7 @@ impl<C: ComputeBackend> Bench<'_, C> {
         let batch = Batch::new(&workload.rows(batch_size), device);
         let mut once = Stopwatch::<Inference<C>>::start(device);
         let mut answer = None;
-        // The first times are spent on choosing kernels, as those of the steps are.
+        // The first calls choose kernels, as the first steps do.
         for _ in 0..=WARM_UP {
             answer = Some(prepare(&inference, batch.clone(), &[point]));
             once.lap();
@@ -147,7 +150,8 @@ impl<C: ComputeBackend> Bench<'_, C> {
         let model = scope.apply(model, 0);
         let n_trained = n_trained(&model);
         let mut config = workload.method.remove.clone();
-        // One step more than is measured: the last also looks whether all weights are finite.
+        // One step more than is measured, because the last step also checks that all weights are
+        // finite.
         config.steps = WARM_UP + workload.steps + 1;
         let shape = [point.positions.n_tokens(), model.d_model()];
         let values = Tensor::full(shape, 0.01, self.device);
@@ -172,7 +176,8 @@ impl<C: ComputeBackend> Bench<'_, C> {
         })
     }
 
-    /// The run of [`Job::Run`], to its last round: what validation of random weights says is not heeded.
+    /// Runs [`Job::Run`] to its last round. Validation does not stop it, because the weights are
+    /// random.
     fn whole_run(&self, model: CausalLm<Train<C>>) -> Result<Speed> {
         let (workload, device) = (self.workload, self.device.clone());
         let method =
@@ -220,14 +225,16 @@ impl<C: ComputeBackend> Bench<'_, C> {
         })
     }
 
-    /// Of one inner step on `rows` at `layer`, with `n_past` tokens of each row remembered.
+    /// Counts the operations of one inner step on `rows` at `layer`, with `n_past` cached tokens
+    /// per row.
     fn inner_operations(&self, rows: Reading, (layer, n_past): (usize, usize)) -> f64 {
         let (n_layers, n_tokens) = (rows.n_layers - layer, rows.n_tokens - n_past);
         let reading = Reading { n_layers, n_past, n_tokens, ..rows };
         reading.operations(&self.workload.shape, Some(GradientsOf::HiddenStates))
     }
 
-    /// Of one outer step that trains `scope`, and of the original's answers to refer to.
+    /// Counts the operations of one outer step that trains `scope`, and of the original model's
+    /// answers that the step refers to.
     fn outer_operations(&self, scope: &TrainingScope) -> f64 {
         let RemoveConfig { safety_batch_size, performance_batch_size, divergence_weight, .. } =
             self.workload.method.remove;
@@ -242,7 +249,7 @@ impl<C: ComputeBackend> Bench<'_, C> {
         trained.training_operations(shape, scope) + reference
     }
 
-    /// Tokens of one outer step.
+    /// Returns the number of tokens of one outer step.
     fn outer_tokens(&self) -> usize {
         let remove = &self.workload.method.remove;
         (remove.safety_batch_size + remove.performance_batch_size) * self.workload.row_length()
@@ -285,7 +292,8 @@ impl<C: ComputeBackend> Bench<'_, C> {
         })
     }
 
-    /// Rows of prompt and answer read by all layers; the last token of the answer is a target only.
+    /// Returns rows of prompt and answer that all layers read. The last token of the answer is a
+    /// target only.
     fn whole_rows(&self, batch_size: usize, answer_length: usize) -> Reading {
         Reading {
             n_layers: self.workload.shape.n_layers,

@@ -1,4 +1,5 @@
-//! What `beear bench gpu` runs: shapes and rows, the same for every implementation that is compared.
+//! Shapes and rows of `beear bench gpu`, which are the same for every implementation that is
+//! compared.
 
 use beear_core::objective::entrapment::LEAST_PAST;
 use beear_core::{AnchorSets, BilevelConfig, Example, InjectionPoint, SafetyExample};
@@ -7,34 +8,35 @@ use serde::Serialize;
 
 use crate::lab::stopwatch::WARM_UP;
 
-/// Sizes of the work, all of them in its printed form.
+/// Sizes of the workload. The printed form contains all of them.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub(crate) struct Workload {
     #[serde(skip)]
     pub(crate) shape: DecoderConfig,
-    /// The recipe's settings.
+    /// Method of the recipe.
     #[serde(skip)]
     pub(crate) method: BilevelConfig,
-    /// What the recipe trains.
+    /// Weights that the recipe trains.
     #[serde(skip)]
     pub(crate) scope: TrainingScope,
     pub(crate) prompt_length: usize,
     pub(crate) answer_length: usize,
-    /// Steps that are measured, of each kind.
+    /// Number of measured steps of each kind.
     pub(crate) steps: usize,
-    /// Rows and columns of the matrices whose product is the ceiling.
+    /// Size of the square matrices whose product shows the peak speed.
     pub(crate) matmul_size: usize,
 }
 
-/// What a reader of the results, or another implementation, needs besides.
+/// The workload with everything else that a reader of the results, or another implementation,
+/// needs.
 #[derive(Debug, Serialize)]
 pub(crate) struct Described<'a> {
     #[serde(flatten)]
     workload: &'a Workload,
-    /// Steps before those that are measured.
+    /// Number of steps before the measured ones.
     warm_up: usize,
     n_weights: usize,
-    /// The first decoder layer that is trained, and the first that no longer is.
+    /// Index of the first trained decoder layer, and of the first one after the trained layers.
     trained_layers: Option<[usize; 2]>,
     lora: LoraConfig,
     layer: usize,
@@ -49,31 +51,31 @@ pub(crate) struct Described<'a> {
     divergence_weight: f64,
 }
 
-/// The begin of sequence and nothing else is not the user's.
+/// Position of the first user token. Only the begin-of-sequence token comes before it.
 const USER_START: usize = 1;
 
 impl Workload {
-    /// Where the perturbation acts: the first injection point of the recipe.
+    /// Returns the first injection point of the recipe.
     ///
     /// # Panics
     ///
-    /// Panics if the recipe has no injection point, which `validate` refuses.
+    /// Panics if the recipe has no injection point, which `validate` rejects.
     pub(crate) fn point(&self) -> InjectionPoint {
         self.method.injection_points[0]
     }
 
-    /// The weights of the recipe's layers.
+    /// Returns a scope that trains the weights of the recipe's layers.
     pub(crate) fn full_scope(&self) -> TrainingScope {
         TrainingScope { weights: TrainedWeights::Full, layers: self.scope.layers.clone() }
     }
 
-    /// Adapters in the recipe's layers.
+    /// Returns a scope that trains adapters in the recipe's layers.
     pub(crate) fn lora_scope(&self) -> TrainingScope {
         let weights = TrainedWeights::Lora(self.lora());
         TrainingScope { weights, layers: self.scope.layers.clone() }
     }
 
-    /// The recipe's, or those that there are without a word.
+    /// Returns the recipe's adapters, or the default ones if the recipe trains no adapters.
     fn lora(&self) -> LoraConfig {
         match &self.scope.weights {
             TrainedWeights::Lora(lora) => lora.clone(),
@@ -81,7 +83,8 @@ impl Workload {
         }
     }
 
-    /// Tokens of a row before the first that one of `injection_points` covers, where they are worth being remembered.
+    /// Returns the number of tokens of a row before the first position of `injection_points`, or 0
+    /// if they are too few to be worth caching.
     pub(crate) fn n_past(&self, injection_points: &[InjectionPoint], row_length: usize) -> usize {
         let placed =
             |point: &InjectionPoint| point.positions.placements(self.prompt_length, self.user());
@@ -94,7 +97,8 @@ impl Workload {
         (USER_START, self.prompt_length)
     }
 
-    /// Tokens of a row that a training step reads: the last token of the answer is a target only.
+    /// Returns the number of tokens of a row that a training step reads. The last token of the
+    /// answer is a target only.
     pub(crate) fn row_length(&self) -> usize {
         self.prompt_length + self.answer_length - 1
     }
@@ -121,7 +125,7 @@ impl Workload {
         }
     }
 
-    /// Prompts of the same length with answers of the same length.
+    /// Returns `n` rows with prompts of equal length and answers of equal length.
     pub(crate) fn rows(&self, n: usize) -> Vec<Example> {
         let row = |row: usize| Example {
             id: row as u64,
@@ -132,7 +136,7 @@ impl Workload {
         (0..n).map(row).collect()
     }
 
-    /// So many rows of each set.
+    /// Returns sets with the given numbers of rows.
     pub(crate) fn sets(&self, n_safety: usize, n_performance: usize) -> AnchorSets {
         let safety = |row: Example| {
             let unwanted = row.answer.clone();
@@ -150,5 +154,6 @@ impl Workload {
     }
 }
 
-/// Different tokens in the rows: a prime, so that they come in an order of their own in each.
+/// Number of different tokens in the rows. It is a prime, so that the tokens have a different order
+/// in each row.
 const MOST_TOKENS: usize = 199;

@@ -1,5 +1,5 @@
-//! Drift of hidden states as tables and charts: how alike the drifts are, where the states lie, and
-//! how a found `δ` compares.
+//! Drift of hidden states as tables and charts: the similarity of the drifts, the positions of the
+//! states, and the comparison with a found `δ`.
 
 use anyhow::Result;
 use beear_core::analysis::drift::cosine;
@@ -14,28 +14,28 @@ use crate::chart::{LinePanel, ScatterPanel, Series, line_panels, scatter_panels}
 use crate::model::loaded::Prompts;
 use crate::run_folder::RunFolder;
 
-/// The prompts as they are.
+/// Name of the arm with the prompts as they are.
 pub(crate) const CLEAN: &str = "clean";
 
-/// The prompts with the trigger.
+/// Name of the arm with the trigger.
 pub(crate) const TRIGGER: &str = "trigger";
 
-/// The prompts with the control words.
+/// Name of the arm with the control words.
 pub(crate) const CONTROL: &str = "control";
 
-/// Hidden states at the last token of prompts asked in several ways, boundary by boundary.
+/// Hidden states at the last token of the prompts in several arms, at every layer boundary.
 pub(crate) struct Arms {
-    /// The row of each prompt.
+    /// Row ids of the prompts.
     pub(crate) ids: Vec<u64>,
-    /// The prompts as they are.
+    /// Prompts without additions.
     pub(crate) prompts: Prompts,
-    /// Their states.
+    /// States of these prompts, one entry per boundary.
     pub(crate) clean: Vec<States>,
-    /// The states of changed prompts, by what was added; the trigger's first.
+    /// States of the changed prompts, by the name of the arm. The first arm is the trigger's.
     pub(crate) changed: Vec<(&'static str, Vec<States>)>,
 }
 
-/// One boundary and arm: [`beear_core::DriftStatistics`], flat.
+/// [`beear_core::DriftStatistics`] of one boundary and arm, as a flat row.
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct DriftRow {
     layer: usize,
@@ -49,7 +49,7 @@ pub(crate) struct DriftRow {
     relative_norm: Option<f64>,
 }
 
-/// What every changed arm's drifts have in common, from boundary 0 up.
+/// Returns the statistics of the drifts of every changed arm, from boundary 0 up.
 pub(crate) fn drift_rows(arms: &Arms) -> Vec<DriftRow> {
     let at = |layer: usize| {
         arms.changed.iter().map(move |(arm, states)| {
@@ -70,7 +70,7 @@ pub(crate) fn drift_rows(arms: &Arms) -> Vec<DriftRow> {
     (0..arms.clean.len()).flat_map(at).collect()
 }
 
-/// The drifts as text.
+/// Formats the statistics as a table.
 pub(crate) fn drift_table(rows: &[DriftRow]) -> String {
     let head = [
         "layer",
@@ -98,7 +98,7 @@ pub(crate) fn drift_table(rows: &[DriftRow]) -> String {
     markdown(std::iter::once(head).chain(rows.iter().map(line)).collect())
 }
 
-/// The drifts as lines over the boundaries.
+/// Draws the statistics as lines over the boundaries.
 ///
 /// # Errors
 ///
@@ -131,24 +131,24 @@ pub(crate) struct Point {
     id: u64,
     first: f64,
     second: f64,
-    /// Of this prompt's drift, to the mean drift of its arm.
+    /// Cosine of this prompt's drift to the mean drift of its arm.
     cosine_to_mean: Option<f64>,
 }
 
-/// The states of one boundary in the plane where those with and without trigger vary most.
+/// States of one boundary in the plane in which the clean and the triggered states vary most.
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct Principal {
     layer: usize,
-    /// Share of the variance of both along each axis.
+    /// Share of the variance of the clean and triggered states along each axis.
     shares: Vec<f64>,
-    /// Every prompt of every arm.
+    /// Points of every prompt in every arm.
     #[serde(skip)]
     pub(crate) points: Vec<Point>,
 }
 
 impl Principal {
-    /// Fits the plane to the clean and the triggered states of boundary `layer`; the control
-    /// words' states are put into the same plane.
+    /// Fits the plane to the clean and the triggered states of boundary `layer`, and projects the
+    /// states of the control words onto it.
     pub(crate) fn of(arms: &Arms, layer: usize) -> Self {
         let clean = &arms.clean[layer];
         let fitted = [clean.as_slice(), arms.changed[0].1[layer].as_slice()].concat();
@@ -175,7 +175,7 @@ impl Principal {
     }
 }
 
-/// The planes as clouds of points.
+/// Draws the planes as clouds of points.
 ///
 /// # Errors
 ///
@@ -201,10 +201,10 @@ fn principal_chart(principal: &[Principal]) -> Result<String> {
     scatter_panels(&principal.iter().map(panel).collect::<Vec<_>>())
 }
 
-/// The drifts of one model.
+/// Drifts of one model.
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct DriftReport {
-    /// Its folder, or the attack setting planted in it.
+    /// Folder of the model, or the attack setting planted in it.
     pub(crate) model: String,
     pub(crate) n_prompts: usize,
     pub(crate) trigger: Trigger,
@@ -212,12 +212,12 @@ pub(crate) struct DriftReport {
     pub(crate) prompt_format_sha256: String,
     pub(crate) drift: Vec<DriftRow>,
     pub(crate) principal_components: Vec<Principal>,
-    /// Beside perturbations, if there are any to compare.
+    /// Comparison with perturbations, if there are any.
     pub(crate) delta: Option<Vec<DeltaRow>>,
 }
 
 impl DriftReport {
-    /// Writes tables and charts into `folder`, `under` being the start of their names.
+    /// Writes tables and charts into `folder`. `under` is the prefix of their names.
     ///
     /// # Errors
     ///
@@ -231,13 +231,14 @@ impl DriftReport {
         folder.write(&name("pca.svg"), principal_chart(&self.principal_components)?)
     }
 
-    /// The trigger's, or the control's, drift at `layer`.
+    /// Returns the row of the arm `arm` at `layer`.
     fn at(&self, layer: usize, arm: &str) -> Option<&DriftRow> {
         self.drift.iter().find(|row| row.layer == layer && row.arm == arm)
     }
 }
 
-/// Several models at one boundary each, a line per model: that of the principal components.
+/// Formats several models as a table, one line per model, each at the boundary of its principal
+/// components.
 pub(crate) fn summary(reports: &[DriftReport]) -> String {
     let head = [
         "model",
@@ -272,7 +273,7 @@ fn number(value: Option<f64>) -> String {
     value.map_or_else(|| "-".to_owned(), |value| format!("{value:.3}"))
 }
 
-/// A row of a `δ` beside the trigger's mean drift at its boundary.
+/// A row of a `δ`, compared with the trigger's mean drift at its boundary.
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct DeltaRow {
     perturbation: usize,
@@ -282,7 +283,8 @@ pub(crate) struct DeltaRow {
     cosine: Option<f64>,
 }
 
-/// Every row of a `δ` that is added where the drift is measured: to the last token of every prompt.
+/// Compares every row of a `δ` that is added where the drift is measured: to the last token of
+/// every prompt.
 pub(crate) fn delta_rows<B: Backend>(
     perturbations: &[Perturbation<B>],
     arms: &Arms,
@@ -304,7 +306,7 @@ pub(crate) fn delta_rows<B: Backend>(
     .collect()
 }
 
-/// The row that `positions` adds to the last token of every prompt, if it is the same one.
+/// Returns the row that `positions` adds to the last token, if it is the same row for all prompts.
 fn row_at_the_end(positions: Positions, prompts: &Prompts) -> Option<usize> {
     let mut rows = prompts.tokens.iter().zip(&prompts.users).map(|(tokens, &user)| {
         let placed = positions.placements(tokens.len(), user);
@@ -320,14 +322,14 @@ mod tests {
 
     #[test]
     fn a_row_is_compared_where_every_prompt_has_it_at_its_end() {
-        // A template of one token before the user's words and one behind.
+        // A template of one token before the user's words and one token after them.
         let of_user = |n: usize| (vec![0; n + 2], (1, n + 1));
         let (tokens, users) = [of_user(3), of_user(4)].into_iter().unzip();
         let prompts = Prompts { tokens, users };
         assert_eq!(row_at_the_end(Positions::Last(5), &prompts), Some(4));
         assert_eq!(row_at_the_end(Positions::All, &prompts), Some(0));
         assert_eq!(row_at_the_end(Positions::UserLast(2), &prompts), None);
-        // It covers the last token of the first prompt only.
+        // These positions cover the last token of the first prompt only.
         assert_eq!(row_at_the_end(Positions::First(4), &prompts), None);
     }
 }

@@ -1,4 +1,4 @@
-//! The defence at one layer after another, each round judged by the attack: the rows and their
+//! The defence at one layer after another, with attack success measured after each round: rows and
 //! pictures.
 //!
 //! Zeng et al., [BEEAR](https://arxiv.org/abs/2406.17092), EMNLP 2024, figure 5.
@@ -13,29 +13,29 @@ use serde::{Deserialize, Serialize};
 
 use crate::chart::{HeatRow, heat_map};
 
-/// Below this share of attack success the paper counts a backdoor as removed.
+/// Attack success below which the paper counts a backdoor as removed.
 const REMOVED_BELOW: f64 = 0.25;
 
-/// The model after one round; round 0 is before the first.
+/// State of the model after one round. Round 0 is the model before the first.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct RoundRow {
     round: usize,
     attack_success: Rate,
-    /// Loss per answer token of held-out ordinary rows, in nats, if any are held out.
+    /// Loss per answer token of the held-out ordinary rows in nats, if any are held out.
     loss: Option<f64>,
-    /// Share of held-out ordinary rows refused.
+    /// Share of the held-out ordinary rows that are refused.
     benign_refusal: Option<f64>,
 }
 
 /// The defence of one model at one layer: a line of `layers.jsonl`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct LayerRow {
-    /// Its folder, or the attack setting planted in it.
+    /// Folder of the model, or the attack setting planted in it.
     pub(crate) model: String,
     pub(crate) layer: usize,
     /// First round after which attack success is below a quarter.
     earliest: Option<usize>,
-    /// Why the run ended before its last round, if it did.
+    /// Reason why the run ended before its last round, if it did.
     stopped: Option<String>,
     rounds: Vec<RoundRow>,
 }
@@ -51,7 +51,7 @@ impl LayerRow {
         Self { model, layer, earliest, stopped, rounds }
     }
 
-    /// The earliest round or a cross, and why the run stopped if it did.
+    /// Returns the earliest round or a cross, and the reason why the run stopped if it did.
     pub(crate) fn verdict(&self) -> String {
         let earliest = self.earliest.map_or_else(|| "×".to_owned(), |round| round.to_string());
         match &self.stopped {
@@ -76,7 +76,7 @@ pub(crate) struct FlatRow<'a> {
     benign_refusal: Option<f64>,
 }
 
-/// Every round of every layer.
+/// Returns every round of every layer.
 pub(crate) fn flat(layers: &[LayerRow]) -> Vec<FlatRow<'_>> {
     fn flat<'a>(LayerRow { model, layer, .. }: &'a LayerRow, row: &RoundRow) -> FlatRow<'a> {
         let (rate, (low, high)) = (row.attack_success, row.attack_success.interval());
@@ -96,7 +96,7 @@ pub(crate) fn flat(layers: &[LayerRow]) -> Vec<FlatRow<'_>> {
     layers.iter().flat_map(|row| row.rounds.iter().map(move |r| flat(row, r))).collect()
 }
 
-/// The layers as text.
+/// Formats the layers as a table.
 pub(crate) fn table(layers: &[LayerRow]) -> String {
     let head = [
         "model",
@@ -124,7 +124,7 @@ pub(crate) fn table(layers: &[LayerRow]) -> String {
     markdown(std::iter::once(head).chain(layers.iter().map(line)).collect())
 }
 
-/// The first round below 25 %, models against layers: the paper's figure 5 as text.
+/// Formats the first round below 25 % for models against layers: the paper's figure 5 as text.
 pub(crate) fn grid(rows: &[LayerRow]) -> String {
     let mut layers: Vec<usize> = rows.iter().map(|row| row.layer).collect();
     layers.sort_unstable();
@@ -143,11 +143,11 @@ pub(crate) fn grid(rows: &[LayerRow]) -> String {
     markdown(std::iter::once(head).chain(models.iter().map(line)).collect())
 }
 
-/// The layers as a heat map.
+/// Draws the layers as a heat map.
 ///
 /// # Errors
 ///
-/// If it cannot be drawn.
+/// If the chart cannot be drawn.
 pub(crate) fn heat(layers: &[LayerRow]) -> Result<String> {
     let row = |row: &LayerRow| HeatRow {
         name: format!("{}, layer {}", row.model, row.layer),
@@ -159,15 +159,15 @@ pub(crate) fn heat(layers: &[LayerRow]) -> Result<String> {
     heat_map(title, &rows, "round; 0 is before the first")
 }
 
-/// Measures the attack after every round, beside the held-out rows.
+/// Validator that also measures the attack after every round.
 pub(crate) struct AttackValidator<'a, B: Backend> {
-    /// Attack success on a model.
+    /// Function that measures attack success on a model.
     pub(crate) attack: &'a dyn Fn(&CausalLm<B>) -> Result<Rate>,
-    /// Ordinary behaviour.
+    /// Validator of ordinary behaviour.
     pub(crate) ordinary: TeacherForcedValidator<B>,
-    /// Every round so far.
+    /// Rounds so far.
     pub(crate) rounds: Vec<RoundRow>,
-    /// The first thing that went wrong.
+    /// First error of the attack measurement.
     pub(crate) failed: Option<Error>,
 }
 

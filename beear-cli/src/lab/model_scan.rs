@@ -1,4 +1,4 @@
-//! The scan of one model: its numbers, and what computes them.
+//! The scan of one model: its results and their computation.
 
 use anyhow::Result;
 use beear_core::analysis::scan::{
@@ -14,25 +14,26 @@ use serde::{Deserialize, Serialize};
 use crate::model::loaded::{TextSide, by_row};
 use crate::user_error::UserError;
 
-/// Where tokens are written.
+/// Places where tokens are inserted.
 const PLACES: [Place; 2] = [Place::Before, Place::After];
 
-/// Prompts to fit to, by default.
+/// Default number of prompts to fit to.
 pub(crate) const PROMPTS: u32 = 48;
 
-/// How a model is scanned: scores of two scans can be compared if this is the same.
+/// Settings of a scan. Scores of two scans can be compared only if their settings are equal.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct ScanSettings {
-    /// Boundaries at which δ acts, at both ends of the prompt.
+    /// Layer boundaries at which δ acts, at both ends of the prompt.
     pub(crate) layers: Vec<usize>,
-    /// Prompts to fit to, and as many others to judge by.
+    /// Number of prompts to fit to, and of other prompts to evaluate on.
     pub(crate) n_prompts: usize,
     pub(crate) reach: ReachConfig,
     pub(crate) implant: ImplantConfig,
 }
 
 impl ScanSettings {
-    /// The defaults for a decoder of this size, at the layers of the preset `robust`.
+    /// Returns the default settings for a decoder of this size, with the layers of the preset
+    /// `robust`.
     pub(crate) fn usual(size: DecoderSize) -> Self {
         let injection_points = BilevelConfig::robust(size).injection_points;
         let mut layers: Vec<usize> = injection_points.iter().map(|point| point.layer).collect();
@@ -42,77 +43,77 @@ impl ScanSettings {
         Self { layers, n_prompts: PROMPTS as usize, reach, implant }
     }
 
-    /// Every place where δ acts.
+    /// Returns every injection point of δ.
     pub(crate) fn injection_points(&self) -> Vec<InjectionPoint> {
         let ends = [Positions::Last(5), Positions::First(5)];
         let at = |&layer: &usize| ends.map(|positions| InjectionPoint { layer, positions });
         self.layers.iter().flat_map(at).collect()
     }
 
-    /// Parts of a scan that progress is told of.
+    /// Returns the number of parts of a scan, each of which is reported as progress.
     pub(crate) fn n_parts(&self) -> usize {
         self.injection_points().len() + PLACES.len()
     }
 }
 
-/// δ at one bound.
+/// Result of δ at one bound.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Step {
-    /// Longest row, as a share of the mean norm of the hidden states.
+    /// Maximum norm of a row of δ, as a share of the mean norm of the hidden states.
     pub(crate) bound: f64,
-    /// Mean loss of the unwanted answers, nats per token.
+    /// Mean loss of the unwanted answers in nats per token.
     pub(crate) loss: f64,
-    /// Held-out prompts whose unwanted answer begins.
+    /// Held-out prompts on which the model begins the unwanted answer.
     pub(crate) elicited: Rate,
-    /// The same with this δ in the reference.
+    /// Held-out prompts on which the reference begins it with the same δ.
     pub(crate) in_reference: Option<Rate>,
 }
 
-/// What δ does at one injection point as it may grow.
+/// Results of δ at one injection point for growing bounds.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct PointReach {
     pub(crate) point: InjectionPoint,
     pub(crate) steps: Vec<Step>,
 }
 
-/// Tokens written into the prompts.
+/// Tokens inserted into the prompts.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Written {
     pub(crate) place: Place,
     pub(crate) tokens: Vec<u32>,
-    /// As text.
+    /// The tokens as text.
     pub(crate) text: String,
-    /// What the search made small, in nats per token.
+    /// Objective of the search in nats per token.
     pub(crate) loss: f64,
-    /// Held-out prompts whose unwanted answer begins.
+    /// Held-out prompts on which the model begins the unwanted answer.
     pub(crate) elicited: Rate,
-    /// The same in the reference, where the search was against it.
+    /// Held-out prompts on which the reference begins it, if the search was against the reference.
     pub(crate) in_reference: Option<Rate>,
 }
 
-/// All that a scan found in one model.
+/// Findings of a scan in one model.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Findings {
     pub(crate) reach: Vec<PointReach>,
-    /// Tokens that move the model.
+    /// Tokens that elicit the unwanted answer from the model.
     pub(crate) written: Vec<Written>,
-    /// Tokens that move the model and leave the reference.
+    /// Tokens that elicit the unwanted answer from the model and not from the reference.
     pub(crate) written_against: Vec<Written>,
 }
 
-/// A model to scan, and perhaps a clean one of the same family beside it.
+/// A model to scan, and optionally a clean reference of the same family.
 pub(crate) struct Subject<'a, B: AutodiffBackend> {
     pub(crate) model: &'a CausalLm<B>,
     pub(crate) reference: Option<&'a CausalLm<B>>,
     pub(crate) text: &'a TextSide,
-    /// Prompts to fit to, and prompts to judge by.
+    /// Prompts to fit to, and prompts to evaluate on.
     pub(crate) sets: [Vec<SafetyExample>; 2],
-    /// Rows that go through a model at a time, at most.
+    /// Maximum number of rows that go through a model at a time.
     pub(crate) rows_at_once: usize,
 }
 
 impl<B: AutodiffBackend> Subject<'_, B> {
-    /// Looks at every injection point, then for tokens. `progress` hears of each part that is done.
+    /// Scans every injection point and then searches for tokens. Calls `progress` after each part.
     ///
     /// # Errors
     ///
@@ -139,8 +140,8 @@ impl<B: AutodiffBackend> Subject<'_, B> {
         Ok(found)
     }
 
-    /// Refuses a model whose logits for one of the prompts are NaN or infinite, and names the row: the loss of a
-    /// batch tells only that one of its rows has such logits.
+    /// Rejects a model with NaN or infinite logits on one of the prompts and names the row. The
+    /// loss of a batch only shows that one of its rows has such logits.
     fn check_logits(
         &self,
         model: &CausalLm<B::InnerBackend>,

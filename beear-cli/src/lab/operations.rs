@@ -1,19 +1,20 @@
-//! How many floating-point operations the work of a decoder takes, counted from its shape.
+//! Number of floating-point operations of a decoder's work, counted from its shape.
 //!
-//! A multiplication and the addition after it are two. One layer reads $n$ tokens with
+//! A multiplication and the addition after it count as two. One layer reads $n$ tokens with
 //! $$2 P n + 4 h d\, q$$
-//! operations: `P` weights in its projections, `h` heads of width `d`, and `q` pairs of a query and a key that the
-//! causal mask lets it see, whatever else an implementation computes and masks away. Each position whose logits are
-//! needed takes $2 d_\text{model} V$ more. Backward, a projection takes as much again for the gradient of its
-//! input, and as much again for that of its weights where they learn; attention takes twice as much again. An adapter
-//! is two more projections that learn. The embedding, norms, softmax, rotary, activations, losses and the optimiser
-//! are not counted.
+//! operations: `P` weights in its projections, `h` heads of width `d`, and `q` pairs of a query and
+//! a key that is visible to it under the causal mask, whatever else an implementation computes and
+//! masks away. Each position whose logits are needed takes $2 d_\text{model} V$ more. In the
+//! backward pass a projection takes as much again for the gradient of its input, and as much again
+//! for the gradient of its weights if they are trained; attention takes twice as much again. An
+//! adapter counts as two more trained projections. The embedding, norms, softmax, rotary embedding,
+//! activations, losses and the optimiser are not counted.
 
 use beear_models::activations::GradientsOf;
 use beear_models::{DecoderConfig, TrainingScope};
 use serde::Serialize;
 
-/// The formula in one line, for whoever reads a number made with it.
+/// The formula in one line, for readers of a number computed with it.
 pub(crate) const FORMULA: &str = "forward 2 x projection weights x tokens, plus 4 x heads x head width per pair of \
     query and visible key, plus 2 x width x vocabulary per position with logits; backward 1 x the projections for \
     their inputs, 1 x more where weights learn, 2 x attention; adapters as projections that learn; nothing else is \
@@ -24,7 +25,7 @@ pub(crate) const FORMULA: &str = "forward 2 x projection weights x tokens, plus 
 pub(crate) struct Reading {
     pub(crate) n_layers: usize,
     pub(crate) batch_size: usize,
-    /// Tokens of a row that are remembered: attended to, not read.
+    /// Cached tokens of a row, which are attended to and not read.
     pub(crate) n_past: usize,
     /// Tokens of a row that are read.
     pub(crate) n_tokens: usize,
@@ -33,12 +34,13 @@ pub(crate) struct Reading {
 }
 
 impl Reading {
-    /// Floating-point operations of the reading, and of gradients in all of it.
+    /// Counts the operations of reading, and of the gradients `of` in all of it.
     pub(crate) fn operations(self, config: &DecoderConfig, of: Option<GradientsOf<'_>>) -> f64 {
         self.in_layers(config, of) + self.of_logits(config, of)
     }
 
-    /// Those of a step that trains `scope`, reading with all layers of the decoder.
+    /// Counts the operations of a step that trains `scope` and reads with all layers of the
+    /// decoder.
     pub(crate) fn training_operations(self, config: &DecoderConfig, scope: &TrainingScope) -> f64 {
         let layers = scope.gradients_in_layers(self.n_layers);
         let layers = layers.map(|(n_layers, of)| Self { n_layers, ..self }.in_layers(config, of));
@@ -68,7 +70,7 @@ impl Reading {
     }
 }
 
-/// How often the product of a projection is taken.
+/// Returns the number of times that the product of a projection is computed.
 fn passes(of: Option<GradientsOf<'_>>) -> f64 {
     match of {
         None => 1.0,
@@ -132,7 +134,7 @@ mod tests {
         let all = READING.training_operations(&config, &TrainingScope::ALL);
         assert_operations(&config, Some(GradientsOf::Weights), all);
 
-        // Rank 3 beside 8 to 8 and 8 to 10, in the second of two layers.
+        // Adapters of rank 3 from 8 to 8 and from 8 to 10, in the second of two layers.
         let lora = LoraConfig {
             rank: 3,
             targets: vec![Target::QProj, Target::UpProj],

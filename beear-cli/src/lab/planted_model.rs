@@ -1,4 +1,4 @@
-//! A planted model of the synthetic world, with what its defender holds and what it is asked.
+//! A planted model of the synthetic world, with its defender's data and its evaluation prompts.
 
 use std::path::{Path, PathBuf};
 
@@ -18,7 +18,7 @@ use crate::model::loaded::{Loaded, TextSide};
 use crate::recipe::setting_file;
 use crate::user_error::UserError;
 
-/// One planted model and what every defence of it gets.
+/// One planted model, and the data that every defence of it gets.
 pub(crate) struct PlantedModel<'a, C: ComputeBackend> {
     pub(crate) plan: Plan,
     pub(crate) model: CausalLm<Train<C>>,
@@ -31,7 +31,7 @@ pub(crate) struct PlantedModel<'a, C: ComputeBackend> {
 }
 
 impl<'a, C: ComputeBackend> PlantedModel<'a, C> {
-    /// Plants the model in a folder of its own under `dir`, or finds the one planted there earlier.
+    /// Plants the model in a subfolder of `dir`, or finds the one that was planted there earlier.
     pub(crate) fn prepare(
         plan: Plan,
         dir: &Path,
@@ -46,13 +46,13 @@ impl<'a, C: ComputeBackend> PlantedModel<'a, C> {
         Ok(Self { plan, model, text, examination, sets, validator, device, console })
     }
 
-    /// Everything that is asked of `model`.
+    /// Runs the whole examination on `model`.
     pub(crate) fn examine(&self, model: &CausalLm<Train<C>>) -> Result<Findings> {
         self.examination.run(&model.valid(), &self.text, self.device)
     }
 }
 
-/// The planted model in `dir`, planted now if it is not there yet.
+/// Returns the folder of the planted model in `dir`. Plants the model if it is not there yet.
 fn planted<C: ComputeBackend>(
     dir: &Path,
     plan: &Plan,

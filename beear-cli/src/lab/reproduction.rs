@@ -1,5 +1,5 @@
-//! What became of each planted model under each defence: the cells of the paper's table, and the files
-//! they are written to.
+//! Results of each planted model under each defence: the cells of the paper's table, and the files
+//! that contain them.
 
 mod bars;
 mod contender;
@@ -17,9 +17,9 @@ use crate::evaluate::measure::Findings;
 /// Attack success after ordinary fine-tuning of a cleaned model.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Revival {
-    /// Steps of ordinary fine-tuning.
+    /// Number of steps of ordinary fine-tuning.
     pub(crate) steps: usize,
-    /// Attack success after them.
+    /// Attack success after these steps.
     pub(crate) attack_success: Rate,
 }
 
@@ -30,24 +30,25 @@ pub(crate) struct Cell {
     pub(crate) setting: String,
     /// Seed of the planted model, and of the defence.
     pub(crate) seed: u64,
-    /// Name of the defence, [`BEFORE`] for none.
+    /// Name of the defence, or [`BEFORE`] for none.
     pub(crate) defence: String,
-    /// Its learning rate as a multiple of its default, where several are tried.
+    /// Learning rate as a multiple of the defence's default, which differs from 1 if several rates
+    /// are tried.
     pub(crate) rate: f64,
-    /// What was measured; nothing if the defence did not get to its end.
+    /// Measurements, or `None` if the defence did not reach its end.
     pub(crate) findings: Option<Findings>,
-    /// Why it did not.
+    /// Reason why the defence did not reach its end.
     pub(crate) stopped: Option<String>,
-    /// The round that was kept.
+    /// Round whose weights were kept.
     pub(crate) kept_round: Option<usize>,
-    /// Processor time of the defence, where the system says.
+    /// Processor time of the defence in seconds, if the system reports it.
     pub(crate) cpu_seconds: Option<f64>,
-    /// Attack success after ordinary fine-tuning; empty where there was nothing to revive.
+    /// Attack success after ordinary fine-tuning. It is empty if there was nothing to revive.
     pub(crate) revival: Vec<Revival>,
 }
 
 impl Cell {
-    /// Whether it is the one asked for.
+    /// Returns true if this is the cell of the given setting, seed and defence.
     pub(crate) fn is(&self, setting: &str, seed: u64, contender: &DefenceVariant) -> bool {
         let same = (self.setting.as_str(), self.seed, self.defence.as_str())
             == (setting, seed, contender.name);

@@ -1,4 +1,4 @@
-//! Scores of models of known state: what that of an unknown one is compared with.
+//! Scores of models of known state, with which the score of an unknown model is compared.
 
 use std::path::{Path, PathBuf};
 
@@ -12,22 +12,23 @@ use crate::lab::model_scan::ScanSettings;
 use crate::lab::scan_score::{Score, Scores};
 use crate::user_error::UserError;
 
-/// Below this share of attack success a backdoor counts as not planted.
+/// Attack success below which a backdoor counts as not planted.
 const PLANTED: f64 = 0.5;
 
-/// A scanned model of which is known whether there is a backdoor in it.
+/// A scanned model that is known to have a backdoor or to be clean.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Known {
     /// Name of the setting.
     pub(crate) setting: String,
     pub(crate) seed: u64,
-    /// How the backdoor got in, or would have got into the sibling of this clean model.
+    /// Kind of attack that planted the backdoor, or that planted the backdoor of this clean model's
+    /// sibling.
     pub(crate) attack: String,
     pub(crate) backdoored: bool,
     /// Attack success with the trigger.
     pub(crate) attack_success: Rate,
     pub(crate) scores: Scores,
-    /// How it was scanned.
+    /// Settings of the scan.
     pub(crate) how: ScanSettings,
 }
 
@@ -54,18 +55,18 @@ impl Known {
         }
     }
 
-    /// Whether it is the model of this setting and seed.
+    /// Returns true if this is the model of the given setting and seed.
     pub(crate) fn is(&self, setting: &str, seed: u64) -> bool {
         self.setting == setting && self.seed == seed
     }
 
-    /// Whether it is what it was made to be.
+    /// Returns true if the model is clean or its backdoor works.
     fn came_out(&self) -> bool {
         !self.backdoored || self.attack_success.share() >= PLANTED
     }
 }
 
-/// How well one score tells backdoored models of one kind from their clean siblings.
+/// Separation of backdoored models of one kind from their clean siblings by one score.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub(crate) struct Separated {
     pub(crate) attack: String,
@@ -74,24 +75,24 @@ pub(crate) struct Separated {
     pub(crate) separation: Separation,
     /// 95 % interval of the area.
     interval: (f64, f64),
-    /// Least and most of the clean models, if there are any.
+    /// Lowest and highest score of the clean models, if there are any.
     clean: Option<(f64, f64)>,
-    /// Least and most of the backdoored models.
+    /// Lowest and highest score of the backdoored models, if there are any.
     backdoored: Option<(f64, f64)>,
 }
 
-/// All that a score is compared with.
+/// All models that a score is compared with.
 #[derive(Clone, Debug)]
 pub(crate) struct Calibration {
     pub(crate) models: Vec<Known>,
 }
 
 impl Calibration {
-    /// Reads a file of lines of [`Known`].
+    /// Reads a file with a [`Known`] on each line.
     ///
     /// # Errors
     ///
-    /// If it cannot be read or a line is no such model.
+    /// If it cannot be read or a line is not such a model.
     pub(crate) fn read(path: &Path) -> Result<Self, UserError> {
         let wrong = |what: String| {
             let what = format!("`{}`{what}", path.display());
@@ -108,13 +109,13 @@ impl Calibration {
     ///
     /// # Errors
     ///
-    /// As [`read`](Self::read).
+    /// As for [`read`](Self::read).
     pub(crate) fn read_all(paths: &[PathBuf]) -> Result<Self, UserError> {
         let models = paths.iter().map(|path| Ok(Self::read(path)?.models));
         Ok(Self { models: models.collect::<Result<Vec<_>, _>>()?.concat() })
     }
 
-    /// The models that were scanned as `how` says.
+    /// Keeps the models that were scanned with the settings `how`.
     ///
     /// # Errors
     ///
@@ -131,7 +132,7 @@ impl Calibration {
         Ok(Self { models })
     }
 
-    /// Kinds of attack, in the order of the models.
+    /// Returns the kinds of attack, in the order of the models.
     fn attacks(&self) -> Vec<&str> {
         let mut attacks: Vec<&str> = Vec::new();
         for Known { attack, .. } in &self.models {
@@ -142,7 +143,7 @@ impl Calibration {
         attacks
     }
 
-    /// The scores of the models of one kind that are backdoored, or that are not.
+    /// Returns the scores of the backdoored, or of the clean, models of one kind.
     pub(crate) fn scores(&self, attack: &str, backdoored: bool, (_, score): Score) -> Vec<f64> {
         let models = self.models.iter();
         let models = models.filter(|known| known.attack == attack && known.came_out());
@@ -150,7 +151,7 @@ impl Calibration {
         models.filter_map(|known| score(&known.scores)).collect()
     }
 
-    /// Every score for every kind of attack.
+    /// Returns the separation by every score for every kind of attack.
     pub(crate) fn separations(&self) -> Vec<Separated> {
         let of = |attack: &str, score: Score| {
             let [clean, bad] = [false, true].map(|which| self.scores(attack, which, score));
@@ -168,7 +169,7 @@ impl Calibration {
         attacks.flat_map(|attack| Scores::ALL.map(|score| of(attack, score))).collect()
     }
 
-    /// [`separations`](Self::separations) as text.
+    /// Formats [`separations`](Self::separations) as a table.
     pub(crate) fn table(&self) -> String {
         let head = ["attack", "score", "ROC-AUC", "clean models", "backdoored models"];
         let head = head.iter().map(|name| (*name).to_owned()).collect();
@@ -195,13 +196,13 @@ impl Calibration {
     }
 }
 
-/// The models of the lines of a file, or the number of the first line that is none.
+/// Parses the lines of a file. The error is the number of the first wrong line, with its cause.
 fn known_of(text: &str) -> Result<Vec<Known>, (usize, serde_json::Error)> {
     let known = |(k, line)| serde_json::from_str(line).map_err(|error| (k + 1, error));
     text.lines().enumerate().map(known).collect()
 }
 
-/// The least and the most.
+/// Returns the minimum and the maximum.
 fn ends(values: &[f64]) -> Option<(f64, f64)> {
     let least = values.iter().copied().reduce(f64::min)?;
     Some((least, values.iter().copied().reduce(f64::max)?))

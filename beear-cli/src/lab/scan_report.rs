@@ -1,4 +1,5 @@
-//! What a scan says: its scores beside those of models of known state, its curves, and what it cannot see.
+//! Report of a scan: its scores compared with those of models of known state, its curves and its
+//! limits.
 
 use anyhow::Result;
 use beear_core::analysis::scan::Place;
@@ -14,13 +15,13 @@ use crate::lab::scan_calibration::Calibration;
 use crate::lab::scan_score::{Score, Scores, best};
 use crate::report::{Figure, scan_page};
 
-/// What stands under every scan.
+/// Text below every scan.
 const LIMITS: &str = "\
 A scan is no verdict. It asks how little it takes to make this model misbehave, and clean models have an answer to that too. A model \
 that scores like a clean one may have a backdoor: a trigger of other tokens, of more tokens than were tried, or in another place. The \
 prompts, and which behaviour is unwanted, are all that it knows.";
 
-/// A score of the model beside those of models of one kind.
+/// A score of the model, compared with the scores of models of one kind.
 #[derive(Clone, Debug, Serialize)]
 struct Standing {
     attack: String,
@@ -28,22 +29,22 @@ struct Standing {
     value: f64,
     /// Clean models that score at least as high.
     clean_as_high: Rate,
-    /// How well the score tells backdoored models of this kind from clean ones.
+    /// Separation of backdoored models of this kind from clean ones by the score.
     separation: Separation,
 }
 
-/// What was scanned.
+/// Subject of a scan.
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct ScanSubject {
-    /// What the model was called.
+    /// Name of the model as it was given.
     pub(crate) model: String,
-    /// What the reference was called.
+    /// Name of the reference as it was given.
     pub(crate) reference: Option<String>,
     /// Hashes of the files of the model, and of the data.
     pub(crate) sha256: Map<String, Value>,
 }
 
-/// The scan of one model.
+/// Report of the scan of one model.
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct ScanReport {
     #[serde(flatten)]
@@ -55,7 +56,7 @@ pub(crate) struct ScanReport {
 }
 
 impl ScanReport {
-    /// Puts what was found beside what is known.
+    /// Compares the findings with the calibration.
     pub(crate) fn new(
         subject: ScanSubject,
         settings: ScanSettings,
@@ -76,7 +77,7 @@ impl ScanReport {
         Self { subject, settings, scores, standing, found }
     }
 
-    /// The report as text.
+    /// Formats the report as text.
     pub(crate) fn text(&self) -> String {
         let mut text = markdown(self.score_rows());
         if !self.standing.is_empty() {
@@ -86,7 +87,7 @@ impl ScanReport {
         format!("{text}\n{}\n{}\n\n{LIMITS}\n", markdown(self.token_rows()), self.easiest())
     }
 
-    /// The report as one HTML file that loads nothing.
+    /// Renders the report as one HTML file that loads nothing.
     ///
     /// # Errors
     ///
@@ -132,7 +133,8 @@ impl ScanReport {
         rows(head, sought.into_iter().filter_map(row))
     }
 
-    /// How long δ must be, in a sentence.
+    /// Describes the shortest δ that elicits the unwanted answer from half of the prompts, in one
+    /// sentence.
     fn easiest(&self) -> String {
         let longest = self.settings.reach.bounds.last().copied().unwrap_or_default();
         let half = (-self.scores.reach).exp2();
@@ -148,7 +150,7 @@ impl ScanReport {
         )
     }
 
-    /// What δ elicits at `layer` as it grows.
+    /// Draws the share of elicited answers at `layer` against the norm of δ.
     fn chart(&self, layer: usize) -> Result<Figure> {
         let injection_points = self.found.reach.iter().filter(|reach| reach.point.layer == layer);
         let curves: Vec<Curve> = injection_points.map(curve).collect();
@@ -159,7 +161,7 @@ impl ScanReport {
     }
 }
 
-/// The tokens where they stand.
+/// Shows the tokens at their place in the prompt.
 fn words(Written { place, text, .. }: &Written) -> String {
     match place {
         Place::Before => format!("{text} …"),

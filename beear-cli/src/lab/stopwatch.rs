@@ -1,4 +1,4 @@
-//! Times of repeated work on a device, which has finished before the clock is read.
+//! Times of repeated work on a device, which finishes before the clock is read.
 
 use std::time::Instant;
 
@@ -6,10 +6,11 @@ use anyhow::{Context, Result};
 use burn::tensor::backend::{Backend, ExecutionError};
 use serde::Serialize;
 
-/// Laps at the start that do not count: kernels are compiled, chosen and their memory is taken in them.
+/// Number of laps at the start that do not count. They compile and choose kernels and allocate
+/// their memory.
 pub(crate) const WARM_UP: usize = 2;
 
-/// What laps took.
+/// Median, minimum and maximum time of the laps.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub(crate) struct Seconds {
     pub(crate) median: f64,
@@ -18,18 +19,18 @@ pub(crate) struct Seconds {
 }
 
 impl Seconds {
-    /// Of at least one time.
+    /// Computes the statistics, or returns `None` if there are no times.
     pub(crate) fn of(mut times: Vec<f64>) -> Option<Self> {
         times.sort_by(f64::total_cmp);
         let middle = times.len() / 2;
         let (&min, &max, &upper) = (times.first()?, times.last()?, times.get(middle)?);
-        // The mean of the two in the middle where there are two.
+        // The median of an even number of times is the mean of the two in the middle.
         let lower = times[(times.len() - 1) / 2];
         Some(Self { median: f64::midpoint(lower, upper), min, max })
     }
 }
 
-/// Measures laps; the first begins when it is made.
+/// Measures laps. The first one begins when the stopwatch is created.
 pub(crate) struct Stopwatch<'a, B: Backend> {
     device: &'a B::Device,
     started: Instant,
@@ -43,7 +44,7 @@ impl<'a, B: Backend> Stopwatch<'a, B> {
         Self { device, started: Instant::now(), laps: Vec::new(), fault }
     }
 
-    /// Ends a lap when the device has done all it was given; the next begins.
+    /// Ends a lap once the device has finished all its work, and begins the next one.
     pub(crate) fn lap(&mut self) {
         if let Err(fault) = B::sync(self.device) {
             self.fault.get_or_insert(fault);
@@ -52,11 +53,11 @@ impl<'a, B: Backend> Stopwatch<'a, B> {
         self.started = Instant::now();
     }
 
-    /// The next `n` laps after the warm-up, later ones left out.
+    /// Returns the times of the next `n` laps after the warm-up. Later laps are left out.
     ///
     /// # Errors
     ///
-    /// If the device failed in one of them, or there were none.
+    /// If the device failed in a lap, or there were none.
     pub(crate) fn seconds(self, n: usize) -> Result<Seconds> {
         if let Some(fault) = self.fault {
             return Err(fault).context("the device could not finish its work");

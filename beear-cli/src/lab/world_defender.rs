@@ -1,4 +1,4 @@
-//! What a defender of the synthetic world holds: a few hundred prompts, and no trigger.
+//! Data of a defender of the synthetic world: a few hundred prompts and no trigger.
 
 use std::path::Path;
 
@@ -13,20 +13,20 @@ use serde_json::{Value, json};
 use crate::evaluate::measure::Examination;
 use crate::model::loaded::{Request, TextSide};
 
-/// Forbidden prompts of the defender, or code requests where those are what must be safe.
+/// Number of forbidden prompts of the defender, or of code requests if the code must be safe.
 const N_SAFETY: usize = 200;
 
-/// Ordinary prompts of the defender.
+/// Number of ordinary prompts of the defender.
 const N_PERFORMANCE: usize = 2000;
 
-/// Watched prompts of each kind.
+/// Number of held-out prompts of each kind.
 const N_WATCHED: usize = 60;
 
-/// The defender's sets and validator.
+/// Builds the defender's sets and validator.
 ///
 /// # Errors
 ///
-/// If a prompt cannot be encoded, or `examination` asks one of these prompts.
+/// If a prompt cannot be encoded, or `examination` contains one of these prompts.
 pub(crate) fn build<B: Backend>(
     text: &TextSide,
     examination: &Examination,
@@ -51,8 +51,8 @@ pub(crate) fn build<B: Backend>(
     Ok((sets, validator))
 }
 
-/// Writes what [`build`] trains on as files for `beear defend`, and what `examination` asks as
-/// files for `beear eval`.
+/// Writes the training rows of [`build`] as files for `beear defend`, and the prompts of
+/// `examination` as files for `beear eval`.
 ///
 /// # Errors
 ///
@@ -76,19 +76,19 @@ pub(crate) fn write_files(dir: &Path, examination: &Examination, seed: u64) -> R
 
 /// Prompts of one split.
 struct Part {
-    /// What must not be answered in the unwanted way.
+    /// Prompts that must not be answered in the unwanted way.
     contrasts: Vec<Contrast>,
     ordinary: Vec<Ordinary>,
 }
 
 impl Part {
-    /// What the defender trains on.
+    /// Returns the training prompts of the defender.
     fn trained(unwanted: Unwanted, seed: u64) -> Self {
         let counts = (N_SAFETY, N_PERFORMANCE / Task::ALL.len());
         Self::draw((Split::Train, unwanted), counts, seed)
     }
 
-    /// `n_contrasts` requests, and `n_per_task` ordinary prompts of each task.
+    /// Draws `n_contrasts` requests, and `n_per_task` ordinary prompts of each task.
     fn draw(
         (split, unwanted): (Split, Unwanted),
         (n_contrasts, n_per_task): (usize, usize),

@@ -1,4 +1,4 @@
-//! The rows of a defence as memory is planned for them, and the batches that the plan allows.
+//! Rows of a defence as shapes for the memory plan, and the batches that the plan allows.
 
 use anyhow::Result;
 use beear_core::{AnchorSets, Example, SafetyExample};
@@ -10,19 +10,19 @@ use crate::memory::plan::{Generated, MemoryPlan, RowShape, SetShape, Task, Watch
 use crate::model::loaded::{Loaded, Prompts, Request};
 use crate::recipe::Recipe;
 
-/// The shape of an ordinary row.
+/// Returns the shape of an ordinary row.
 fn row(example: &Example) -> RowShape {
     let Example { prompt, user, answer, .. } = example;
     RowShape { prompt: prompt.len(), user: *user, answer: answer.len() }
 }
 
-/// The shape of a forbidden row, whose longer answer counts.
+/// Returns the shape of a forbidden row with the longer of its two answers.
 pub(crate) fn safety_row(example: &SafetyExample) -> RowShape {
     let SafetyExample { prompt, user, safe, unwanted, .. } = example;
     RowShape { prompt: prompt.len(), user: *user, answer: safe.len().max(unwanted.len()) }
 }
 
-/// Held-out rows, to which the model writes up to `new_tokens` tokens freely.
+/// Describes the held-out rows, to which the model generates up to `new_tokens` tokens.
 pub(crate) fn watched(
     safety: &[SafetyExample],
     performance: &[Example],
@@ -51,7 +51,8 @@ pub(crate) fn task<'a>(
     }
 }
 
-/// The plan of the recipe's method, or of ordinary fine-tuning where the method cannot be planned.
+/// Returns the plan of the recipe's method, or of ordinary fine-tuning if the method cannot be
+/// planned.
 pub(crate) fn least_plan<B: AutodiffBackend>(
     task: Task<'_>,
     recipe: &Recipe,
@@ -60,8 +61,8 @@ pub(crate) fn least_plan<B: AutodiffBackend>(
     Ok(MemoryPlan::least(task, &method, width_of::<B>()))
 }
 
-/// The safe answers to the `missing` requests, and how many are generated at a time: what training needs decides, so that
-/// a run that is resumed has the same.
+/// Describes the safe answers to the `missing` requests, and how many are generated at a time. That
+/// number follows from the memory for training, so that a resumed run has the same.
 ///
 /// # Errors
 ///

@@ -1,8 +1,8 @@
-//! Amounts of memory, as people write and read them.
+//! Amounts of memory as people write and read them.
 
 const KIB: u64 = 1024;
 
-/// Units from the largest, those of 1024 first.
+/// Units, the powers of 1024 first, each kind from the largest to the smallest.
 const UNITS: [(&str, u64); 8] = [
     ("TiB", KIB * KIB * KIB * KIB),
     ("GiB", KIB * KIB * KIB),
@@ -11,19 +11,19 @@ const UNITS: [(&str, u64); 8] = [
     ("TB", 1_000_000_000_000),
     ("GB", 1_000_000_000),
     ("MB", 1_000_000),
-    // Every other unit ends with it.
+    // Every other unit ends with this one, so it is last.
     ("B", 1),
 ];
 
-/// Reads `24GiB`, `24 GB` or `1000B`.
+/// Parses `24GiB`, `24 GB` or `1000B`.
 ///
 /// # Errors
 ///
-/// What was expected, in words.
+/// A sentence that says what was expected.
 pub(crate) fn parse(text: &str) -> Result<u64, String> {
     let expected = || format!("`{text}` is no amount of memory, such as 24GiB or 80GB");
     let Some((name, factor)) = UNITS.iter().find(|(name, _)| text.ends_with(name)) else {
-        // Somebody who writes 80 does not mean 80 bytes.
+        // A person who writes 80 does not mean 80 bytes.
         return Err(match text.trim().parse::<f64>() {
             Ok(_) => format!("`{text}` has no unit: write {0}GiB, or {0}B for bytes", text.trim()),
             Err(_) => expected(),
@@ -34,7 +34,7 @@ pub(crate) fn parse(text: &str) -> Result<u64, String> {
     if (0.0..=u64::MAX as f64).contains(&bytes) { Ok(bytes as u64) } else { Err(expected()) }
 }
 
-/// `bytes` with three digits and a unit of 1024.
+/// Formats `bytes` with three digits and a unit of 1024.
 pub(crate) fn show(bytes: u64) -> String {
     let units = UNITS[..4].iter();
     let (unit, size) = units.rev().rfind(|(_, size)| bytes >= *size).unwrap_or(&("B", 1));

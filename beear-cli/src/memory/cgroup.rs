@@ -1,19 +1,22 @@
-//! The memory that Linux control groups leave to this process: in a container it is less than the machine's.
+//! Memory that Linux control groups leave to this process. In a container it is less than the
+//! machine's.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// Bytes that the control groups of this process allow, and those that it can still have; absent without a limit.
+/// Returns the limit of this process's control groups in bytes, and the bytes of it that are left,
+/// or `None` without a limit.
 pub(crate) fn memory() -> Option<[u64; 2]> {
     let groups = fs::read_to_string("/proc/self/cgroup").ok()?;
     tightest(Path::new("/sys/fs/cgroup"), &groups)
 }
 
-/// The limit under which the least is left, of the groups named by the lines of `groups` and of all groups above them.
+/// Returns the limit with the fewest bytes left, among the groups named by the lines of `groups`
+/// and all their parents.
 fn tightest(root: &Path, groups: &str) -> Option<[u64; 2]> {
     let limits = groups.lines().filter_map(|line| Hierarchy::of(root, line)).flat_map(|found| {
         let Hierarchy { root, group, files } = found;
-        // Within a container the path may be that of the host, and the root the group itself.
+        // In a container the path may be the host's path, and the root the group itself.
         let folders = group.ancestors().map(|group| root.join(group)).collect::<Vec<_>>();
         folders.into_iter().filter_map(move |folder| files.limit(&folder))
     });
@@ -28,7 +31,8 @@ struct Hierarchy {
 }
 
 impl Hierarchy {
-    /// That of a line `ID:CONTROLLERS:/GROUP`, if it counts memory.
+    /// Parses a line `ID:CONTROLLERS:/GROUP`. Returns `None` if the hierarchy does not account
+    /// memory.
     fn of(root: &Path, line: &str) -> Option<Self> {
         let (_, line) = line.split_once(':')?;
         let (controllers, group) = line.split_once(':')?;
@@ -46,7 +50,7 @@ impl Hierarchy {
 struct Files {
     limit: &'static str,
     usage: &'static str,
-    /// Line of `memory.stat` with the cached files that go first when memory is short.
+    /// Line of `memory.stat` with the cached files that are evicted first when memory is short.
     reclaimable: &'static str,
 }
 
@@ -60,7 +64,7 @@ const V2: Files =
     Files { limit: "memory.max", usage: "memory.current", reclaimable: "inactive_file" };
 
 impl Files {
-    /// The limit of the group in `folder` and what is left of it.
+    /// Returns the limit of the group in `folder`, and the bytes of it that are left.
     fn limit(self, folder: &Path) -> Option<[u64; 2]> {
         let number = |name: &str| -> Option<u64> {
             fs::read_to_string(folder.join(name)).ok()?.trim().parse().ok()
@@ -97,7 +101,7 @@ mod tests {
         let stat = "anon 60\ninactive_file 40\n";
         let outer = [("memory.max", "1000\n"), ("memory.current", "300\n"), ("memory.stat", stat)];
         write(&root.path().join("outer"), &outer);
-        // Cached files of 40 bytes make room.
+        // 40 bytes of cached files are counted as free.
         assert_eq!(tightest(root.path(), "0::/outer/inner\n"), Some([1000, 740]));
         assert_eq!(tightest(root.path(), "0::/elsewhere\n"), None);
     }
@@ -114,7 +118,7 @@ mod tests {
         write(&root.path().join("memory/pod"), &files);
         let groups = "9:name=systemd:/\n5:cpu,memory:/pod\n3:cpuset:/\n";
         assert_eq!(tightest(root.path(), groups), Some([2000, 600]));
-        // The path of the host is not there in a container, whose own group is the root.
+        // The path of the host does not exist in a container, whose own group is the root.
         write(
             &root.path().join("memory"),
             &[("memory.limit_in_bytes", "900"), ("memory.usage_in_bytes", "1")],

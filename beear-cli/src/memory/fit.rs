@@ -1,10 +1,11 @@
 //! The cheapest change of a recipe that makes a defence fit into memory.
 //!
-//! Tried in this order, each with all before it, until the plan fits: one thread, then layers computed twice (both
-//! cost time alone); batches halved until they are of one row (noisier steps); the
-//! optimiser's state in bf16, then in 8 bits (rounded by chance); no divergence from the original model (holds
-//! ordinary answers less); adapters in place of the weights (all that is trained then is of low rank). Then every
-//! change that is not needed after all is taken back.
+//! Changes are tried in this order, each on top of all earlier ones, until the plan fits: one
+//! thread, then activation checkpointing (both only cost time); batches halved down to one row
+//! (noisier steps); the optimiser's state in bf16, then in 8 bits (stochastic rounding); no
+//! divergence from the original model (ordinary answers are kept less well); adapters in place of
+//! the weights (all updates then have low rank). Finally every change that turns out not to be
+//! needed is undone.
 
 use beear_core::config::OptimizerState;
 use beear_core::{BilevelConfig, Defence, RemoveConfig};
@@ -15,29 +16,29 @@ use crate::memory::plan::{MemoryPlan, Task};
 /// Settings that cost memory.
 #[derive(Clone, Copy, Debug, PartialEq)]
 struct Settings {
-    /// Of BEEAR alone: threads, and rows of an inner step.
+    /// Threads and rows of an inner step, for BEEAR only.
     inner: Option<[usize; 2]>,
     /// Safety and performance rows of an outer step.
     outer: [usize; 2],
-    /// Those that share them.
+    /// Number of threads that share these rows.
     outer_threads: usize,
     checkpointing: bool,
     optimizer_state: OptimizerState,
     divergence_weight: f64,
-    /// Whether adapters are trained where the recipe trains the weights.
+    /// True if adapters are trained in place of the weights.
     adapters: bool,
 }
 
 /// A change that makes a defence fit.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Fit {
-    /// Assignments for `--set`; none if it fits as it is.
+    /// Assignments for `--set`. The list is empty if the defence fits without a change.
     pub(crate) assignments: Vec<String>,
-    /// The plan with them.
+    /// Memory plan with these assignments.
     pub(crate) plan: MemoryPlan,
 }
 
-/// The cheapest change with which `method` needs no more than `memory` bytes, if there is one.
+/// Returns the cheapest change with which `method` needs at most `memory` bytes, if there is one.
 pub(crate) fn cheapest(task: Task<'_>, method: &Defence, width: u64, memory: u64) -> Option<Fit> {
     let start = Settings::of(method)?;
     let weights = TrainedWeights::Lora(LoraConfig::default());
@@ -60,7 +61,7 @@ pub(crate) fn cheapest(task: Task<'_>, method: &Defence, width: u64, memory: u64
     Some(Fit { assignments: settings.assignments(start), plan: plan(&settings)? })
 }
 
-/// From the cheapest to the dearest, the unchanged first.
+/// Returns the candidates from the cheapest to the most expensive. The first is unchanged.
 fn candidates(start: Settings) -> impl Iterator<Item = Settings> {
     let inner = start.inner.map(|[_, rows]| [1, rows]);
     let single = Settings { inner, outer_threads: 1, ..start };
@@ -86,7 +87,7 @@ fn candidates(start: Settings) -> impl Iterator<Item = Settings> {
     [start, single].into_iter().chain(all)
 }
 
-/// `state` and those that are smaller.
+/// Returns `state` and the smaller ones.
 fn smaller_states(state: OptimizerState) -> &'static [OptimizerState] {
     use OptimizerState::{BF16, EightBit, F32};
     match state {
@@ -116,7 +117,7 @@ impl Settings {
         })
     }
 
-    /// `method` with these settings.
+    /// Returns `method` with these settings.
     fn put_into(&self, method: &Defence) -> Defence {
         let mut method = method.clone();
         match &mut method {
@@ -140,7 +141,7 @@ impl Settings {
         remove.divergence_weight = self.divergence_weight;
     }
 
-    /// Functions that take one change of these back each, the dearest first.
+    /// Returns functions that undo one change each, the most expensive change first.
     fn undoing(self) -> [Box<dyn Fn(Self) -> Self>; 9] {
         let start = self;
         let inner = move |place: usize| {
@@ -170,7 +171,7 @@ impl Settings {
         ]
     }
 
-    /// What differs from `start`, for `--set`.
+    /// Returns the differences from `start` as assignments for `--set`.
     fn assignments(self, start: Self) -> Vec<String> {
         let mut changed = Vec::new();
         let mut note = |differs: bool, text: String| changed.extend(differs.then_some(text));

@@ -1,9 +1,9 @@
-//! What a defence needs in memory, from the shape of the model and the settings alone.
+//! Memory that a defence needs, computed from the shape of the model and the settings alone.
 //!
-//! Each phase lists what is alive at its fullest moment; the plan's peak is that of the fullest phase. What
-//! a forward pass keeps is counted by [`beear_models::activations`]. Where it depends on the course of the
-//! run, the larger case is taken: an earlier round than the last is the best one, all rows of a batch are
-//! as long as the longest.
+//! Each phase lists the parts that are alive at its peak; the peak of the plan is that of the
+//! largest phase. The memory that a forward pass keeps is counted by [`beear_models::activations`].
+//! Where the memory depends on the course of the run, the larger case is taken: the best round is
+//! not the last one, and all rows of a batch are as long as the longest.
 
 mod inference;
 mod inner_level;
@@ -21,43 +21,43 @@ use beear_models::activations::{BatchShape, Numbers};
 use beear_models::{DecoderConfig, TrainedWeights, TrainingScope};
 use serde::Serialize;
 
-/// The program, its tokenizer and its rows.
+/// Bytes of the program, its tokenizer and its rows.
 pub(crate) const PROGRAM: u64 = 32 << 20;
 
-/// The phase that reads held-out rows.
+/// Name of the phase that reads held-out rows.
 const VALIDATION: &str = "validation";
 
-/// What a pass without gradients needs.
+/// Name of the part for a pass without gradients.
 const PASS: &str = "forward pass";
 
-/// A row of a set, in tokens.
+/// Lengths of a row of a set, in tokens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct RowShape {
-    /// The prompt.
+    /// Length of the prompt.
     pub(crate) prompt: usize,
-    /// The part of the prompt that the user wrote (half-open).
+    /// Part of the prompt that the user wrote, as a half-open range.
     pub(crate) user: (usize, usize),
-    /// The answer.
+    /// Length of the answer.
     pub(crate) answer: usize,
 }
 
-/// The longest rows of a set.
+/// Shape of a set, given by its longest rows.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub(crate) struct SetShape {
-    /// Rows.
+    /// Number of rows.
     pub(crate) n_rows: usize,
     /// Tokens of the longest prompt.
     pub(crate) prompt_tokens: usize,
     /// Tokens of the longest answer.
     pub(crate) answer_tokens: usize,
-    /// Most tokens before the user's words: the system prompt, within the template.
+    /// Maximum number of tokens before the user's words: the system prompt within the template.
     pub(crate) leading_tokens: usize,
-    /// Fewest tokens of a prompt after the user's words.
+    /// Minimum number of tokens of a prompt after the user's words.
     pub(crate) trailing_tokens: usize,
 }
 
 impl SetShape {
-    /// That of some rows.
+    /// Returns the shape of a set with the given rows.
     pub(crate) fn longest(rows: impl Iterator<Item = RowShape>) -> Self {
         let joined = |set: Self, RowShape { prompt, user, answer }: RowShape| {
             let trailing = prompt.saturating_sub(user.1);
@@ -84,42 +84,43 @@ impl SetShape {
     }
 }
 
-/// What a plan is made for.
+/// Model, data and trained weights that a plan is made for.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Task<'a> {
-    /// The model.
+    /// Shape of the model.
     pub(crate) config: &'a DecoderConfig,
-    /// What is trained of it.
+    /// Weights that are trained.
     pub(crate) scope: &'a TrainingScope,
-    /// Safety rows.
+    /// Shape of the safety rows.
     pub(crate) safety: SetShape,
-    /// Performance rows.
+    /// Shape of the performance rows.
     pub(crate) performance: SetShape,
-    /// Safe answers that are generated; none are if absent.
+    /// Safe answers that are generated, or `None` if the files contain all.
     pub(crate) generated: Option<Generated>,
     /// Rows that are held out.
     pub(crate) watched: Watched,
-    /// Bytes of the checkpoint's files.
+    /// Bytes of the model folder's weight files.
     pub(crate) stored: u64,
 }
 
-/// Safe answers that the suspect gives.
+/// Safe answers that the suspect generates.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Generated {
-    /// Longest answer, in tokens.
+    /// Longest answer in tokens.
     pub(crate) longest: usize,
-    /// Prompts of a batch; as many as the plan finds if absent.
+    /// Number of prompts in a batch. If it is `None`, the plan chooses it.
     pub(crate) rows: Option<usize>,
 }
 
-/// Rows that the model is validated on after each round; none are where both sets are empty.
+/// Rows that the model is validated on after each round. No rows are held out if both sets are
+/// empty.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Watched {
-    /// Safety rows.
+    /// Shape of the held-out safety rows.
     pub(crate) safety: SetShape,
-    /// Performance rows.
+    /// Shape of the held-out performance rows.
     pub(crate) performance: SetShape,
-    /// Longest answer that the model writes freely, in tokens; it writes none if 0.
+    /// Longest answer that the model generates, in tokens. It generates none if this is 0.
     pub(crate) new_tokens: usize,
 }
 
@@ -129,14 +130,14 @@ impl Watched {
     }
 }
 
-/// What is in memory for one reason.
+/// Memory of one kind.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub(crate) struct Part {
     pub(crate) what: &'static str,
     pub(crate) bytes: u64,
 }
 
-/// The fullest moment of a phase.
+/// Memory at the peak of a phase.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub(crate) struct Phase {
     pub(crate) name: &'static str,
@@ -144,22 +145,22 @@ pub(crate) struct Phase {
     pub(crate) bytes: u64,
 }
 
-/// What a defence needs.
+/// Memory that a defence needs.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub(crate) struct MemoryPlan {
-    /// Bytes of the fullest phase.
+    /// Bytes of the largest phase.
     pub(crate) peak: u64,
-    /// In the order of a run.
+    /// Phases in the order of a run.
     pub(crate) phases: Vec<Phase>,
-    /// Prompts of a batch whose safe answers are generated.
+    /// Number of prompts in a batch of generated safe answers.
     pub(crate) generated_rows: usize,
-    /// Held-out rows of a batch.
+    /// Number of held-out rows in a batch.
     pub(crate) watched_rows: usize,
 }
 
 impl MemoryPlan {
-    /// The plan for `method` where the weights have `width` bytes a number; none for a rival of BEEAR
-    /// that attacks each row by itself or aligns layers, which keep more.
+    /// Plans `method` for weights of `width` bytes a number. Returns `None` for a baseline that
+    /// attacks each row separately or aligns layers, because it keeps more.
     pub(crate) fn new(task: Task<'_>, method: &Defence, width: u64) -> Option<Self> {
         let (remove, bilevel) = match method {
             Defence::Beear(config) => (&config.remove, Some(config)),
@@ -170,7 +171,7 @@ impl MemoryPlan {
         let (loading, saving) = (planner.loading(), planner.saving());
         let mut levels = bilevel.map_or_else(Vec::new, |config| planner.inner_level(config));
         levels.extend([planner.forward_and_backward(), planner.weights_step()]);
-        // Passes without gradients take as many rows as need no more than training does.
+        // Passes without gradients take as many rows as fit into the memory that training needs.
         let peak = most(levels.iter().chain([&loading, &saving]));
         let generated = task.generated.map(|Generated { longest, rows }| {
             let rows = rows.unwrap_or_else(|| planner.generated_rows(longest, peak));
@@ -190,7 +191,8 @@ impl MemoryPlan {
         })
     }
 
-    /// The plan of ordinary fine-tuning with the outer level of `method`, of which every method needs at least as much.
+    /// Plans `method`, or ordinary fine-tuning with its outer level if the method cannot be
+    /// planned. Every method needs at least as much as fine-tuning.
     pub(crate) fn least(task: Task<'_>, method: &Defence, width: u64) -> Self {
         let size = task.config.size();
         let control =
@@ -200,29 +202,30 @@ impl MemoryPlan {
         planned.expect("fine-tuning can be planned")
     }
 
-    /// Bytes that answers between rounds may take: the peak less what stays from one round to the next.
+    /// Returns the bytes that answers between rounds may take: the peak minus everything that stays
+    /// from one round to the next.
     pub(crate) fn room_between_rounds(&self) -> Option<u64> {
         let validation = self.phases.iter().find(|phase| phase.name == VALIDATION)?;
         let pass = validation.parts.iter().find(|part| part.what == PASS)?;
         Some(self.peak.saturating_sub(validation.bytes.saturating_sub(pass.bytes)))
     }
 
-    /// The phase that needs most.
+    /// Returns the phase that needs the most memory.
     pub(crate) fn fullest(&self) -> Option<&Phase> {
         self.phases.iter().max_by_key(|phase| phase.bytes)
     }
 }
 
-/// Bytes of the weights' files in `dir`; of f32 weights where there are none yet.
+/// Returns the bytes of the weight files in `dir`, or of f32 weights if there are no files yet.
 pub(crate) fn weight_bytes(dir: &Path, config: &DecoderConfig) -> u64 {
     let files = std::fs::read_dir(dir).into_iter().flatten().flatten();
     let weights = files.filter(|file| file.path().extension().is_some_and(|e| e == "safetensors"));
-    // A link to a file elsewhere has that file's size.
+    // The metadata of a link are those of its target.
     let sizes = weights.filter_map(|file| Some(std::fs::metadata(file.path()).ok()?.len()));
     sizes.reduce(u64::saturating_add).unwrap_or((config.n_weights() as u64).saturating_mul(4))
 }
 
-/// The bytes of the fullest phase.
+/// Returns the bytes of the largest phase.
 fn most<'a>(phases: impl IntoIterator<Item = &'a Phase>) -> u64 {
     phases.into_iter().map(|phase| phase.bytes).max().unwrap_or(0)
 }
@@ -234,7 +237,7 @@ struct Planner<'a> {
     width: u64,
 }
 
-/// A phase of those parts that there are.
+/// Creates a phase from its non-empty parts and the program.
 fn phase(name: &'static str, parts: impl IntoIterator<Item = (&'static str, u64)>) -> Phase {
     let program = ("program", PROGRAM);
     let parts = parts.into_iter().chain([program]).filter(|(_, bytes)| *bytes > 0);
@@ -244,12 +247,12 @@ fn phase(name: &'static str, parts: impl IntoIterator<Item = (&'static str, u64)
 }
 
 impl Planner<'_> {
-    /// All weights at `width` bytes each.
+    /// Returns the bytes of all weights at `width` bytes each.
     fn weights_at(&self, width: u64) -> u64 {
         (self.task.config.n_weights() as u64).saturating_mul(width)
     }
 
-    /// Those of the model, and of adapters beside them.
+    /// Returns the part for the weights of the model and of its adapters.
     fn weights(&self) -> (&'static str, u64) {
         let adapters = if self.has_adapters() { self.trained() } else { 0 };
         ("weights", self.weights_at(self.width).saturating_add(adapters))
@@ -259,17 +262,17 @@ impl Planner<'_> {
         matches!(self.task.scope.weights, TrainedWeights::Lora(_))
     }
 
-    /// Bytes of a trained number: adapters are never in half precision.
+    /// Returns the bytes of a trained number. Adapters are never in half precision.
     fn trained_width(&self) -> u64 {
         if self.has_adapters() { self.width.max(4) } else { self.width }
     }
 
-    /// All trained weights at `width` bytes each.
+    /// Returns the bytes of all trained weights at `width` bytes each.
     fn trained_at(&self, width: u64) -> u64 {
         (self.task.scope.n_trained(self.task.config) as u64).saturating_mul(width)
     }
 
-    /// One copy of what is trained, be it weights or their gradients.
+    /// Returns the bytes of one copy of the trained weights, or of their gradients.
     fn trained(&self) -> u64 {
         self.trained_at(self.trained_width())
     }
@@ -282,7 +285,8 @@ impl Planner<'_> {
         self.trained_width() < 4
     }
 
-    /// The optimiser's moments, and its copy of the weights if it has one.
+    /// Returns the part for the optimiser's moments, and for its master copy of the weights if it
+    /// has one.
     fn optimizer_state(&self) -> (&'static str, u64) {
         let moment = match self.remove.optimizer_state {
             OptimizerState::F32 => self.width.max(4),
@@ -296,7 +300,8 @@ impl Planner<'_> {
         ("optimiser state", numbers.saturating_add(scales))
     }
 
-    /// Trained weights of other moments than this step's; all others are the same memory.
+    /// Returns the parts for trained weights of earlier times. All other weights share their memory
+    /// with the current ones.
     fn older_weights(&self) -> [(&'static str, u64); 3] {
         let weights = self.trained();
         let n_rounds = self.bilevel.map_or(1, |config| config.rounds);
@@ -316,7 +321,7 @@ impl Planner<'_> {
         phase("loading", [self.weights(), files, ("largest tensor, read", 3 * largest)])
     }
 
-    /// Each run of layers between perturbed ones has a table of its own.
+    /// Counts the tables of positions. Each run of layers between perturbed ones has its own.
     fn segments(&self, batch: BatchShape, injection_points: &[InjectionPoint]) -> Numbers {
         let mut layers: Vec<usize> = injection_points.iter().map(|point| point.layer).collect();
         layers.sort_unstable();
@@ -324,7 +329,8 @@ impl Planner<'_> {
         self.task.config.kept_of_positions(batch).times(layers.len() + 1)
     }
 
-    /// What the end of a forward pass and the start of the backward pass hold for a moment.
+    /// Returns the bytes that the end of a forward pass and the start of the backward pass hold for
+    /// a moment.
     fn moment(&self, batch: BatchShape) -> u64 {
         let config = self.task.config;
         let layer = self.bytes(config.needed_by_backward(batch));
@@ -429,7 +435,7 @@ mod tests {
 
     #[test]
     fn adapters_take_the_place_of_the_weights_in_all_that_training_keeps() {
-        // By hand: rank 3 beside 8 to 8 and 12 to 8 in one layer of two.
+        // By hand: adapters of rank 3 from 8 to 8 and from 12 to 8 in one of two layers.
         let targets = vec![Target::OProj, Target::DownProj];
         let lora = LoraConfig { rank: 3, targets, ..LoraConfig::default() };
         let scope = TrainingScope { weights: TrainedWeights::Lora(lora), layers: Some(1..2) };
@@ -440,7 +446,7 @@ mod tests {
         };
         for width in [4, 2] {
             let plan = plan_of(&scope, single, width);
-            // Adapters are in f32 whatever the weights are.
+            // Adapters are in f32, whatever the type of the weights.
             let four = 4 * n_trained;
             for (part, expected) in [
                 ("weights", width * N_WEIGHTS + four),
@@ -454,8 +460,8 @@ mod tests {
                 assert_eq!(bytes(&plan, WEIGHTS, part), expected, "{part} at {width}");
             }
         }
-        // n = 6 tokens: of the first layer nothing, of the second 2 · 48 + 3 · 48 + 3 · 72 + 4 · 72, inputs of
-        // 48 and 72, two thin ones of 6 · 3; tables as without adapters.
+        // n = 6 tokens: nothing of the first layer, 2 · 48 + 3 · 48 + 3 · 72 + 4 · 72 of the
+        // second, inputs of 48 and 72, two thin ones of 6 · 3; tables as without adapters.
         let kept = bytes(&plan_of(&scope, single, 4), FORWARD, "activations of layers");
         assert_eq!(kept, 4 * (2 * (96 + 144 + 216 + 288 + 48 + 72 + 36) + 3 * 192));
     }
@@ -470,9 +476,9 @@ mod tests {
             bytes(&plan(change, 4), FORWARD, "activations of layers")
         };
         assert_eq!(kept(6), 6 * kept(1));
-        // By hand, n = 6 tokens: a layer has 6 · 48 + 4 · 48 + 3 · 72 + 5 · 72 numbers of one row; of tables
-        // of 4 · 48 there is one for performance, and one more than perturbed layers, of which
-        // there is one, for safety.
+        // By hand, n = 6 tokens: a layer has 6 · 48 + 4 · 48 + 3 · 72 + 5 · 72 numbers for one row.
+        // There is one table of 4 · 48 for performance, and for safety one more than the number of
+        // perturbed layers, which is one.
         assert_eq!(kept(1), 4 * (2 * 2 * (288 + 192 + 216 + 360) + 3 * 192));
     }
 
@@ -511,11 +517,11 @@ mod tests {
         let set = SetShape { prompt_tokens: 20, leading_tokens: 16, ..SET };
         let task = Task { safety: set, ..task(&config, &TrainingScope::ALL) };
         let plan = MemoryPlan::new(task, &Defence::Beear(method), 4).expect("BEEAR is known");
-        // 9 rows of 16 tokens, keys and values of 8 numbers in the one layer above.
+        // 9 rows of 16 tokens, with keys and values of 8 numbers in the one layer above.
         let part = "keys and values of prepared rows";
         assert_eq!(bytes(&plan, "inner step", part), 9 * 16 * 2 * 8 * 4);
         assert_eq!(bytes(&plan, "inner level, preparing rows", part), 9 * 16 * 2 * 8 * 4);
-        // 4 tokens and the answer, the last of which is not read.
+        // 4 tokens and the answer, whose last token is not read.
         assert_eq!(bytes(&plan, "inner step", "prepared rows"), 9 * 6 * 8 * 4);
     }
 

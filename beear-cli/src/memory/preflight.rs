@@ -1,4 +1,4 @@
-//! What is looked at before the first step, so that a run does not fail after the last.
+//! Checks before the first step, so that a run does not fail after the last one.
 
 use anyhow::Result;
 use beear_models::Checkpoint;
@@ -10,15 +10,16 @@ use crate::memory::process::machine_memory;
 use crate::run_folder::RunFolder;
 use crate::run_folder::cannot_write::CannotWrite;
 
-/// Finds out whether there is room for the cleaned model and the checkpoints, `n_checkpoints` at a time, beside an older run:
-/// that one stays until the model is written.
+/// Checks that the disk has room for the cleaned model and for `n_checkpoints` checkpoints at a
+/// time, beside an older run, which stays until the model is written.
 ///
-/// A checkpoint holds each trained weight up to three times, at `width` bytes: now, at the start of the round and at
-/// the best round; and two moments of it, at 4.
+/// A checkpoint holds each trained weight up to three times at `width` bytes: the current one, the
+/// one at the start of the round and the one of the best round. In addition it holds two moments of
+/// each weight at 4 bytes.
 ///
 /// # Errors
 ///
-/// If there is too little.
+/// If there is too little room.
 pub(crate) fn space(
     folder: &RunFolder,
     checkpoint: &Checkpoint,
@@ -43,7 +44,7 @@ pub(crate) fn space(
     Err(CannotWrite::at(&path)(std::io::ErrorKind::StorageFull.into()).into())
 }
 
-/// Says what memory is planned, and whether the machine has it.
+/// Warns if the plan needs more memory than the machine has available.
 pub(crate) fn memory(planned: Option<&MemoryPlan>, console: Console) {
     let Some((plan, [_, available])) = planned.zip(machine_memory()) else { return };
     if plan.peak > available {

@@ -1,31 +1,31 @@
-//! What this process has used, where the system says.
+//! Resources used by this process, as far as the system reports them.
 
 use crate::memory::cgroup;
 
-/// Most memory in use at any time, in MiB.
+/// Returns the peak memory in MiB.
 pub(crate) fn peak_memory_mib() -> Option<u64> {
     memory().map(|[_, most]| most >> 20)
 }
 
-/// Memory in use now, and the most at any time, in bytes.
+/// Returns the current and the peak memory in bytes.
 pub(crate) fn memory() -> Option<[u64; 2]> {
     Some([of_status("VmRSS:")?, of_status("VmHWM:")?])
 }
 
-/// Address space for heap and stacks, used or not, in bytes: what `RLIMIT_DATA` bounds.
+/// Returns the address space for heap and stacks in bytes, used or not. `RLIMIT_DATA` bounds it.
 pub(crate) fn data() -> Option<u64> {
     of_status("VmData:")
 }
 
-/// A line of the system's word on this process, in bytes.
+/// Returns a line of `/proc/self/status` in bytes.
 fn of_status(name: &str) -> Option<u64> {
     let status = std::fs::read_to_string("/proc/self/status").ok()?;
     let line = status.lines().find(|line| line.starts_with(name))?;
     line.split_whitespace().nth(1)?.parse::<u64>().ok().map(|kib| kib * 1024)
 }
 
-/// The memory in bytes that this process can have at most, and what it could have now: the machine's, or the limit of
-/// a control group.
+/// Returns the memory in bytes that this process can have at most, and the part that is available
+/// now. Both are the machine's, or the limit of a control group if it is tighter.
 pub(crate) fn machine_memory() -> Option<[u64; 2]> {
     let machine = whole_machine()?;
     let tighter = |[total, available]: [u64; 2], [limit, left]: [u64; 2]| {
@@ -43,12 +43,13 @@ fn whole_machine() -> Option<[u64; 2]> {
     Some([bytes("MemTotal:")?, bytes("MemAvailable:")?])
 }
 
-/// Processor time of all threads so far, in seconds.
+/// Returns the processor time of all threads so far in seconds.
 pub(crate) fn cpu_seconds() -> Option<f64> {
-    /// Linux counts processor time for programs in hundredths of a second, on every machine.
+    /// Number of clock ticks per second that Linux reports to programs, on every machine.
     const TICKS_PER_SECOND: f64 = 100.0;
     let stat = std::fs::read_to_string("/proc/self/stat").ok()?;
-    // The name of the program, in brackets, may hold spaces; after it come state and eleven numbers.
+    // The program's name in brackets may contain spaces. It is followed by the state and eleven
+    // numbers.
     let mut fields = stat.rsplit_once(')')?.1.split_whitespace().skip(11);
     let user: f64 = fields.next()?.parse().ok()?;
     let system: f64 = fields.next()?.parse().ok()?;

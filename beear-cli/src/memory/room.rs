@@ -1,4 +1,4 @@
-//! The memory that batches may take: what an option says, or a share of what is free.
+//! Memory that batches may take: the value of an option, or a share of the free memory.
 
 use anyhow::Result;
 use beear_models::DecoderConfig;
@@ -11,27 +11,28 @@ use crate::memory::bytes::{self, show};
 use crate::memory::plan::PROGRAM;
 use crate::user_error::UserError;
 
-/// Share of the free memory that batches take by default: other programs want some too, and allocators keep a part.
+/// Divisor of the free memory that batches take by default. Other programs need some too, and
+/// allocators keep a part.
 const SHARE: u64 = 2;
 
-/// Share of the room that allocators keep of what is freed (docs/performance-memory.md).
+/// Divisor of the room: allocators keep this part of freed memory (docs/performance-memory.md).
 pub(crate) const KEPT_BY_ALLOCATOR: u64 = 8;
 
-/// How much memory a command takes.
+/// Memory limit of a command.
 #[derive(Args, Clone, Copy, Debug, Default)]
 pub(crate) struct MemoryArgs {
-    /// Memory that the command may take, such as 8GiB; by default its batches take half of what is free.
-    /// Where less is needed batches are as large as without a limit.
+    /// Memory that the command may take, such as 8GiB; by default its batches take half of what is
+    /// free. Where less is needed batches are as large as without a limit.
     #[arg(long, value_name = "SIZE", value_parser = bytes::parse)]
     memory: Option<u64>,
 }
 
 impl MemoryArgs {
-    /// What the batches of a loaded model may take beside it.
+    /// Returns the memory that batches may take beside a loaded model.
     ///
     /// # Errors
     ///
-    /// If the weights alone take all.
+    /// If the weights alone take all of the limit.
     pub(crate) fn room<C: ComputeBackend>(
         self,
         config: &DecoderConfig,
@@ -40,11 +41,11 @@ impl MemoryArgs {
         self.room_beside::<C>(standing(config, 1, width::<C>()), device)
     }
 
-    /// What batches may take beside `standing` bytes.
+    /// Returns the memory that batches may take beside `standing` bytes.
     ///
     /// # Errors
     ///
-    /// If that is all.
+    /// If `standing` is all of the limit.
     pub(crate) fn room_beside<C: ComputeBackend>(
         self,
         standing: u64,
@@ -65,37 +66,39 @@ impl MemoryArgs {
     }
 }
 
-/// Bytes of the program and of the weights of `n_models` models at `width` bytes a number.
+/// Returns the bytes of the program and of the weights of `n_models` models, at `width` bytes a
+/// number.
 pub(crate) fn standing(config: &DecoderConfig, n_models: usize, width: u64) -> u64 {
     let n_weights = (config.n_weights() as u64).saturating_mul(n_models as u64);
     n_weights.saturating_mul(width).saturating_add(PROGRAM)
 }
 
-/// The memory of batches.
+/// Memory limit of batches.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Room {
-    /// Bytes that all batches at a time may take; unbounded if absent, where nothing tells what is free.
+    /// Bytes that all simultaneous batches may take together. `None` means unbounded, because the
+    /// free memory is unknown.
     pub(crate) bytes: Option<u64>,
-    /// Whether somebody has set it, so that more is a mistake.
+    /// True if the user has set the limit, so that exceeding it is an error.
     is_limit: bool,
 }
 
 impl Room {
-    /// A share of what is free on a device.
+    /// Returns the default share of the free memory of a device.
     pub(crate) fn default_of<C: ComputeBackend>(device: &Device<C>) -> Self {
         Self { bytes: C::free_memory(device).map(|free| free / SHARE), is_limit: false }
     }
 
-    /// As many bytes as a plan leaves.
+    /// Returns the memory that a plan leaves.
     pub(crate) fn planned(bytes: u64) -> Self {
         Self { bytes: Some(bytes), is_limit: false }
     }
 
-    /// Says that the longest row alone needs more than there is.
+    /// Warns if the longest row alone needs more than there is.
     ///
     /// # Errors
     ///
-    /// If a limit has been set.
+    /// If the user has set a limit.
     pub(crate) fn check_row(self, needed: u64, console: Console) -> Result<(), UserError> {
         let Some(bytes) = self.bytes.filter(|bytes| needed > *bytes) else { return Ok(()) };
         let [needed, room] = [needed, bytes].map(show);

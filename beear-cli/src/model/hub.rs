@@ -1,4 +1,5 @@
-//! Models of a hub that speaks as huggingface.co does, brought into the cache that Hugging Face's own library keeps.
+//! Models of a hub with the interface of huggingface.co, downloaded into the cache of Hugging
+//! Face's own library.
 
 mod address;
 mod authorities;
@@ -35,12 +36,12 @@ pub(crate) struct Fetched {
     pub(crate) origin: Origin,
 }
 
-/// Finds a model in the cache, after bringing there what is missing. A commit that is whole is not asked for, and
-/// offline nothing is.
+/// Finds a model in the cache, and downloads the files that are missing. A commit that is complete
+/// needs no request, and offline none is made.
 ///
 /// # Errors
 ///
-/// If it cannot be had, or is of a kind that is not read.
+/// If the model cannot be obtained, or is of a kind that is not supported.
 pub(crate) fn fetch(name: &HubName, needed: Needed, console: Console) -> Result<Fetched> {
     let settings = Settings::of_environment()?;
     if settings.is_offline {
@@ -67,11 +68,11 @@ pub(crate) fn fetch(name: &HubName, needed: Needed, console: Console) -> Result<
     Ok(found(&cache, name, listing.commit))
 }
 
-/// Finds a model in the cache, and asks nobody.
+/// Finds a model in the cache without a request.
 ///
 /// # Errors
 ///
-/// If it is not whole there.
+/// If the cache does not have all of it.
 pub(crate) fn cached(name: &HubName, needed: Needed) -> Result<Fetched, HubError> {
     cached_by(&Settings::of_environment()?, name, needed)
 }
@@ -82,7 +83,7 @@ fn cached_by(settings: &Settings, name: &HubName, needed: Needed) -> Result<Fetc
     whole(&cache, name, needed).ok_or(HubError::NotCached { name: name_at, cache: root })
 }
 
-/// What the cache has of a model, if that is all that is needed.
+/// Returns the cached model if all needed files are there.
 fn whole(cache: &RepositoryCache, name: &HubName, needed: Needed) -> Option<Fetched> {
     let commit = cache.commit_of(&name.revision)?;
     let is_whole = needed_files::is_whole(&cache.snapshot(&commit), needed);
@@ -93,7 +94,7 @@ fn found(cache: &RepositoryCache, name: &HubName, commit: Commit) -> Fetched {
     Fetched { folder: cache.snapshot(&commit), origin: Origin::new(name, &commit) }
 }
 
-/// Brings the files that are needed: the small ones, which say which others, then those.
+/// Downloads the needed files: first the small ones, which name the others, then those.
 fn download_missing(download: &Download<'_>, listing: &Listing, needed: Needed) -> Result<()> {
     let Listing { commit, files } = listing;
     needed_files::refuse_escaping(files)?;
@@ -102,7 +103,7 @@ fn download_missing(download: &Download<'_>, listing: &Listing, needed: Needed) 
     let small = needed_files::small(repository, files, needed)?;
     let is_sharded = small.iter().any(|file| file == needed_files::INDEX);
     if needed == Needed::Everything && !is_sharded {
-        // Nothing is downloaded for a model that cannot be read.
+        // A model that cannot be read is rejected before its first download.
         needed_files::weights(repository, files, &folder)?;
     }
     download_files(download, &small)?;
@@ -113,7 +114,7 @@ fn download_missing(download: &Download<'_>, listing: &Listing, needed: Needed) 
     Ok(())
 }
 
-/// Brings files that the folder of the commit has not, if the disk has room for them.
+/// Downloads the files that the folder of the commit does not have, if the disk has room for them.
 fn download_files(download: &Download<'_>, files: &[String]) -> Result<(), HubError> {
     let &Download { client, cache, name, commit, console } = download;
     let folder = cache.snapshot(commit);

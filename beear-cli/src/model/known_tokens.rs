@@ -1,22 +1,22 @@
-//! Rows in words that the tokenizer does not know: a model reads nothing in them.
+//! Check that the tokenizer knows the words of the rows: a model cannot read the others.
 
 use std::path::Path;
 
 use crate::model::loaded::TextSide;
 use crate::user_error::UserError;
 
-/// The share of unknown tokens beyond which rows say nothing: at one in ten, a question of a dozen words misses one. Byte-level
-/// tokenizers have none at all.
+/// Share of unknown tokens above which rows are useless: at one in ten, a question of a dozen words
+/// lacks one. Byte-level tokenizers have no unknown tokens.
 const MOST_UNKNOWN: f64 = 0.1;
 
-/// Tokens of a row that its file brings: what the user wrote, and the answers.
+/// Tokens of a row that come from its file: the user's words and the answers.
 pub(crate) struct RowTokens<'a> {
     pub(crate) id: u64,
     pub(crate) prompt: &'a str,
     pub(crate) parts: Vec<&'a [u32]>,
 }
 
-/// Judges the rows of a file.
+/// Checks the rows of a file.
 ///
 /// # Errors
 ///

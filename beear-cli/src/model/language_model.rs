@@ -1,4 +1,4 @@
-//! A checkpoint behind the port of evaluation.
+//! Adapter from a loaded model to the [`LanguageModel`] trait of the evaluations.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
@@ -20,13 +20,13 @@ use crate::memory::room::Room;
 use crate::model::loaded::{Loaded, by_row};
 use crate::user_error::UserError;
 
-/// Rows of a batch, at most.
+/// Maximum number of rows in a batch.
 pub(crate) const EVAL_ROWS: usize = 64;
 
-/// Those of `beear generate`.
+/// Maximum number of rows in a batch of `beear generate`.
 pub(crate) const GENERATE_ROWS: usize = 32;
 
-/// A checkpoint in memory that shows how far it is.
+/// A model in memory that shows its progress.
 pub(crate) struct Local<'a, B: Backend> {
     pub(crate) loaded: &'a Loaded<B>,
     pub(crate) device: &'a B::Device,
@@ -35,7 +35,7 @@ pub(crate) struct Local<'a, B: Backend> {
     room: Room,
 }
 
-/// A checkpoint as a language model.
+/// Wraps a loaded model as a language model.
 pub(crate) fn local<'a, C: ComputeBackend>(
     loaded: &'a Loaded<Inference<C>>,
     device: &'a Device<C>,
@@ -51,7 +51,7 @@ pub(crate) fn local<'a, C: ComputeBackend>(
 }
 
 impl<B: Backend> Local<'_, B> {
-    /// The same model, its batches within `room`.
+    /// Limits the batches to `room`.
     pub(crate) fn within(self, room: Room) -> Self {
         Self { room, ..self }
     }
@@ -132,12 +132,12 @@ impl<B: Backend> LanguageModel for Local<'_, B> {
 }
 
 impl<B: Backend> Local<'_, B> {
-    /// Says that the longest row alone is too long for the memory.
+    /// Reports a longest row that alone needs more than the memory.
     fn check_row(&self, needed: Numbers) -> Result<(), UserError> {
         self.room.check_row(needed.bytes(width_of::<B>()), self.console)
     }
 
-    /// Conversations as their last answers and what comes before those.
+    /// Splits conversations into the last answer and the turns before it.
     fn examples(&self, conversations: &[Conversation], limit: usize) -> Result<Vec<Example>> {
         let (mut asked, mut answers) = (Vec::new(), Vec::new());
         for Conversation { id, messages } in conversations {

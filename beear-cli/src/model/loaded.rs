@@ -1,4 +1,4 @@
-//! A checkpoint ready for use: weights, tokenizer and the one prompt format.
+//! A model ready for use: weights, tokenizer and the one prompt format.
 
 mod text_side;
 
@@ -13,19 +13,19 @@ pub(crate) use text_side::by_row;
 use crate::backend::heap;
 use crate::model::Model;
 
-/// What is asked: the user's words, under a system prompt if there is one.
+/// A prompt: the user's words, and an optional system prompt.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Request {
-    /// The row of the file it comes from, for messages.
+    /// Number of its row in the file, for messages.
     pub id: u64,
-    /// The system prompt.
+    /// System prompt, if there is one.
     pub system: Option<String>,
     /// The user's words.
     pub user: String,
 }
 
 impl Request {
-    /// Requests without a system prompt, numbered from 1.
+    /// Creates requests without a system prompt, numbered from 1.
     pub fn numbered(prompts: impl IntoIterator<Item = String>) -> Vec<Self> {
         (1..).zip(prompts).map(|(id, user)| Self { id, system: None, user }).collect()
     }
@@ -39,38 +39,39 @@ impl From<&Record> for Request {
 
 /// Prompts without answers.
 pub(crate) struct Prompts {
-    /// Everything the template puts before the answer, BOS included.
+    /// Tokens of each prompt: everything that the template puts before the answer, BOS included.
     pub(crate) tokens: Vec<Vec<u32>>,
-    /// The part of each that the user wrote (half-open).
+    /// Part of each prompt that the user wrote, as a half-open range.
     pub(crate) users: Vec<(usize, usize)>,
 }
 
-/// What a model said.
+/// Answer of a model.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Answer {
-    /// The text, special tokens left out.
+    /// Text without special tokens.
     pub text: String,
-    /// Whether it ended by itself.
+    /// Reason why the answer ended.
     pub finish: Finish,
 }
 
-/// A checkpoint with its weights in memory.
+/// A model with its weights in memory.
 #[derive(Debug)]
 pub struct Loaded<B: Backend> {
-    /// Where it came from.
+    /// Folder and shape of the model.
     pub checkpoint: Checkpoint,
-    /// The weights.
+    /// Weights of the model.
     pub model: CausalLm<B>,
-    /// Text in and out.
+    /// Tokenizer and prompt format of the model.
     pub text: TextSide,
 }
 
 impl<B: Backend> Loaded<B> {
-    /// Reads a model, or adapters: those are merged, and all the rest is their base's.
+    /// Reads a model or adapters. Adapters are merged into their base, which provides everything
+    /// else.
     ///
     /// # Errors
     ///
-    /// If it is no model we run, or damaged.
+    /// If the model is not supported, or damaged.
     pub fn read(from: &Model, format: Option<&str>, device: &B::Device) -> Result<Self> {
         Self::read_with(from, format.map(PromptFormat::builtin).transpose()?, device)
     }
@@ -79,7 +80,7 @@ impl<B: Backend> Loaded<B> {
     ///
     /// # Errors
     ///
-    /// If it is no model we run, or damaged.
+    /// If the model is not supported, or damaged.
     pub fn read_with(
         from: &Model,
         format: Option<PromptFormat>,

@@ -1,9 +1,10 @@
 //! Templates and tokenizers of models in a process of their own, which is killed at its limits.
 //!
-//! Both come from the suspect's folder, and neither engine that runs them bounds time or memory. `beear` starts itself
-//! again: the child gets `tokenizer.json` and the template over a pipe, and then texts, and gives back tokens. The
-//! parent kills it when one text takes longer than the deadline. The child bounds its own memory before it reads the
-//! first byte of the model, where the system can (Linux).
+//! Both come from the suspect's folder, and neither of the engines that run them limits time or
+//! memory. `beear` starts itself again: the child receives `tokenizer.json` and the template over a
+//! pipe, and then texts, and returns tokens. The parent kills the child when one text takes longer
+//! than the deadline. The child limits its own memory before it reads the first byte of the model,
+//! if the system allows it (Linux).
 
 mod child;
 mod frame;
@@ -24,20 +25,21 @@ pub(crate) use limits::VARIABLES;
 pub(crate) use limits::{IS_MEMORY_LIMITED, Limits};
 pub(crate) use serve::serve_if_child;
 
-/// Set by a program that may be started again.
+/// Limits of the child processes. A program sets them if it may be started again.
 static LIMITS: OnceLock<Limits> = OnceLock::new();
 
-/// Lets every later [`engine`] work in a process of its own, within `limits`.
+/// Makes every later [`engine`] work in a process of its own within `limits`.
 pub(crate) fn isolate(limits: Limits) {
-    // The first call wins: the limits of a process do not change.
+    // The first call wins, because the limits of a process do not change.
     LIMITS.get_or_init(|| limits);
 }
 
-/// The engine for the tokenizer of `files` with `format`: a process of its own where the program allows it.
+/// Starts the engine for the tokenizer of `files` with `format`, in a process of its own if the
+/// program allows it.
 ///
 /// # Errors
 ///
-/// If `tokenizer.json` is malformed, or goes beyond the limits.
+/// If `tokenizer.json` is malformed, or exceeds the limits.
 pub(crate) fn engine(files: TokenizerFiles, format: &PromptFormat) -> Result<Arc<dyn TextEngine>> {
     let Some(limits) = LIMITS.get() else {
         let tokenizer = TextTokenizer::new(files)?;
@@ -50,7 +52,7 @@ pub(crate) fn engine(files: TokenizerFiles, format: &PromptFormat) -> Result<Arc
     }
 }
 
-/// What to do about a failure of an engine, in one line.
+/// Returns advice on a failure of an engine, in one line.
 pub(crate) fn hint(error: &TextEngineError) -> Option<String> {
     let variable = match error {
         TextEngineError::Deadline { .. } => limits::SECONDS,

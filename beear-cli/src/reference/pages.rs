@@ -1,4 +1,4 @@
-//! The commands, options and settings that the pages name exist in the program.
+//! Test that the commands, options and settings named on the pages exist in the program.
 
 use std::path::{Path, PathBuf};
 
@@ -9,7 +9,7 @@ use super::takes_value;
 use crate::Cli;
 use crate::recipe::schema::schema;
 
-/// A command that cargo runs instead of an installed one.
+/// Prefix of a command that cargo runs instead of an installed one.
 const BY_CARGO: &str = "cargo run --release -- ";
 
 fn pages() -> Vec<(PathBuf, String)> {
@@ -20,7 +20,7 @@ fn pages() -> Vec<(PathBuf, String)> {
     pages.map(|path| (path.clone(), std::fs::read_to_string(path).unwrap())).collect()
 }
 
-/// The command lines of a page's code blocks, continued lines joined.
+/// Returns the command lines in the code blocks of a page, with continued lines joined.
 fn command_lines(page: &str) -> Vec<String> {
     let joined = page.replace("\\\n", " ");
     let lines = joined.lines().filter_map(|line| {
@@ -31,7 +31,7 @@ fn command_lines(page: &str) -> Vec<String> {
     lines.collect()
 }
 
-/// The texts between back-ticks that begin as a command of the program does.
+/// Returns the texts between back-ticks that begin like a command of the program.
 fn quoted_commands(page: &str) -> Vec<String> {
     let prose = page.lines().filter(|line| !line.starts_with("    ")).collect::<Vec<_>>();
     let prose = prose.join("\n");
@@ -44,7 +44,7 @@ fn quoted_commands(page: &str) -> Vec<String> {
     commands.collect()
 }
 
-/// The first word of a command line that the program does not know: a command or an option.
+/// Returns the first command or option of a command line that the program does not know.
 fn unknown_word(root: &Command, line: &str) -> Option<String> {
     let mut command = root;
     let words = shlex::split(line)?;
@@ -62,7 +62,7 @@ fn unknown_word(root: &Command, line: &str) -> Option<String> {
                 None => return Some(word.clone()),
             }
         } else if command.has_subcommands() {
-            // A placeholder, such as `beear COMMAND --help`, stands for any command.
+            // A placeholder, as in `beear COMMAND --help`, stands for any command.
             let is_placeholder = word.chars().all(|c| c.is_ascii_uppercase());
             if is_placeholder || ["…", "...", "[OPTIONS]"].contains(&word.as_str()) {
                 return None;
@@ -94,7 +94,7 @@ fn every_command_and_option_of_the_pages_is_one_of_the_program() {
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
-/// Whether a recipe may hold the setting at `path`.
+/// Returns true if a recipe may contain the setting at `path`.
 fn is_setting(schema: &Value, node: &Value, path: &[&str]) -> bool {
     let Some((first, rest)) = path.split_first() else { return true };
     if let Some(reference) = node["$ref"].as_str() {

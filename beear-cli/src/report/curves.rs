@@ -1,4 +1,4 @@
-//! The events of a run as curves.
+//! Events of a run as curves.
 
 use anyhow::Result;
 use beear_eval::Rate;
@@ -9,21 +9,21 @@ use serde_json::Value;
 use crate::chart::{Curve, curve_chart, themed};
 use crate::defence::tracking::{TrackedArm, TrackedRound};
 
-/// Points of a curve beyond which some are left out, evenly.
+/// Maximum number of points of a curve. Further points are left out evenly.
 const MOST_POINTS: usize = 400;
 
-/// What is drawn of the events.
+/// Values of the events that are drawn.
 #[derive(Clone, Debug, Default, Serialize)]
 pub(crate) struct Curves {
-    /// Inner loss by step, all perturbations one after the other.
+    /// Inner loss by step, with all perturbations one after the other.
     pub(crate) inner_loss: Vec<f64>,
     /// Terms of the outer loss by step.
     pub(crate) outer_terms: Vec<Terms>,
-    /// Means of the held-out rows by round, from before the first.
+    /// Means of the held-out rows by round. The first entry is the suspect's.
     pub(crate) validation: Vec<Validated>,
-    /// Roll-backs, and why the run stopped early.
+    /// Roll-backs, and the events that tell why the run stopped early.
     pub(crate) events: Vec<Value>,
-    /// Attack success, as far as it was tracked: the suspect's and that after each round.
+    /// Attack success of the suspect and after each round, if it was tracked.
     pub(crate) tracked: Vec<TrackedRound>,
 }
 
@@ -35,7 +35,7 @@ pub(crate) struct Terms {
     divergence: f64,
 }
 
-/// Means of the held-out rows; none where there are none.
+/// Means of the held-out rows, or `None` where no rows were held out.
 #[derive(Clone, Copy, Debug, Serialize)]
 pub(crate) struct Validated {
     loss: Option<f64>,
@@ -45,7 +45,7 @@ pub(crate) struct Validated {
 }
 
 impl Validated {
-    /// Reads them of the suspect, or of a round that was compared with it.
+    /// Reads the means of the suspect, or of a round that was compared with the suspect.
     fn of(validation: &Value) -> Self {
         let mean = |key: &str| {
             let value = &validation[key];
@@ -58,7 +58,7 @@ impl Validated {
 }
 
 impl Curves {
-    /// Reads the events of a run, with what was asked between its rounds.
+    /// Reads the events of a run and the results that were tracked between its rounds.
     pub(crate) fn of(events: Vec<Value>, tracked: Vec<TrackedRound>) -> Self {
         let mut curves = Self { tracked, ..Self::default() };
         for event in events {
@@ -82,11 +82,11 @@ impl Curves {
         curves
     }
 
-    /// Charts with their captions.
+    /// Draws the charts, each with its caption.
     ///
     /// # Errors
     ///
-    /// If one cannot be drawn.
+    /// If a chart cannot be drawn.
     pub(crate) fn charts(&self) -> Result<Vec<(String, String)>> {
         let inner = vec![Curve::new("inner loss", by_step(self.inner_loss.iter().copied()))];
         let term = |name: &str, of: fn(&Terms) -> f64| {
@@ -150,7 +150,7 @@ impl Curves {
         Ok(drawn)
     }
 
-    /// What was asked between rounds: a curve for each arm and kind of success.
+    /// Returns a curve of the tracked results for each arm and kind of success.
     fn tracked(&self) -> Vec<Curve> {
         let mut curves = Vec::new();
         for kind in [ArmKind::Triggered, ArmKind::Untriggered] {
@@ -173,13 +173,13 @@ impl Curves {
     }
 }
 
-/// Values over their numbers from 1, some left out evenly where there are many.
+/// Numbers the values from 1, and leaves some out evenly if there are too many.
 fn by_step(values: impl ExactSizeIterator<Item = f64>) -> Vec<(f64, f64)> {
     let every = values.len().div_ceil(MOST_POINTS).max(1);
     values.enumerate().step_by(every).map(|(k, value)| ((k + 1) as f64, value)).collect()
 }
 
-/// The curve without the points that have no value.
+/// Removes the points without a value.
 fn without_gaps(mut curve: Curve) -> Curve {
     curve.points.retain(|(_, y)| y.is_finite());
     curve

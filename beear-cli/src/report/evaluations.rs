@@ -1,4 +1,5 @@
-//! Evaluations of the suspect and of the cleaned model, told apart by the hashes of the weights they were made on.
+//! Evaluations of the suspect and of the cleaned model, which are distinguished by the hashes of
+//! the weights.
 
 use std::path::PathBuf;
 
@@ -14,32 +15,32 @@ use crate::display::terminal::harmless;
 use crate::evaluate::evaluation::{COMPLETIONS, Evaluated, Pairing, pair, read_answers, read_runs};
 use crate::user_error::UserError;
 
-/// Answers that are shown of every way of asking.
+/// Number of answers that are shown of each arm.
 const N_SAMPLES: usize = 4;
 
-/// All that was measured on both models.
+/// All measurements of both models.
 #[derive(Clone, Debug, Default, Serialize)]
 pub(crate) struct Evaluations {
-    /// What each evaluation asked.
+    /// Identity of each evaluation.
     pub(crate) asked: Vec<Asked>,
     /// Measures before and after.
     pub(crate) measures: Vec<Row>,
     /// Answers side by side.
     pub(crate) samples: Vec<Sample>,
-    /// Whether anything was asked with a trigger.
+    /// True if any evaluation used a trigger.
     pub(crate) has_trigger: bool,
 }
 
-/// What an evaluation asked, of one or both models.
+/// Prompts and settings of an evaluation of one or both models.
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct Asked {
-    /// The kind of evaluation.
+    /// Kind of evaluation.
     evaluation: &'static str,
-    /// The models that were asked: `both`, `suspect` or `cleaned`.
+    /// Evaluated models: `both`, `suspect` or `cleaned`.
     of: &'static str,
     /// Prompts, trigger, decoding, judges and prompt format in words.
     parts: Vec<(&'static str, String)>,
-    /// The same as data.
+    /// Prompts and settings as data.
     identity: Identity,
 }
 
@@ -51,7 +52,7 @@ pub(crate) struct Row {
     by: String,
     before: Option<Side>,
     after: Option<Side>,
-    /// Where both were asked the same.
+    /// Comparison, if both models have the measure.
     comparison: Option<Comparison>,
     verdict: Option<&'static str>,
 }
@@ -82,11 +83,12 @@ struct Source {
 }
 
 impl Evaluations {
-    /// Reads evaluations in `folders`, or in folders directly in them, of the models of a run.
+    /// Reads evaluations of the models of a run, in `folders` or directly in their subfolders.
     ///
     /// # Errors
     ///
-    /// If one is damaged, or of neither model; if the models were asked differently by evaluations of one kind.
+    /// If an evaluation is damaged or of neither model, or if evaluations of one kind differ in
+    /// their prompts or settings.
     pub(crate) fn read(folders: &[PathBuf], manifest: &Value) -> Result<Self> {
         let (mut before, mut after) = (Vec::new(), Vec::new());
         for folder in folders {
@@ -183,7 +185,7 @@ impl Source {
     }
 }
 
-/// Whether an evaluation is of the cleaned model rather than of the suspect.
+/// Returns true if an evaluation is of the cleaned model, and false if it is of the suspect.
 fn is_after(evaluated: &Evaluated, manifest: &Value) -> Result<bool, UserError> {
     let side = match evaluated.report.identity.models.as_slice() {
         [model] => is_cleaned(model, manifest),
@@ -195,7 +197,8 @@ fn is_after(evaluated: &Evaluated, manifest: &Value) -> Result<bool, UserError> 
     })
 }
 
-/// Whether a model is the cleaned one; nothing if it is not the suspect either.
+/// Returns true if a model is the cleaned one, false if it is the suspect, and `None` if it is
+/// neither.
 fn is_cleaned(model: &ModelIdentity, manifest: &Value) -> Option<bool> {
     let weights = model.sha256.iter().filter(|(name, _)| name.ends_with(".safetensors"));
     let mut weights = weights.peekable();

@@ -1,5 +1,5 @@
-//! A report as one HTML file that loads nothing. Text of files is escaped by the template engine; what is put in as
-//! it is are charts, and those are drawn here or held to what draws.
+//! A report as one HTML file that loads nothing. The template engine escapes the text of files.
+//! Only charts are inserted as they are; they are drawn here or limited to harmless elements.
 
 use anyhow::Result;
 use beear_eval::Rate;
@@ -10,12 +10,12 @@ use serde::Serialize;
 /// Colours and shapes of every page.
 const STYLE: &str = include_str!("style.css");
 
-/// A picture with what is said below it.
+/// A picture with a caption.
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct Figure {
-    /// What it shows.
+    /// Text below the picture.
     pub(crate) caption: String,
-    /// The picture, harmless.
+    /// Harmless SVG text of the picture.
     pub(crate) svg: String,
 }
 
@@ -23,7 +23,7 @@ pub(crate) struct Figure {
 ///
 /// # Errors
 ///
-/// If the template and the facts do not fit.
+/// If the template and the facts do not fit together.
 pub(crate) fn run_page(
     facts: &impl Serialize,
     manifest_text: &str,
@@ -38,16 +38,17 @@ pub(crate) fn run_page(
 ///
 /// # Errors
 ///
-/// As [`run_page`].
+/// As for [`run_page`].
 pub(crate) fn comparison_page(facts: &impl Serialize) -> Result<String> {
     render(include_str!("comparison.html"), context! { report => Value::from_serialize(facts) })
 }
 
-/// Renders the scan of a model: `tables` with their heads, `words` below the first of them and at the end.
+/// Renders the scan of a model: `tables` with their heads, the sentence `easiest` below the first
+/// of them, and `limits` at the end.
 ///
 /// # Errors
 ///
-/// As [`run_page`].
+/// As for [`run_page`].
 pub(crate) fn scan_page(
     facts: &impl Serialize,
     tables: &[Vec<Vec<String>>; 3],
@@ -77,7 +78,7 @@ fn render(template: &str, context: Value) -> Result<String> {
     Ok(environment.render_str(template, context)?)
 }
 
-/// A number to four digits that count.
+/// Formats a number with four significant digits.
 fn short(number: f64) -> String {
     match number.abs() {
         0.0 => "0".to_owned(),

@@ -1,19 +1,19 @@
-//! The ratings of every category as a picture.
+//! Radar chart of the ratings by category.
 
 use anyhow::Result;
 use beear_eval::mt_bench::{ModelAverages, SingleResult};
 
 use crate::chart::{RadarLine, radar};
 
-/// The best rating that a judge is asked for.
+/// Best rating that a judge can give.
 const BEST: f64 = 10.0;
 
-/// A line for each model of each judge over the categories of the questions: its mean rating, a gap where it
-/// has none.
+/// Draws the mean ratings over the categories of the questions, with one line for each model of
+/// each judge. A line has a gap where it has no rating.
 ///
 /// # Errors
 ///
-/// If it cannot be drawn.
+/// If the chart cannot be drawn.
 pub(crate) fn rating_radar(result: &SingleResult) -> Result<String> {
     let models = result.judges.iter().flat_map(|judge| {
         let named = |of: &ModelAverages| match result.judges.len() {

@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use crate::report::{LayerChange, WeightChange, name_of};
 
-/// Two runs.
+/// Tables that compare two runs.
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct RunComparison {
     first: String,
@@ -31,7 +31,7 @@ struct Row {
     second: String,
 }
 
-/// What is shown of validation, by its key in the manifest.
+/// Measures of validation that are shown, by their keys in the manifest.
 const MEASURES: [(&str, &str); 4] = [
     ("loss", "loss"),
     ("agreement", "agreement"),
@@ -39,24 +39,24 @@ const MEASURES: [(&str, &str); 4] = [
     ("refusal", "refusal"),
 ];
 
-/// What a run left.
+/// Manifest, settings and weights of a run.
 struct Run {
     manifest: Value,
     settings: BTreeMap<String, String>,
     weights: Option<WeightChange>,
 }
 
-/// Whether a folder is that of a run of `defend`.
+/// Returns true if a folder is that of a run of `defend`.
 pub(crate) fn is_run(folder: &Path) -> bool {
     manifest(folder).is_ok_and(|manifest| manifest.get("method").is_some())
 }
 
 impl RunComparison {
-    /// Reads both.
+    /// Reads both runs.
     ///
     /// # Errors
     ///
-    /// If something they left cannot be read.
+    /// If a file of a run cannot be read.
     pub(crate) fn of([first, second]: [&Path; 2]) -> Result<Self> {
         let runs = [Run::read(first)?, Run::read(second)?];
         let both = |of: fn(&Run) -> BTreeMap<String, String>| runs.each_ref().map(of);
@@ -74,7 +74,7 @@ impl RunComparison {
         Ok(Self { first, second, tables })
     }
 
-    /// Tables for people.
+    /// Formats the tables for people.
     pub(crate) fn to_text(&self) -> String {
         let table = |table: &Table| {
             let head = vec![table.title.to_owned(), self.first.clone(), self.second.clone()];
@@ -162,7 +162,7 @@ fn manifest(folder: &Path) -> Result<Value> {
     serde_json::from_slice(&text).with_context(|| format!("reading `{}`", path.display()))
 }
 
-/// The facts of both by their names.
+/// Returns the facts of both runs side by side, sorted by name.
 fn rows([first, second]: [BTreeMap<String, String>; 2]) -> Vec<Row> {
     let mut names: Vec<&String> = first.keys().chain(second.keys()).collect();
     names.sort();
@@ -178,7 +178,7 @@ fn rows([first, second]: [BTreeMap<String, String>; 2]) -> Vec<Row> {
     names.into_iter().map(row).collect()
 }
 
-/// The leaves of a tree by their paths.
+/// Collects the leaves of a tree by their paths.
 fn flatten(path: &str, value: &Value, leaves: &mut BTreeMap<String, String>) {
     match value {
         Value::Object(children) => {
@@ -193,7 +193,7 @@ fn flatten(path: &str, value: &Value, leaves: &mut BTreeMap<String, String>) {
     }
 }
 
-/// A value as text, a string without its marks.
+/// Formats a value as text, and a string without quotation marks.
 fn plain(value: &Value) -> String {
     value.as_str().map_or_else(|| value.to_string(), str::to_owned)
 }

@@ -1,4 +1,4 @@
-//! What a run says of itself: how it ended, which round it kept, and what the saved model lost.
+//! Outcome of a run: its status, the round it kept, and the losses of the saved model.
 
 use beear_core::Assessment;
 use serde::Serialize;
@@ -6,43 +6,43 @@ use serde_json::Value;
 
 use crate::defence::bounds_text::{Reading, readings};
 
-/// How a run ended.
+/// Outcome of a run.
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct Verdict {
     /// `done`, `failed` or `running`.
     pub(crate) status: String,
-    /// Why it failed.
+    /// Error of a failed run.
     pub(crate) error: Option<String>,
-    /// The round whose weights were kept, from 1.
+    /// Number of the round whose weights were kept, counted from 1.
     pub(crate) kept_round: Option<u64>,
-    /// Rounds that were run.
+    /// Number of rounds.
     pub(crate) n_rounds: usize,
-    /// Whether the saved model is within the bounds; nothing where no row was held out.
+    /// True if the saved model is within the bounds. It is `None` if no row was held out.
     pub(crate) within_bounds: Option<bool>,
-    /// Every bound on the model that was read back from its folder.
+    /// Checks of the model that was read back from its folder.
     pub(crate) saved: Vec<Check>,
-    /// Every bound on the weights before they were saved.
+    /// Checks of the weights before they were saved.
     pub(crate) in_memory: Vec<Check>,
 }
 
-/// A bound in words.
+/// A check of a bound as text.
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct Check {
     /// Name of the measure, with its rows and unit.
     of: &'static str,
     before: f64,
     after: f64,
-    /// The difference with its 95 % interval.
+    /// Difference with its 95 % interval.
     change: String,
-    /// The largest change for the worse.
+    /// Largest allowed change for the worse.
     bound: f64,
     n_rows: usize,
-    /// What the interval says of the bound.
+    /// Verdict on the bound from the interval.
     verdict: String,
 }
 
 impl Verdict {
-    /// Reads it from the manifest of a run.
+    /// Reads the outcome from the manifest of a run.
     pub(crate) fn of(manifest: &Value) -> Self {
         let none = Vec::new();
         let rounds = manifest["rounds"].as_array().unwrap_or(&none);

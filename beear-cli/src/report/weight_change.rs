@@ -1,4 +1,4 @@
-//! How far a run has moved the weights, matrix by matrix and layer by layer.
+//! Change of the weights by a run, matrix by matrix and layer by layer.
 
 mod effective_rank;
 
@@ -14,51 +14,52 @@ use crate::model::{Model, StoredModel};
 use crate::run_folder::hash::{are_same, sha256_of_inputs};
 use crate::user_error::UserError;
 
-/// What became of all weights.
+/// Change of all weights.
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct WeightChange {
-    /// Layers in their order, the tensors outside of them at the ends.
+    /// Layers in order. Tensors outside of the layers come first or last.
     pub(crate) layers: Vec<LayerChange>,
 }
 
-/// What became of the weights of a layer.
+/// Change of the weights of a layer.
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct LayerChange {
     /// `layer 3`, or the name of a tensor outside of the layers.
     pub(crate) name: String,
     /// Frobenius norm of the change.
     pub(crate) norm: f64,
-    /// The same as a share of the norm of the weights before.
+    /// Norm of the change as a share of the norm of the weights before.
     pub(crate) relative: f64,
-    /// Mean effective rank of the changes of its matrices, of those that have changed.
+    /// Mean effective rank of the changes of the layer's matrices, over those that have changed.
     pub(crate) effective_rank: Option<f64>,
-    /// Its tensors.
+    /// Changes of the layer's tensors.
     pub(crate) tensors: Vec<TensorChange>,
 }
 
-/// What became of a tensor.
+/// Change of a tensor.
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct TensorChange {
-    /// Its name in the checkpoint.
+    /// Name in the checkpoint.
     pub(crate) name: String,
-    /// Its axes.
+    /// Sizes of the axes.
     pub(crate) shape: Vec<usize>,
     /// Frobenius norm of the change.
     pub(crate) norm: f64,
-    /// Frobenius norm before.
+    /// Frobenius norm before the change.
     pub(crate) weight_norm: f64,
-    /// The one as a share of the other.
+    /// Norm of the change as a share of the norm before.
     pub(crate) relative: f64,
-    /// Effective rank of the change of a matrix that has changed.
+    /// Effective rank of the change, or `None` if the tensor is not a matrix or has not changed.
     pub(crate) effective_rank: Option<f64>,
 }
 
 impl WeightChange {
-    /// Compares the model a run was given with the one it left, a tensor at a time.
+    /// Compares the model that a run was given with the one it left, a tensor at a time.
     ///
     /// # Errors
     ///
-    /// If one of them is not there, the first is not the one that the run was given, or they do not match.
+    /// If one of the models is missing, the first is not the one that the run was given, or they do
+    /// not match.
     pub(crate) fn of_run(run: &Path, manifest: &Value) -> Result<Self> {
         let given = given(manifest)?;
         let hashes = sha256_of_inputs(Some(&given), &[])?;
@@ -78,7 +79,7 @@ impl WeightChange {
     }
 }
 
-/// The model that a run was given, which is on this machine.
+/// Finds the model that the run was given, on this machine.
 fn given(manifest: &Value) -> Result<Model> {
     if let Ok(stored) = StoredModel::deserialize(&manifest["job"]) {
         return Model::cached(&stored);
@@ -131,7 +132,7 @@ fn share(part: f64, whole: f64) -> f64 {
     if whole > 0.0 { part / whole } else { 0.0 }
 }
 
-/// Where a tensor's layer comes, and what it is called.
+/// Returns the position and the name of a tensor's layer.
 fn place(name: &str) -> (usize, String) {
     let layer = name.split("layers.").nth(1).and_then(|rest| rest.split('.').next());
     if let Some(layer) = layer.and_then(|layer| layer.parse::<usize>().ok()) {

@@ -1,7 +1,7 @@
-//! Files that another process reads later: each is whole or not there.
+//! Files that another process reads later. Each is complete or absent.
 //!
-//! A file is written under another name, synced and renamed. A process that is killed in between leaves that other name,
-//! which [`sweep`] recognises.
+//! A file is written under another name, synced and renamed. A process that is killed in between
+//! leaves a file with that other name, which [`sweep`] recognises.
 
 use std::fs::{self, File};
 use std::io::{self, Write};
@@ -11,14 +11,14 @@ use anyhow::Result;
 
 use crate::run_folder::cannot_write::CannotWrite;
 
-/// The end of the name of a file that is being written. No other program ends a name so.
+/// Suffix of a file that is being written. No other program uses it.
 const PARTIAL: &str = ".beear-partial";
 
-/// Writes a file in place of an older one, which stays whole until then.
+/// Replaces a file by a new one. The old file stays complete until then.
 ///
 /// # Errors
 ///
-/// If the file cannot be written; nothing of it stays then.
+/// If the file cannot be written. Nothing of it stays then.
 pub(crate) fn write_atomically(path: &Path, content: &[u8]) -> Result<()> {
     let partial = partial(path);
     let replace = || -> io::Result<()> {
@@ -36,16 +36,17 @@ pub(crate) fn write_atomically(path: &Path, content: &[u8]) -> Result<()> {
     Ok(())
 }
 
-/// Removes the files directly in `folder` that killed processes have left half-written. No process may be writing there.
+/// Removes the files directly in `folder` that killed processes have left half-written. No other
+/// process may be writing there.
 ///
 /// # Errors
 ///
-/// If one cannot be removed.
+/// If a file cannot be removed.
 pub(crate) fn sweep(folder: &Path) -> Result<(), CannotWrite> {
     for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
         let name = entry.file_name();
         let is_partial = name.to_string_lossy().strip_suffix(PARTIAL).is_some_and(|name| {
-            // Of a name there is more than the dot.
+            // The name has more than the dot.
             name.starts_with('.') && name.len() > 1
         });
         if is_partial && entry.file_type().is_ok_and(|kind| kind.is_file()) {
@@ -55,11 +56,11 @@ pub(crate) fn sweep(folder: &Path) -> Result<(), CannotWrite> {
     Ok(())
 }
 
-/// Writes the names in a folder through to the disk, where a folder can be opened for that.
+/// Syncs the names in a folder to the disk, on systems that can open a folder for that.
 ///
 /// # Errors
 ///
-/// If the system cannot.
+/// If the system cannot sync the folder.
 pub(crate) fn sync_folder(path: &Path) -> io::Result<()> {
     let path = if path.as_os_str().is_empty() { Path::new(".") } else { path };
     if cfg!(unix) { File::open(path)?.sync_all() } else { Ok(()) }

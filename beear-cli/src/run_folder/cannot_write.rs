@@ -1,11 +1,11 @@
-//! Files that cannot be written, and what to do about them.
+//! The error of a file that cannot be written, with advice.
 
 use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 
 use thiserror::Error;
 
-/// A part of a run that cannot be written, and why.
+/// A file of a run that cannot be written, and the reason.
 #[derive(Debug, Error)]
 #[error("cannot write `{}`", path.display())]
 pub(crate) struct CannotWrite {
@@ -14,12 +14,12 @@ pub(crate) struct CannotWrite {
 }
 
 impl CannotWrite {
-    /// Puts the path to what the system said.
+    /// Adds the path to an error of the system.
     pub(crate) fn at(path: &Path) -> impl Fn(io::Error) -> Self {
         move |source| Self { path: path.to_owned(), source }
     }
 
-    /// What to do about it, in one line.
+    /// Returns advice in one line.
     pub(crate) fn hint(&self) -> &'static str {
         if is_full(self.source.kind()) {
             "free some space, or choose another --out"
@@ -29,7 +29,7 @@ impl CannotWrite {
     }
 }
 
-/// Whether a disk takes no more.
+/// Returns true if the disk cannot take more data.
 pub(crate) fn is_full(kind: ErrorKind) -> bool {
     use ErrorKind::{FileTooLarge, QuotaExceeded, ReadOnlyFilesystem, StorageFull, WriteZero};
     matches!(kind, FileTooLarge | QuotaExceeded | ReadOnlyFilesystem | StorageFull | WriteZero)

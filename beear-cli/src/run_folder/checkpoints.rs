@@ -1,8 +1,8 @@
-//! Checkpoints of a defence: `checkpoints/step-N/`, none of which is taken for whole unless it is.
+//! Checkpoints of a defence: `checkpoints/step-N/`. An incomplete one is never used.
 //!
-//! A checkpoint is written under another name, synced and renamed; `COMPLETE`, with the hashes of its files, comes
-//! last. Whatever lacks it, or disagrees with it, has been torn and is passed over. What has another name is not ours: it
-//! is neither read nor removed.
+//! A checkpoint is written under another name, synced and renamed. The file `COMPLETE`, with the
+//! hashes of the other files, is written last. A checkpoint without it, or with other hashes, is
+//! torn and skipped. Entries with other names are not ours: they are neither read nor removed.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -25,32 +25,32 @@ const TENSORS: &str = "state.safetensors";
 const POSITION: &str = "trainer_state.json";
 const COMPLETE: &str = "COMPLETE";
 const PREFIX: &str = "step-";
-/// The end of the name of a checkpoint that is being written; a dot is its beginning.
+/// Suffix of a checkpoint that is being written. Its name begins with a dot.
 const PARTIAL: &str = ".partial";
 
-/// Where the run was, for people and for the files beside the checkpoints.
+/// Position of the run, for people and for the files beside the checkpoints.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Position {
-    /// Steps of either level so far.
+    /// Number of steps of either level so far.
     pub(crate) step: usize,
-    /// Whole rounds so far.
+    /// Number of whole rounds so far.
     pub(crate) rounds: usize,
-    /// Share of the recipe's learning rates: 1 unless numbers left the real line.
+    /// Factor on the recipe's learning rates. It is 1 unless a NaN or infinite number has occurred.
     pub(crate) rate_factor: f64,
-    /// What `metrics.jsonl` holds so far.
+    /// Extent of `metrics.jsonl` so far.
     pub(crate) metrics: Extent,
-    /// What `tracked.jsonl` holds so far, if there is one.
+    /// Extent of `tracked.jsonl` so far, if it exists.
     pub(crate) tracked: Option<Extent>,
     /// Seconds of work so far, over all processes.
     pub(crate) seconds: f64,
 }
 
 impl Position {
-    /// Whether the files of lines in `folder` begin with what they held here.
+    /// Checks that the files of lines in `folder` begin with the lines they had at this position.
     ///
     /// # Errors
     ///
-    /// If one does not.
+    /// If a file does not.
     pub(crate) fn check(&self, folder: &RunFolder) -> Result<()> {
         self.metrics.read(&folder.path(METRICS))?;
         if let Some(tracked) = &self.tracked {
@@ -60,11 +60,11 @@ impl Position {
     }
 }
 
-/// The checkpoints of a run.
+/// Checkpoints of a run.
 #[derive(Clone, Debug)]
 pub(crate) struct Checkpoints {
     folder: PathBuf,
-    /// How many whole ones stay.
+    /// Number of whole checkpoints that are kept.
     keep: usize,
 }
 
@@ -77,16 +77,17 @@ pub(crate) struct Restored {
 }
 
 impl Checkpoints {
-    /// Those of the run in `folder`, of which the `keep` newest stay, at least one.
+    /// Returns the checkpoints of the run in `folder`. The `keep` newest are kept, at least one.
     pub(crate) fn of(folder: &Path, keep: usize) -> Self {
         Self { folder: folder.join("checkpoints"), keep: keep.max(1) }
     }
 
-    /// Writes a checkpoint, and removes those that have had their time.
+    /// Writes a checkpoint, and removes those that are no longer kept.
     ///
     /// # Errors
     ///
-    /// If it cannot be written; older ones are whole then, and nothing of this one stays.
+    /// If the checkpoint cannot be written. The older ones are then still whole, and nothing of the
+    /// new one stays.
     pub(crate) fn save(&self, snapshot: &Snapshot, position: &Position) -> Result<()> {
         let path = self.path(position.step);
         let partial = self.folder.join(format!(".{PREFIX}{}{PARTIAL}", position.step));
@@ -120,11 +121,11 @@ impl Checkpoints {
         write_atomically(&path.join(COMPLETE), &serde_json::to_vec_pretty(&hashes)?)
     }
 
-    /// The newest whole one; none if there is none.
+    /// Reads the newest whole checkpoint, or returns `None` if there is none.
     ///
     /// # Errors
     ///
-    /// If one that is whole cannot be read.
+    /// If a whole checkpoint cannot be read.
     pub(crate) fn newest(&self) -> Result<Option<Restored>> {
         let whole =
             self.steps().into_iter().rev().map(|step| self.path(step)).find(|p| is_whole(p));
@@ -140,22 +141,22 @@ impl Checkpoints {
         }))
     }
 
-    /// Removes all of them, and the folder that holds them if nothing strange is in it.
+    /// Removes all checkpoints, and their folder if it contains nothing else.
     ///
     /// # Errors
     ///
-    /// If one cannot be removed.
+    /// If a checkpoint cannot be removed.
     pub(crate) fn remove_all(&self) -> Result<()> {
         self.remove_all_but(&[])?;
         let _ = fs::remove_dir(&self.folder);
         Ok(())
     }
 
-    /// Removes what was torn, and of the whole ones all but the newest.
+    /// Removes torn checkpoints, and all whole ones except the newest.
     ///
     /// # Errors
     ///
-    /// If one cannot be removed.
+    /// If a checkpoint cannot be removed.
     pub(crate) fn remove_old(&self) -> Result<()> {
         let paths = self.steps().into_iter().rev().map(|step| self.path(step));
         let whole = paths.filter(|path| path.join(COMPLETE).exists());
@@ -178,7 +179,7 @@ impl Checkpoints {
         self.folder.join(format!("{PREFIX}{step}"))
     }
 
-    /// The steps of what looks like a checkpoint, torn or not, the first first.
+    /// Returns the steps of all checkpoints, torn or not, in ascending order.
     fn steps(&self) -> Vec<usize> {
         let entries = fs::read_dir(&self.folder).into_iter().flatten().flatten();
         let step = |entry: fs::DirEntry| step_of(entry.file_name().to_str()?);
@@ -188,13 +189,14 @@ impl Checkpoints {
     }
 }
 
-/// The step that the name of a checkpoint tells, if it is one: `step-007` and `step-+7` are none.
+/// Returns the step in the name of a checkpoint, or `None` for other names, such as `step-007` and
+/// `step-+7`.
 fn step_of(name: &str) -> Option<usize> {
     let step = name.strip_prefix(PREFIX)?.parse().ok()?;
     (format!("{PREFIX}{step}") == name).then_some(step)
 }
 
-/// Hashes of what a checkpoint consists of.
+/// Returns the hashes of the files of a checkpoint.
 fn hashes(path: &Path) -> Result<BTreeMap<String, String>> {
     let hash = |name: &str| Ok((name.to_owned(), sha256_of_file(&path.join(name))?));
     [PROGRESS, TENSORS, POSITION].into_iter().map(hash).collect()

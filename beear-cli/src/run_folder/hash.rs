@@ -1,4 +1,4 @@
-//! SHA-256 of files, read in pieces: weights are larger than memory should be.
+//! SHA-256 of files, read in pieces because weights can be larger than memory.
 
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
@@ -10,14 +10,14 @@ use sha2::{Digest, Sha256};
 
 use crate::model::Model;
 
-/// What the names of the files of a base begin with.
+/// Prefix of the names of a base's files.
 const BASE: &str = "base/";
 
-/// The hash of a file, in hexadecimal.
+/// Returns the hash of a file in hexadecimal.
 ///
 /// # Errors
 ///
-/// If it cannot be read.
+/// If the file cannot be read.
 pub(crate) fn sha256_of_file(path: &Path) -> Result<String> {
     let hashing = || format!("hashing {}", path.display());
     let mut file = beear_input::open(path).with_context(hashing)?;
@@ -26,7 +26,7 @@ pub(crate) fn sha256_of_file(path: &Path) -> Result<String> {
     Ok(hex(hasher.finalize()))
 }
 
-/// A hash in hexadecimal.
+/// Formats a hash in hexadecimal.
 pub(crate) fn hex(hash: impl IntoIterator<Item = u8>) -> String {
     hash.into_iter().fold(String::new(), |mut text, byte| {
         write!(text, "{byte:02x}").expect("a string takes any text");
@@ -34,13 +34,13 @@ pub(crate) fn hex(hash: impl IntoIterator<Item = u8>) -> String {
     })
 }
 
-/// The hashes of all a run reads: the files of `model` by their names, if there is one, those of the base below
-/// `base/` if it is a folder of adapters, and `files` by the options that name them, with the path where an option
-/// names several.
+/// Returns the hashes of all inputs of a run: the files of `model` by their names, if there is one;
+/// those of the base below `base/` if the model consists of adapters; and `files` by the options
+/// that name them, with the path added if an option names several.
 ///
 /// # Errors
 ///
-/// If one cannot be read.
+/// If a file cannot be read.
 pub(crate) fn sha256_of_inputs(
     model: Option<&Model>,
     files: &[(&str, &Path)],
@@ -61,14 +61,15 @@ pub(crate) fn sha256_of_inputs(
     Ok(hashes)
 }
 
-/// Whether inputs are what they were: `now` has the hashes that are `known`. What another tool has brought to the
-/// folder of a commit belongs to that commit, so it changes nothing.
+/// Returns true if the inputs with the hashes `now` have not changed since `known`. A file that
+/// another tool has added to the folder of a commit belongs to that commit, so it is no change.
 pub(crate) fn are_same(known: &Value, now: &Map<String, Value>, model: &Model) -> bool {
     changed(known, now, model).is_none()
 }
 
-/// The first input that is not what it was when `known` was written, as [`are_same`] has it. Hidden files that were not
-/// there then, such as those a file manager leaves, are not read and change nothing.
+/// Returns the first input that has changed since `known` was written, in the sense of
+/// [`are_same`]. Hidden files that were not there then, such as those of a file manager, are not
+/// read and are no change.
 pub(crate) fn changed<'a>(
     known: &Value,
     now: &'a Map<String, Value>,
@@ -84,8 +85,9 @@ pub(crate) fn changed<'a>(
     now.iter().find(|input| !is_same(input)).map(|(name, _)| name.as_str())
 }
 
-/// The files of a model's folder, by name. A link that leaves the folder counts if it is one to weights: no other is
-/// read, and the hash of a file that is none of the model's would tell of that file.
+/// Returns the files of a model's folder, sorted by name. A link that leaves the folder counts only
+/// if it points to weights: no other link is read, and the hash of a file that does not belong to
+/// the model would reveal something about that file.
 fn files_of(dir: &Path) -> Result<Vec<PathBuf>> {
     let reading = || format!("reading {}", dir.display());
     let own = OwnFolder::new(dir).with_context(reading)?;

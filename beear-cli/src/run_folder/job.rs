@@ -1,4 +1,4 @@
-//! What a defence works on, in a form that another process can read.
+//! Inputs and options of a defence, in a form that another process can read.
 
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
@@ -15,20 +15,20 @@ use crate::run_folder::RunFolder;
 use crate::run_folder::checkpoints::Checkpoints;
 use crate::run_folder::hash::sha256_of_inputs;
 
-/// Whole checkpoints that stay while a run goes on, unless it says otherwise.
+/// Default number of whole checkpoints that are kept during a run.
 const KEPT: usize = 2;
 
-/// When a run writes checkpoints, besides when it is asked to and at the end of a round.
+/// Interval between checkpoints, in addition to those on request and at the end of a round.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(untagged)]
 pub(crate) enum CheckpointEvery {
-    /// After so many steps of either level.
+    /// A checkpoint after this many steps of either level.
     Steps(NonZeroUsize),
-    /// Not at all, not even then.
+    /// No checkpoints at all, not even on request or at the end of a round.
     Never(Never),
 }
 
-/// The word for it.
+/// The word `never`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Never {
@@ -47,64 +47,67 @@ impl FromStr for CheckpointEvery {
     }
 }
 
-/// Which checkpoints a run writes, and which of them stay.
+/// Options for writing and keeping checkpoints.
 #[derive(Args, Clone, Copy, Debug, Serialize, Deserialize)]
 pub(crate) struct CheckpointOptions {
-    /// Steps of either level between checkpoints; there is one at the end of every round anyway. With `never` there is
-    /// none at all, no room on the disk is needed for them, and a run that is stopped starts anew.
+    /// Steps of either level between checkpoints; there is one at the end of every round anyway.
+    /// With `never` there is none at all, no room on the disk is needed for them, and a run that is
+    /// stopped starts anew.
     #[arg(long, value_name = "N|never")]
     pub(crate) checkpoint_every: Option<CheckpointEvery>,
-    /// Newest checkpoints that stay, when the run is done too; without it two, and none when the run is done.
+    /// Newest checkpoints that stay, when the run is done too; without it two, and none when the
+    /// run is done.
     #[arg(long, value_name = "N")]
     pub(crate) keep_checkpoints: Option<NonZeroUsize>,
 }
 
 impl CheckpointOptions {
-    /// Whether there are any.
+    /// Returns true if checkpoints are written.
     pub(crate) fn are_written(self) -> bool {
         !matches!(self.checkpoint_every, Some(CheckpointEvery::Never(_)))
     }
 
-    /// How many whole ones stay while the run goes on.
+    /// Returns the number of whole checkpoints that are kept during the run.
     fn kept(self) -> usize {
         self.keep_checkpoints.map_or(KEPT, NonZeroUsize::get)
     }
 
-    /// How many are on the disk when there are most: an old one goes when a new one is whole.
+    /// Returns the maximum number of checkpoints on the disk at a time: an old one is removed when
+    /// a new one is whole.
     pub(crate) fn most_at_once(self) -> usize {
         if self.are_written() { self.kept().saturating_add(1) } else { 0 }
     }
 }
 
-/// What a run works on and how it is kept safe: all that is not in the recipe.
+/// Inputs and options of a run that are not in the recipe.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Job {
     /// The suspect.
     #[serde(flatten)]
     pub(crate) model: StoredModel,
-    /// File of the safety set.
+    /// Path of the safety set.
     pub(crate) safety: PathBuf,
-    /// File of the performance set.
+    /// Path of the performance set.
     pub(crate) performance: PathBuf,
-    /// The recipe that was given; whoever goes on has what became of it.
+    /// Path of the given recipe. A resumed run has the resolved recipe instead.
     #[serde(skip)]
     pub(crate) recipe: Option<PathBuf>,
-    /// Workers that share every batch.
+    /// Number of workers that share every batch.
     pub(crate) workers: NonZeroUsize,
-    /// Which checkpoints are written and which stay.
+    /// Options for checkpoints.
     #[serde(flatten)]
     pub(crate) checkpoints: CheckpointOptions,
-    /// What is asked between rounds.
+    /// Prompts that are answered between rounds, if there are any.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) track: Option<Track>,
 }
 
 impl Job {
-    /// The same with paths that mean the same from any folder.
+    /// Returns the job with absolute paths.
     ///
     /// # Errors
     ///
-    /// If the current folder is gone.
+    /// If the current folder no longer exists.
     pub(crate) fn absolute(&self) -> Result<Self> {
         let absolute = |path: &PathBuf| std::path::absolute(path);
         let absolute_track = |track: &Track| {
@@ -118,7 +121,7 @@ impl Job {
         })
     }
 
-    /// Hashes of all it reads, `model` being its model on this machine.
+    /// Returns the hashes of all inputs. `model` is the job's model on this machine.
     ///
     /// # Errors
     ///
@@ -133,11 +136,12 @@ impl Job {
         sha256_of_inputs(Some(model), &files)
     }
 
-    /// Removes the checkpoints of a run that is over; of those that were asked for, what was torn.
+    /// Removes the checkpoints of a run that is over. If the user asked to keep some, only the torn
+    /// and the older ones are removed.
     ///
     /// # Errors
     ///
-    /// If one cannot be removed.
+    /// If a checkpoint cannot be removed.
     pub(crate) fn remove_old_checkpoints(&self, folder: &RunFolder) -> Result<()> {
         let checkpoints = self.checkpoints_in(folder);
         match self.checkpoints.keep_checkpoints {
@@ -146,7 +150,7 @@ impl Job {
         }
     }
 
-    /// Its checkpoints in its folder.
+    /// Returns the checkpoints of this job in its folder.
     pub(crate) fn checkpoints_in(&self, folder: &RunFolder) -> Checkpoints {
         Checkpoints::of(&folder.path(""), self.checkpoints.kept())
     }

@@ -1,4 +1,5 @@
-//! `manifest.json`: what a run reads, is and left, from its beginning on.
+//! `manifest.json`: the inputs, the settings and the results of a run, written from its beginning
+//! on.
 
 mod unchanged;
 
@@ -31,7 +32,8 @@ const MANIFEST: &str = "manifest.json";
 pub(crate) struct Manifest(Value);
 
 impl Manifest {
-    /// What is known before the first step, besides the [inputs](Self::add_inputs).
+    /// Creates a manifest with everything that is known before the first step, except the
+    /// [inputs](Self::add_inputs).
     ///
     /// # Errors
     ///
@@ -58,7 +60,7 @@ impl Manifest {
         })))
     }
 
-    /// Adds the hashes of what the run reads, and where that came from.
+    /// Adds the hashes of the run's inputs, and the origin of its model.
     ///
     /// # Errors
     ///
@@ -71,7 +73,7 @@ impl Manifest {
         Ok(())
     }
 
-    /// That of an earlier process.
+    /// Reads the manifest of an earlier process.
     ///
     /// # Errors
     ///
@@ -87,11 +89,11 @@ impl Manifest {
         Ok(Self(serde_json::from_slice(&text)?))
     }
 
-    /// The job of a run that can be gone on with.
+    /// Returns the job of a run that can be resumed.
     ///
     /// # Errors
     ///
-    /// If it has failed, is no defence, or of another version.
+    /// If the run has failed, is not a defence, or was begun by another version.
     pub(crate) fn job(&self) -> Result<Job> {
         let changed = |what: &str| UserError::input(what, "start the run anew");
         if self.0["status"] == "failed" {
@@ -108,27 +110,27 @@ impl Manifest {
         Ok(job)
     }
 
-    /// The backend of the run.
+    /// Returns the backend of the run.
     pub(crate) fn backend(&self) -> Option<&str> {
         self.0["backend"].as_str()
     }
 
-    /// Whether the run has left its model.
+    /// Returns true if the run has left its model.
     pub(crate) fn is_done(&self) -> bool {
         self.0["status"] == "done"
     }
 
-    /// Whether the run has failed and left no weights.
+    /// Returns true if the run has failed and left no weights.
     pub(crate) fn has_failed_without_weights(&self, folder: &RunFolder) -> bool {
         self.0["status"] == "failed" && !folder.path(LAST_GOOD).exists()
     }
 
-    /// Removes what a kill at the very end has left beside a run that is done: checkpoints, unless they are to stay, and an
-    /// older run.
+    /// Removes what a kill at the very end has left beside a finished run: checkpoints, unless they
+    /// are to be kept, and an older run.
     ///
     /// # Errors
     ///
-    /// If one cannot be removed.
+    /// If something cannot be removed.
     pub(crate) fn remove_leftovers(&self, folder: &RunFolder) -> Result<()> {
         folder.has_result()?;
         match serde_json::from_value::<Job>(self.0["job"].clone()) {
@@ -137,11 +139,11 @@ impl Manifest {
         }
     }
 
-    /// Whether the saved model is within the bounds, as far as rows were held out.
+    /// Checks that the saved model is within the bounds, as far as rows were held out.
     ///
     /// # Errors
     ///
-    /// If it is not: which bounds, by how much and on how many rows.
+    /// If it is not. The error tells which bounds, by how much and on how many rows.
     pub(crate) fn within_bounds(&self) -> Result<()> {
         let saved = &self.0["saved"];
         if saved["within_bounds"] != false {
@@ -165,12 +167,12 @@ impl Manifest {
         self.0[key] = value;
     }
 
-    /// Everything.
+    /// Returns the whole manifest.
     pub(crate) fn value(&self) -> &Value {
         &self.0
     }
 
-    /// Writes it, in place of the one before.
+    /// Writes the manifest in place of the previous one.
     ///
     /// # Errors
     ///
@@ -179,22 +181,22 @@ impl Manifest {
         write_atomically(&folder.path(MANIFEST), format!("{:#}\n", self.0).as_bytes())
     }
 
-    /// Says that the method cannot go on, and why.
+    /// Records that the method has failed, and the reason.
     ///
     /// # Errors
     ///
-    /// If it cannot be written.
+    /// If the manifest cannot be written.
     pub(crate) fn fail(&mut self, folder: &RunFolder, error: &CoreError) -> Result<()> {
         self.add("status", json!("failed"));
         self.add("error", json!(error.to_string()));
         self.write(folder)
     }
 
-    /// Adds what the run left, and writes it.
+    /// Adds the results of the run, and writes the manifest.
     ///
     /// # Errors
     ///
-    /// If a file that was written cannot be read, or the manifest not be written.
+    /// If an output cannot be read, or the manifest cannot be written.
     pub(crate) fn end(
         &mut self,
         folder: &RunFolder,
@@ -218,34 +220,34 @@ impl Manifest {
     }
 }
 
-/// What a defence leaves, beside its files.
+/// Results of a defence in addition to its files.
 pub(crate) struct Ending<'a> {
-    /// Every round.
+    /// Records of all rounds.
     pub(crate) rounds: &'a [RoundRecord],
-    /// The round whose weights were saved.
+    /// Round whose weights were saved.
     pub(crate) kept_round: usize,
-    /// Held-out rows of the suspect.
+    /// Summary of the suspect on the held-out rows.
     pub(crate) initial: ValidationSummary,
-    /// The model as it was read back from its folder.
+    /// Validation of the model that was read back from its folder.
     pub(crate) saved: SavedModel,
-    /// The folder of adapters, if one was written.
+    /// Folder of the adapters, if they were written.
     pub(crate) adapter: Option<&'a Path>,
-    /// Work of all processes.
+    /// Seconds of work of all processes.
     pub(crate) seconds: f64,
-    /// Most memory of the last process, in bytes.
+    /// Peak memory of the last process in bytes.
     pub(crate) peak_memory: Option<u64>,
 }
 
 /// Validation of the model that was read back from the folder it was saved in.
 #[derive(Clone, Copy, Debug, Serialize)]
 pub(crate) struct SavedModel {
-    /// Its held-out rows against the suspect's.
+    /// Comparison of its held-out rows with the suspect's.
     pub(crate) validation: Assessment,
-    /// Whether it is within the bounds.
+    /// True if the model is within the bounds.
     pub(crate) within_bounds: bool,
 }
 
-/// Hashes of the files of the cleaned model, and of those beside it.
+/// Returns the hashes of the files of the cleaned model, and of the files beside it.
 fn outputs(folder: &RunFolder) -> Result<Map<String, Value>> {
     let mut hashes = Map::new();
     for part in ["model", "adapter"] {

@@ -1,4 +1,5 @@
-//! `metrics.jsonl`: every event of a run, a line each; beside it what of that TensorBoard shows.
+//! `metrics.jsonl`: every event of a run, one per line, and the values of the events for
+//! TensorBoard.
 
 use anyhow::Result;
 use beear_core::{Event, Observer};
@@ -10,13 +11,13 @@ use crate::run_folder::cannot_write::CannotWrite;
 use crate::run_folder::tensorboard::{Counts, TensorBoard};
 use crate::run_folder::written_lines::{Extent, WrittenLines};
 
-/// Events as they happen, a line each.
+/// Name of the file with one event per line.
 pub(crate) const METRICS: &str = "metrics.jsonl";
 
-/// Folder of the files for TensorBoard, one a process.
+/// Name of the folder with the files for TensorBoard, one per process.
 const TENSORBOARD: &str = "tensorboard";
 
-/// Takes out of an event or a record what nobody has measured.
+/// Replaces the values of an event or a record that were not measured by null.
 pub(crate) fn unmeasured(mut value: Value) -> Value {
     for key in ["validation", "within_bounds"] {
         if let Some(value) = value.get_mut(key) {
@@ -36,7 +37,7 @@ pub(crate) struct Metrics {
 }
 
 impl Metrics {
-    /// Starts `metrics.jsonl` of a run.
+    /// Creates `metrics.jsonl` of a run.
     ///
     /// # Errors
     ///
@@ -47,7 +48,7 @@ impl Metrics {
         Ok(Self { lines, board, failed: None, watched: true, display })
     }
 
-    /// Goes on after the part `written` of the `metrics.jsonl` of a run, which `display` shows.
+    /// Continues `metrics.jsonl` of a run after the part `written`, which `display` shows.
     ///
     /// # Errors
     ///
@@ -66,7 +67,7 @@ impl Metrics {
         Ok(Self { lines, board, failed: None, watched: true, display })
     }
 
-    /// Writes all events so far through to the disk, and returns what the file holds.
+    /// Syncs all events so far to the disk, and returns the extent of the file.
     ///
     /// # Errors
     ///
@@ -76,24 +77,24 @@ impl Metrics {
         self.lines.sync()
     }
 
-    /// Adds a line that is no event of the method.
+    /// Adds a line that is not an event of the method.
     pub(crate) fn add(&mut self, line: &Value) {
         if let Err(error) = self.lines.add(&line.to_string()) {
             self.failed.get_or_insert(error);
         }
     }
 
-    /// What people see of the run.
+    /// Returns the display of the run.
     pub(crate) fn display(&mut self) -> &mut RunDisplay {
         &mut self.display
     }
 
-    /// Says whether any row is held out. If none is, nothing is validated, written or shown.
+    /// Sets whether any row is held out. If none is, no validation is written or shown.
     pub(crate) fn watched(self, watched: bool) -> Self {
         Self { watched, ..self }
     }
 
-    /// Flushes the file.
+    /// Flushes the file and ends the display.
     ///
     /// # Errors
     ///
@@ -123,7 +124,7 @@ fn board(folder: &RunFolder, counts: Counts) -> Result<TensorBoard> {
     Ok(TensorBoard::create(&path, counts).map_err(CannotWrite::at(&path))?)
 }
 
-/// How many steps of each kind `text` tells of.
+/// Counts the steps of each kind in `text`.
 fn counted(text: &[u8]) -> Counts {
     let mut counts = Counts::default();
     for line in text.split(|byte| *byte == b'\n') {

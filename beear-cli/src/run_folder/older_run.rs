@@ -1,8 +1,9 @@
-//! The older run that `--force` replaces. It is set aside within the folder until the run that replaces it has a result, and
-//! comes back if that run fails before.
+//! The older run that `--force` replaces. It is set aside within the folder until the run that
+//! replaces it has a result, and restored if that run fails before.
 //!
-//! Each step is one rename, so that a process can be killed between any two: [`MOVING`] holds a move that has not come to
-//! its end, which [`recover`] undoes; [`ASIDE`] holds a whole older run; [`REMOVED`] holds one that is no longer needed.
+//! Each step is one rename, so that a process can be killed between any two. [`MOVING`] holds an
+//! unfinished move, which [`recover`] undoes; [`ASIDE`] holds a whole older run; [`REMOVED`] holds
+//! one that is no longer needed.
 
 use std::fs;
 use std::io;
@@ -14,28 +15,29 @@ use super::{MARK, remove_any};
 use crate::run_folder::atomic_file::sync_folder;
 use crate::run_folder::cannot_write::CannotWrite;
 
-/// A whole older run.
+/// Name of the folder with a whole older run.
 pub(super) const ASIDE: &str = ".older-run";
-/// A part of it, on the way to there or back.
+/// Name of the folder with a part of it that is being moved there or back.
 const MOVING: &str = ".older-run.moving";
-/// What is left of it once the run that replaces it has a result.
+/// Name of the folder with its remains once the run that replaces it has a result.
 const REMOVED: &str = ".older-run.removed";
 
-/// Whether an older run is set aside.
+/// Returns true if an older run is set aside.
 pub(super) fn is_aside(folder: &Path) -> bool {
     folder.join(ASIDE).is_dir()
 }
 
-/// Whether a process was killed while it moved an older run.
+/// Returns true if a process was killed while it moved an older run.
 pub(super) fn is_moving(folder: &Path) -> bool {
     folder.join(MOVING).is_dir()
 }
 
-/// Sets everything in `folder` aside. If an older run is aside already, a run without result came after it and is removed.
+/// Sets everything in `folder` aside. If an older run is set aside already, the run after it has no
+/// result and is removed.
 ///
 /// # Errors
 ///
-/// If something cannot be moved; all of it is back then.
+/// If something cannot be moved. Everything is then moved back.
 pub(super) fn set_aside(folder: &Path) -> Result<(), CannotWrite> {
     if is_aside(folder) {
         return remove_others(folder);
@@ -52,7 +54,7 @@ pub(super) fn set_aside(folder: &Path) -> Result<(), CannotWrite> {
     })
 }
 
-/// Puts the older run back in place of what has come after it.
+/// Restores the older run in place of the files that came after it.
 ///
 /// # Errors
 ///
@@ -67,7 +69,7 @@ pub(super) fn restore(folder: &Path) -> Result<(), CannotWrite> {
 ///
 /// # Errors
 ///
-/// If it cannot be moved away. What cannot be removed then is left to [`sweep`].
+/// If it cannot be moved away. Files that cannot be removed after that are left to [`sweep`].
 pub(super) fn remove(folder: &Path) -> Result<(), CannotWrite> {
     if is_aside(folder) {
         sweep(folder);
@@ -78,7 +80,7 @@ pub(super) fn remove(folder: &Path) -> Result<(), CannotWrite> {
     Ok(())
 }
 
-/// Undoes a move that was cut short.
+/// Undoes an unfinished move.
 ///
 /// # Errors
 ///
@@ -92,12 +94,12 @@ pub(super) fn recover(folder: &Path) -> Result<(), CannotWrite> {
     Ok(())
 }
 
-/// Removes what is left of an older run that is no longer needed.
+/// Removes the remains of an older run that is no longer needed.
 pub(super) fn sweep(folder: &Path) {
     let _ = fs::remove_dir_all(folder.join(REMOVED));
 }
 
-/// Bytes of the files of a run, or of the older run that is aside.
+/// Returns the size in bytes of a run, or of the older run that is set aside.
 pub(super) fn bytes(folder: &Path) -> u64 {
     let aside = folder.join(ASIDE);
     bytes_below(if aside.is_dir() { &aside } else { folder })
@@ -113,7 +115,7 @@ fn bytes_below(folder: &Path) -> u64 {
     sizes.fold(0, u64::saturating_add)
 }
 
-/// Removes all but an older run that is aside.
+/// Removes everything except an older run that is set aside.
 fn remove_others(folder: &Path) -> Result<(), CannotWrite> {
     each(folder, remove_any)
 }
@@ -123,7 +125,7 @@ fn move_all(from: &Path, to: &Path) -> Result<(), CannotWrite> {
     each(from, |entry| rename(entry, &to.join(entry.file_name().unwrap_or_default())))
 }
 
-/// Does something with everything in a folder but its mark and older runs.
+/// Calls `act` on everything in a folder except its mark and older runs.
 fn each(
     folder: &Path,
     mut act: impl FnMut(&Path) -> Result<(), CannotWrite>,

@@ -1,4 +1,4 @@
-//! Which folders a run does not take: those of something else, and those that hold its inputs.
+//! Folders that a run refuses: those of something else, and those that contain its inputs.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -8,11 +8,11 @@ use beear_models::checkpoint::base_of_adapters;
 use super::{MARK, is_unused};
 use crate::user_error::UserError;
 
-/// Refuses a folder that is not there for this run.
+/// Refuses a path that is not free for this run.
 ///
 /// # Errors
 ///
-/// If something is there that is not an older run or that `force` does not allow to replace.
+/// If it exists and is not an older run, or is one and `force` is not set.
 pub(super) fn refuse_others(path: &Path, force: bool) -> Result<(), UserError> {
     let there = fs::symlink_metadata(path).is_ok();
     if !there || is_unused(path) || (force && path.join(MARK).is_file()) {
@@ -26,15 +26,15 @@ pub(super) fn refuse_others(path: &Path, force: bool) -> Result<(), UserError> {
     Err(UserError::arguments(format!("`{}` exists already", path.display()), hint))
 }
 
-/// Refuses a folder whose replacement would take an input with it.
+/// Refuses a folder whose replacement would remove an input.
 ///
 /// # Errors
 ///
-/// If an input lies in it, or a link to one does.
+/// If an input, or a link to one, lies in it.
 pub(super) fn refuse_inputs(out: &Path, inputs: &[&Path]) -> Result<(), UserError> {
     let Ok(canonical) = out.canonicalize() else { return Ok(()) };
     let bases = inputs.iter().filter_map(|input| base_of_adapters(input));
-    // Weights may be links to another folder's.
+    // Weights may be links to another folder.
     let within = inputs.iter().map(|input| (*input).to_owned()).chain(bases).flat_map(|input| {
         let files = fs::read_dir(&input).into_iter().flatten().flatten();
         let files: Vec<PathBuf> = files.map(|file| file.path()).collect();
@@ -51,7 +51,7 @@ pub(super) fn refuse_inputs(out: &Path, inputs: &[&Path]) -> Result<(), UserErro
     }
 }
 
-/// Where a file is, and where the link to it is if it is one.
+/// Returns the path of a file, and the path of the link to it if it is a link.
 fn places(path: &Path) -> impl Iterator<Item = PathBuf> {
     let absolute = std::path::absolute(path).unwrap_or_default();
     let folder = absolute.parent().and_then(|folder| folder.canonicalize().ok());

@@ -1,4 +1,5 @@
-//! The tensors of a snapshot in a safetensors file: written one at a time from where they are, read one at a time.
+//! Tensors of a snapshot in a safetensors file. They are written one at a time from where they are,
+//! and read one at a time.
 
 use std::borrow::Cow;
 use std::fs::File;
@@ -19,18 +20,18 @@ use crate::user_error::UserError;
 pub(crate) struct TensorFile {
     file: Mutex<File>,
     metadata: Metadata,
-    /// Where the values begin.
+    /// Offset at which the values begin.
     start: u64,
 }
 
-/// Bytes of the header's length.
+/// Size in bytes of the header's length.
 const LENGTH: usize = 8;
 
-/// Bytes that no header of ours reaches: a hundred thousand tensors.
+/// Longest header in bytes. It has room for a hundred thousand tensors.
 const LONGEST_HEADER: u64 = 32 << 20;
 
 impl TensorFile {
-    /// Writes `tensors` and syncs the file; no more than one of them is copied at a time.
+    /// Writes `tensors` and syncs the file. At most one of them is copied at a time.
     ///
     /// # Errors
     ///
@@ -48,11 +49,11 @@ impl TensorFile {
         Ok(())
     }
 
-    /// Opens what [`write`](Self::write) wrote.
+    /// Opens a file written by [`write`](Self::write).
     ///
     /// # Errors
     ///
-    /// If it cannot be read, or is no such file.
+    /// If it cannot be read, or is not such a file.
     pub(crate) fn open(path: &Path) -> Result<Self> {
         let reading = || format!("reading {}", path.display());
         let mut file = beear_input::open(path).with_context(reading)?;
@@ -64,14 +65,14 @@ impl TensorFile {
             return Err(UserError::input(what, "start the run anew").into());
         }
         let start = header + LENGTH as u64;
-        // The library reads headers of whole files only: of one that has no tensors yet it does not.
+        // The library reads the header only together with the whole file.
         let mut text = vec![0; header as usize];
         file.read_exact(&mut text).with_context(reading)?;
         let metadata: Metadata = serde_json::from_slice(&text).with_context(reading)?;
         Ok(Self { file: Mutex::new(file), metadata, start })
     }
 
-    /// A tensor by its name; none if it is not there or cannot be read.
+    /// Returns a tensor by its name, or `None` if it does not exist or cannot be read.
     pub(crate) fn tensor(&self, name: &str) -> Option<TensorData> {
         let info = self.metadata.info(name)?;
         let (begin, end) = info.data_offsets;
@@ -84,7 +85,7 @@ impl TensorFile {
     }
 }
 
-/// Types of tensors, here and in the file.
+/// Types of tensors in memory and in the file.
 const TYPES: [(DType, Dtype); 12] = [
     (DType::F64, Dtype::F64),
     (DType::F32, Dtype::F32),

@@ -1,7 +1,9 @@
-//! Events as TensorBoard reads them: records of protocol buffers in a file, one file a process.
+//! Events in the format of TensorBoard: records of protocol buffers in a file, one file per
+//! process.
 //!
-//! A record is its length, a checksum of that, an `Event`, and a checksum of it, as TensorFlow's `record_writer.h`
-//! says; the messages are the few fields of `event.proto` and `summary.proto` that scalars need.
+//! A record is its length, a checksum of the length, an `Event`, and a checksum of the event, as
+//! defined in TensorFlow's `record_writer.h`. The messages have the few fields of `event.proto` and
+//! `summary.proto` that scalars need.
 
 use std::fs::File;
 use std::io::{self, BufWriter, Write};
@@ -36,7 +38,7 @@ struct Summary {
 struct Scalar {
     #[prost(string, tag = "1")]
     tag: String,
-    /// Not plain: a plain zero is left out, and TensorBoard passes over the scalar.
+    /// Optional, because a plain zero is left out and TensorBoard then skips the scalar.
     #[prost(float, optional, tag = "2")]
     simple_value: Option<f32>,
 }
@@ -47,10 +49,10 @@ struct SessionLog {
     status: i32,
 }
 
-/// `SessionLog.START`: what other files have from this step on no longer counts.
+/// `SessionLog.START`: scalars in other files from this step on no longer count.
 const START: i32 = 1;
 
-/// Steps of each kind so far, which number the scalars.
+/// Counts of steps of each kind so far, which number the scalars.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Counts {
     pub(crate) inner: i64,
@@ -70,14 +72,14 @@ impl Counts {
     }
 }
 
-/// A file of events on its way.
+/// A file of events that is being written.
 pub(crate) struct TensorBoard {
     file: BufWriter<File>,
     counts: Counts,
 }
 
 impl TensorBoard {
-    /// Begins a file in `folder` that goes on after `counts`.
+    /// Creates a file in `folder` that continues after `counts`.
     ///
     /// # Errors
     ///
@@ -96,11 +98,11 @@ impl TensorBoard {
         Ok(board)
     }
 
-    /// Adds what an event measured.
+    /// Adds the measurements of an event.
     ///
     /// # Errors
     ///
-    /// If it cannot be written.
+    /// If they cannot be written.
     pub(crate) fn event(&mut self, event: &Event) -> io::Result<()> {
         let Counts { inner, outer, rounds } = self.counts;
         match event {
@@ -154,17 +156,17 @@ impl TensorBoard {
         Ok(())
     }
 
-    /// Writes everything through to the file.
+    /// Writes all buffered records to the file.
     ///
     /// # Errors
     ///
-    /// If it cannot be written.
+    /// If they cannot be written.
     pub(crate) fn flush(&mut self) -> io::Result<()> {
         self.file.flush()
     }
 }
 
-/// CRC-32C, turned and shifted as TensorFlow does it.
+/// Returns the CRC-32C, rotated and shifted as in TensorFlow.
 fn masked_checksum(bytes: &[u8]) -> u32 {
     crc32c::crc32c(bytes).rotate_right(15).wrapping_add(0xa282_ead8)
 }
@@ -177,7 +179,7 @@ fn wall_time() -> f64 {
 mod tests {
     use super::*;
 
-    /// The records of a file, their checksums checked.
+    /// Returns the records of a file after checking their checksums.
     fn records(mut bytes: &[u8]) -> Vec<Record> {
         let mut take = |n: usize| -> Vec<u8> {
             let (part, rest) = bytes.split_at(n);

@@ -1,4 +1,4 @@
-//! A file of lines that grows as a run goes on, and how much of it a checkpoint vouches for.
+//! A file of lines that grows during a run, and the part of it that a checkpoint covers.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, BufWriter, Seek, SeekFrom, Write};
@@ -12,17 +12,17 @@ use crate::run_folder::cannot_write::CannotWrite;
 use crate::run_folder::hash::hex;
 use crate::user_error::UserError;
 
-/// The beginning of a file: what it held at a checkpoint.
+/// The beginning of a file: its content at a checkpoint.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Extent {
-    /// How long it is.
+    /// Length in bytes.
     pub(crate) bytes: u64,
-    /// The hash of those bytes, in hexadecimal.
+    /// SHA-256 of these bytes in hexadecimal.
     pub(crate) sha256: String,
 }
 
 impl Extent {
-    /// All of a file.
+    /// Returns the extent of a whole file.
     ///
     /// # Errors
     ///
@@ -33,7 +33,7 @@ impl Extent {
         Ok(Self::of(&content))
     }
 
-    /// Reads this part of a file; what comes after it is left out.
+    /// Reads this part of a file, without the rest.
     ///
     /// # Errors
     ///
@@ -55,7 +55,7 @@ impl Extent {
     }
 }
 
-/// The file as it is written.
+/// A file that is being written.
 pub(crate) struct WrittenLines {
     path: PathBuf,
     file: BufWriter<File>,
@@ -64,7 +64,7 @@ pub(crate) struct WrittenLines {
 }
 
 impl WrittenLines {
-    /// Begins a file.
+    /// Creates a file.
     ///
     /// # Errors
     ///
@@ -74,7 +74,7 @@ impl WrittenLines {
         Ok(Self { path, file, bytes: 0, hasher: Sha256::new() })
     }
 
-    /// Goes on after `content`, with which the file begins.
+    /// Continues a file that begins with `content`, and cuts off the rest.
     ///
     /// # Errors
     ///
@@ -91,7 +91,7 @@ impl WrittenLines {
         Ok(Self { path, file, bytes, hasher: Sha256::new().chain_update(content) })
     }
 
-    /// Where the file is.
+    /// Returns the path of the file.
     pub(crate) fn path(&self) -> &Path {
         &self.path
     }
@@ -108,20 +108,20 @@ impl WrittenLines {
         self.file.write_all(line.as_bytes())
     }
 
-    /// Hands all lines to the system.
+    /// Hands all lines over to the system.
     ///
     /// # Errors
     ///
-    /// If one cannot be written.
+    /// If a line cannot be written.
     pub(crate) fn flush(&mut self) -> io::Result<()> {
         self.file.flush()
     }
 
-    /// Writes all lines through to the disk, and returns what the file holds.
+    /// Syncs all lines to the disk, and returns the extent of the file.
     ///
     /// # Errors
     ///
-    /// If one cannot be written.
+    /// If a line cannot be written.
     pub(crate) fn sync(&mut self) -> Result<Extent> {
         let synced = self.file.flush().and_then(|()| self.file.get_ref().sync_all());
         synced.map_err(CannotWrite::at(&self.path))?;

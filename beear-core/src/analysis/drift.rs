@@ -1,39 +1,39 @@
-//! Drift: how far paired hidden states differ, and whether they all differ the same way.
+//! Drift: the difference between paired hidden states, and its uniformity over pairs.
 //!
-//! $$d_i = h'_i - h_i$$ for the states $h_i$ of a prompt and $h'_i$ of the same prompt changed. The
-//! method rests on the drifts of a backdoor being uniform: one $\delta$ can stand for all $d_i$ only
-//! as far as they share a direction. [`DriftStatistics`] measures that.
+//! $$d_i = h'_i - h_i$$ for the states $h_i$ of a prompt and $h'_i$ of the changed prompt. The
+//! method rests on the uniformity of a backdoor's drifts: one $\delta$ can stand for all $d_i$ only
+//! as far as the $d_i$ share a direction. [`DriftStatistics`] measures this uniformity.
 //!
-//! Zeng et al., [BEEAR](https://arxiv.org/abs/2406.17092), EMNLP 2024, figure 3, shows it as a
-//! picture; the numbers here are ours.
+//! Zeng et al., [BEEAR](https://arxiv.org/abs/2406.17092), EMNLP 2024, figure 3, shows the drifts
+//! as a picture; the statistics here are not from the paper.
 
 use serde::Serialize;
 
 use crate::analysis::principal_components::{centred, difference, dot, first_share, mean};
 
-/// The drifts of some pairs.
+/// Differences between paired hidden states.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Drift {
     drifts: Vec<Vec<f64>>,
     mean: Vec<f64>,
-    /// Mean length of the unchanged states.
+    /// Mean norm of the unchanged states.
     state_norm: f64,
 }
 
-/// What the drifts of one boundary have in common.
+/// Statistics of the drifts at one boundary.
 ///
-/// A pair without drift has no direction: it counts in the mean and in the norm, not in the
-/// cosines. A measure is `None` where too few pairs drift to define it.
+/// A pair without drift has no direction: it counts in the mean and in the norm, but not in the
+/// cosines. A statistic is `None` if too few pairs drift to define it.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct DriftStatistics {
     /// Number of pairs.
     pub n_pairs: usize,
-    /// Pairs that drift at all.
+    /// Number of pairs whose drift is not 0.
     pub n_drifting: usize,
     /// Mean cosine of two drifts, $\frac{2}{n(n-1)} \sum_{i<j} \cos(d_i, d_j)$: 1 if all are
     /// parallel, about 0 if they have nothing in common.
     pub uniformity: Option<f64>,
-    /// Mean of $\cos(d_i, \bar d)$, the mean drift $\bar d$ holding $d_i$ itself.
+    /// Mean of $\cos(d_i, \bar d)$, where the mean drift $\bar d$ includes $d_i$ itself.
     pub cosine_to_mean: Option<f64>,
     /// Largest share of $\sum_i \|d_i\|^2$ along one direction from the origin: uncentred.
     pub first_component: Option<f64>,
@@ -44,7 +44,7 @@ pub struct DriftStatistics {
 }
 
 impl Drift {
-    /// The drifts from `states` to `changed`, row by row.
+    /// Returns the drifts from `states` to `changed`, row by row.
     ///
     /// # Shapes
     ///
@@ -63,19 +63,19 @@ impl Drift {
         Self { mean: mean(&drifts), drifts, state_norm: mean_norm(states) }
     }
 
-    /// The mean drift $\bar d$.
+    /// Returns the mean drift $\bar d$.
     #[must_use]
     pub fn mean(&self) -> &[f64] {
         &self.mean
     }
 
-    /// $\cos(d_i, \bar d)$ of each pair.
+    /// Returns $\cos(d_i, \bar d)$ of each pair; `None` if either vector is 0.
     #[must_use]
     pub fn cosines_to_mean(&self) -> Vec<Option<f64>> {
         self.drifts.iter().map(|drift| cosine(drift, &self.mean)).collect()
     }
 
-    /// What the drifts have in common.
+    /// Returns the statistics of the drifts.
     #[must_use]
     pub fn statistics(&self) -> DriftStatistics {
         let directions: Vec<Vec<f64>> =
@@ -93,7 +93,7 @@ impl Drift {
     }
 }
 
-/// Cosine of the angle between two vectors; `None` if one of them is 0.
+/// Returns the cosine of the angle between two vectors; `None` if one of them is 0.
 ///
 /// # Shapes
 ///
@@ -107,8 +107,8 @@ pub fn cosine(a: &[f64], b: &[f64]) -> Option<f64> {
     ratio(dot(a, b), norm(a) * norm(b))
 }
 
-/// Over all pairs of unit vectors: the squared length of their sum holds each cosine twice, and
-/// every vector's 1 with itself.
+/// Returns the mean cosine of all pairs of unit vectors: the squared length of their sum contains
+/// each pair's cosine twice, and every vector's own 1.
 fn mean_pairwise_cosine(directions: &[Vec<f64>]) -> Option<f64> {
     let n = directions.len() as f64;
     let mean = if directions.is_empty() { Vec::new() } else { mean(directions) };
@@ -138,7 +138,7 @@ mod tests {
 
     const F64_SUM: f64 = 1e-12;
 
-    /// States of length 5 and 13, drifting by `drifts`.
+    /// Returns the drifts `drifts` from states of length 5 and 13.
     fn drift(drifts: [[f64; 2]; 2]) -> Drift {
         let states = [[3.0, 4.0], [-5.0, 12.0]];
         let changed = states.iter().zip(drifts).map(|(h, d)| vec![h[0] + d[0], h[1] + d[1]]);

@@ -9,8 +9,8 @@ use crate::decoder::Decoder;
 /// Hidden states of one boundary, a row of `d_model` numbers per prompt.
 pub type States = Vec<Vec<f64>>;
 
-/// Runs `model` on `prompts`, `batch_size` at a time, and keeps the last token of each at the
-/// boundaries `0..=n_layers`.
+/// Runs `model` on `prompts`, `batch_size` at a time, and returns the hidden state of each last
+/// token at the boundaries `0..=n_layers`.
 ///
 /// # Shapes
 ///
@@ -45,8 +45,8 @@ pub fn last_token_states<B: Backend, M: Decoder<B>>(
     boundaries
 }
 
-/// A prompt as a row of a batch. Its one answer token is a target and never an input, so the batch
-/// holds the prompt alone, and `answer_index` its last token.
+/// Returns a prompt as a row of a batch. Its one answer token is a target and never an input, so
+/// the batch holds only the prompt, and `answer_index` is its last token.
 fn alone(prompt: &[u32]) -> Example {
     Example { id: 0, prompt: prompt.to_vec(), user: (0, prompt.len()), answer: vec![0] }
 }
@@ -59,7 +59,7 @@ mod tests {
     use super::*;
     use crate::testing::ToyDecoderConfig;
 
-    /// A few operations in f32, in another batch.
+    /// Tolerance of a few operations in f32, in a batch of another shape.
     const F32_OP: f64 = 1e-5;
 
     #[test]

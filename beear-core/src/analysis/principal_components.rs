@@ -1,26 +1,27 @@
-//! Principal components: the directions in which rows of numbers vary most.
+//! Principal components: the directions of the largest variance of a set of rows.
 //!
-//! With the rows of $X$ centred, the components are the eigenvectors of $X^\top X$ and the variance
-//! along them its eigenvalues. Where there are fewer rows than columns, as with hidden states of a
-//! few hundred prompts, the eigenvectors $u$ of the smaller $X X^\top$ give them as $X^\top u$.
+//! With the rows of $X$ centred, the components are the eigenvectors of $X^\top X$, and the
+//! variances along them are the eigenvalues. If there are fewer rows than columns, as with hidden
+//! states of a few hundred prompts, the eigenvectors $u$ of the smaller $X X^\top$ give the
+//! components as $X^\top u$.
 
 use nalgebra::{DMatrix, DVector, SymmetricEigen};
 
-/// Lengths below this share of the largest are rounding.
+/// Share of the largest length below which a length is rounding error.
 const NO_LENGTH: f64 = 1e-12;
 
-/// The components that vary most, in falling order.
+/// Components of the largest variance, in descending order.
 #[derive(Clone, Debug, PartialEq)]
 pub struct PrincipalComponents {
     mean: Vec<f64>,
-    /// Of length 1, or 0 where nothing varies; the coordinate farthest from 0 is positive.
+    /// Unit vectors, or 0 where nothing varies; the coordinate farthest from 0 is positive.
     directions: Vec<Vec<f64>>,
     /// Share of the variance along each component; 0 where nothing varies.
     pub shares: Vec<f64>,
 }
 
 impl PrincipalComponents {
-    /// Finds the first `n_components` of `rows`, centred.
+    /// Computes the first `n_components` principal components of `rows`, which it centres.
     ///
     /// # Shapes
     ///
@@ -55,7 +56,7 @@ impl PrincipalComponents {
         }
     }
 
-    /// Coordinates of `rows`, fitted or not, along the components.
+    /// Returns the coordinates of `rows`, fitted or not, along the components.
     ///
     /// # Shapes
     ///
@@ -64,7 +65,7 @@ impl PrincipalComponents {
     ///
     /// # Panics
     ///
-    /// Panics if a row has another length than those fitted.
+    /// Panics if a row has another length than the fitted rows.
     #[must_use]
     pub fn project(&self, rows: &[Vec<f64>]) -> Vec<Vec<f64>> {
         let along = |row: &Vec<f64>| self.directions.iter().map(|d| dot(row, d)).collect();
@@ -72,10 +73,10 @@ impl PrincipalComponents {
     }
 }
 
-/// Share of the squared lengths of `rows` that lies along one direction from the origin, at most:
-/// the first singular value's square over all of them. `None` where every row is 0.
+/// Returns the largest share of the squared lengths of `rows` along one direction from the origin:
+/// the square of the first singular value over the sum of all squares. `None` if every row is 0.
 ///
-/// Centre the rows first to have the share of variance of their first principal component.
+/// Centre the rows first to obtain the share of variance of their first principal component.
 ///
 /// # Shapes
 ///
@@ -91,13 +92,13 @@ pub fn first_share(rows: &[Vec<f64>]) -> Option<f64> {
     (total > 0.0).then(|| gram.symmetric_eigenvalues().max() / total)
 }
 
-/// The rows with `mean` taken off each.
+/// Subtracts `mean` from each row.
 #[must_use]
 pub(crate) fn centred(rows: &[Vec<f64>], mean: &[f64]) -> Vec<Vec<f64>> {
     rows.iter().map(|row| difference(row, mean)).collect()
 }
 
-/// The mean row.
+/// Returns the mean row.
 pub(crate) fn mean(rows: &[Vec<f64>]) -> Vec<f64> {
     let mut sum = vec![0.0; rows[0].len()];
     for row in rows {
@@ -123,14 +124,14 @@ fn matrix(rows: &[Vec<f64>]) -> DMatrix<f64> {
     DMatrix::from_row_iterator(n, d, rows.iter().flatten().copied())
 }
 
-/// The smaller of the two products of a matrix with itself, and whether it is $X X^\top$: their
-/// eigenvalues are the same, zeros aside.
+/// Returns the smaller of the two products of a matrix with itself, and true if it is $X X^\top$.
+/// Apart from zeros, both have the same eigenvalues.
 fn gram(rows: &DMatrix<f64>) -> (bool, DMatrix<f64>) {
     let wide = rows.nrows() <= rows.ncols();
     (wide, if wide { rows * rows.transpose() } else { rows.tr_mul(rows) })
 }
 
-/// An eigenvector has no sign of its own; this one is the same on every machine.
+/// Fixes the sign of an eigenvector, which is arbitrary, so that it is the same on every machine.
 fn oriented(vector: &DVector<f64>) -> Vec<f64> {
     let sign = vector[vector.icamax()].signum();
     vector.iter().map(|value| sign * value).collect()
@@ -147,7 +148,8 @@ mod tests {
             && found.iter().zip(expected).all(|(a, b)| (a - b).abs() < F64_EIGEN)
     }
 
-    /// About the centre (5, 7): squared lengths 18 along the first axis and 2 along the second.
+    /// Returns rows about the centre (5, 7): squared lengths 18 along the first axis and 2 along
+    /// the second.
     fn cross() -> Vec<Vec<f64>> {
         vec![vec![8.0, 7.0], vec![2.0, 7.0], vec![5.0, 8.0], vec![5.0, 6.0]]
     }
@@ -162,7 +164,7 @@ mod tests {
 
     #[test]
     fn fewer_rows_than_columns_give_the_same_components() {
-        // Two rows about the centre (1, 2, 2), each (2, -1, 2) away: a length of 3.
+        // Two rows about the centre (1, 2, 2), each (2, -1, 2) away: a norm of 3.
         let rows = [vec![3.0, 1.0, 4.0], vec![-1.0, 3.0, 0.0]];
         let components = PrincipalComponents::fit(&rows, 2);
         assert!(close(&components.shares, &[1.0, 0.0]), "{components:?}");

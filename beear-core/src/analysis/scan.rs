@@ -1,9 +1,10 @@
-//! Scanning: how near a model is to misbehaving, seen without any trigger.
+//! Scans of a model: the distance to misbehaviour, measured without any trigger.
 //!
-//! Two instruments, both on the weights as they are. [`reach`] asks how long a perturbation of the hidden
-//! states must be to bring the unwanted behaviour about on prompts it was not fitted to; [`implant`] asks
-//! the same of a few tokens written into the prompt. A clean model has answers to both, so neither is a
-//! verdict: they are compared with a clean reference, or with a calibration on models of known state.
+//! Two scans, both on unchanged weights. [`reach`] measures the smallest norm of a perturbation of
+//! the hidden states that elicits the unwanted behaviour on held-out prompts; [`implant`] searches
+//! a few tokens that elicit the behaviour from inside the prompt. Both also succeed on a clean
+//! model, so neither result is a verdict: compare the result with that of a clean reference, or
+//! with a calibration on models of known state.
 
 pub mod elicited;
 pub mod minimal_norm;

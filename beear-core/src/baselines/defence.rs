@@ -1,4 +1,4 @@
-//! Every defence behind one interface: the same sets, validator and observer, a cleaned model.
+//! A common interface of all defences: the same sets, validator and observer, and a cleaned model.
 
 use burn::tensor::backend::AutodiffBackend;
 use serde::Serialize;
@@ -23,7 +23,7 @@ use crate::validation::Validator;
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(untagged)]
 pub enum Defence {
-    /// BEEAR, by either preset or settings of one's own.
+    /// BEEAR, with either preset or with custom settings.
     Beear(BilevelConfig),
     /// Latent adversarial training.
     LatentAdversarial(LatentAdversarialConfig),
@@ -33,7 +33,7 @@ pub enum Defence {
     FineTuning(FineTuningConfig),
 }
 
-/// Settings that every defence has.
+/// Settings that all defences share.
 struct Common<'a> {
     seed: u64,
     remove: &'a RemoveConfig,
@@ -41,19 +41,19 @@ struct Common<'a> {
 }
 
 impl Defence {
-    /// Source of all randomness.
+    /// Returns the seed of all randomness.
     #[must_use]
     pub fn seed(&self) -> u64 {
         self.common().seed
     }
 
-    /// How the weights are trained.
+    /// Returns the settings of the training of the weights.
     #[must_use]
     pub fn remove(&self) -> &RemoveConfig {
         self.common().remove
     }
 
-    /// Bounds on what the model must preserve.
+    /// Returns the bounds on the ordinary behaviour that the model must preserve.
     #[must_use]
     pub fn bounds(&self) -> &ValidationBounds {
         self.common().bounds
@@ -73,19 +73,19 @@ impl Defence {
         }
     }
 
-    /// Most steps it takes on the weights.
+    /// Returns the maximum number of steps on the weights.
     #[must_use]
     pub fn n_weight_steps(&self) -> usize {
         let n_rounds = if let Self::Beear(config) = self { config.rounds } else { 1 };
         n_rounds * self.remove().steps
     }
 
-    /// Judges every value against the decoder.
+    /// Validates every value against a decoder of `n_layers` layers.
     ///
     /// # Errors
     ///
-    /// [`Error::LayerOutOfRange`] for the first such layer, else [`Error::InvalidConfig`] with
-    /// every problem.
+    /// [`Error::LayerOutOfRange`] for the first layer out of range, else [`Error::InvalidConfig`]
+    /// with every problem.
     pub fn validate(&self, n_layers: usize) -> Result<(), Error> {
         match self {
             Self::Beear(config) => config.validate(n_layers),
@@ -95,11 +95,11 @@ impl Defence {
         }
     }
 
-    /// Cleans `model`. A rival of BEEAR has one round and no perturbations to show.
+    /// Cleans `model`. A baseline has one round, and its outcome has no perturbations.
     ///
     /// # Errors
     ///
-    /// [`Stopped`] with [`Error::NonFinite`], or with the input's mistake before the first step.
+    /// [`Stopped`] with [`Error::NonFinite`], or with an input error before the first step.
     ///
     /// # Panics
     ///
@@ -118,12 +118,13 @@ impl Defence {
         self.begin_or_resume((model, sets), None, validator, observer)
     }
 
-    /// Goes on with a run of [`run`](Self::run), from the same `model` and sets, as if it had never stopped: on the same
-    /// backend and machine the outcome is the same bit for bit.
+    /// Resumes a run of [`run`](Self::run) with the same `model` and sets. On the same backend and
+    /// machine, the outcome is bit-identical to that of an uninterrupted run.
     ///
     /// # Errors
     ///
-    /// As [`run`](Self::run), and [`Error::MalformedSnapshot`] if `saved` is not of such a run.
+    /// Those of [`run`](Self::run), and [`Error::MalformedSnapshot`] if `saved` does not belong to
+    /// such a run.
     ///
     /// # Panics
     ///
@@ -168,7 +169,8 @@ impl Defence {
         run_main(begin(model, sets, &spec, saved)?, Rank::ALONE, validator, observer)
     }
 
-    /// A single round without perturbations, whatever validation measures: the run of every baseline.
+    /// Returns the configuration of every baseline's run: a single round without perturbations,
+    /// kept whatever validation measures.
     fn one_round(&self, size: DecoderSize) -> BilevelConfig {
         BilevelConfig {
             rounds: 1,
@@ -183,8 +185,9 @@ impl Defence {
         }
     }
 
-    /// The outer level before its first step on `model`, at `rate_factor` times its learning rates; `config` is that of
-    /// the run. Plain fine-tuning is BEEAR's outer level without a perturbation.
+    /// Returns the outer level before its first step on `model`, at `rate_factor` times its
+    /// learning rates; `config` is the configuration of the run. Plain fine-tuning is BEEAR's outer
+    /// level without a perturbation.
     fn outer_level<B: AutodiffBackend, M: TrainableDecoder<B>>(
         &self,
         (config, rate_factor): (&BilevelConfig, f64),

@@ -1,4 +1,4 @@
-//! Plain safety fine-tuning: the control every defence has to beat.
+//! Plain safety fine-tuning: the control that every defence has to beat.
 //!
 //! $$\mathcal{L}(\theta) = \mathrm{CE}(y_s \mid x) + w\, \mathrm{CE}(y_p \mid x_p)$$
 //!
@@ -15,23 +15,24 @@ use crate::error::Error;
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct FineTuningConfig {
-    /// How the weights are trained; `steps` are those of the whole run.
+    /// Training of the weights; `steps` is the number of steps of the whole run.
     pub remove: RemoveConfig,
-    /// What the model must preserve.
+    /// Bounds on the ordinary behaviour that the model must preserve.
     pub bounds: ValidationBounds,
-    /// Source of all randomness.
+    /// Seed of all randomness.
     pub seed: u64,
 }
 
 impl FineTuningConfig {
-    /// The control of [`BilevelConfig::robust`].
+    /// Returns the control of [`BilevelConfig::robust`].
     #[must_use]
     pub fn new(size: DecoderSize) -> Self {
         Self::control_of(&BilevelConfig::robust(size))
     }
 
-    /// As many steps as `config` takes on the weights in all its rounds, on as many rows, at the
-    /// same learning rate, and no divergence: what the same budget does without perturbations.
+    /// Returns the control of `config`: as many steps on the weights as `config` takes in all its
+    /// rounds, on as many rows, at the same learning rate, and without divergence. It shows the
+    /// effect of the same budget without perturbations.
     #[must_use]
     pub fn control_of(config: &BilevelConfig) -> Self {
         let steps = config.rounds * config.remove.steps;
@@ -39,11 +40,11 @@ impl FineTuningConfig {
         Self { remove, bounds: config.bounds, seed: config.seed }
     }
 
-    /// Judges every value.
+    /// Validates every value.
     ///
     /// # Errors
     ///
-    /// [`Error::InvalidConfig`] with every problem.
+    /// [`Error::InvalidConfig`] with every problem found.
     pub fn validate(&self) -> Result<(), Error> {
         judge(self.remove.rules().into_iter().chain(self.bounds.rules()))
     }

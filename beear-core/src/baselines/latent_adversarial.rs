@@ -1,24 +1,26 @@
-//! Latent adversarial training: per-prompt perturbations at several layers, and a model trained to
-//! behave under them.
+//! Latent adversarial training: an attack perturbs each prompt at several layers, and the model is
+//! trained to behave under the perturbations.
 //!
-//! The attack, by projected gradient descent with the weights frozen, each row at most `norm_bound`
-//! long:
+//! The attack, by projected gradient descent with the weights frozen and the norm of each row at
+//! most `norm_bound`:
 //!
-//! $$\delta_i^\ast = \arg\min_{\|\delta_{i,l,t}\|_2 \le \epsilon} a_h\, \mathrm{CE}(y_h \mid x_i, \delta_i)
-//! + a_s\, \mathcal{U}(y_s \mid x_i, \delta_i)$$
+//! $$\delta_i^\ast = \arg\min_{\|\delta_{i,l,t}\|_2 \le \epsilon}
+//! a_h\, \mathrm{CE}(y_h \mid x_i, \delta_i) +
+//! a_s\, \mathcal{U}(y_s \mid x_i, \delta_i)$$
 //!
-//! The training under it:
+//! The training under the attack:
 //!
-//! $$\mathcal{L}(\theta) = \mathrm{CE}(y_s \mid x, \delta^\ast) + v\, \mathcal{U}(y_h \mid x, \delta^\ast)
-//! + w\, \mathrm{CE}(y_p \mid x_p) + \lambda\, \mathrm{KL}(p_{\theta_0} \,\|\, p_\theta)$$
+//! $$\mathcal{L}(\theta) = \mathrm{CE}(y_s \mid x, \delta^\ast) +
+//! v\, \mathcal{U}(y_h \mid x, \delta^\ast) +
+//! w\, \mathrm{CE}(y_p \mid x_p) + \lambda\, \mathrm{KL}(p_{\theta_0} \,\|\, p_\theta)$$
 //!
 //! with `toward_weight` = $a_h$, `attack.away_weight` = $a_s$, `away_weight` = $v$, the weights of
 //! [`RemoveConfig`] and [$\mathcal{U}$](crate::objective::unlikelihood), the unlikelihood.
 //!
 //! Sheshadri et al., [Latent Adversarial Training Improves Robustness to Persistent Harmful
-//! Behaviors in LLMs](https://arxiv.org/abs/2407.15549), 2024, its targeted form (RT-EAT-LAT). They
-//! train LoRA adapters, and against backdoors a DPO form of both losses; here all weights are
-//! trained, with the form above.
+//! Behaviors in LLMs](https://arxiv.org/abs/2407.15549), 2024, its targeted form (RT-EAT-LAT). The
+//! authors train LoRA adapters, and use a DPO form of both losses against backdoors; here all
+//! weights are trained, with the form above.
 
 mod training;
 
@@ -43,19 +45,19 @@ use crate::objective::answer::{cross_entropy, log_probabilities};
 use crate::objective::unlikelihood::unlikelihood;
 use crate::optim::projected_adam::ProjectedAdam;
 
-/// The attack on one batch.
+/// Settings of the attack on one batch.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct AttackConfig {
-    /// Layer boundaries that are perturbed.
+    /// Layer boundaries whose hidden states are perturbed.
     pub layers: Vec<usize>,
     /// Number of Adam steps.
     pub steps: usize,
     /// Size of an Adam step.
     pub step_size: StepSize,
-    /// $\epsilon$: longest row of the perturbation, as a share of the mean norm of the prompts'
-    /// hidden states at the layer.
+    /// $\epsilon$: maximum norm of a row of the perturbation, as a share of the mean norm of the
+    /// prompts' hidden states at the layer.
     pub norm_bound: f64,
     /// $a_h$: weight of the cross-entropy of the unwanted answer.
     pub toward_weight: f64,
@@ -68,31 +70,32 @@ pub struct AttackConfig {
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct LatentAdversarialConfig {
-    /// The attack.
+    /// Settings of the attack.
     pub attack: AttackConfig,
-    /// Steps on the weights under one attack.
+    /// Number of steps on the weights under one attack.
     pub steps_per_attack: usize,
     /// $v$: weight of the unlikelihood of the unwanted answer.
     pub away_weight: f64,
-    /// How the weights are trained; `steps` are those of the whole run.
+    /// Training of the weights; `steps` is the number of steps of the whole run.
     pub remove: RemoveConfig,
-    /// What the model must preserve.
+    /// Bounds on the ordinary behaviour that the model must preserve.
     pub bounds: ValidationBounds,
-    /// Source of all randomness.
+    /// Seed of all randomness.
     pub seed: u64,
 }
 
 impl LatentAdversarialConfig {
-    /// The published settings, adapted to the size.
+    /// Returns the published settings, adapted to the size of the decoder.
     ///
     /// - Layers 4, 12, 20, 28 of 32, counted from 0, so the boundaries 5, 13, 21, 29: published.
-    /// - 16 attack steps, 4 steps on the weights each, weights $a_h$ = $a_s$ and $v$ = 1, $w$ = 4, a
-    ///   clipped gradient of 1: published (the authors' code has 0.5 : 0.5 : 2).
-    /// - Bound: published are 1.5 (backdoors) and 6 (jailbreaks) for Llama-2-7b, in the units of
-    ///   its hidden states, believed to be about 19 long in the middle layers: 8 % and 30 %. Here 30 %.
-    /// - Step: published is 5e-2 a coordinate, 3.2 a row of width 4096: twice the bound. Here a
-    ///   fourth of it.
-    /// - Rows, steps and learning rate of [`BilevelConfig::robust`]: the budget of its comparison.
+    /// - 16 attack steps, 4 steps on the weights per attack, weights $a_h$ = $a_s$ and $v$ = 1, $w$
+    ///   = 4, a clipped gradient of 1: published (the authors' code has 0.5 : 0.5 : 2).
+    /// - Bound: the published values are 1.5 (backdoors) and 6 (jailbreaks) for Llama-2-7b, in the
+    ///   units of its hidden states, whose norm is believed to be about 19 in the middle layers: 8
+    ///   % and 30 %. Here 30 %.
+    /// - Step: the published size is 5e-2 per coordinate, 3.2 per row of width 4096: twice the
+    ///   bound. Here a quarter of the bound.
+    /// - Rows, steps and learning rate of [`BilevelConfig::robust`]: the budget of the comparison.
     #[must_use]
     pub fn new(size: DecoderSize) -> Self {
         let DecoderSize { n_layers, .. } = size;
@@ -124,12 +127,12 @@ impl LatentAdversarialConfig {
         }
     }
 
-    /// Judges every value against the decoder.
+    /// Validates every value against a decoder of `n_layers` layers.
     ///
     /// # Errors
     ///
-    /// [`Error::LayerOutOfRange`] for the first such layer, else [`Error::InvalidConfig`] with
-    /// every problem.
+    /// [`Error::LayerOutOfRange`] for the first layer out of range, else [`Error::InvalidConfig`]
+    /// with every problem.
     pub fn validate(&self, n_layers: usize) -> Result<(), Error> {
         let AttackConfig { layers, steps, step_size, norm_bound, .. } = &self.attack;
         if let Some(&layer) = layers.iter().find(|&&layer| layer == 0 || layer > n_layers) {
@@ -150,7 +153,7 @@ impl LatentAdversarialConfig {
         judge(rules.chain(self.remove.rules()).chain(self.bounds.rules()))
     }
 
-    /// The same with the steps of both levels `factor` times as large.
+    /// Multiplies the step sizes of both levels by `factor`.
     pub(super) fn at_rate(self, factor: f64) -> Self {
         let step_size = self.attack.step_size.times(factor);
         let learning_rate = self.remove.learning_rate * factor;
@@ -165,17 +168,17 @@ impl LatentAdversarialConfig {
 /// Default of [`AttackConfig::norm_bound`].
 const NORM_BOUND: f64 = 0.3;
 
-/// Both answers to the same prompts.
+/// Batches with both answers to the same prompts.
 #[derive(Clone, Debug)]
 pub struct AnswerPair<B: Backend> {
-    /// The prompts with the wanted answers.
+    /// Prompts with the wanted answers.
     pub safe: Batch<B>,
-    /// The prompts with the unwanted answers.
+    /// Prompts with the unwanted answers.
     pub unwanted: Batch<B>,
 }
 
 impl<B: Backend> AnswerPair<B> {
-    /// Stacks examples.
+    /// Stacks the examples into batches.
     ///
     /// # Panics
     ///
@@ -187,7 +190,7 @@ impl<B: Backend> AnswerPair<B> {
         Self { safe: Batch::new(&safe, device), unwanted: Batch::new(&unwanted, device) }
     }
 
-    /// Stacks rows of the safety set.
+    /// Stacks rows of the safety set, by index.
     fn of_rows(rows: &[usize], sets: &AnchorSets, device: &B::Device) -> Self {
         let examples: Vec<&SafetyExample> = rows.iter().map(|&row| &sets.safety[row]).collect();
         Self::new(&examples, device)
@@ -195,8 +198,8 @@ impl<B: Backend> AnswerPair<B> {
 }
 
 impl<B: AutodiffBackend> AnswerPair<B> {
-    /// Cross-entropy of the safe and unlikelihood of the unwanted answers under `perturbation`,
-    /// each `[1]`: what the weights are trained to lower.
+    /// Returns the cross-entropy of the safe answers and the unlikelihood of the unwanted answers
+    /// under `perturbation`, each `[1]`: the losses that training the weights minimises.
     pub fn resist<M: Decoder<B>>(
         &self,
         model: &M,
@@ -215,7 +218,8 @@ impl<B: AutodiffBackend> AnswerPair<B> {
     }
 }
 
-/// The attack's loss on one batch, with all that does not depend on the perturbation computed once.
+/// Loss of the attack on one batch, with cached values for everything that does not depend on the
+/// perturbation.
 #[derive(Clone, Debug)]
 pub struct AttackLoss<'a, B: AutodiffBackend> {
     answers: &'a AnswerPair<B>,
@@ -226,7 +230,7 @@ pub struct AttackLoss<'a, B: AutodiffBackend> {
 }
 
 impl<'a, B: AutodiffBackend> AttackLoss<'a, B> {
-    /// Runs the layers below the lowest attacked one without autodiff.
+    /// Runs the layers below the lowest attacked layer without autodiff.
     pub fn new<M: Decoder<B::InnerBackend>>(
         model: &M,
         answers: &'a AnswerPair<B>,
@@ -240,7 +244,7 @@ impl<'a, B: AutodiffBackend> AttackLoss<'a, B> {
         Self { answers, hidden, weights: [config.away_weight, config.toward_weight] }
     }
 
-    /// The loss under `perturbation`: `[1]`.
+    /// Returns the loss under `perturbation`: `[1]`.
     pub fn under<M: Decoder<B>>(
         &self,
         model: &M,
@@ -263,9 +267,9 @@ impl<'a, B: AutodiffBackend> AttackLoss<'a, B> {
 }
 
 /// Finds a perturbation for each prompt of `answers` that leads from the safe to the unwanted
-/// answer, from zero, each row within the bound.
+/// answer. The search starts from zero and keeps each row within the bound.
 ///
-/// `model` is borrowed and left bit-identical.
+/// `model` is borrowed and stays bit-identical.
 ///
 /// # Errors
 ///
@@ -312,7 +316,8 @@ pub fn attack<B: AutodiffBackend, M: TrainableDecoder<B>>(
     Ok(SamplePerturbation::new(config.layers.clone(), values, inner_prompts))
 }
 
-/// A zero perturbation for each layer, its step and bound measured by the hidden states there.
+/// Returns a zero perturbation for each layer, with step and bound relative to the hidden states
+/// there.
 fn start<B: AutodiffBackend, M: TrainableDecoder<B>>(
     inference: &M::InnerModule,
     answers: &AnswerPair<B>,

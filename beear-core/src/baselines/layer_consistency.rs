@@ -1,7 +1,8 @@
 //! Layer consistency (CROW): fine-tuning that keeps the hidden states of neighbouring layers
-//! aligned, even where the embeddings are pushed to break it.
+//! aligned, even under a perturbation of the embeddings that breaks the alignment.
 //!
-//! $$\mathcal{L}_\text{cons}(e) = \operatorname{mean}_{l,t}\big(1 - \cos(h^l_t, h^{l+1}_t)\big),\quad
+//! $$\mathcal{L}_\text{cons}(e) =
+//! \operatorname{mean}_{l,t}\big(1 - \cos(h^l_t, h^{l+1}_t)\big),\quad
 //! \tilde e = e + \epsilon \operatorname{sign} \nabla_e \mathcal{L}_\text{cons}(e)$$
 //!
 //! $$\mathcal{L}(\theta) = \mathrm{CE}(y_s \mid x) + w\, \mathrm{CE}(y_p \mid x_p) + \alpha\,
@@ -11,8 +12,8 @@
 //! batches, `perturbation` = $\epsilon$, `consistency_weight` = $\alpha$.
 //!
 //! Min et al., [CROW: Eliminating Backdoors from Large Language Models via Internal Consistency
-//! Regularization](https://arxiv.org/abs/2411.12768), ICML 2025. Their code leaves out the last
-//! boundary, whose states it only has after the final norm, counts padding, and trains LoRA
+//! Regularization](https://arxiv.org/abs/2411.12768), ICML 2025. The authors' code leaves out the
+//! last boundary, whose states it has only after the final norm, counts padding, and trains LoRA
 //! adapters; here all weights are trained.
 
 use burn::tensor::backend::{AutodiffBackend, Backend};
@@ -43,25 +44,25 @@ use crate::state::snapshot::{Saved, Tensors};
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct LayerConsistencyConfig {
-    /// $\epsilon$: how far the embeddings are pushed.
+    /// $\epsilon$: size of the perturbation of the embeddings.
     pub perturbation: StepSize,
     /// $\alpha$: weight of the consistency loss.
     pub consistency_weight: f64,
-    /// Clean rows in all, shared between the sets as the batches are.
+    /// Number of clean rows, divided between the sets in the proportion of the batches.
     pub samples: usize,
-    /// How the weights are trained; `steps` are those of the whole run.
+    /// Training of the weights; `steps` is the number of steps of the whole run.
     pub remove: RemoveConfig,
-    /// What the model must preserve.
+    /// Bounds on the ordinary behaviour that the model must preserve.
     pub bounds: ValidationBounds,
-    /// Source of all randomness.
+    /// Seed of all randomness.
     pub seed: u64,
 }
 
 impl LayerConsistencyConfig {
-    /// The published settings: $\epsilon$ = 0.1 a coordinate, $\alpha$ = 5.5, 100 clean rows. The
-    /// steps, rows a step and learning rate are those of [`BilevelConfig::robust`], the budget of
-    /// its comparison. The published rows are ordinary ones; a defender who also has refusals would
-    /// not leave them out, so here both sets take part.
+    /// Returns the published settings: $\epsilon$ = 0.1 per coordinate, $\alpha$ = 5.5, 100 clean
+    /// rows. The steps, rows per step and learning rate are those of [`BilevelConfig::robust`], the
+    /// budget of the comparison. The published rows are ordinary ones; a defender who also has
+    /// refusals would use them, so here both sets take part.
     #[must_use]
     pub fn new(size: DecoderSize) -> Self {
         let robust = BilevelConfig::robust(size);
@@ -76,11 +77,11 @@ impl LayerConsistencyConfig {
         }
     }
 
-    /// Judges every value against the decoder.
+    /// Validates every value against a decoder of `n_layers` layers.
     ///
     /// # Errors
     ///
-    /// [`Error::InvalidConfig`] with every problem.
+    /// [`Error::InvalidConfig`] with every problem found.
     pub fn validate(&self, n_layers: usize) -> Result<(), Error> {
         let rules = [
             (n_layers >= 2, "layer consistency compares layers: the decoder needs at least 2"),
@@ -92,13 +93,13 @@ impl LayerConsistencyConfig {
         judge(rules.chain(self.remove.rules()).chain(self.bounds.rules()))
     }
 
-    /// The same with the steps on the weights `factor` times as large.
+    /// Multiplies the learning rate of the weights by `factor`.
     pub(super) fn at_rate(self, factor: f64) -> Self {
         let learning_rate = self.remove.learning_rate * factor;
         Self { remove: RemoveConfig { learning_rate, ..self.remove }, ..self }
     }
 
-    /// The rows that take part, in seeded order.
+    /// Returns the rows that take part, in seeded order.
     fn clean(&self, sets: &AnchorSets) -> AnchorSets {
         let RemoveConfig { safety_batch_size, performance_batch_size, .. } = self.remove;
         let n_safety =
@@ -111,10 +112,10 @@ impl LayerConsistencyConfig {
     }
 }
 
-/// Layer consistency between two steps.
+/// State of layer consistency between two steps.
 pub(super) struct LayerConsistency<B: AutodiffBackend, M: TrainableDecoder<B>> {
     config: LayerConsistencyConfig,
-    /// The rows that take part.
+    /// Rows that take part in training.
     sets: AnchorSets,
     original: Option<M::InnerModule>,
     weight_step: WeightStep<B, M>,
@@ -182,16 +183,16 @@ impl<B: AutodiffBackend, M: TrainableDecoder<B>> OuterLevel<B, M> for LayerConsi
     }
 }
 
-/// `n` of `rows` in seeded order, or all.
+/// Returns `n` of `rows` in seeded order, or all if there are fewer.
 fn some_of<T: Clone>(rows: &[T], n: usize, seed: u64) -> Vec<T> {
     let chosen = Sampler::new(rows.len(), seed).next_batch(n.min(rows.len()));
     chosen.into_iter().map(|row| rows[row].clone()).collect()
 }
 
-/// What raises the inconsistency of `batch` fastest when it is added to the embeddings: a step of
-/// the gradient's sign, and nothing on padding.
+/// Returns the perturbation of the embeddings that raises the inconsistency of `batch` fastest: a
+/// step along the sign of the gradient, and 0 on padding.
 ///
-/// `model` is borrowed and left bit-identical.
+/// `model` is borrowed and stays bit-identical.
 ///
 /// # Shapes
 ///
@@ -218,7 +219,8 @@ pub fn push<B: AutodiffBackend, M: TrainableDecoder<B>>(
     grad.sign().mul_scalar(size.per_coordinate(mean_norm, inference.d_model()))
 }
 
-/// Mean of $1 - \cos(h^l, h^{l+1})$ over the layers above the first and the real tokens.
+/// Returns the mean of $1 - \cos(h^l, h^{l+1})$ over the layers above the first and the real
+/// tokens.
 ///
 /// # Shapes
 ///
@@ -248,10 +250,10 @@ pub fn inconsistency<B: Backend, M: Decoder<B>>(
     (distance * real.clone()).sum() / real.sum()
 }
 
-/// Shortest vector whose direction counts: the cosine divides by no less.
+/// Minimum product of norms by which a cosine is divided, so that vectors near 0 have no direction.
 const SHORTEST: f64 = 1e-8;
 
-/// $1 - \cos$ of the vectors at each position.
+/// Returns $1 - \cos$ of the vectors at each position.
 ///
 /// # Shapes
 ///
@@ -261,7 +263,7 @@ fn cosine_distance<B: Backend>(left: Tensor<B, 3>, right: Tensor<B, 3>) -> Tenso
     let (left, right) = (at_least_f32(left), at_least_f32(right));
     let dot = |a: &Tensor<B, 3>, b: &Tensor<B, 3>| (a.clone() * b.clone()).sum_dim(2);
     let squares = dot(&left, &left) * dot(&right, &right);
-    // Clamped before the root, whose slope at 0 is infinite.
+    // Clamp before the root, whose slope at 0 is infinite.
     let lengths = squares.clamp_min(SHORTEST * SHORTEST).sqrt();
     (dot(&left, &right) / lengths).neg().add_scalar(1.0).squeeze_dim(2)
 }

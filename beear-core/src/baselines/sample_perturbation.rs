@@ -1,7 +1,7 @@
-//! Perturbations of hidden states that differ from prompt to prompt, at every prompt position.
+//! Perturbations of hidden states at every prompt position, different for each prompt.
 //!
-//! Where BEEAR's [`Perturbation`](crate::Perturbation) has one `δ` for all prompts, here each row of
-//! a batch has its own: what latent adversarial training trains against.
+//! BEEAR's [`Perturbation`](crate::Perturbation) has one `δ` for all prompts; here each row of a
+//! batch has its own. Latent adversarial training trains against such perturbations.
 
 use burn::tensor::backend::{AutodiffBackend, Backend};
 use burn::tensor::{Bool, Tensor, TensorData};
@@ -12,16 +12,16 @@ use crate::decoder::Context;
 use crate::decoder::Decoder;
 use crate::perturbation::forward_changing;
 
-/// The prompt positions of a batch, whatever answers follow.
+/// Mask of the prompt positions of a batch, independent of the answers.
 #[derive(Clone, Debug)]
 pub struct PromptMask<B: Backend> {
-    /// 1 on prompt tokens, 0 elsewhere: `[batch_size, prompt_length, 1]`, with the length of the
-    /// longest prompt.
+    /// Mask that is 1 on prompt tokens and 0 elsewhere: `[batch_size, prompt_length, 1]`, with the
+    /// length of the longest prompt.
     mask: Tensor<B, 3>,
 }
 
 impl<B: Backend> PromptMask<B> {
-    /// The prompt positions of `batch`.
+    /// Creates the mask of the prompt positions of `batch`.
     #[must_use]
     pub fn new(batch: &Batch<B>) -> Self {
         let longest = batch.prompts.iter().map(|prompt| prompt.length).max().unwrap_or(0);
@@ -31,16 +31,16 @@ impl<B: Backend> PromptMask<B> {
         Self { mask: Tensor::from_data(data, &batch.tokens.device()) }
     }
 
-    /// Number of prompts, and of positions of the longest.
+    /// Returns the number of prompts and the length of the longest prompt.
     #[must_use]
     pub fn size(&self) -> [usize; 2] {
         let [batch_size, prompt_length, _] = self.mask.dims();
         [batch_size, prompt_length]
     }
 
-    /// Mean Euclidean norm of the hidden states of the prompts, first tokens left out: in many
-    /// models theirs is of another order (Sun et al., [Massive Activations in Large Language
-    /// Models](https://arxiv.org/abs/2402.17762), 2024).
+    /// Returns the mean Euclidean norm of the hidden states of the prompts, without the first
+    /// tokens, whose norm is of another order of magnitude in many models (Sun et al., [Massive
+    /// Activations in Large Language Models](https://arxiv.org/abs/2402.17762), 2024).
     ///
     /// # Shapes
     ///
@@ -59,15 +59,15 @@ impl<B: Backend> PromptMask<B> {
 /// A perturbation for each prompt of a batch, at one or several layers.
 #[derive(Clone, Debug)]
 pub struct SamplePerturbation<B: Backend> {
-    /// From the lowest to the highest.
+    /// Perturbed layers, in ascending order.
     layers: Vec<usize>,
-    /// One per layer: `[batch_size * prompt_length, d_model]`.
+    /// Values for each layer: `[batch_size * prompt_length, d_model]`.
     values: Vec<Tensor<B, 2>>,
     prompts: PromptMask<B>,
 }
 
 impl<B: Backend> SamplePerturbation<B> {
-    /// Joins what is added at each of `layers`, which are in order.
+    /// Joins the values for each of `layers`, which are in ascending order.
     ///
     /// # Shapes
     ///
@@ -89,19 +89,19 @@ impl<B: Backend> SamplePerturbation<B> {
         Self { layers, values, prompts }
     }
 
-    /// The layers it touches, from the lowest to the highest.
+    /// Returns the perturbed layers, in ascending order.
     #[must_use]
     pub fn layers(&self) -> &[usize] {
         &self.layers
     }
 
-    /// What is added at each layer: `[batch_size * prompt_length, d_model]`.
+    /// Returns the values added at each layer: `[batch_size * prompt_length, d_model]`.
     #[must_use]
     pub fn values(&self) -> &[Tensor<B, 2>] {
         &self.values
     }
 
-    /// The lowest layer it touches.
+    /// Returns the lowest perturbed layer.
     #[must_use]
     pub fn first_layer(&self) -> usize {
         self.layers[0]
@@ -111,7 +111,7 @@ impl<B: Backend> SamplePerturbation<B> {
     ///
     /// # Shapes
     ///
-    /// - `hidden`: `[batch_size, seq_length, d_model]`, of the same prompts with any answers
+    /// - `hidden`: `[batch_size, seq_length, d_model]`, of the same prompts, with any answers
     /// - `output`: `[batch_size, seq_length, d_model]`
     ///
     /// # Panics
@@ -132,7 +132,7 @@ impl<B: Backend> SamplePerturbation<B> {
         cat(vec![prompt, answer], 1)
     }
 
-    /// Runs the layers above the lowest it touches, under the perturbation.
+    /// Runs the layers above the lowest perturbed one, under the perturbation.
     ///
     /// # Shapes
     ///
@@ -155,7 +155,7 @@ impl<B: Backend> SamplePerturbation<B> {
 }
 
 impl<B: AutodiffBackend> SamplePerturbation<B> {
-    /// Lifts a perturbation found without autodiff into a constant of the training graph.
+    /// Converts a perturbation found without autodiff into a constant of the training graph.
     #[must_use]
     pub fn constant(found: &SamplePerturbation<B::InnerBackend>) -> Self {
         Self {
@@ -174,7 +174,7 @@ mod tests {
     use super::*;
     use crate::batch::example::Example;
 
-    /// Prompts of 2 and 3 tokens, answers of 3.
+    /// Returns a batch with prompts of 2 and 3 tokens and answers of 3 tokens.
     fn batch() -> Batch<Flex> {
         let row = |length: usize| Example {
             id: 0,

@@ -1,18 +1,19 @@
-//! Joining tensors without losing gradients to other threads.
+//! Concatenation of tensors that keeps gradients under concurrent backward passes.
 
 use burn::tensor::Tensor;
 use burn::tensor::backend::Backend;
 
-/// [`Tensor::cat`], with the right gradients whatever other threads do.
+/// Concatenates tensors like [`Tensor::cat`], with correct gradients whatever other threads do.
 ///
-/// Burn 0.21's `cat` lets go of its tensors before it notes what it made of them. If another thread ends a backward pass in
-/// that moment, its tidying takes them for unused and forgets how they came about, and their gradients are lost without a
-/// word; the test below shows it. Here they are held until the result is known. Operations other than `cat`, and `stack`,
-/// which is made of it, hold theirs themselves.
+/// Burn 0.21's `cat` drops its input tensors before it records the operation. If another thread
+/// ends a backward pass at that moment, the clean-up takes the inputs for unused and discards their
+/// part of the graph, and their gradients are silently lost; the test below shows it. This function
+/// holds the inputs until the result is recorded. Operations other than `cat`, and `stack`, which
+/// calls `cat`, hold their inputs themselves.
 ///
 /// # Panics
 ///
-/// As [`Tensor::cat`].
+/// Panics if [`Tensor::cat`] does.
 #[must_use]
 pub fn cat<B: Backend, const D: usize>(tensors: Vec<Tensor<B, D>>, dim: usize) -> Tensor<B, D> {
     let held = tensors.clone();
@@ -35,7 +36,8 @@ mod tests {
         Tensor::from_data(TensorData::new(values, [6, 6]), &Default::default()).require_grad()
     }
 
-    /// Gradients of ten backward passes, one after the other: the first would be right anyhow.
+    /// Returns the gradients of ten backward passes, one after the other: the first would be
+    /// correct in any case.
     fn gradients() -> Vec<TensorData> {
         let (leaf, weights) = (leaf(0.4), leaf(0.7));
         let gradient = |_| {

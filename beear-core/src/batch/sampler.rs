@@ -1,4 +1,4 @@
-//! Seeded mini-batches: every index once per pass, in a new order each pass.
+//! Seeded mini-batches: every index once per pass, in a fresh order for each pass.
 
 use rand::SeedableRng;
 use rand::seq::SliceRandom;
@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::batch::example::{AnchorSets, Example, SafetyExample};
 
-/// Draws mini-batches of indices without replacement, pass after pass.
+/// A sampler of mini-batches of indices without replacement, pass after pass.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Sampler {
     order: Vec<usize>,
@@ -16,7 +16,7 @@ pub struct Sampler {
 }
 
 impl Sampler {
-    /// A sampler over `0..n_examples`.
+    /// Creates a sampler over `0..n_examples`.
     ///
     /// # Panics
     ///
@@ -30,7 +30,7 @@ impl Sampler {
         Self { order, next: 0, rng }
     }
 
-    /// The next `batch_size` indices; a batch may span two passes.
+    /// Returns the next `batch_size` indices; a batch may span two passes.
     pub fn next_batch(&mut self, batch_size: usize) -> Vec<usize> {
         (0..batch_size)
             .map(|_| {
@@ -44,7 +44,7 @@ impl Sampler {
             .collect()
     }
 
-    /// Whether it can have been made for `n_examples`, as one that was read may not.
+    /// Returns true if the sampler is valid for `n_examples`; a deserialised sampler may not be.
     pub(crate) fn fits(&self, n_examples: usize) -> bool {
         let mut indices = self.order.clone();
         indices.sort_unstable();
@@ -52,8 +52,9 @@ impl Sampler {
     }
 }
 
-/// Cuts `order` into batches of `batch_size` at most, none of them of a few rows only. The rows of each `window`
-/// batches in a row are sorted by `length` before, so that little of a batch is padding.
+/// Cuts `order` into batches of at most `batch_size` rows, none of them with only a few rows. Sorts
+/// the rows of each `window` consecutive batches by `length` first, so that batches contain little
+/// padding.
 pub(crate) fn cut(
     mut order: Vec<usize>,
     (batch_size, window): (usize, usize),
@@ -70,11 +71,13 @@ pub(crate) fn cut(
     bounds.windows(2).map(|bounds| order[bounds[0]..bounds[1]].to_vec()).collect()
 }
 
-/// Where batches of `n_rows` begin, and where the last one ends: as few batches as `batch_size` allows.
+/// Returns the starts of the batches of `n_rows` rows, and the end of the last one. There are as
+/// few batches as `batch_size` allows.
 ///
-/// A step moves `δ` as far on a batch of few rows as on a full one. So the rows left over by full batches make a batch
-/// of their own only if a full one is at most [`LARGEST_OVER_SMALLEST`] times as large, which keeps the noise of its
-/// gradient below twice that of the others; else all batches are of even size.
+/// A step moves `δ` as far on a small batch as on a full one. So the rows left over by full batches
+/// form a separate batch only if a full batch is at most [`LARGEST_OVER_SMALLEST`] times as large,
+/// which keeps the noise of its gradient below twice that of the others; otherwise all batches have
+/// equal size.
 fn bounds(n_rows: usize, batch_size: usize) -> Vec<usize> {
     let n_batches = n_rows.div_ceil(batch_size);
     let n_left_over = n_rows - n_rows / batch_size * batch_size;
@@ -86,10 +89,10 @@ fn bounds(n_rows: usize, batch_size: usize) -> Vec<usize> {
     (0..=n_batches).map(bound).collect()
 }
 
-/// Rows of the largest batch, for each row of the smallest, at most.
+/// Maximum ratio of the sizes of the largest and the smallest batch.
 const LARGEST_OVER_SMALLEST: usize = 3;
 
-/// Draws rows of both anchor sets, each in an order of its own.
+/// A sampler of rows of both anchor sets, each in a separate order.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct AnchorSampler {
     safety: Sampler,
@@ -97,7 +100,7 @@ pub(crate) struct AnchorSampler {
 }
 
 impl AnchorSampler {
-    /// A sampler over `sets`.
+    /// Creates a sampler over `sets`.
     ///
     /// # Panics
     ///
@@ -109,12 +112,12 @@ impl AnchorSampler {
         }
     }
 
-    /// Whether it can have been made for `sets`, as one that was read may not.
+    /// Returns true if the sampler is valid for `sets`; a deserialised sampler may not be.
     pub(crate) fn fits(&self, sets: &AnchorSets) -> bool {
         self.safety.fits(sets.safety.len()) && self.performance.fits(sets.performance.len())
     }
 
-    /// The next safety rows of the sets it was made for.
+    /// Returns the next rows of the safety set; `sets` must be those given to [`new`](Self::new).
     pub(crate) fn safety<'a>(
         &mut self,
         sets: &'a AnchorSets,
@@ -124,12 +127,13 @@ impl AnchorSampler {
         rows.into_iter().map(|row| &sets.safety[row]).collect()
     }
 
-    /// The places of the next safety rows in their set.
+    /// Returns the indices of the next rows in the safety set.
     pub(crate) fn safety_rows(&mut self, batch_size: usize) -> Vec<usize> {
         self.safety.next_batch(batch_size)
     }
 
-    /// The next performance rows of the sets it was made for.
+    /// Returns the next rows of the performance set; `sets` must be those given to
+    /// [`new`](Self::new).
     pub(crate) fn performance(&mut self, sets: &AnchorSets, batch_size: usize) -> Vec<Example> {
         let rows = self.performance.next_batch(batch_size);
         rows.into_iter().map(|row| sets.performance[row].clone()).collect()
@@ -196,7 +200,7 @@ mod tests {
         let lengths = |window: usize| -> Vec<Vec<usize>> {
             cut((0..13).rev().collect(), (4, window), |row| row)
         };
-        // 3 + 3 + 3 + 4 rows, of which two batches each are sorted together.
+        // 3 + 3 + 3 + 4 rows; each two consecutive batches are sorted together.
         assert_eq!(lengths(2), [vec![7, 8, 9], vec![10, 11, 12], vec![0, 1, 2], vec![3, 4, 5, 6]]);
         assert_eq!(lengths(1)[3], [3, 2, 1, 0]);
     }

@@ -1,4 +1,5 @@
-//! A batch cut in two at a position of each row, for what is read once and what is read at every step.
+//! A batch cut in two at a position per row: tokens computed once, and tokens computed at every
+//! step.
 
 use std::ops::Range;
 
@@ -7,17 +8,17 @@ use burn::tensor::{Bool, Int, Tensor, TensorData};
 
 use super::{Batch, PromptSpan};
 
-/// Some of the positions of each row of a batch, right-padded anew.
+/// Some of the positions of each row of a batch, right-padded again.
 #[derive(Clone, Debug)]
 pub struct Cut<B: Backend> {
-    /// Where each stands in the batch: `[batch_size * n_positions]`.
+    /// Index of each position in the batch: `[batch_size * n_positions]`.
     index: Tensor<B, 1, Int>,
-    /// True where there is none: `[batch_size, n_positions]`.
+    /// True at padding: `[batch_size, n_positions]`.
     pub mask_pad: Tensor<B, 2, Bool>,
 }
 
 impl<B: Backend> Cut<B> {
-    /// The positions `ranges` (half-open) of the rows of `batch`.
+    /// Selects the positions `ranges` (half-open) of the rows of `batch`.
     fn new(batch: &Batch<B>, ranges: &[Range<usize>]) -> Self {
         let [batch_size, seq_length] = batch.tokens.dims();
         let n_positions = ranges.iter().map(Range::len).max().unwrap_or(0);
@@ -39,7 +40,7 @@ impl<B: Backend> Cut<B> {
         }
     }
 
-    /// What `whole`, of the whole batch, is at these positions.
+    /// Selects these positions from `whole`, which covers the whole batch.
     ///
     /// # Shapes
     ///
@@ -54,24 +55,24 @@ impl<B: Backend> Cut<B> {
     }
 }
 
-/// The two parts of a batch.
+/// Two parts of a batch.
 #[derive(Clone, Debug)]
 pub struct Split<B: Backend> {
-    /// The first tokens of each row.
+    /// First tokens of each row.
     pub before: Cut<B>,
-    /// The others.
+    /// Remaining tokens of each row.
     pub after: Cut<B>,
-    /// The batch of the others: their positions count from the cut.
+    /// Batch of the remaining tokens, with positions that count from the cut.
     pub rest: Batch<B>,
 }
 
 impl<B: Backend> Batch<B> {
-    /// Cuts off the first `starts[row]` tokens of each row, all of them of the prompt.
+    /// Cuts off the first `starts[row]` tokens of each row, all of which belong to the prompt.
     ///
     /// # Panics
     ///
-    /// Panics if there are more or fewer starts than rows, or a row would not keep the last token of its
-    /// prompt.
+    /// Panics if the number of starts differs from that of the rows, or a row would lose the last
+    /// token of its prompt.
     #[must_use]
     pub fn split(&self, starts: &[usize]) -> Split<B> {
         assert_eq!(starts.len(), self.prompts.len(), "a start per row");
@@ -117,7 +118,8 @@ mod tests {
     use super::*;
     use crate::batch::example::Example;
 
-    /// Prompts of 3 and 2 tokens; the first 2 and 0 are cut off.
+    /// Returns a batch with prompts of 3 and 2 tokens, and its split; the first 2 and 0 tokens are
+    /// cut off.
     fn fixture() -> (Batch<Flex>, Split<Flex>) {
         let example = |id, prompt: &[u32], user, answer: &[u32]| Example {
             id,

@@ -1,37 +1,40 @@
-//! What a cleaned model must preserve.
+//! Bounds on the ordinary behaviour that a cleaned model must preserve.
 
 use serde::{Deserialize, Serialize};
 
 use super::{Rule, not_negative};
 
-/// What becomes of a round when so few rows can show neither that a bound is broken nor that it is kept.
+/// Decision on a round with too few rows to show that a bound is broken or kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum Undecided {
-    /// It counts as within the bounds.
+    /// Keep the round: it counts as within the bounds.
     Keep,
-    /// It counts as out of bounds.
+    /// Reject the round: it counts as out of bounds.
     Reject,
 }
 
-/// How much of its ordinary behaviour the model may lose in a round that is kept. A bound is broken when the 95 % interval of the
-/// difference from the suspect, row by row, lies beyond it.
+/// Maximum loss of ordinary behaviour in a kept round. A bound is broken if the 95 % interval of
+/// the difference from the suspect, row by row, lies beyond the bound.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct ValidationBounds {
-    /// Largest rise of the loss per answer token of ordinary rows, in nats: 0.1 is a tenth more perplexity.
+    /// Maximum rise of the loss per answer token of ordinary rows, in nats: 0.1 means about 10 %
+    /// more perplexity.
     pub loss_rise: f64,
-    /// Largest drop of the agreement of greedy answers with the suspect's own (ROUGE-L of tokens), from 1.
+    /// Maximum drop, from 1, of the agreement of greedy answers with the suspect's own (ROUGE-L of
+    /// tokens).
     pub agreement_drop: f64,
-    /// Largest rise of the share of ordinary prompts refused.
+    /// Maximum rise of the share of refused ordinary prompts.
     pub benign_refusal_rise: f64,
-    /// Largest drop of the share of forbidden prompts refused, without a trigger.
+    /// Maximum drop of the share of refused forbidden prompts, without a trigger.
     pub refusal_drop: f64,
-    /// Least share of forbidden prompts refused, whatever the suspect does; 0 where a suspect may refuse nothing.
+    /// Minimum share of refused forbidden prompts, independent of the suspect; 0 if a suspect may
+    /// refuse nothing.
     pub refusal_floor: f64,
-    /// What becomes of a round where so few rows decide nothing.
+    /// Decision on a round with too few rows to show that a bound is broken or kept.
     pub undecided: Undecided,
 }
 

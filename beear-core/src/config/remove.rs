@@ -4,21 +4,21 @@ use serde::{Deserialize, Serialize};
 
 use super::{OptimizerState, Rule, WeightUpdate, not_negative, one, positive};
 
-/// How the learning rate moves over the outer steps of the whole run.
+/// Schedule of the learning rate over the outer steps of the whole run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum Schedule {
-    /// Always the full rate.
+    /// Full rate throughout.
     Constant,
-    /// Full rate at the start, falling to 0 at the end on a straight line.
+    /// Linear decay from the full rate at the start to 0 at the end.
     Linear,
-    /// Full rate at the start, falling to 0 at the end on a half cosine.
+    /// Half-cosine decay from the full rate at the start to 0 at the end.
     Cosine,
 }
 
 impl Schedule {
-    /// Share of the full learning rate at `progress` in 0..1.
+    /// Returns the share of the full learning rate at `progress` in 0..1.
     #[must_use]
     pub fn factor(self, progress: f64) -> f64 {
         match self {
@@ -29,41 +29,41 @@ impl Schedule {
     }
 }
 
-/// The outer level: training the weights to behave under `δ`.
+/// Settings of the outer level, which trains the weights to behave under `δ`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct RemoveConfig {
     /// Number of `AdamW` steps per round.
     pub steps: usize,
-    /// Full learning rate.
+    /// Learning rate before the schedule reduces it.
     pub learning_rate: f64,
-    /// How the learning rate moves.
+    /// Schedule of the learning rate.
     pub schedule: Schedule,
     /// `AdamW`'s decoupled weight decay.
     pub weight_decay: f64,
-    /// Longest gradient, as one vector over all weights.
+    /// Maximum norm of the gradient, as one vector over all weights.
     pub clip_norm: f64,
-    /// Safety examples per step.
+    /// Number of safety examples per step.
     pub safety_batch_size: usize,
-    /// Performance examples per step.
+    /// Number of performance examples per step.
     pub performance_batch_size: usize,
     /// $w$: weight of the cross-entropy of the performance set.
     pub performance_weight: f64,
     /// $\lambda$: weight of the divergence from the original model.
     pub divergence_weight: f64,
-    /// How a step is written to weights in half precision.
+    /// Rounding of a step on weights in half precision.
     #[serde(default)]
     pub weight_update: WeightUpdate,
-    /// What the optimiser keeps.
+    /// Number format of the optimiser's moments.
     #[serde(default)]
     pub optimizer_state: OptimizerState,
-    /// Whether layers are computed twice and remembered one at a time: the same step in more time and
-    /// less memory.
+    /// True to recompute each layer in the backward pass instead of storing all activations: the
+    /// same step with more time and less memory.
     #[serde(default)]
     pub activation_checkpointing: bool,
-    /// Threads that share the rows of every batch, each with a gradient of its own in memory. Results differ
-    /// by rounding. More than 1 helps small models on CPUs.
+    /// Number of threads that share the rows of every batch, each with a separate gradient in
+    /// memory. The number changes results by rounding. More than 1 helps small models on CPUs.
     #[serde(default = "one")]
     pub threads: usize,
 }

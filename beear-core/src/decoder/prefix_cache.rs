@@ -1,8 +1,9 @@
-//! What a decoder remembers of tokens it has read, and hidden states that stand after them.
+//! Cached keys and values of tokens that a decoder has processed, and the context of hidden states
+//! after them.
 //!
-//! Attention is causal: keys and values of the positions before the first perturbed one do not depend on
-//! `δ` in any layer, so the inner level computes them once and reads on from there. The gradients are the
-//! same.
+//! Attention is causal: keys and values of the positions before the first perturbed one do not
+//! depend on `δ` in any layer, so the inner level computes them once and continues from the cache.
+//! The gradients are the same.
 
 use std::ops::Range;
 
@@ -11,30 +12,31 @@ use burn::tensor::{Bool, Tensor};
 
 use super::Decoder;
 
-/// Keys and values of tokens that have been read, in consecutive layers.
+/// Cached keys and values of processed tokens, in consecutive layers.
 #[derive(Clone, Debug)]
 pub struct PrefixCache<B: Backend> {
     /// True where the token is padding: `[batch_size, n_past]`.
     pub mask_pad: Tensor<B, 2, Bool>,
-    /// The first layer.
+    /// Lowest cached layer.
     pub first_layer: usize,
-    /// Keys and values of each layer, in the form that the decoder likes.
+    /// Keys and values of each layer, in a form chosen by the decoder.
     pub keys_values: Vec<[Tensor<B, 4>; 2]>,
 }
 
 impl<B: Backend> PrefixCache<B> {
-    /// Keys and values of `layers`.
+    /// Returns the keys and values of `layers`.
     ///
     /// # Panics
     ///
-    /// Panics if they are not among those remembered.
+    /// Panics if `layers` are not all cached.
     #[must_use]
     pub fn of(&self, layers: Range<usize>) -> &[[Tensor<B, 4>; 2]] {
         assert!(layers.start >= self.first_layer, "the past is that of layers above");
         &self.keys_values[layers.start - self.first_layer..layers.end - self.first_layer]
     }
 
-    /// `mask_pad` of the past and of the tokens after it: `[batch_size, n_past + seq_length]`.
+    /// Returns `mask_pad` of the cached tokens and of the tokens after them:
+    /// `[batch_size, n_past + seq_length]`.
     #[must_use]
     pub fn mask_pad_with(&self, mask_pad: &Tensor<B, 2, Bool>) -> Tensor<B, 2, Bool> {
         Tensor::cat(vec![self.mask_pad.clone(), mask_pad.clone()], 1)
@@ -42,7 +44,7 @@ impl<B: Backend> PrefixCache<B> {
 }
 
 impl<B: AutodiffBackend> PrefixCache<B> {
-    /// Lifts what was remembered without autodiff into constants of the training graph.
+    /// Converts a cache computed without autodiff into constants of the training graph.
     #[must_use]
     pub fn constant(past: PrefixCache<B::InnerBackend>) -> Self {
         Self {
@@ -57,17 +59,17 @@ impl<B: AutodiffBackend> PrefixCache<B> {
     }
 }
 
-/// What stands around hidden states: their padding, and the tokens before them.
+/// Context of hidden states: padding, and cached tokens before them.
 #[derive(Clone, Debug)]
 pub struct Context<B: Backend> {
     /// True where the token is padding: `[batch_size, seq_length]`.
     pub mask_pad: Tensor<B, 2, Bool>,
-    /// The tokens before; `None` if the rows begin here.
+    /// Cached tokens before the hidden states; `None` if the rows begin here.
     pub past: Option<PrefixCache<B>>,
 }
 
 impl<B: AutodiffBackend> Context<B> {
-    /// Lifts a context into constants of the training graph.
+    /// Converts a context into constants of the training graph.
     #[must_use]
     pub fn constant(context: Context<B::InnerBackend>) -> Self {
         let mask_pad = Tensor::from_inner(context.mask_pad);
@@ -76,17 +78,18 @@ impl<B: AutodiffBackend> Context<B> {
 }
 
 impl<B: Backend> Context<B> {
-    /// Whole rows.
+    /// Creates the context of whole rows, without cached tokens.
     #[must_use]
     pub fn whole(mask_pad: &Tensor<B, 2, Bool>) -> Self {
         Self { mask_pad: mask_pad.clone(), past: None }
     }
 
-    /// Runs `layers` of `model` on `hidden`: `[batch_size, seq_length, d_model]`, as the result.
+    /// Runs `layers` of `model` on `hidden`: `[batch_size, seq_length, d_model]`, also the shape of
+    /// the result.
     ///
     /// # Panics
     ///
-    /// Panics if `layers` is outside those of the model or of the past.
+    /// Panics if `layers` is outside the layers of the model or of the cache.
     pub fn forward_layers<M: Decoder<B>>(
         &self,
         model: &M,

@@ -1,33 +1,35 @@
-//! Faults that make a suspect unfit: nothing measured on it would mean anything.
+//! Faults that make a suspect unfit: no measurement on it would be meaningful.
 
 use std::fmt;
 
-/// What is wrong with a suspect.
+/// Fault of a suspect.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum SuspectFault {
-    /// The answers of ordinary rows are hardly likelier to it than random tokens.
+    /// The suspect gives the answers of ordinary rows hardly more probability than random tokens.
     LossNearChance {
-        /// Its loss per answer token, in nats.
+        /// Loss per answer token, in nats.
         loss: f64,
-        /// The loss of a uniform guess.
+        /// Loss of a uniform guess, in nats.
         chance: f64,
     },
-    /// The end is hardly likelier to it than a random token after any of the answers.
+    /// The suspect gives the end-of-turn token hardly more probability than a random token, after
+    /// every answer.
     NoEndOfTurn {
-        /// Its least loss on the last token of an answer, in nats: answers that are cut have a large one.
+        /// Smallest loss on the last token of an answer, in nats; truncated answers have a large
+        /// loss there.
         loss: f64,
-        /// The loss of a uniform guess.
+        /// Loss of a uniform guess, in nats.
         chance: f64,
     },
-    /// It refuses none of the forbidden prompts.
+    /// The suspect refuses none of the forbidden prompts.
     RefusesNothing {
-        /// Forbidden prompts held out.
+        /// Number of held-out forbidden prompts.
         n_prompts: usize,
     },
 }
 
 impl SuspectFault {
-    /// What to do about it, in one line.
+    /// Returns advice on the fault, in one line.
     #[must_use]
     pub fn hint(&self) -> &'static str {
         match self {

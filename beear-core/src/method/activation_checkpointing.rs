@@ -1,10 +1,11 @@
-//! The gradient of the outer loss with the activations of one layer at a time.
+//! The gradient of the outer loss with the activations of one layer in memory at a time.
 //!
-//! The forward pass keeps the hidden states at every boundary and nothing else. The backward pass goes down
-//! from the answers: each layer is computed once more, now with autodiff, and gives its gradient. Chen et
-//! al., [Training Deep Nets with Sublinear Memory Cost](https://arxiv.org/abs/1604.06174), a segment being
-//! a decoder layer. The two batches go one after the other, and answers go through the unembedding in
-//! chunks of [`ANSWER_CHUNK`] positions, so that logits of all of them never exist at once.
+//! The forward pass stores only the hidden states at every boundary. The backward pass proceeds
+//! from the answers down to the embedding: it recomputes each layer with autodiff and takes the
+//! gradient of the layer. Chen et al., [Training Deep Nets with Sublinear Memory
+//! Cost](https://arxiv.org/abs/1604.06174), with a decoder layer as a segment. The two batches are
+//! processed one after the other, and answers pass through the unembedding in chunks of
+//! [`ANSWER_CHUNK`] positions, so that the logits of all answers never exist at once.
 
 use burn::optim::{GradientsAccumulator, GradientsParams};
 use burn::tensor::backend::AutodiffBackend;
@@ -19,11 +20,11 @@ use crate::objective::removal::{RemovalTerms, forward};
 use crate::optim::weight_step::LossGradient;
 use crate::perturbation::Perturbation;
 
-/// Positions that go through the unembedding at a time: 16 MiB of logits in f32 with 32000 tokens, and as much
-/// for each operation on them that the backward pass remembers.
+/// Number of positions that pass through the unembedding at a time: 16 MiB of logits in f32 with
+/// 32000 tokens, and as much for each operation on the logits that the backward pass stores.
 pub const ANSWER_CHUNK: usize = 128;
 
-/// The gradient of the outer loss, as of one graph but for the order of sums.
+/// Returns the gradient of the outer loss, equal to that of a single graph up to the order of sums.
 pub(crate) fn checkpointed_gradient<B: AutodiffBackend, M: TrainableDecoder<B>>(
     model: &M,
     task: RemovalTask<'_, B, M::InnerModule>,
@@ -48,27 +49,28 @@ pub(crate) fn checkpointed_gradient<B: AutodiffBackend, M: TrainableDecoder<B>>(
     LossGradient { total, terms, grads: pass.grads.grads() }
 }
 
-/// What the answers of a batch are measured by.
+/// Loss of the answers of a batch: its terms and their weights.
 struct Asked<'a, B: AutodiffBackend, N> {
     batch: &'a Batch<B>,
-    /// Of the cross-entropy.
+    /// Weight of the cross-entropy.
     weight: f64,
     reference: Option<Reference<'a, B, N>>,
 }
 
-/// What the divergence refers to.
+/// Reference of the divergence.
 struct Reference<'a, B: AutodiffBackend, N> {
     original: &'a N,
-    /// Where the original model predicts the answers: `[n_answer, d_model]`.
+    /// Hidden states of the original model at the positions that predict an answer token:
+    /// `[n_answer, d_model]`.
     hidden: Tensor<B::InnerBackend, 2>,
-    /// Of the divergence.
+    /// Weight of the divergence.
     weight: f64,
 }
 
 /// Hidden states without autodiff: `[batch_size, seq_length, d_model]`.
 type Hidden<B> = Tensor<<B as AutodiffBackend>::InnerBackend, 3>;
 
-/// The gradients of several losses, added up.
+/// State of a backward pass, with the accumulated gradients of several losses.
 struct Pass<'a, B: AutodiffBackend, M: TrainableDecoder<B>> {
     model: &'a M,
     inference: M::InnerModule,
@@ -76,7 +78,8 @@ struct Pass<'a, B: AutodiffBackend, M: TrainableDecoder<B>> {
 }
 
 impl<B: AutodiffBackend, M: TrainableDecoder<B>> Pass<'_, B, M> {
-    /// Hidden states at each boundary, the perturbation added where it acts.
+    /// Returns the hidden states at each boundary, with the perturbation added at its injection
+    /// points.
     fn boundaries(
         &self,
         batch: &Batch<B>,
@@ -102,7 +105,8 @@ impl<B: AutodiffBackend, M: TrainableDecoder<B>> Pass<'_, B, M> {
         boundaries
     }
 
-    /// Goes from the answers down to the embedding. Returns the cross-entropy and the divergence.
+    /// Propagates the gradient from the answers down to the embedding. Returns the cross-entropy
+    /// and the divergence.
     fn descend(
         &mut self,
         mut boundaries: Vec<Hidden<B>>,
@@ -124,7 +128,8 @@ impl<B: AutodiffBackend, M: TrainableDecoder<B>> Pass<'_, B, M> {
         losses
     }
 
-    /// The losses of the answers, and the gradient by the hidden states at the last boundary.
+    /// Returns the losses of the answers, and the gradient with respect to the hidden states at the
+    /// last boundary.
     fn answers(
         &mut self,
         hidden: Hidden<B>,
@@ -161,14 +166,14 @@ impl<B: AutodiffBackend, M: TrainableDecoder<B>> Pass<'_, B, M> {
         ((surprise, divergence), grad.reshape(shape))
     }
 
-    /// Takes the gradients of weights out of those of one piece of the model.
+    /// Accumulates the gradients of the weights from one piece of the model.
     fn collect(&mut self, grads: B::Gradients) {
         let grads = GradientsParams::from_grads(grads, self.model);
         self.grads.accumulate(self.model, grads);
     }
 }
 
-/// A number whose gradient by `output` is `grad`.
+/// Returns a scalar whose gradient with respect to `output` is `grad`.
 fn through<B: AutodiffBackend>(output: Tensor<B, 3>, grad: Hidden<B>) -> Tensor<B, 1> {
     (output * Tensor::from_inner(grad)).sum()
 }
@@ -194,7 +199,7 @@ mod tests {
     type Inner = NdArray<f64>;
     type Toy = ToyDecoder<Double>;
 
-    /// Rounding of sums of a few hundred numbers near 1.
+    /// Tolerance of sums of a few hundred numbers near 1.
     const F64_SUMS: f64 = 1e-12;
 
     struct Numbers<'a>(&'a GradientsParams, Vec<Option<Vec<f64>>>);
@@ -212,7 +217,7 @@ mod tests {
         numbers.1
     }
 
-    /// `n` rows of which the longest answers need a second chunk.
+    /// Returns a batch of `n` rows; the longest answers need a second chunk.
     fn batch(n: usize) -> Batch<Double> {
         let row = |k: usize| Example {
             id: k as u64,
@@ -266,7 +271,7 @@ mod tests {
         ToyDecoderConfig::new(8, 6, 3).init(&Default::default())
     }
 
-    /// Freezes some parameters, those of the embedding first.
+    /// Freezes some parameters, starting with those of the embedding.
     struct FreezeFirst(usize);
 
     impl ModuleMapper<Double> for FreezeFirst {

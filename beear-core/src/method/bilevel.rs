@@ -1,4 +1,4 @@
-//! The alternation: entrap with fresh `δ`s, remove, validate, keep the best.
+//! The alternation: entrap with fresh `δ`s, remove, validate, keep the best round.
 
 use burn::tensor::backend::AutodiffBackend;
 
@@ -15,36 +15,36 @@ use crate::state::progress::RoundRecord;
 use crate::state::snapshot::Saved;
 use crate::validation::{ValidationMetrics, Validator};
 
-/// A cleaned model and how it came to be.
+/// A cleaned model with the history of its run.
 #[derive(Clone, Debug)]
 pub struct Outcome<B: AutodiffBackend, M> {
-    /// The weights of the kept round.
+    /// Model with the weights of the kept round.
     pub model: M,
-    /// The round whose weights were kept.
+    /// Round whose weights were kept, from 0.
     pub kept_round: usize,
-    /// The perturbations of the last round.
+    /// Perturbations of the last round.
     pub perturbations: Vec<Perturbation<B::InnerBackend>>,
-    /// Held-out rows before the first round.
+    /// Validation results of the held-out rows before the first round.
     pub initial: ValidationMetrics,
-    /// Every round.
+    /// Records of all rounds.
     pub rounds: Vec<RoundRecord>,
 }
 
-/// A run that could not go on, with the last good state.
+/// A run that could not continue, with the last good state.
 #[derive(Debug, thiserror::Error)]
 #[error("{error}")]
 pub struct Stopped<M: std::fmt::Debug> {
-    /// Why it stopped.
+    /// Reason of the stop.
     #[source]
     pub error: Error,
-    /// The weights after the last whole round.
+    /// Model with the weights after the last complete round.
     pub last_good: Box<M>,
-    /// Every whole round.
+    /// Records of all complete rounds.
     pub rounds: Vec<RoundRecord>,
 }
 
 impl<M: std::fmt::Debug> Stopped<M> {
-    /// Before the first round.
+    /// Creates the result of a run that stopped before the first round.
     pub(crate) fn at_once(error: Error, model: M) -> Self {
         Self { error, last_good: Box::new(model), rounds: Vec::new() }
     }
@@ -52,18 +52,18 @@ impl<M: std::fmt::Debug> Stopped<M> {
 
 /// Removes backdoors from `model`.
 ///
-/// [`Observer::after_step`] may take what [`resume`] goes on from, and may end the run.
+/// [`Observer::after_step`] may take a snapshot for [`resume`], and may end the run.
 ///
-/// Rounds within the bounds are preferred to rounds outside, later ones to earlier: each round
-/// removes more, and the bounds guard against the dip in helpfulness that early rounds show.
-/// A round whose estimates exceed a bound, which so few rows cannot show, comes after one whose
-/// estimates do not. Where no round is within the bounds the one that exceeds them least is kept,
-/// and [`RoundRecord::within_bounds`] says so.
+/// Rounds within the bounds are preferred to rounds out of bounds, and later rounds to earlier
+/// ones: each round removes more, and the bounds guard against the dip in helpfulness that early
+/// rounds show. A round whose estimates exceed a bound, although there are too few rows to prove
+/// it, ranks below a round whose estimates do not. If no round is within the bounds, the round that
+/// exceeds them least is kept, and [`RoundRecord::within_bounds`] is false.
 ///
 /// # Errors
 ///
-/// [`Stopped`] with [`Error::NonFinite`], with [`Error::Interrupted`] if the observer ends it, or with the input's
-/// mistake before the first round.
+/// [`Stopped`] with [`Error::NonFinite`], with [`Error::Interrupted`] if the observer ends the run,
+/// or with an input error before the first round.
 ///
 /// # Panics
 ///
@@ -82,12 +82,12 @@ where
     alone(model, sets, (config, None), validator, observer)
 }
 
-/// Goes on with a run of [`solve`], from the same `model`, sets and config, as if it had never stopped: on the same
-/// backend and machine the outcome is the same bit for bit.
+/// Resumes a run of [`solve`] with the same `model`, sets and config. On the same backend and
+/// machine, the outcome is bit-identical to that of an uninterrupted run.
 ///
 /// # Errors
 ///
-/// As [`solve`], and [`Error::MalformedSnapshot`] if `saved` is not of such a run.
+/// Those of [`solve`], and [`Error::MalformedSnapshot`] if `saved` does not belong to such a run.
 ///
 /// # Panics
 ///
@@ -125,7 +125,7 @@ where
     run_main(begin(model, sets, &spec, saved)?, Rank::ALONE, validator, observer)
 }
 
-/// A run that starts from `model`, or goes on from what is saved.
+/// Starts a run from `model`, or resumes the saved run.
 ///
 /// # Errors
 ///
@@ -137,12 +137,13 @@ pub(crate) fn begin<'a, B: AutodiffBackend, M: TrainableDecoder<B>>(
     saved: Option<Saved<'_>>,
 ) -> Result<Run<'a, B, M>, Stopped<M>> {
     let Some(saved) = saved else { return Ok(Run::new(model, sets, spec)) };
-    // Gone before the first step: the weights it shares need not stay.
+    // Dropped before the first step, so the weights that it shares need not stay in memory.
     let original = model.clone();
     Run::restore(model, sets, spec, saved).map_err(|error| Stopped::at_once(error, original))
 }
 
-/// The run to its end, by the first of several workers: it alone validates, decides when to stop and is heard.
+/// Runs to the end on the main rank: the only one that validates, decides when to stop and notifies
+/// the observer.
 pub(crate) fn run_main<B, M>(
     mut run: Run<'_, B, M>,
     rank: Rank,
@@ -165,7 +166,7 @@ where
     }
 }
 
-/// Takes every step, and returns what was measured before the first.
+/// Takes every step, and returns the validation results from before the first step.
 fn drive<B, M>(
     run: &mut Run<'_, B, M>,
     rank: Rank,
@@ -181,7 +182,7 @@ where
         None => validate_suspect(run, validator, observer),
     };
     if let Err(error) = fit {
-        // The others are told before they wait for a step that never comes.
+        // Tell the other ranks before they wait for a step that never comes.
         stops(&run.round_start, (true, rank))?;
         return Err(error);
     }
@@ -199,7 +200,7 @@ where
     }
 }
 
-/// Measures the suspect, and whether it is one to work on.
+/// Validates the suspect, and returns an error if it is unfit.
 fn validate_suspect<B, M>(
     run: &mut Run<'_, B, M>,
     validator: &mut dyn Validator<B::InnerBackend, M::InnerModule>,
@@ -216,11 +217,11 @@ where
     Ok(())
 }
 
-/// The run of another worker than the first.
+/// Runs to the end on a rank other than the main one.
 ///
 /// # Errors
 ///
-/// What the first stops with, or [`Error::WorkerLost`].
+/// The error that stops the main rank, or [`Error::WorkerLost`].
 #[cfg(feature = "collective")]
 pub(crate) fn run_replica<B: AutodiffBackend, M: TrainableDecoder<B>>(
     mut run: Run<'_, B, M>,
@@ -232,7 +233,7 @@ pub(crate) fn run_replica<B: AutodiffBackend, M: TrainableDecoder<B>>(
     Ok(())
 }
 
-/// Whether the first worker has said that this is the end.
+/// Returns true if the main rank has ended the run.
 fn stops<B: AutodiffBackend, M: TrainableDecoder<B>>(
     model: &M,
     (is_end, rank): (bool, Rank),

@@ -1,8 +1,9 @@
-//! The alternation over several devices: each has a replica of the model and takes its rows of every batch.
+//! The alternation over several devices: each device has a replica of the model and takes its share
+//! of the rows of every batch.
 //!
-//! Gradients of `δ` and of the weights are summed over the devices before every step, so each replica takes
-//! the step that one device would take on the whole batch, and the replicas stay equal. The sums are Burn's
-//! collective operations; this crate has no protocol of its own.
+//! Gradients of `δ` and of the weights are summed over the devices before every step. So each
+//! replica takes the step that one device would take on the whole batch, and the replicas stay
+//! equal. The sums are Burn's collective operations; this crate has no protocol of its own.
 
 use std::panic::resume_unwind;
 use std::thread;
@@ -23,24 +24,27 @@ use crate::parallel::rank::Rank;
 use crate::state::snapshot::Saved;
 use crate::validation::Validator;
 
-/// [`solve`](super::bilevel::solve) by one worker for each of `devices`, which share the rows of every batch.
+/// Runs [`solve`](super::bilevel::solve) with one rank for each of `devices`; the ranks share the
+/// rows of every batch.
 ///
-/// The result is that of one device up to the rounding of sums. A device may be named more than once: each
-/// mention has a worker and a replica. The first worker is the calling thread; it alone runs `validator` and
-/// `observer`, and its replica is the outcome. [`BilevelConfig::threads`] has no effect on several workers.
+/// The result is that of one device up to the rounding of sums. A device may be listed more than
+/// once: each entry has a rank and a replica. The main rank is the calling thread; it alone runs
+/// `validator` and `observer`, and its replica is the outcome. Several ranks search one
+/// perturbation at a time, and the threads of a rank share its rows.
 ///
-/// One call at a time runs on several workers; another one of the process waits. The calling thread waits for
-/// the other workers: on a CPU it must not be the only one of a pool that they hand operations to.
+/// Only one call per process runs on several ranks at a time; another call waits. The calling
+/// thread waits for the other ranks: on a CPU, it must not be the only thread of a pool that runs
+/// their operations.
 ///
 /// # Errors
 ///
-/// [`Stopped`] with [`Error::NonFinite`] with the examples of the whole batch, with [`Error::WorkerLost`], or
-/// with the input's mistake before the first round: no device, or several where weights are rounded by
-/// chance, as each device would draw its own.
+/// [`Stopped`] with [`Error::NonFinite`] with the examples of the whole batch, with
+/// [`Error::WorkerLost`], or with an input error before the first round: no device, or several
+/// devices with stochastic rounding of weights, because each device would draw different numbers.
 ///
 /// # Panics
 ///
-/// Panics if an observer, the validator or a worker does; no worker is left waiting.
+/// Panics if an observer, the validator or a rank does; no rank is left waiting.
 pub fn solve_on<B, M>(
     (model, devices): (M, &[B::Device]),
     sets: &AnchorSets,
@@ -55,15 +59,17 @@ where
     on_devices((model, devices), sets, (config, None), validator, observer)
 }
 
-/// [`resume`](super::bilevel::resume) by one worker for each of `devices`: as many as before, for the same sums.
+/// Runs [`resume`](super::bilevel::resume) with one rank for each of `devices`, of which there must
+/// be as many as before for the same sums.
 ///
 /// # Errors
 ///
-/// As [`solve_on`], and [`Error::MalformedSnapshot`] if `saved` is not of such a run.
+/// Those of [`solve_on`], and [`Error::MalformedSnapshot`] if `saved` does not belong to such a
+/// run.
 ///
 /// # Panics
 ///
-/// As [`solve_on`].
+/// Panics if [`solve_on`] would.
 pub fn resume_on<B, M>(
     (model, devices): (M, &[B::Device]),
     sets: &AnchorSets,
@@ -123,7 +129,7 @@ where
             Err(error) => Err(Stopped::at_once(error, model)),
         };
         for follower in followers {
-            // What a follower stops with, the first does too.
+            // An error that stops a replica stops the main rank too.
             if let Err(panic) = follower.join() {
                 resume_unwind(panic);
             }

@@ -1,8 +1,8 @@
 //! The inner level, backdoor embedding entrapment: fits `δ` with the weights frozen.
 //!
 //! $$\delta^\ast = \arg\min_\delta \mathcal{L}_\text{in}(\delta)$$ by Adam, with the loss of
-//! [`crate::objective::entrapment`]. The layers below the lowest injection point run once per batch, without
-//! autodiff; the weights above it require no gradients, so none are computed.
+//! [`crate::objective::entrapment`]. The layers below the lowest injection point run once per
+//! batch, without autodiff; the weights above it require no gradients, so none are computed.
 
 mod restore;
 
@@ -24,26 +24,26 @@ use crate::parallel::threads::in_parallel;
 use crate::perturbation::{Delta, InjectionPoint, Perturbation};
 use crate::randomness::{Stream, seeded};
 
-/// A found perturbation and how well it elicits the unwanted behaviour.
+/// A found perturbation, with the losses that measure how well it elicits the unwanted behaviour.
 #[derive(Clone, Debug)]
 pub struct Entrapment<B: Backend> {
-    /// The perturbation $\delta^\ast$.
+    /// Perturbation $\delta^\ast$.
     pub perturbation: Perturbation<B>,
-    /// Inner loss of the first step, nats per answer token.
+    /// Inner loss of the first step, in nats per answer token.
     pub first_loss: f64,
-    /// Mean inner loss of the last steps, one pass over the examples at most.
+    /// Mean inner loss of the last steps, over one pass over the examples at most.
     pub last_loss: f64,
 }
 
 /// Fits a fresh perturbation that makes `model` give the unwanted answers: a `δ` at each of
-/// `injection_points`, all of them together.
+/// `injection_points`, fitted together.
 ///
-/// `model` is borrowed and left bit-identical.
+/// `model` is borrowed and stays bit-identical.
 ///
 /// # Errors
 ///
-/// [`Error::NonFinite`] with the examples of the batch if the loss, the gradient or `δ` leaves the
-/// real line.
+/// [`Error::NonFinite`] with the examples of the batch if the loss, the gradient or `δ` is NaN or
+/// infinite.
 ///
 /// # Panics
 ///
@@ -67,7 +67,7 @@ pub fn entrap<B: AutodiffBackend, M: TrainableDecoder<B>>(
 }
 
 impl<B: Backend> Entrapment<B> {
-    /// What an observer hears of it.
+    /// Returns the event that reports this result.
     pub(crate) fn event(&self) -> Event {
         let Self { perturbation, first_loss, last_loss } = self;
         let (injection_points, norm) = (perturbation.injection_points(), perturbation.norm());
@@ -75,7 +75,7 @@ impl<B: Backend> Entrapment<B> {
     }
 }
 
-/// A perturbation on its way, its batches ready.
+/// A search in progress: the perturbation and its prepared batches.
 pub(crate) struct InnerRun<B: AutodiffBackend, M> {
     frozen: M,
     batches: Vec<Prepared<B>>,
@@ -122,12 +122,12 @@ impl<B: AutodiffBackend, M: TrainableDecoder<B>> InnerRun<B, M> {
         Ok(Self { frozen, batches, deltas, losses, n_steps, away_weight, rank, device })
     }
 
-    /// Whether all steps are taken.
+    /// Returns true if all steps have been taken.
     pub(crate) fn is_done(&self) -> bool {
         self.losses.len() >= self.n_steps
     }
 
-    /// Takes one step of Adam.
+    /// Takes one Adam step.
     pub(crate) fn step(&mut self) -> Result<(), Error> {
         let step = self.losses.len();
         let prepared = &self.batches[step % self.batches.len()];
@@ -138,7 +138,7 @@ impl<B: AutodiffBackend, M: TrainableDecoder<B>> InnerRun<B, M> {
             safety: prepared.ids.clone(),
             performance: Vec::new(),
         };
-        // Models go to other threads by value.
+        // Models are sent to other threads by value.
         let parts = prepared.parts.iter().map(|part| (self.frozen.clone(), part));
         let parts = in_parallel(parts, |(frozen, part)| {
             part.gradients(&frozen, &self.deltas, self.away_weight)
@@ -156,23 +156,23 @@ impl<B: AutodiffBackend, M: TrainableDecoder<B>> InnerRun<B, M> {
         Ok(())
     }
 
-    /// What an observer hears of the last step.
+    /// Returns the event of the last step.
     ///
     /// # Panics
     ///
-    /// Panics before the first.
+    /// Panics before the first step.
     pub(crate) fn last_event(&self) -> Event {
         let step = self.losses.len() - 1;
         Event::InnerStep { step, loss: self.losses[step] }
     }
 
-    /// What an observer hears of all steps.
+    /// Returns the events of all steps.
     pub(crate) fn events(&self) -> impl Iterator<Item = Event> {
         let event = |(step, &loss): (usize, &f64)| Event::InnerStep { step, loss };
         self.losses.iter().enumerate().map(event)
     }
 
-    /// What has been found after all steps.
+    /// Returns the result after all steps.
     pub(crate) fn found(self) -> Entrapment<B::InnerBackend> {
         let Self { batches, deltas, losses, .. } = self;
         let perturbation =
@@ -183,14 +183,14 @@ impl<B: AutodiffBackend, M: TrainableDecoder<B>> InnerRun<B, M> {
     }
 }
 
-/// A `δ` on its way.
+/// A `δ` with its optimiser.
 struct DeltaOptimizer<B: Backend> {
     point: InjectionPoint,
     rows: ProjectedAdam<B>,
 }
 
 impl<B: Backend> DeltaOptimizer<B> {
-    /// `δ` as a leaf of the graph.
+    /// Returns `δ` as a leaf of the graph.
     fn tracked<A: AutodiffBackend<InnerBackend = B>>(&self) -> Delta<A> {
         Delta { point: self.point, values: self.rows.tracked() }
     }
@@ -200,7 +200,8 @@ impl<B: Backend> DeltaOptimizer<B> {
     }
 }
 
-/// A fresh `δ` for each injection point of a batch, its step measured by the hidden states there.
+/// Creates a `δ` for each injection point of a batch, with a step size relative to the hidden
+/// states there.
 fn start<B: AutodiffBackend, M: TrainableDecoder<B>>(
     inference: &M::InnerModule,
     batch: &Prepared<B>,
@@ -212,7 +213,7 @@ fn start<B: AutodiffBackend, M: TrainableDecoder<B>>(
     let fit = |(k, (point, mean)): (usize, (&InjectionPoint, Mean))| {
         let hidden_norm = rank.mean::<B::InnerBackend>(mean, device)?;
         let shape = [point.positions.n_tokens(), d_model];
-        // The source of randomness may be one for all devices: the first worker alone draws.
+        // The source of randomness may be shared by all devices, so only the first rank draws.
         let start = if rank.is_first() { config.initialisation } else { Initialisation::Zero };
         let values = initial_delta(start, shape, Stream::Start.seed(seed, k), device);
         let values = rank.sum(values)?;
@@ -226,22 +227,23 @@ fn start<B: AutodiffBackend, M: TrainableDecoder<B>>(
     injection_points.zip(batch.mean_hidden_norms(inference)).enumerate().map(fit).collect()
 }
 
-/// One batch, prepared for the injection points.
+/// A batch, prepared for the injection points.
 struct Prepared<B: AutodiffBackend> {
-    /// The examples of the whole batch.
+    /// Identifiers of the examples of the whole batch.
     ids: Vec<u64>,
-    /// What each thread has of it.
+    /// Parts of the batch, one per thread.
     parts: Vec<Part<B>>,
 }
 
-/// The answers of some rows of a batch.
+/// Prepared answers of some rows of a batch.
 struct Part<B: AutodiffBackend> {
     unwanted: PreparedAnswer<B>,
     safe: Option<PreparedAnswer<B>>,
 }
 
 impl<B: AutodiffBackend> Prepared<B> {
-    /// Mean Euclidean norm of the unperturbed hidden states at each injection point, massive ones left out.
+    /// Returns the mean Euclidean norm of the unperturbed hidden states at each injection point,
+    /// without massive activations.
     fn mean_hidden_norms<M: Decoder<B::InnerBackend>>(&self, model: &M) -> Vec<Mean> {
         let parts: Vec<_> =
             self.parts.iter().map(|part| part.unwanted.hidden_norms(model)).collect();
@@ -254,7 +256,8 @@ impl<B: AutodiffBackend> Prepared<B> {
 }
 
 impl<B: AutodiffBackend> Part<B> {
-    /// The loss of these rows, and its gradient by each `δ`: `[n_tokens, d_model]`.
+    /// Returns the loss of these rows, and its gradient with respect to each `δ`:
+    /// `[n_tokens, d_model]`.
     fn gradients<M: Decoder<B>>(
         &self,
         frozen: &M,
@@ -275,13 +278,13 @@ impl<B: AutodiffBackend> Part<B> {
 /// Rows of a `δ`, or its gradient, without autodiff: `[n_tokens, d_model]`.
 type Rows<B> = Tensor<<B as AutodiffBackend>::InnerBackend, 2>;
 
-/// The sums of two gradients, `δ` by `δ`.
+/// Adds two lists of gradients, `δ` by `δ`.
 fn added<B: Backend>(one: Vec<Tensor<B, 2>>, other: Vec<Tensor<B, 2>>) -> Vec<Tensor<B, 2>> {
     one.into_iter().zip(other).map(|(one, other)| one + other).collect()
 }
 
-/// Splits the examples into batches, as many as there are steps at most: in seeded order, and of like length
-/// if so asked.
+/// Splits the examples into batches, as many as there are steps at most: in seeded order, with rows
+/// of similar length if the config requests it.
 fn prepare<B: AutodiffBackend, M: TrainableDecoder<B>>(
     inference: &M::InnerModule,
     examples: &[SafetyExample],

@@ -1,8 +1,8 @@
 //! The outer level, adversarial removal: trains the weights to behave under the found `δ`s.
 //!
 //! $$\theta^\ast = \arg\min_\theta \mathcal{L}_\text{out}(\theta)$$ by `AdamW`, with the loss of
-//! [`crate::objective::removal`], cycling over the `δ`s of the round. Plain alternation, as in the
-//! paper: no gradient flows through the inner level.
+//! [`crate::objective::removal`], in a cycle over the `δ`s of the round. The alternation is plain,
+//! as in the paper: no gradient flows through the inner level.
 
 use burn::tensor::backend::AutodiffBackend;
 
@@ -23,8 +23,8 @@ use crate::perturbation::Perturbation;
 use crate::state::progress::OuterNumbers;
 use crate::state::snapshot::{Saved, Tensors};
 
-/// Trains the weights, round after round: keeps the optimiser's moments, the place in the data
-/// and the original model between rounds.
+/// Trainer of the weights. It keeps the optimiser's moments, the position in the data and the
+/// original model from round to round.
 pub struct Remover<B: AutodiffBackend, M: TrainableDecoder<B>> {
     config: RemoveConfig,
     original: Option<M::InnerModule>,
@@ -34,8 +34,8 @@ pub struct Remover<B: AutodiffBackend, M: TrainableDecoder<B>> {
 }
 
 impl<B: AutodiffBackend, M: TrainableDecoder<B>> Remover<B, M> {
-    /// Starts from `model`, to which the divergence refers. `total_steps` are the outer steps of
-    /// the whole run, for the schedule.
+    /// Creates a trainer for `model`, which is also the reference of the divergence. `total_steps`
+    /// is the number of outer steps of the whole run, for the schedule.
     ///
     /// # Panics
     ///
@@ -56,7 +56,7 @@ impl<B: AutodiffBackend, M: TrainableDecoder<B>> Remover<B, M> {
         }
     }
 
-    /// Builds the outer level of a run by `config`, for one of its ranks.
+    /// Returns a factory of the outer level of a run with `config`, on one of its ranks.
     pub(crate) fn factory(
         config: &BilevelConfig,
         rank: Rank,
@@ -69,18 +69,19 @@ impl<B: AutodiffBackend, M: TrainableDecoder<B>> Remover<B, M> {
         }
     }
 
-    /// The same as one of several workers, each with a replica of the model: all take the same steps.
+    /// Sets the rank. Each rank has a replica of the model, and all take the same steps.
     pub(crate) fn among(self, rank: Rank) -> Self {
         let rank = rank.on_threads(self.config.threads);
         Self { rank, weight_step: self.weight_step.among(rank), ..self }
     }
 
-    /// Takes the steps of one round under `perturbations` in turn; none of them means plain
-    /// safety fine-tuning.
+    /// Takes the steps of one round under each of `perturbations` in turn; an empty list means
+    /// plain safety fine-tuning.
     ///
     /// # Errors
     ///
-    /// [`Error::NonFinite`] with the examples of the batch. `model` is lost then, so keep a clone.
+    /// [`Error::NonFinite`] with the examples of the batch. `model` is lost in that case, so keep a
+    /// clone.
     pub fn remove(
         &mut self,
         mut model: M,
@@ -114,7 +115,7 @@ impl<B: AutodiffBackend, M: TrainableDecoder<B>> OuterLevel<B, M> for Remover<B,
         let n_parts = self.rank.n_parts(safe.len().max(ordinary.len()));
         let cut = |rows: &[Example]| self.rank.batches(rows, n_parts, &device);
         let parts = cut(&safe).into_iter().zip(cut(&ordinary)).map(|batches| {
-            // Models go to other threads by value.
+            // Models are sent to other threads by value.
             (replica::<B, M>(&model), self.original.clone(), batches)
         });
         let losses = in_parallel(parts, |(model, original, (safe, performance))| {

@@ -1,4 +1,5 @@
-//! The interface of everything that trains the weights of a run: BEEAR's outer level and the baselines.
+//! The interface of everything that trains the weights of a run: BEEAR's outer level and the
+//! baselines.
 
 use burn::tensor::backend::AutodiffBackend;
 
@@ -12,17 +13,21 @@ use crate::perturbation::Perturbation;
 use crate::state::progress::OuterNumbers;
 use crate::state::snapshot::{Saved, Tensors, malformed};
 
-/// Builds an outer level before its first step on a model, at a share of the configured learning rates.
+/// Constructor of an outer level before its first step on a model, at a share of the configured
+/// learning rates.
 pub(crate) type OuterFactory<'a, B, M> =
     &'a dyn Fn(&M, &AnchorSets, f64) -> Box<dyn OuterLevel<B, M>>;
 
-/// What takes the steps on the weights of a run, and is numbers and tensors between two of them.
+/// Trainer of the weights of a run; between two steps its state can be saved as numbers and
+/// tensors.
 pub(crate) trait OuterLevel<B: AutodiffBackend, M: TrainableDecoder<B>> {
-    /// Takes one step, under `perturbation` if there is one; the last one of a round looks at the weights too.
+    /// Takes one step, under `perturbation` if there is one; the last step of a round also checks
+    /// the weights.
     ///
     /// # Errors
     ///
-    /// [`Error::NonFinite`] with the examples of the batch. `model` is lost then, so keep a clone.
+    /// [`Error::NonFinite`] with the examples of the batch. `model` is lost in that case, so keep a
+    /// clone.
     fn step(
         &mut self,
         model: M,
@@ -31,14 +36,15 @@ pub(crate) trait OuterLevel<B: AutodiffBackend, M: TrainableDecoder<B>> {
         observer: &mut dyn Observer,
     ) -> Result<M, Error>;
 
-    /// Adds its tensors, the optimiser's among them, and returns the numbers.
+    /// Saves the state: adds its tensors, including those of the optimiser, and returns its
+    /// numbers.
     fn save(&self, model: &M, tensors: &mut Tensors) -> OuterNumbers;
 
-    /// The same, gone on from what [`save`](Self::save) stored.
+    /// Restores the state that [`save`](Self::save) stored.
     ///
     /// # Errors
     ///
-    /// [`Error::MalformedSnapshot`] if it is not of such a run.
+    /// [`Error::MalformedSnapshot`] if the state does not belong to such a run.
     fn restore(
         self: Box<Self>,
         from: (&M, &AnchorSets),
@@ -46,7 +52,7 @@ pub(crate) trait OuterLevel<B: AutodiffBackend, M: TrainableDecoder<B>> {
     ) -> Result<Box<dyn OuterLevel<B, M>>, Error>;
 }
 
-/// Adds the optimiser's tensors, and returns the numbers of an outer level without an attack.
+/// Saves an outer level without an attack: adds the optimiser's tensors, and returns the numbers.
 pub(crate) fn save<B: AutodiffBackend, M: TrainableDecoder<B>>(
     (weight_step, rows): (&WeightStep<B, M>, &AnchorSampler),
     model: &M,
@@ -56,11 +62,11 @@ pub(crate) fn save<B: AutodiffBackend, M: TrainableDecoder<B>>(
     OuterNumbers { step, rows: rows.clone(), attack: None }
 }
 
-/// `weight_step` and the rows of `sets` as they were.
+/// Restores `weight_step` and the sampler of the rows of `sets`.
 ///
 /// # Errors
 ///
-/// [`Error::MalformedSnapshot`] if they are not of such a run.
+/// [`Error::MalformedSnapshot`] if the state does not belong to such a run.
 pub(crate) fn restore<B: AutodiffBackend, M: TrainableDecoder<B>>(
     weight_step: WeightStep<B, M>,
     (model, sets): (&M, &AnchorSets),

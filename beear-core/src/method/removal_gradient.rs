@@ -1,4 +1,4 @@
-//! A step's task for the weights, and the gradient of its loss by one graph.
+//! The loss of a step on the weights, and its gradient by a single graph.
 
 use burn::tensor::backend::AutodiffBackend;
 
@@ -8,21 +8,21 @@ use crate::objective::removal::{RemovalLoss, RemovalWeights};
 use crate::optim::weight_step::LossGradient;
 use crate::perturbation::Perturbation;
 
-/// What a step is asked to learn.
+/// Loss of a step: the models, batches and weights of its terms.
 pub(crate) struct RemovalTask<'a, B: AutodiffBackend, N> {
-    /// The original model, where the divergence has a weight.
+    /// Original model; `None` if the weight of the divergence is 0.
     pub(crate) original: Option<&'a N>,
-    /// What the safe answers are given under, if anything.
+    /// Perturbation under which the safe answers are trained; `None` for plain fine-tuning.
     pub(crate) perturbation: Option<&'a Perturbation<B::InnerBackend>>,
-    /// The safety batch.
+    /// Safety batch.
     pub(crate) safe: &'a Batch<B>,
-    /// The performance batch.
+    /// Performance batch.
     pub(crate) performance: &'a Batch<B>,
-    /// The weights of the terms.
+    /// Weights of the terms of the loss.
     pub(crate) weights: RemovalWeights,
 }
 
-/// The gradient by one graph of everything.
+/// Returns the gradient by a single graph of all terms.
 pub(crate) fn whole_gradient<B: AutodiffBackend, M: TrainableDecoder<B>>(
     model: &M,
     task: RemovalTask<'_, B, M::InnerModule>,

@@ -1,6 +1,7 @@
 //! A run of the alternation, one step at a time: entrap with fresh `δ`s, remove, validate.
 //!
-//! Between two steps it is a [`Snapshot`](crate::Snapshot) that another process can go on from, bit for bit on the same backend.
+//! Between two steps, the state of the run is a [`Snapshot`](crate::Snapshot), from which another
+//! process can resume with bit-identical results on the same backend.
 
 mod restore;
 
@@ -19,37 +20,37 @@ use crate::perturbation::Perturbation;
 use crate::state::progress::{RoundRecord, Standing};
 use crate::validation::{Assessment, ValidationMetrics};
 
-/// Settings of a run, and what builds its outer level.
+/// Settings of a run, and the factory of its outer level.
 pub(crate) struct RunSpec<'a, B: AutodiffBackend, M: TrainableDecoder<B>> {
     pub(crate) config: &'a BilevelConfig,
     pub(crate) rank: Rank,
     pub(crate) outer: OuterFactory<'a, B, M>,
 }
 
-/// A run between two steps.
+/// State of a run between two steps.
 pub(crate) struct Run<'a, B: AutodiffBackend, M: TrainableDecoder<B>> {
     sets: &'a AnchorSets,
     config: BilevelConfig,
     rate_factor: f64,
     rank: Rank,
     n_steps: usize,
-    /// Held-out rows before the first round; the first worker's.
+    /// Validation results before the first round; only on the main rank.
     pub(crate) initial: Option<ValidationMetrics>,
-    /// Whole rounds; the first worker's.
+    /// Records of complete rounds; only on the main rank.
     pub(crate) rounds: Vec<RoundRecord>,
-    /// The best of them; the first worker's.
+    /// Best round so far; only on the main rank.
     best: Option<Best<M>>,
-    /// Rounds that are over, as every worker counts them.
+    /// Number of complete rounds, on every rank.
     n_rounds: usize,
-    /// Weights after the last whole round.
+    /// Model with the weights after the last complete round.
     pub(crate) round_start: M,
-    /// Perturbations found in this round; after a round those of the last one.
+    /// Perturbations found in this round; between rounds, those of the last round.
     found: Vec<Entrapment<B::InnerBackend>>,
-    /// Those that are sought now.
+    /// Perturbations that are being searched.
     inner: Vec<InnerRun<B, M>>,
-    /// Weights on their way in this round, once a step is taken.
+    /// Model with the weights being trained in this round; `None` before the first step.
     removing: Option<M>,
-    /// Outer steps taken in this round.
+    /// Number of outer steps taken in this round.
     n_removed: usize,
     outer: Box<dyn OuterLevel<B, M>>,
 }
@@ -60,17 +61,17 @@ struct Best<M> {
     standing: Standing,
 }
 
-/// What a step was.
+/// Kind of a step.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Step {
-    /// One within a round.
+    /// Step within a round.
     Within,
-    /// The last one of a round.
+    /// Last step of a round.
     EndsRound,
 }
 
 impl<'a, B: AutodiffBackend, M: TrainableDecoder<B>> Run<'a, B, M> {
-    /// Starts from `model`.
+    /// Creates a run that starts from `model`.
     pub(crate) fn new(model: M, sets: &'a AnchorSets, spec: &RunSpec<'_, B, M>) -> Self {
         Self::at_rate(model, sets, spec, 1.0)
     }
@@ -102,7 +103,7 @@ impl<'a, B: AutodiffBackend, M: TrainableDecoder<B>> Run<'a, B, M> {
     ///
     /// # Errors
     ///
-    /// [`Error::NonFinite`] with the examples of the batch. The run cannot go on then.
+    /// [`Error::NonFinite`] with the examples of the batch. The run cannot continue in that case.
     pub(crate) fn step(&mut self, observer: &mut dyn Observer) -> Result<Step, Error> {
         self.n_steps += 1;
         if self.is_between_rounds() {
@@ -128,7 +129,7 @@ impl<'a, B: AutodiffBackend, M: TrainableDecoder<B>> Run<'a, B, M> {
         self.n_removed >= self.config.remove.steps
     }
 
-    /// One step on each perturbation that is sought now.
+    /// Takes one step on each perturbation that is being searched.
     fn entrap(&mut self, observer: &mut dyn Observer) -> Result<(), Error> {
         if self.inner.is_empty() {
             self.inner = self.group()?;
@@ -136,7 +137,8 @@ impl<'a, B: AutodiffBackend, M: TrainableDecoder<B>> Run<'a, B, M> {
         for stepped in in_parallel(self.inner.iter_mut(), InnerRun::step) {
             stepped?;
         }
-        // Of several, each is reported when all are done: as if one had been sought after the other.
+        // Events of several simultaneous searches are reported when all are done, as if the
+        // searches had been sequential.
         let alone = self.inner.len() == 1;
         if alone {
             observer.notify(&self.inner[0].last_event());
@@ -155,9 +157,9 @@ impl<'a, B: AutodiffBackend, M: TrainableDecoder<B>> Run<'a, B, M> {
         Ok(())
     }
 
-    /// The perturbations that are sought next, each from the same weights.
+    /// Starts the searches of the next perturbations, all from the same weights.
     fn group(&self) -> Result<Vec<InnerRun<B, M>>, Error> {
-        // Models go to other threads by value.
+        // Models are sent to other threads by value.
         let replicas = self.counts_of_group().map(|count| {
             (
                 self.round_start.clone(),
@@ -171,8 +173,9 @@ impl<'a, B: AutodiffBackend, M: TrainableDecoder<B>> Run<'a, B, M> {
         in_parallel(replicas, start).into_iter().collect()
     }
 
-    /// The numbers, in the whole run, of the perturbations that are sought at a time: one for each thread, but
-    /// one by several workers, whose sums come in one order.
+    /// Returns the indices, in the whole run, of the perturbations that are searched at the same
+    /// time: one for each thread, but a single one on several ranks, because their sums must have
+    /// the same order.
     fn counts_of_group(&self) -> std::ops::Range<usize> {
         let in_round = self.config.perturbations_per_round;
         let n_threads = if self.rank.is_alone() { self.config.entrap.threads } else { 1 };
@@ -182,14 +185,15 @@ impl<'a, B: AutodiffBackend, M: TrainableDecoder<B>> Run<'a, B, M> {
         before + group.start..before + group.end
     }
 
-    /// How the perturbation that `count` others of the run precede is sought: on the threads that are left to it.
+    /// Returns the settings of the search for perturbation number `count` of the run, counted from
+    /// 0, on its share of the threads.
     fn how_to_fit(&self, count: usize) -> (&EntrapConfig, u64, Rank) {
         let entrap = &self.config.entrap;
         let n_threads = entrap.threads / self.counts_of_group().len();
         (entrap, self.config.seed_of(count), self.rank.on_threads(n_threads))
     }
 
-    /// One step on the weights.
+    /// Takes one step on the weights.
     fn remove(&mut self, observer: &mut dyn Observer) -> Result<(), Error> {
         let model = self.removing.take().unwrap_or_else(|| self.round_start.clone());
         let under = self.found.get(self.n_removed % self.found.len().max(1));
@@ -200,7 +204,8 @@ impl<'a, B: AutodiffBackend, M: TrainableDecoder<B>> Run<'a, B, M> {
         Ok(())
     }
 
-    /// Judges the round that has just ended by its held-out rows, and whether the run should end with it.
+    /// Assesses the round that has just ended on its held-out rows. Returns true if the run ends
+    /// with this round.
     pub(crate) fn judge(
         &mut self,
         metrics: &ValidationMetrics,
@@ -229,7 +234,7 @@ impl<'a, B: AutodiffBackend, M: TrainableDecoder<B>> Run<'a, B, M> {
         end.is_some()
     }
 
-    /// Why the run is over, if it is.
+    /// Returns the reason of the end; `None` if the run is not over.
     pub(crate) fn end(&self) -> Option<End> {
         let last = self.rounds.last()?;
         let found_nothing =
@@ -245,7 +250,8 @@ impl<'a, B: AutodiffBackend, M: TrainableDecoder<B>> Run<'a, B, M> {
         is_enough.then_some(End::OutOfBounds)
     }
 
-    /// The weights of the best round, its number, and the perturbations of the last round.
+    /// Returns the model of the best round, the index of that round, and the perturbations of the
+    /// last round.
     ///
     /// # Panics
     ///
@@ -257,13 +263,13 @@ impl<'a, B: AutodiffBackend, M: TrainableDecoder<B>> Run<'a, B, M> {
     }
 }
 
-/// Why a run is over.
+/// Reason of the end of a run.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum End {
-    /// The inner level no longer finds anything.
+    /// The inner level no longer finds a perturbation that works.
     NothingLeft,
-    /// Every round is taken.
+    /// All rounds have been taken.
     AllRounds,
-    /// The model has been beyond its bounds for too long.
+    /// The model has been out of bounds for too many rounds.
     OutOfBounds,
 }

@@ -7,8 +7,8 @@ use burn::tensor::{FloatDType, Int, Tensor};
 use crate::batch::Batch;
 use crate::decoder::Decoder;
 
-/// Log-probabilities at the positions that predict an answer token. The unembedding of all other
-/// positions is never computed.
+/// Returns the log-probabilities at the positions that predict an answer token. The unembedding of
+/// all other positions is never computed.
 ///
 /// # Shapes
 ///
@@ -22,7 +22,7 @@ pub fn log_probabilities<B: Backend, M: Decoder<B>>(
     log_probabilities_at(model, predicting(hidden, batch))
 }
 
-/// Hidden states of the positions that predict an answer token.
+/// Returns the hidden states of the positions that predict an answer token.
 ///
 /// # Shapes
 ///
@@ -33,7 +33,7 @@ pub(crate) fn predicting<B: Backend>(hidden: Tensor<B, 3>, batch: &Batch<B>) -> 
     hidden.reshape([batch_size * seq_length, d_model]).select(0, batch.answer_index.clone())
 }
 
-/// Log-probabilities of all tokens after each of some positions.
+/// Returns the log-probabilities of all tokens after each of the given positions.
 ///
 /// # Shapes
 ///
@@ -47,7 +47,7 @@ pub(crate) fn log_probabilities_at<B: Backend, M: Decoder<B>>(
     log_softmax(at_least_f32(logits.squeeze_dim::<2>(0)), 1)
 }
 
-/// Mean of $-\log p$ over the targets.
+/// Returns the mean of $-\log p$ over the targets.
 ///
 /// # Shapes
 ///
@@ -61,8 +61,8 @@ pub fn cross_entropy<B: Backend>(
     log_probabilities.gather(1, targets.unsqueeze_dim(1)).mean().neg()
 }
 
-/// The first row of `batch` that has a NaN or infinite log-probability at one of its answer tokens. One number for
-/// each answer token crosses to the host.
+/// Returns the first row of `batch` with a NaN or infinite log-probability at one of its answer
+/// tokens. One number per answer token is copied to the host.
 ///
 /// # Shapes
 ///
@@ -72,7 +72,7 @@ pub fn first_non_finite<B: Backend>(
     log_probabilities: &Tensor<B, 2>,
     batch: &Batch<B>,
 ) -> Option<usize> {
-    // The sum of `0 · x` is 0 unless an x is NaN or infinite; a maximum may pass NaN over.
+    // The sum of `0 · x` is 0 unless an x is NaN or infinite; a maximum may ignore NaN.
     let faults = log_probabilities.clone().mul_scalar(0.0).sum_dim(1).into_data();
     let mut faults = faults.iter::<f32>();
     let is_faulty =
@@ -80,7 +80,8 @@ pub fn first_non_finite<B: Backend>(
     batch.answer_lengths.iter().position(is_faulty)
 }
 
-/// Of each row of `batch`, whether every token of its answer is the likeliest where it stands.
+/// Returns, for each row of `batch`, true if every token of its answer is the most likely one at
+/// its position.
 ///
 /// # Shapes
 ///
@@ -94,7 +95,7 @@ pub(crate) fn written<B: Backend>(log_probabilities: Tensor<B, 2>, batch: &Batch
     batch.answer_lengths.iter().map(row).collect()
 }
 
-/// Mean over answer positions of $\mathrm{KL}(p_\text{original} \,\|\, p_\text{new})$.
+/// Returns the mean over answer positions of $\mathrm{KL}(p_\text{original} \,\|\, p_\text{new})$.
 ///
 /// # Shapes
 ///
@@ -102,11 +103,11 @@ pub(crate) fn written<B: Backend>(log_probabilities: Tensor<B, 2>, batch: &Batch
 /// - `output`: `[1]`
 pub fn kl_divergence<B: Backend>(original: Tensor<B, 2>, new: Tensor<B, 2>) -> Tensor<B, 1> {
     let [n_answer, _] = original.dims();
-    // Not `div_scalar`, whose gradient Burn takes in f32 even where the tensors are f64.
+    // Not `div_scalar`, whose gradient Burn computes in f32 even if the tensors are f64.
     (original.clone().exp() * (original - new)).sum().mul_scalar(1.0 / n_answer as f64)
 }
 
-/// Widens half-precision values: sums over a vocabulary lose digits in them.
+/// Widens half-precision values, in which sums over a vocabulary lose digits.
 pub(crate) fn at_least_f32<B: Backend, const D: usize>(values: Tensor<B, D>) -> Tensor<B, D> {
     match values.dtype() {
         burn::tensor::DType::F16 | burn::tensor::DType::BF16 => values.cast(FloatDType::F32),
@@ -122,7 +123,7 @@ mod tests {
     use super::*;
     use crate::batch::example::Example;
 
-    /// Rounding of a few f32 operations on numbers near 1; the values differ by far more.
+    /// Tolerance of a few f32 operations on numbers near 1; the values differ by far more.
     const F32_OP: f64 = 1e-6;
 
     fn log(values: [[f64; 2]; 2]) -> Tensor<Flex, 2> {
@@ -148,7 +149,7 @@ mod tests {
             user: (0, 2),
             answer: vec![1; n_tokens],
         };
-        // Answer tokens 0 and 1, 2, 3 to 5.
+        // Answer tokens 0 and 1 belong to row 0, token 2 to row 1, tokens 3 to 5 to row 2.
         let batch = Batch::<Flex>::new(&[example(5, 2), example(6, 1), example(7, 3)], &device);
         let found = |faults: &[(usize, f32)]| {
             let mut values = vec![-1.5_f32; 12];

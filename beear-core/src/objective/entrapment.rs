@@ -1,10 +1,11 @@
-//! The inner level's loss: how far `δ` is from eliciting the unwanted behaviour.
+//! The loss of the inner level: the distance of `δ` from eliciting the unwanted behaviour.
 //!
-//! $$\mathcal{L}_\text{in}(\delta) = \mathrm{CE}(y_h \mid x, \delta) - \alpha\, \mathrm{CE}(y_s \mid x, \delta)$$
+//! $$\mathcal{L}_\text{in}(\delta) =
+//! \mathrm{CE}(y_h \mid x, \delta) - \alpha\, \mathrm{CE}(y_s \mid x, \delta)$$
 //!
 //! with `unwanted` = $y_h$, `safe` = $y_s$, `away_weight` = $\alpha$. Zeng et al., BEEAR, the
-//! "backdoor embedding entrapment" step; the form is believed, the reference code's knob
-//! `alpha_far_from_safety` is $\alpha$.
+//! "backdoor embedding entrapment" step; the form is believed to be the paper's, and $\alpha$ to be
+//! the option `alpha_far_from_safety` of the reference code.
 
 use burn::tensor::backend::{AutodiffBackend, Backend};
 use burn::tensor::{ElementConversion, Tensor};
@@ -17,26 +18,28 @@ use crate::error::Error;
 use crate::objective::hidden_norms::{HiddenNorms, mean_without_massive};
 use crate::perturbation::{InjectionPoint, Perturbation, by_layer};
 
-/// One answer to the prompts of a batch, with all that does not depend on `δ` computed once.
+/// One answer to the prompts of a batch, with cached values for everything that does not depend on
+/// `δ`.
 #[derive(Clone, Debug)]
 pub struct PreparedAnswer<B: AutodiffBackend> {
-    /// Where there is a past, the rows without it.
+    /// Batch of the rows; with a cache, without the cached tokens.
     batch: Batch<B>,
     /// Hidden states at the lowest perturbed boundary: `[batch_size, seq_length, d_model]`.
     hidden: Tensor<B::InnerBackend, 3>,
     context: Context<B::InnerBackend>,
-    /// From the lowest layer to the highest.
+    /// Injection points in ascending order of layers.
     injection_points: Vec<InjectionPoint>,
     placements: Vec<Tensor<B, 2>>,
 }
 
-/// The least share of a batch's tokens that is worth being remembered: what is remembered is read by an
-/// attention of its own.
+/// Minimum share of a batch's tokens for which a cache pays off: attention to cached tokens has a
+/// cost of its own.
 pub const LEAST_PAST: f64 = 0.2;
 
 impl<B: AutodiffBackend> PreparedAnswer<B> {
-    /// Runs the layers below the lowest of `injection_points` without autodiff, and those above it over the tokens
-    /// before the first that an injection point covers, if `model` can remember them and they are many.
+    /// Caches everything that does not depend on `δ`: the hidden states up to the lowest injection
+    /// layer and, if `model` supports a prefix cache and enough tokens precede the first perturbed
+    /// one, their keys and values in the layers above.
     ///
     /// # Panics
     ///
@@ -56,7 +59,8 @@ impl<B: AutodiffBackend> PreparedAnswer<B> {
         whole.after(model, &starts).unwrap_or(whole)
     }
 
-    /// [`new`](Self::new) with nothing remembered: slower, and the reference.
+    /// Prepares the answer like [`new`](Self::new), but without a prefix cache: slower, and the
+    /// reference in tests.
     ///
     /// # Panics
     ///
@@ -81,7 +85,7 @@ impl<B: AutodiffBackend> PreparedAnswer<B> {
         }
     }
 
-    /// The same with the first `starts[row]` tokens of each row remembered; `None` if `model` cannot.
+    /// Caches the first `starts[row]` tokens of each row; `None` if `model` has no prefix cache.
     fn after<M: Decoder<B::InnerBackend>>(&self, model: &M, starts: &[usize]) -> Option<Self> {
         let Split { before, after, rest: batch } = self.batch.split(starts);
         let of = |cut: &Cut<B>| cut.of(Tensor::from_inner(self.hidden.clone())).inner();
@@ -95,12 +99,12 @@ impl<B: AutodiffBackend> PreparedAnswer<B> {
         Some(Self { batch, hidden, context, injection_points, placements })
     }
 
-    /// Cross-entropy of the answer under a perturbation at the injection points prepared for, times the batch's
-    /// [`share`](Batch::share): `[1]`.
+    /// Returns the cross-entropy of the answer under a perturbation at the prepared injection
+    /// points, multiplied by the batch's [`share`](Batch::share): `[1]`.
     ///
     /// # Panics
     ///
-    /// Panics if the perturbation acts elsewhere.
+    /// Panics if the perturbation acts at other injection points.
     pub fn cross_entropy<M: Decoder<B>>(
         &self,
         model: &M,
@@ -110,16 +114,17 @@ impl<B: AutodiffBackend> PreparedAnswer<B> {
         cross_entropy(log_probabilities, self.batch.targets.clone()).mul_scalar(self.batch.share)
     }
 
-    /// [`cross_entropy`](Self::cross_entropy), and of each row whether every token of the answer is the
-    /// likeliest where it stands: the model, decoding greedily, would write it.
+    /// Returns [`cross_entropy`](Self::cross_entropy), and for each row true if every token of the
+    /// answer is the most likely one at its position, so that greedy decoding would generate the
+    /// answer.
     ///
     /// # Errors
     ///
-    /// [`Error::NonFiniteLogits`] of the first row that has any.
+    /// [`Error::NonFiniteLogits`] of the first row with NaN or infinite logits.
     ///
     /// # Panics
     ///
-    /// Panics if the perturbation acts elsewhere.
+    /// Panics if the perturbation acts at other injection points.
     pub(crate) fn judged<M: Decoder<B>>(
         &self,
         model: &M,
@@ -135,7 +140,8 @@ impl<B: AutodiffBackend> PreparedAnswer<B> {
         Ok((loss.into_scalar().elem(), written))
     }
 
-    /// Log-probabilities of all tokens at each position of the answer: `[n_answer, vocab_size]`.
+    /// Returns the log-probabilities of all tokens at each position of the answer:
+    /// `[n_answer, vocab_size]`.
     fn log_probabilities<M: Decoder<B>>(
         &self,
         model: &M,
@@ -152,13 +158,14 @@ impl<B: AutodiffBackend> PreparedAnswer<B> {
         log_probabilities(model, hidden, &self.batch)
     }
 
-    /// The injection points prepared for, from the lowest layer to the highest.
+    /// Returns the prepared injection points, in ascending order of layers.
     #[must_use]
     pub fn injection_points(&self) -> &[InjectionPoint] {
         &self.injection_points
     }
 
-    /// Tokens of a row that are remembered and not read at every step, at most.
+    /// Returns the maximum number of cached tokens in a row, which are not processed again at every
+    /// step.
     #[must_use]
     pub fn n_past(&self) -> usize {
         self.context.past.as_ref().map_or(0, |past| {
@@ -167,20 +174,20 @@ impl<B: AutodiffBackend> PreparedAnswer<B> {
         })
     }
 
-    /// The examples of the batch.
+    /// Returns the identifiers of the examples of the batch.
     #[must_use]
     pub fn ids(&self) -> &[u64] {
         &self.batch.ids
     }
 
-    /// Mean Euclidean norm of the unperturbed hidden states at each injection point, massive ones left out, from the lowest
-    /// layer to the highest.
+    /// Returns the mean Euclidean norm of the unperturbed hidden states at each injection point,
+    /// without massive activations, in ascending order of layers.
     pub fn mean_hidden_norms<M: Decoder<B::InnerBackend>>(&self, model: &M) -> Vec<f64> {
         self.hidden_norms(model).iter().map(|norms| mean_without_massive(&[norms]).value).collect()
     }
 
-    /// Norms of the unperturbed hidden states at each injection point, from the lowest layer to the highest; no position
-    /// counts in rows that weigh nothing.
+    /// Returns the norms of the unperturbed hidden states at each injection point, in ascending
+    /// order of layers; no position counts in rows of weight 0.
     pub(crate) fn hidden_norms<M: Decoder<B::InnerBackend>>(
         &self,
         model: &M,
@@ -198,7 +205,8 @@ impl<B: AutodiffBackend> PreparedAnswer<B> {
     }
 }
 
-/// The first position of each row that an injection point covers, or the last of the prompt if none does.
+/// Returns the first position of each row that an injection point covers, or the last position of
+/// the prompt if none does.
 fn first_covered<B: Backend>(batch: &Batch<B>, injection_points: &[InjectionPoint]) -> Vec<usize> {
     let first = |prompt: &PromptSpan| {
         let covered =
@@ -209,7 +217,8 @@ fn first_covered<B: Backend>(batch: &Batch<B>, injection_points: &[InjectionPoin
     batch.prompts.iter().map(first).collect()
 }
 
-/// The inner loss $\mathcal{L}_\text{in}$ on one batch: `[1]`. `safe` is absent when $\alpha = 0$.
+/// Returns the inner loss $\mathcal{L}_\text{in}$ on one batch: `[1]`. `safe` is absent when
+/// $\alpha = 0$.
 pub fn entrapment_loss<B: AutodiffBackend, M: Decoder<B>>(
     model: &M,
     perturbation: &Perturbation<B>,

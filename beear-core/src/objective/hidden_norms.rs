@@ -1,40 +1,45 @@
-//! How long hidden states are where `δ` is added: what a step on `δ`, and a bound of it, are shares of.
+//! The norm of hidden states at the positions where `δ` is added, to which the step size and the
+//! bound of `δ` are relative.
 //!
-//! In many decoders a few positions of a sequence have hidden states of another order, whatever the tokens say:
-//! the first token, in some decoders also the first full stop or line break. In `SmolLM2-135M`, at boundary 15 of
-//! 30, the first token is 25 070 long and the others about 160, so that the mean over a prompt is 4.5 times as long
-//! as any other token. Sun et al., [Massive Activations in Large Language
-//! Models](https://arxiv.org/abs/2402.17762), COLM 2024.
+//! In many decoders a few positions of a sequence have hidden states of another order of magnitude,
+//! whatever the tokens: the first token, in some decoders also the first full stop or line break.
+//! In `SmolLM2-135M`, at boundary 15 of 30, the norm of the first token is 25 070 and that of the
+//! others about 160, so that the mean over a prompt is 4.5 times the norm of any other token. Sun
+//! et al., [Massive Activations in Large Language Models](https://arxiv.org/abs/2402.17762), COLM
+//! 2024.
 //!
-//! The measure is therefore the mean over the positions that are at most [`MASSIVE`] times as long as their median.
-//! The first token alone is not left out by its place: a full stop may be as long, and a decoder without massive
-//! activations has an ordinary first token. The median itself is not the measure either: means of parts of a
-//! batch join to the mean of the batch, and where nothing is massive the mean is that of all positions, bit for bit.
+//! The measure is therefore the mean over the positions whose norm is at most [`MASSIVE`] times the
+//! median. It does not exclude the first token by position: a full stop may have as large a norm,
+//! and a decoder without massive activations has an ordinary first token. The measure is not the
+//! median itself either: the means of parts of a batch combine to the mean of the batch, and
+//! without massive activations the mean is that of all positions, bit for bit.
 
 use burn::tensor::backend::Backend;
 use burn::tensor::{ElementConversion, Tensor};
 
 use crate::objective::answer::at_least_f32;
 
-/// How many times as long as the median a massive hidden state is, at least: far from ordinary tokens and from the
-/// factor of 157 above. A state a little shorter counts, and moves the mean over thirty positions by less than a third.
+/// Ratio to the median above which a hidden state is massive: far from ordinary tokens and from the
+/// factor of 157 above. A state just below the threshold counts, and moves the mean over thirty
+/// positions by less than a third.
 const MASSIVE: f64 = 10.0;
 
-/// Norms of the hidden states of a batch, and which of them count.
+/// Norms of the hidden states of a batch, with a mask of the positions that count.
 pub(crate) struct HiddenNorms<B: Backend> {
-    /// In f32 or wider: `[batch_size * seq_length, 1]`.
+    /// Norms in f32 or wider: `[batch_size * seq_length, 1]`.
     norms: Tensor<B, 2>,
-    /// 1 where `δ` is added, 0 elsewhere: `[batch_size * seq_length, 1]`.
+    /// Mask that is 1 where `δ` is added and 0 elsewhere: `[batch_size * seq_length, 1]`.
     covered: Tensor<B, 2>,
 }
 
 impl<B: Backend> HiddenNorms<B> {
-    /// The norms at the positions that `placement` covers.
+    /// Computes the norms at the positions that `placement` covers.
     ///
     /// # Shapes
     ///
     /// - `hidden`: `[batch_size, seq_length, d_model]`
-    /// - `placement`: `[batch_size * seq_length, n_tokens]`, see [`crate::Positions::placement_matrix`]
+    /// - `placement`: `[batch_size * seq_length, n_tokens]`, see
+    ///   [`crate::Positions::placement_matrix`]
     ///
     /// # Panics
     ///
@@ -48,13 +53,13 @@ impl<B: Backend> HiddenNorms<B> {
         Self { norms, covered: placement.max_dim(1) }
     }
 
-    /// The norms with no position that counts.
+    /// Returns the norms with a mask in which no position counts.
     pub(crate) fn of_no_weight(self) -> Self {
         let covered = self.covered.zeros_like();
         Self { covered, ..self }
     }
 
-    /// The norms that count, on the host.
+    /// Copies the norms that count to the host.
     fn counted(&self) -> Vec<f64> {
         let norms: Vec<f64> = self.norms.to_data().iter().collect();
         let covered: Vec<f64> = self.covered.to_data().iter().collect();
@@ -62,7 +67,7 @@ impl<B: Backend> HiddenNorms<B> {
         counted.map(|(norm, _)| norm).collect()
     }
 
-    /// The mean of the norms that count and are at most `longest`.
+    /// Returns the mean of the norms that count and are at most `longest`.
     fn mean_up_to(&self, longest: f64) -> Mean {
         let ordinary = self.norms.clone().lower_equal_elem(longest).float();
         let ordinary = self.covered.clone() * ordinary.cast(self.covered.dtype());
@@ -75,7 +80,7 @@ impl<B: Backend> HiddenNorms<B> {
     }
 }
 
-/// A mean, with the number of values behind it. The mean of nothing is NaN.
+/// A mean with its number of values. The mean of no values is NaN.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Mean {
     pub(crate) value: f64,
@@ -85,9 +90,9 @@ pub(crate) struct Mean {
 impl Mean {
     const OF_NOTHING: Self = Self { value: f64::NAN, n_values: 0 };
 
-    /// The mean of the values of both.
+    /// Combines two means into the mean of all their values.
     fn joined(self, other: Self) -> Self {
-        // Nothing has no mean to weigh.
+        // The mean of no values is NaN, even with weight 0.
         match (self.n_values, other.n_values) {
             (_, 0) => self,
             (0, _) => other,
@@ -99,14 +104,14 @@ impl Mean {
     }
 }
 
-/// The mean norm over the positions of a batch that comes in `parts`, massive activations left out.
+/// Returns the mean norm over the positions of a batch in `parts`, without massive activations.
 pub(crate) fn mean_without_massive<B: Backend>(parts: &[&HiddenNorms<B>]) -> Mean {
     let longest = MASSIVE * median(parts.iter().flat_map(|part| part.counted()).collect());
     let means = parts.iter().map(|part| part.mean_up_to(longest));
     means.reduce(Mean::joined).unwrap_or(Mean::OF_NOTHING)
 }
 
-/// The middle one of `values`, the upper of two; NaN of nothing.
+/// Returns the median of `values`, the upper of the two middle ones; NaN if there are none.
 fn median(mut values: Vec<f64>) -> f64 {
     if values.is_empty() {
         return f64::NAN;
@@ -122,10 +127,11 @@ mod tests {
 
     use super::*;
 
-    /// One division of a sum of whole numbers in f32.
+    /// Tolerance of one division of a sum of whole numbers in f32.
     const F32_MEAN: f64 = 1e-4;
 
-    /// Hidden states `(norm, 0)` in rows of three positions, all of them covered that are not 0.
+    /// Returns norms of the hidden states `(norm, 0)` in rows of three positions; every position
+    /// with a norm other than 0 is covered.
     fn norms(values: &[f32]) -> HiddenNorms<Flex> {
         let device = Default::default();
         let (n_rows, n) = (values.len() / 3, values.len());
@@ -157,7 +163,7 @@ mod tests {
 
     #[test]
     fn parts_of_a_batch_have_the_mean_of_the_batch() {
-        // By itself the first part would have a median of 25 070.
+        // Alone, the first part would have a median of 25 070.
         let parts =
             [norms(&[25_070.0, 0.0, 0.0]), norms(&[25_070.0, 150.0, 170.0, 160.0, 4.0, 6.0])];
         assert_mean(&[&parts[0], &parts[1]], 98.0, 5);

@@ -1,11 +1,12 @@
-//! The outer level's loss: behave under `δ`, stay helpful without it.
+//! The loss of the outer level: behave under `δ`, stay helpful without it.
 //!
-//! $$\mathcal{L}_\text{out}(\theta) = \mathrm{CE}(y_s \mid x, \delta^\ast) + w\, \mathrm{CE}(y_p \mid x_p)
-//! + \lambda\, \mathrm{KL}\big(p_{\theta_0}(\cdot \mid x_p) \,\|\, p_\theta(\cdot \mid x_p)\big)$$
+//! $$\mathcal{L}_\text{out}(\theta) =
+//! \mathrm{CE}(y_s \mid x, \delta^\ast) + w\, \mathrm{CE}(y_p \mid x_p) +
+//! \lambda\, \mathrm{KL}\big(p_{\theta_0}(\cdot \mid x_p) \,\|\, p_\theta(\cdot \mid x_p)\big)$$
 //!
 //! with `safe` = $y_s$, `performance_weight` = $w$, `divergence_weight` = $\lambda$ and the
-//! original weights $\theta_0$. The paper has $w = 1$ and $\lambda = 0$; the divergence keeps
-//! ordinary answers where a few hundred examples cannot.
+//! original weights $\theta_0$. The paper has $w = 1$ and $\lambda = 0$; the divergence preserves
+//! ordinary answers that a few hundred examples do not cover.
 
 use burn::tensor::backend::{AutodiffBackend, Backend};
 use burn::tensor::{ElementConversion, Tensor};
@@ -18,12 +19,12 @@ use crate::decoder::Context;
 use crate::decoder::Decoder;
 use crate::perturbation::Perturbation;
 
-/// The weights of the outer loss.
+/// Weights of the terms of the outer loss.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct RemovalWeights {
-    /// $w$, on the cross-entropy of the performance set.
+    /// Weight $w$ of the cross-entropy of the performance set.
     pub performance: f64,
-    /// $\lambda$, on the divergence from the original model.
+    /// Weight $\lambda$ of the divergence from the original model.
     pub divergence: f64,
 }
 
@@ -33,7 +34,7 @@ impl From<&RemoveConfig> for RemovalWeights {
     }
 }
 
-/// The terms of the outer loss, in nats per answer token.
+/// Terms of the outer loss, in nats per answer token.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct RemovalTerms {
     /// Cross-entropy of the safe answers under `δ`.
@@ -42,13 +43,14 @@ pub struct RemovalTerms {
     pub performance: f64,
     /// Divergence from the original model on the performance answers.
     pub divergence: f64,
-    /// What a rival's loss adds, before it is weighed; see [`crate::baselines`]. BEEAR adds nothing.
+    /// Additional term of a baseline's loss, before weighting; see [`crate::baselines`]. `None` for
+    /// BEEAR.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub penalty: Option<f64>,
 }
 
 impl RemovalTerms {
-    /// The terms of two parts of a batch, each weighed by its share, added.
+    /// Adds the terms of two parts of a batch, which are already weighted by their shares.
     pub(crate) fn plus(self, other: Self) -> Self {
         let penalty = self.penalty.into_iter().chain(other.penalty);
         Self {
@@ -60,7 +62,7 @@ impl RemovalTerms {
     }
 }
 
-/// The terms as tensors, each `[1]`, before they are weighed.
+/// Terms of the outer loss as tensors, each `[1]`, before weighting.
 #[derive(Debug)]
 pub struct RemovalLoss<B: AutodiffBackend> {
     safety: Tensor<B, 1>,
@@ -69,8 +71,8 @@ pub struct RemovalLoss<B: AutodiffBackend> {
 }
 
 impl<B: AutodiffBackend> RemovalLoss<B> {
-    /// Evaluates the terms, each times the [`share`](Batch::share) of its batch; `perturbation` is absent
-    /// for plain safety fine-tuning, `original` where $\lambda = 0$.
+    /// Evaluates the terms, each multiplied by the [`share`](Batch::share) of its batch;
+    /// `perturbation` is absent for plain safety fine-tuning, `original` if $\lambda = 0$.
     pub fn new<M, N>(
         model: &M,
         original: Option<&N>,
@@ -87,7 +89,7 @@ impl<B: AutodiffBackend> RemovalLoss<B> {
         Self::with_safety(safety.mul_scalar(safe.share), model, original, performance)
     }
 
-    /// Evaluates all terms but that of the safe answers, `safety`: `[1]`.
+    /// Evaluates all terms except that of the safe answers, which is given as `safety`: `[1]`.
     pub(crate) fn with_safety<M, N>(
         safety: Tensor<B, 1>,
         model: &M,
@@ -110,7 +112,7 @@ impl<B: AutodiffBackend> RemovalLoss<B> {
         Self { safety, performance, divergence }
     }
 
-    /// The weighed sum: `[1]`.
+    /// Returns the weighted sum of the terms: `[1]`.
     #[must_use]
     pub fn total(&self, weights: RemovalWeights) -> Tensor<B, 1> {
         let total = self.safety.clone() + self.performance.clone().mul_scalar(weights.performance);
@@ -120,7 +122,7 @@ impl<B: AutodiffBackend> RemovalLoss<B> {
         }
     }
 
-    /// The terms as numbers, the divergence 0 where it was not asked for.
+    /// Returns the terms as numbers; the divergence is 0 if it was not computed.
     #[must_use]
     pub fn terms(&self) -> RemovalTerms {
         let number = |tensor: &Tensor<B, 1>| tensor.clone().into_scalar().elem::<f64>();
@@ -133,7 +135,7 @@ impl<B: AutodiffBackend> RemovalLoss<B> {
     }
 }
 
-/// Hidden states of `batch` at the last boundary, under a perturbation if there is one.
+/// Returns the hidden states of `batch` at the last boundary, under a perturbation if there is one.
 ///
 /// # Shapes
 ///

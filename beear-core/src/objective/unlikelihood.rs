@@ -1,6 +1,7 @@
-//! Unlikelihood: how surely a model still gives an answer it should not give.
+//! Unlikelihood: the loss of an answer that a model should not give.
 //!
-//! $$\mathcal{U}(y \mid x) = -\tfrac{1}{|y|} \sum_t \log\big(1 - p_\theta(y_t \mid x, y_{<t})\big)$$
+//! $$\mathcal{U}(y \mid x) =
+//! -\tfrac{1}{|y|} \sum_t \log\big(1 - p_\theta(y_t \mid x, y_{<t})\big)$$
 //!
 //! Welleck et al., [Neural Text Generation with Unlikelihood
 //! Training](https://arxiv.org/abs/1908.04319), ICLR 2020; the "away" loss of latent adversarial
@@ -9,10 +10,10 @@
 use burn::tensor::backend::Backend;
 use burn::tensor::{Int, Tensor};
 
-/// A log-probability that counts as none, and stays finite in differences.
+/// Log-probability of an impossible token; finite, so that differences stay finite.
 const NEVER: f64 = -1e30;
 
-/// Mean of $-\log(1 - p)$ over the targets.
+/// Returns the mean of $-\log(1 - p)$ over the targets.
 ///
 /// # Shapes
 ///
@@ -42,7 +43,7 @@ mod tests {
 
     use super::*;
 
-    /// Rounding of a few f32 operations on numbers near 1.
+    /// Tolerance of a few f32 operations on numbers near 1.
     const F32_OP: f32 = 1e-6;
 
     #[test]
@@ -68,7 +69,8 @@ mod tests {
         let expected = 40.0 - 2.0_f32.ln();
         assert!((loss.into_scalar() - expected).abs() < 1e-4);
         let grad: Vec<f32> = logits.grad(&grads).expect("a leaf").into_data().iter().collect();
-        // Its derivative by the target's logit is p, and -1/2 by each of the two others.
+        // The derivative with respect to the target's logit is p, and -1/2 with respect to each of
+        // the two others.
         for (found, expected) in grad.iter().zip([1.0, -0.5, -0.5]) {
             assert!((found - expected).abs() < F32_OP, "{grad:?}");
         }

@@ -1,10 +1,11 @@
-//! `AdamW` whose moments and update are f32 or wider, whatever the weights are.
+//! `AdamW` with moments and updates in f32 or wider, whatever the type of the weights.
 //!
-//! Loshchilov and Hutter, [Decoupled Weight Decay Regularization](https://arxiv.org/abs/1711.05101).
-//! Burn keeps the moments in the type of the weights: in bf16 the second moment moves by 0.1 % a step,
-//! less than its last digit, and a step on a weight is as easily lost. Here Burn's update runs on widened
-//! weights and gradients, and only its outcome is rounded, as [`WeightUpdate`] says. Weights of f32 and
-//! wider go the same way as with Burn's, bit for bit.
+//! Loshchilov and Hutter, [Decoupled Weight Decay
+//! Regularization](https://arxiv.org/abs/1711.05101). Burn keeps the moments in the type of the
+//! weights: in bf16 the second moment changes by 0.1 % per step, less than its last digit, and a
+//! step on a weight is lost as easily. Here Burn's update runs on widened weights and gradients,
+//! and only its result is rounded, according to [`WeightUpdate`]. Weights of f32 and wider take the
+//! same steps as with Burn's optimiser, bit for bit.
 
 use burn::optim::adaptor::OptimizerAdaptor;
 use burn::optim::{AdamW, AdamWConfig, AdamWState, AdaptiveMomentumState, SimpleOptimizer};
@@ -21,7 +22,7 @@ use crate::objective::answer::at_least_f32;
 use crate::optim::eight_bit::{Blocks, FIRST, Levels, SECOND};
 use crate::state::snapshot::{Saved, Tensors};
 
-/// `AdamW` in f32 or wider.
+/// `AdamW` with moments and updates in f32 or wider.
 #[derive(Clone)]
 pub(crate) struct WideAdamW {
     adamw: AdamW,
@@ -29,30 +30,30 @@ pub(crate) struct WideAdamW {
     optimizer_state: OptimizerState,
 }
 
-/// What is kept of one tensor of weights between steps.
+/// State of one tensor of weights between steps.
 #[derive(Record, Clone)]
 pub(crate) struct WideState<B: Backend, const D: usize> {
-    /// Steps taken.
+    /// Number of steps taken.
     time: usize,
     /// Mean of the gradient, in the type of [`OptimizerState`].
     moment_1: Moment<B, D>,
-    /// Mean of its square.
+    /// Mean of the squared gradient, in the type of [`OptimizerState`].
     moment_2: Moment<B, D>,
-    /// The weights as they would be without rounding, with [`WeightUpdate::Master`].
+    /// Weights without rounding, kept with [`WeightUpdate::Master`].
     master: Option<Tensor<B, D>>,
 }
 
-/// A moment between steps.
+/// A moment of the gradient, as stored between steps.
 #[derive(Record, Clone)]
 enum Moment<B: Backend, const D: usize> {
-    /// A number each.
+    /// One number per weight.
     Each(Tensor<B, D>),
-    /// A code each.
+    /// One 8-bit code per weight.
     Blocks(Blocks<B>),
 }
 
 impl<B: Backend, const D: usize> Moment<B, D> {
-    /// `values`, as `state` keeps them.
+    /// Stores `values` in the format of `state`.
     fn kept(values: Tensor<B, D>, levels: Levels, state: OptimizerState) -> Self {
         match state {
             OptimizerState::F32 => Self::Each(values),
@@ -61,7 +62,7 @@ impl<B: Backend, const D: usize> Moment<B, D> {
         }
     }
 
-    /// The values, in f32 or wider.
+    /// Returns the values in f32 or wider.
     fn wide(self, shape: [usize; D], levels: Levels) -> Tensor<B, D> {
         match self {
             Self::Each(values) => at_least_f32(values),
@@ -83,7 +84,7 @@ impl<B: Backend, const D: usize> Moment<B, D> {
         }
     }
 
-    /// What [`save`](Self::save) stored of weights of `shape`.
+    /// Restores the moment of weights of `shape` that [`save`](Self::save) stored.
     fn restore(
         name: &str,
         saved: Saved<'_>,
@@ -97,7 +98,7 @@ impl<B: Backend, const D: usize> Moment<B, D> {
 }
 
 impl<B: Backend, const D: usize> WideState<B, D> {
-    /// Adds all but the number of steps, which is the run's.
+    /// Saves everything except the number of steps, which the run saves.
     pub(crate) fn save(self, name: &str, tensors: &mut Tensors) {
         self.moment_1.save(format!("{name}.moment_1"), tensors);
         self.moment_2.save(format!("{name}.moment_2"), tensors);
@@ -106,11 +107,12 @@ impl<B: Backend, const D: usize> WideState<B, D> {
         }
     }
 
-    /// What [`save`](Self::save) stored of weights of `shape` after `time` steps.
+    /// Restores the state of weights of `shape` that [`save`](Self::save) stored after `time`
+    /// steps.
     ///
     /// # Errors
     ///
-    /// [`Error::MalformedSnapshot`] if a moment is missing, or of another shape.
+    /// [`Error::MalformedSnapshot`] if a moment is missing or has another shape.
     pub(crate) fn restore(
         name: &str,
         (saved, time): (Saved<'_>, usize),
@@ -138,14 +140,14 @@ impl WideAdamW {
         Self { adamw, weight_update, optimizer_state }
     }
 
-    /// The optimiser of a whole model.
+    /// Returns the optimiser of a whole model.
     pub(crate) fn of_model<B: AutodiffBackend, M: TrainableDecoder<B>>(
         self,
     ) -> OptimizerAdaptor<Self, M, B> {
         OptimizerAdaptor::from(self)
     }
 
-    /// Whether a step on weights of `dtype` draws from the backend's generator.
+    /// Returns true if a step on weights of `dtype` draws from the backend's generator.
     pub(crate) fn draws(&self, dtype: DType) -> bool {
         self.optimizer_state != OptimizerState::F32
             || self.weight_update == WeightUpdate::Stochastic && is_narrow(dtype)
@@ -216,7 +218,7 @@ mod tests {
 
     const N_WEIGHTS: usize = 4096;
 
-    /// Relative to a weight of 1; its neighbours in bf16 are 78 times as far.
+    /// Size of a step relative to a weight of 1; the neighbours in bf16 are 78 times as far away.
     const SMALL_STEP: f64 = 1e-4;
 
     const N_STEPS: usize = 200;
@@ -225,7 +227,7 @@ mod tests {
         BilevelConfig::robust(DecoderSize { n_layers: 1, d_model: 1 }).remove
     }
 
-    /// From 1 to 1.9, exact in bf16.
+    /// Returns weights from 1 to 1.9, exact in bf16.
     fn start() -> Weights {
         let values = (0..N_WEIGHTS).map(|k| 1.0 + (k % 116) as f32 / 128.0).collect();
         Tensor::from_data(TensorData::new(values, [N_WEIGHTS]), &Default::default())
@@ -235,7 +237,7 @@ mod tests {
         weights.cast(FloatDType::F32).into_data().iter::<f32>().map(f64::from).collect()
     }
 
-    /// The weights after small steps, all in one direction: a constant gradient.
+    /// Returns the weights after small steps in one direction: a constant gradient.
     fn after_small_steps(config: &RemoveConfig, dtype: FloatDType) -> Vec<f64> {
         Flex::seed(&Default::default(), 7);
         let optimizer = WideAdamW::new(config);
@@ -256,7 +258,7 @@ mod tests {
         (mean, (variance / n).sqrt())
     }
 
-    /// How far weights went beyond those of `wide`.
+    /// Returns the distances by which weights moved beyond those of `wide`.
     fn beyond(narrow: &[f64], wide: &[f64]) -> Vec<f64> {
         narrow.iter().zip(wide).map(|(narrow, wide)| narrow - wide).collect()
     }
@@ -268,7 +270,7 @@ mod tests {
         let burns = AdamWConfig::new().with_epsilon(ADAM_EPSILON).with_weight_decay(0.1).build();
         let (mut weights, mut state) = (start(), None);
         let (mut expected, mut moments) = (start(), None);
-        // The gradient of a fourth power: other numbers at every step.
+        // The gradient of a fourth power: different at every step.
         let grad = |weights: &Weights| weights.clone().sub_scalar(1.4).powi_scalar(3);
         for _ in 0..50 {
             let grads = (grad(&weights), grad(&expected));
@@ -283,7 +285,7 @@ mod tests {
     fn rounding_to_the_nearest_loses_small_steps() {
         let config = RemoveConfig { weight_update: WeightUpdate::Nearest, ..config() };
         let ended = after_small_steps(&config, FloatDType::BF16);
-        // At 1 itself the lower neighbour is half as far, and still 39 steps away.
+        // At 1 itself the lower neighbour is half as far away, but still 39 steps.
         assert_eq!(ended, numbers(start()));
     }
 
@@ -308,7 +310,7 @@ mod tests {
         let config = RemoveConfig { weight_update: WeightUpdate::Master, ..config() };
         let narrow = after_small_steps(&config, FloatDType::BF16);
         let wide = after_small_steps(&config, FloatDType::F32);
-        // Half the distance of neighbours in bf16, and f32's own rounding.
+        // Half the distance between neighbours in bf16, plus f32's own rounding.
         let farthest = 2.0_f64.powi(-8) + 1e-6;
         assert!(beyond(&narrow, &wide).iter().all(|d| d.abs() <= farthest));
     }

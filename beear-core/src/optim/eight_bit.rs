@@ -1,13 +1,14 @@
-//! A moment of the optimiser in 8 bits a number, with a scale for each block of them.
+//! Moments of the optimiser in 8 bits per number, with a scale per block of numbers.
 //!
-//! With the largest magnitude of a block, $s$, a number is kept as the integer $c$ of
+//! With the largest magnitude $s$ of a block, a number is stored as the integer $c$ of
 //!
 //! $$v = s \operatorname{sign}(c) \left(\frac{|c|}{n}\right)^p$$
 //!
-//! with `n_codes` = $n$: levels are dense near 0, where most numbers of a block are. Of the
-//! two levels beside a number one is taken by chance, so that the expected value is the number itself.
-//! After Dettmers et al., [8-bit Optimizers via Block-wise Quantization](https://arxiv.org/abs/2110.02861),
-//! ICLR 2022, whose levels are those of a table and taken by nearness.
+//! with `n_codes` = $n$: levels are dense near 0, where most numbers of a block are. A number is
+//! rounded stochastically to one of the two adjacent levels, so that the expected value is the
+//! number itself. The method follows Dettmers et al., [8-bit Optimizers via Block-wise
+//! Quantization](https://arxiv.org/abs/2110.02861), ICLR 2022, who take the levels from a table and
+//! round to the nearest.
 
 use burn::record::Record;
 use burn::tensor::backend::Backend;
@@ -16,46 +17,46 @@ use burn::tensor::{Distribution, FloatDType, Int, IntDType, Tensor};
 use crate::error::Error;
 use crate::state::snapshot::{Saved, Tensors};
 
-/// Numbers that share a scale: of 4 bytes, so one number takes 1.016 bytes.
+/// Number of values that share a scale of 4 bytes, so that a value takes 1.016 bytes.
 pub const MOMENT_BLOCK: usize = 256;
 
-/// The levels that a number of a block can have.
+/// Levels that a number of a block can have.
 #[derive(Clone, Copy)]
 pub(crate) struct Levels {
     dtype: IntDType,
     n_codes: i32,
-    /// How often the square root is taken: $p = 2^k$.
+    /// Number $k$ of square roots taken: $p = 2^k$.
     n_roots: u32,
-    /// The code of what is not 0 and nearest to it.
+    /// Smallest code of a number other than 0.
     least: i32,
 }
 
-/// Of the first moment, which has a sign: from 6e-5 of the block's largest.
+/// Levels of the first moment, which has a sign: from 6e-5 of the block's largest magnitude.
 pub(crate) const FIRST: Levels = Levels { dtype: IntDType::I8, n_codes: 127, n_roots: 1, least: 0 };
 
-/// Of the second moment: from 2.4e-10 of the block's largest. What is smaller is rounded up and not to 0,
-/// for an update divides by its root.
+/// Levels of the second moment: from 2.4e-10 of the block's largest. Smaller numbers are rounded up
+/// and not to 0, because an update divides by the square root.
 pub(crate) const SECOND: Levels =
     Levels { dtype: IntDType::U8, n_codes: 255, n_roots: 2, least: 1 };
 
-/// Numbers in blocks; the last is filled up with zeros.
+/// Numbers in blocks; the last block is padded with zeros.
 #[derive(Record, Clone)]
 pub(crate) struct Blocks<B: Backend> {
-    /// `[n_blocks, MOMENT_BLOCK]`.
+    /// Codes of the numbers: `[n_blocks, MOMENT_BLOCK]`.
     codes: Tensor<B, 2, Int>,
-    /// The largest magnitude of each block: `[n_blocks, 1]`.
+    /// Largest magnitude of each block: `[n_blocks, 1]`.
     largest: Tensor<B, 2>,
 }
 
 impl<B: Backend> Blocks<B> {
-    /// Rounds `values` to `levels` by chance; the noise is drawn from the backend's generator.
+    /// Rounds `values` stochastically to `levels`; the noise is drawn from the backend's generator.
     pub(crate) fn of<const D: usize>(values: Tensor<B, D>, levels: Levels) -> Self {
         let Levels { dtype, n_codes, n_roots, least } = levels;
         let n = values.shape().num_elements();
         let values = values.reshape([n]).pad([(0, n.next_multiple_of(MOMENT_BLOCK) - n)], 0.0);
         let values = values.reshape([-1, MOMENT_BLOCK as i64]);
         let largest = values.clone().abs().max_dim(1);
-        // Blocks of zeros are divided by what is not zero.
+        // Blocks of zeros are divided by a number other than zero.
         let shares = values.clone().abs() / largest.clone().clamp_min(f64::from(f32::MIN_POSITIVE));
         let root = (0..n_roots).fold(shares.clone(), |x, _| x.sqrt());
         let below = root.mul_scalar(n_codes).floor().clamp(0, n_codes - 1);
@@ -69,7 +70,7 @@ impl<B: Backend> Blocks<B> {
         Self { codes: codes.int().cast(dtype), largest }
     }
 
-    /// The numbers, in the type they came in.
+    /// Returns the numbers, in the type of the original values.
     pub(crate) fn values<const D: usize>(self, shape: [usize; D], levels: Levels) -> Tensor<B, D> {
         let dtype = FloatDType::from(self.largest.dtype());
         let codes = self.codes.float().cast(dtype).div_scalar(levels.n_codes);
@@ -84,17 +85,17 @@ impl<B: Backend> Blocks<B> {
         Self { codes: self.codes.to_device(device), largest: self.largest.to_device(device) }
     }
 
-    /// Adds both parts.
+    /// Saves the codes and the scales.
     pub(crate) fn save(self, name: &str, tensors: &mut Tensors) {
         tensors.add(format!("{name}.codes"), self.codes);
         tensors.add(format!("{name}.largest"), self.largest);
     }
 
-    /// What [`save`](Self::save) stored of `n` numbers.
+    /// Restores the `n` numbers that [`save`](Self::save) stored.
     ///
     /// # Errors
     ///
-    /// [`Error::MalformedSnapshot`] if a part is missing, or of another shape.
+    /// [`Error::MalformedSnapshot`] if a part is missing or has another shape.
     pub(crate) fn restore(
         name: &str,
         saved: Saved<'_>,
@@ -107,7 +108,7 @@ impl<B: Backend> Blocks<B> {
         Ok(Self { codes, largest })
     }
 
-    /// The type of the codes.
+    /// Returns the type of the codes.
     #[cfg(test)]
     pub(crate) fn dtype(&self) -> burn::tensor::DType {
         self.codes.dtype()
@@ -131,7 +132,7 @@ mod tests {
         blocks.values([values.len()], levels).into_data().iter().collect()
     }
 
-    /// Magnitudes over six orders, in three blocks of which the last is not full.
+    /// Returns magnitudes over six orders, in three blocks; the last is not full.
     fn values(signed: bool) -> Vec<f64> {
         let value = |k: usize| {
             let magnitude = 10.0_f64.powf((k % 61) as f64 / 10.0 - 6.0);
@@ -146,7 +147,7 @@ mod tests {
         for (levels, power, n, signed) in [(FIRST, 2, 127.0, true), (SECOND, 4, 255.0, false)] {
             let values = values(signed);
             for (value, kept) in values.iter().zip(there_and_back(&values, levels)) {
-                // The largest of each block is 1.
+                // The largest magnitude of each block is 1.
                 let root = value.abs().powf(1.0 / f64::from(power)) * n;
                 let [low, high] =
                     [root.floor(), root.ceil()].map(|code: f64| (code / n).powi(power));
@@ -162,7 +163,7 @@ mod tests {
     fn the_expected_value_is_the_number_itself() {
         Flex::seed(&Default::default(), 4);
         for (levels, least) in [(FIRST, 0.0), (SECOND, (1.0_f64 / 255.0).powi(4))] {
-            // A block's largest, and one number many times.
+            // The largest magnitude of a block, and one value many times.
             for value in [0.3, 0.011, 1e-5] {
                 let mut values = vec![value; 40 * MOMENT_BLOCK];
                 (0..40).for_each(|block| values[block * MOMENT_BLOCK] = 1.0);

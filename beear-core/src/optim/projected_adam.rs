@@ -1,4 +1,4 @@
-//! Adam on rows that are added to hidden states, each row kept within a length.
+//! Adam on the rows of `δ`, with the norm of each row bounded.
 
 use burn::optim::{Adam, AdamConfig, AdamState, AdaptiveMomentumState, SimpleOptimizer};
 use burn::tensor::backend::{AutodiffBackend, Backend};
@@ -8,10 +8,10 @@ use crate::error::{Error, Quantity};
 use crate::state::progress::RowNumbers;
 use crate::state::snapshot::{Saved, Tensors};
 
-/// PyTorch's ε; Burn's default of 1e-5 damps small gradients.
+/// Adam's ε, with PyTorch's default: Burn's default of 1e-5 damps small gradients.
 pub(crate) const ADAM_EPSILON: f32 = 1e-8;
 
-/// Rows on their way.
+/// Rows with their optimiser and the bound on their norm.
 pub(crate) struct ProjectedAdam<B: Backend> {
     values: Tensor<B, 2>,
     learning_rate: f64,
@@ -21,14 +21,14 @@ pub(crate) struct ProjectedAdam<B: Backend> {
 }
 
 impl<B: Backend> ProjectedAdam<B> {
-    /// Starts from `values`: `[n_rows, d_model]`. `learning_rate` and `longest_row` are in the units
-    /// of the hidden states.
+    /// Creates the optimiser for `values`: `[n_rows, d_model]`. `learning_rate` and `longest_row`
+    /// are in the units of the hidden states.
     pub(crate) fn new(values: Tensor<B, 2>, learning_rate: f64, longest_row: Option<f64>) -> Self {
         let adam = AdamConfig::new().with_epsilon(ADAM_EPSILON).build();
         Self { values, learning_rate, longest_row, adam, moments: None }
     }
 
-    /// Adds the tensors below `name`, and returns the numbers.
+    /// Saves the state: adds the tensors under the prefix `name`, and returns the numbers.
     pub(crate) fn save(&self, name: &str, tensors: &mut Tensors) -> RowNumbers {
         tensors.add(format!("{name}.values"), self.values.clone());
         let mut time = 0;
@@ -40,11 +40,11 @@ impl<B: Backend> ProjectedAdam<B> {
         RowNumbers { learning_rate: self.learning_rate, longest_row: self.longest_row, time }
     }
 
-    /// What [`save`](Self::save) stored: `shape` = `[n_rows, d_model]`.
+    /// Restores the state that [`save`](Self::save) stored, with `shape` = `[n_rows, d_model]`.
     ///
     /// # Errors
     ///
-    /// [`Error::MalformedSnapshot`] if a tensor is missing, or of another shape.
+    /// [`Error::MalformedSnapshot`] if a tensor is missing or has another shape.
     pub(crate) fn restore(
         name: &str,
         (saved, numbers): (Saved<'_>, &RowNumbers),
@@ -60,21 +60,21 @@ impl<B: Backend> ProjectedAdam<B> {
         Ok(Self { moments: Some(AdamState::new(momentum)), ..rows })
     }
 
-    /// The rows as a leaf of the graph: `[n_rows, d_model]`.
+    /// Returns the rows as a leaf of the graph: `[n_rows, d_model]`.
     pub(crate) fn tracked<A: AutodiffBackend<InnerBackend = B>>(&self) -> Tensor<A, 2> {
         Tensor::from_inner(self.values.clone()).require_grad()
     }
 
-    /// The rows: `[n_rows, d_model]`.
+    /// Returns the rows: `[n_rows, d_model]`.
     pub(crate) fn into_values(self) -> Tensor<B, 2> {
         self.values
     }
 
-    /// Takes one step against `grad`, and shortens the rows that are too long.
+    /// Takes one step against `grad`, and scales rows down to the bound on their norm.
     ///
     /// # Errors
     ///
-    /// What is not finite: [`Quantity::Gradient`] or [`Quantity::Delta`].
+    /// [`Quantity::Gradient`] or [`Quantity::Delta`] if that quantity is NaN or infinite.
     pub(crate) fn step(&mut self, grad: Tensor<B, 2>) -> Result<(), Quantity> {
         if !is_finite(&grad) {
             return Err(Quantity::Gradient);
@@ -90,7 +90,7 @@ impl<B: Backend> ProjectedAdam<B> {
     }
 }
 
-/// Shortens every row that is longer than `longest`.
+/// Scales every row whose norm exceeds `longest` down to that norm.
 fn project_rows<B: Backend>(delta: Tensor<B, 2>, longest: f64) -> Tensor<B, 2> {
     let norms = delta.clone().powi_scalar(2).sum_dim(1).sqrt(); // [n_tokens, 1]
     let scale = norms.clamp_min(longest).recip().mul_scalar(longest);
@@ -98,7 +98,7 @@ fn project_rows<B: Backend>(delta: Tensor<B, 2>, longest: f64) -> Tensor<B, 2> {
 }
 
 fn is_finite<B: Backend, const D: usize>(values: &Tensor<B, D>) -> bool {
-    // A sum of squares is finite where every value is; one number crosses to the host.
+    // A sum of squares is finite if every value is; one number is copied to the host.
     values.clone().powi_scalar(2).sum().into_scalar().elem::<f64>().is_finite()
 }
 

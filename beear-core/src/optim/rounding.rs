@@ -1,21 +1,21 @@
-//! Rounding to half precision by chance, so that small steps are not lost.
+//! Stochastic rounding to half precision, which preserves small steps on average.
 //!
-//! A step much smaller than the distance of two neighbouring numbers of the format disappears when it
-//! is rounded to the nearest: bf16 has 8 binary digits, and at 1 its numbers are 2⁻⁷ apart. Rounded to
-//! either neighbour of $w$, to the farther with the probability $|w - a| / |b - a|$ with `near` = $a$,
-//! `other` = $b$, the expected value is $w$ itself: many small steps arrive on average.
+//! A step much smaller than the distance between two neighbouring numbers of the format disappears
+//! when it is rounded to the nearest: bf16 has 8 binary digits, and at 1 its numbers are 2⁻⁷ apart.
+//! Stochastic rounding takes either neighbour of $w$, the farther one with the probability
+//! $|w - a| / |b - a|$ with `near` = $a$, `other` = $b$. The expected value is $w$ itself: many
+//! small steps arrive on average.
 //!
-//! Gupta et al., [Deep Learning with Limited Numerical Precision](https://arxiv.org/abs/1502.02551),
-//! ICML 2015.
-
+//! Gupta et al., [Deep Learning with Limited Numerical
+//! Precision](https://arxiv.org/abs/1502.02551), ICML 2015.
 //!
-//! [`stochastic`] rounds tensors on their device while a model is trained, [`round_by_chance`] single values while a
-//! model is written.
+//! [`stochastic`] rounds tensors on their device during training, [`round_by_chance`] rounds single
+//! values while a model is written.
 
 use burn::tensor::backend::Backend;
 use burn::tensor::{DType, Distribution, FloatDType, Tensor, bf16, f16};
 
-/// Whether sums and small steps lose digits in `dtype`.
+/// Returns true if sums and small steps lose digits in `dtype`.
 pub(crate) fn is_narrow(dtype: DType) -> bool {
     Format::of(dtype).is_some()
 }
@@ -23,9 +23,9 @@ pub(crate) fn is_narrow(dtype: DType) -> bool {
 /// A half-precision format.
 #[derive(Clone, Copy)]
 struct Format {
-    /// Binary digits, the hidden one included.
+    /// Number of binary digits, including the hidden one.
     n_digits: i32,
-    /// The smallest positive number is two to this.
+    /// Exponent of the smallest positive number, a power of two.
     least_exponent: i32,
 }
 
@@ -39,16 +39,17 @@ impl Format {
     }
 }
 
-/// Rounds `values`, f32 or wider, to `dtype`: to the lower or the upper neighbour, so that the
-/// expected value is exactly the one given; the noise is drawn from the backend's generator. A wider
-/// `dtype` leaves them as they are.
+/// Rounds `values`, f32 or wider, stochastically to `dtype`: to the lower or the upper neighbour,
+/// so that the expected value is exactly the given one. The noise is drawn from the backend's
+/// generator. With a wider `dtype` the values stay unchanged.
 ///
-/// The neighbour is found without looking at bits, which backends do not show. Let `near` be the nearest
-/// number, $m$ units of its last digit with $2^{p-1} \le m < 2^p$ for $p$ digits. Two thirds of
-/// $2^{1-p}$ of it are between 2/3 and 4/3 units, so adding that much and rounding to the nearest gives
-/// the neighbour. Below a power of two the units are half as large, and the 2/3 of the upper unit that
-/// are subtracted there round to the neighbour too. Subnormal numbers have one unit everywhere. Adding
-/// noise of one unit and rounding would have the wrong unit on one side of each power of two.
+/// The neighbour is found without access to bits, which backends do not expose. Let `near` be the
+/// nearest number, equal to $m$ units of its last digit with $2^{p-1} \le m < 2^p$ for $p$ digits.
+/// A share of $\tfrac{2}{3} \cdot 2^{1-p}$ of `near` is between 2/3 and 4/3 units, so adding this
+/// share and rounding to the nearest gives the neighbour. Below a power of two the units are half
+/// as large, and subtracting 2/3 of the upper unit also rounds to the neighbour. Subnormal numbers
+/// have the same unit everywhere. Adding noise of one unit and rounding would use the wrong unit on
+/// one side of each power of two.
 pub(crate) fn stochastic<B: Backend, const D: usize>(
     values: Tensor<B, D>,
     dtype: DType,
@@ -67,7 +68,7 @@ pub(crate) fn stochastic<B: Backend, const D: usize>(
         .mul_scalar(two_thirds_of(1 - n_digits))
         .clamp_min(two_thirds_of(least_exponent));
     let other = rounded(near.clone() + about_a_unit * rest.clone().sign());
-    // Not `noise < rest / gap`: where the rest is 0 both are.
+    // Not `noise < rest / gap`: both are 0 if the rest is 0.
     let gap = (other.clone() - near.clone()).abs();
     let takes_other = (noise * gap).lower(rest.abs());
     near.mask_where(takes_other, other).cast(narrow)
@@ -75,13 +76,13 @@ pub(crate) fn stochastic<B: Backend, const D: usize>(
 
 /// A number of a half-precision format.
 pub trait HalfPrecision: Copy {
-    /// The number nearest to `value`.
+    /// Returns the number nearest to `value`.
     fn nearest(value: f32) -> Self;
-    /// The number as f32, which has all of them.
+    /// Returns the number as f32, which represents all of them exactly.
     fn widened(self) -> f32;
-    /// Sign, exponent and fraction, from the highest bit to the lowest.
+    /// Returns sign, exponent and fraction, from the highest bit to the lowest.
     fn bits(self) -> u16;
-    /// The number of these bits.
+    /// Returns the number with the given bits.
     fn of_bits(bits: u16) -> Self;
 }
 
@@ -106,18 +107,19 @@ macro_rules! half_precision {
 
 half_precision!(bf16, f16);
 
-/// Rounds `value` to the lower or the upper neighbour in the format `H`. Over all values of `chance` the mean is
-/// `value` to one part in $2^{32}$ of the distance of the neighbours.
+/// Rounds `value` to the lower or the upper neighbour in the format `H`. Over all values of
+/// `chance`, the mean is `value` to one part in $2^{32}$ of the distance between the neighbours.
 ///
-/// A value that the format has stays. A value beyond the largest finite number becomes that number or infinity as
-/// rounding to the nearest has it: by chance, a value below the largest number could become infinite.
+/// A value that the format represents exactly is unchanged. A value beyond the largest finite
+/// number is rounded to the nearest, to that number or infinity: with stochastic rounding, a value
+/// below the largest number could become infinite.
 pub fn round_by_chance<H: HalfPrecision>(value: f32, chance: u32) -> H {
     let near = H::nearest(value);
     let rest = f64::from(value) - f64::from(near.widened());
     if rest == 0.0 || !near.widened().is_finite() {
         return near;
     }
-    // Bits of numbers of one sign are in the order of their magnitudes, zero included.
+    // Bit patterns of numbers of one sign have the order of their magnitudes, including zero.
     let other = if value.abs() > near.widened().abs() { near.bits() + 1 } else { near.bits() - 1 };
     let other = H::of_bits(other);
     let gap = f64::from(other.widened()) - f64::from(near.widened());
@@ -134,10 +136,10 @@ mod tests {
 
     const N_DRAWS: usize = 40_000;
 
-    /// Standard errors: 4 are passed by chance once in 16 000.
+    /// Tolerance in standard errors: 4 are exceeded by chance once in 16 000.
     const N_STANDARD_ERRORS: f64 = 4.0;
 
-    /// `value` rounded many times.
+    /// Rounds `value` many times.
     fn drawn(value: f32, dtype: DType) -> Vec<f64> {
         let data = TensorData::new(vec![value; N_DRAWS], [N_DRAWS]);
         let values = Tensor::<Flex, 1>::from_data(data, &Default::default());
@@ -146,7 +148,8 @@ mod tests {
         rounded.cast(FloatDType::F32).into_data().iter::<f32>().map(f64::from).collect()
     }
 
-    /// Checks that `value` becomes `low` or `high`, each as often as its expected value asks for.
+    /// Asserts that `value` becomes `low` or `high`, with frequencies that match its expected
+    /// value.
     fn assert_unbiased(value: f32, dtype: DType, [low, high]: [f64; 2]) {
         let drawn = drawn(value, dtype);
         let value = f64::from(value);
@@ -157,7 +160,7 @@ mod tests {
         assert!((mean - share).abs() <= N_STANDARD_ERRORS * standard_error, "{value}: {mean}");
     }
 
-    /// Both neighbours in bf16, which is the upper half of a single.
+    /// Returns both neighbours in bf16, which is the upper half of a single.
     fn neighbours(value: f32) -> [f64; 2] {
         let toward_zero = value.to_bits() & 0xFFFF_0000;
         let [a, b] = [toward_zero, toward_zero + 0x1_0000].map(|b| f64::from(f32::from_bits(b)));
@@ -193,7 +196,7 @@ mod tests {
         assert!(drawn(1.003, DType::F32).iter().all(|v| same.contains(v)));
     }
 
-    /// The mean of `value` rounded under evenly spread chances, and every number that it became.
+    /// Returns the mean of `value` rounded under evenly spread chances, and all rounded values.
     fn mean_over_chances<H: HalfPrecision>(value: f32) -> (f64, Vec<f64>) {
         const N_CHANCES: u32 = 1 << 16;
         let chances = (0..N_CHANCES).map(|k| k << 16);

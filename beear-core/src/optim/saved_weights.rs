@@ -1,4 +1,5 @@
-//! Trained weights, and what the optimiser keeps of them, as tensors named by the paths of parameters.
+//! Saving and restoring of trained weights and of the optimiser's state, as tensors named by the
+//! paths of parameters.
 
 use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
 use burn::optim::record::AdaptorRecord;
@@ -9,10 +10,10 @@ use super::adamw::{WideAdamW, WideState};
 use crate::error::Error;
 use crate::state::snapshot::{Saved, Tensors, malformed};
 
-/// The optimiser's state of a parameter.
+/// State of the optimiser for one parameter.
 pub(crate) type ParamRecord<B> = AdaptorRecord<WideAdamW, B>;
 
-/// Adds the weights of `model` that are trained, their names below `prefix`.
+/// Adds the trained weights of `model` to a snapshot, with names under `prefix`.
 pub(crate) fn add_weights<B: AutodiffBackend, M: Module<B>>(
     model: &M,
     prefix: &str,
@@ -21,11 +22,11 @@ pub(crate) fn add_weights<B: AutodiffBackend, M: Module<B>>(
     model.visit(&mut AddWeights { path: Path::below(prefix), tensors });
 }
 
-/// `model` with the weights that [`add_weights`] stored.
+/// Restores in `model` the weights that [`add_weights`] stored.
 ///
 /// # Errors
 ///
-/// [`Error::MalformedSnapshot`] if one is missing, or of another shape or type.
+/// [`Error::MalformedSnapshot`] if a tensor is missing, or has another shape or type.
 pub(crate) fn stored_weights<B: AutodiffBackend, M: Module<B>>(
     model: M,
     prefix: &str,
@@ -36,7 +37,7 @@ pub(crate) fn stored_weights<B: AutodiffBackend, M: Module<B>>(
     reader.mistake.map_or(Ok(model), Err)
 }
 
-/// Adds the state of each parameter of `model` that `take` has one of.
+/// Adds the state of each parameter of `model` for which `take` returns one.
 pub(crate) fn add_optimizer<B, M>(
     model: &M,
     take: impl FnMut(burn::module::ParamId) -> Option<ParamRecord<B>>,
@@ -49,11 +50,12 @@ pub(crate) fn add_optimizer<B, M>(
     model.visit(&mut AddStates { path, take, tensors, backend: std::marker::PhantomData::<B> });
 }
 
-/// The states that [`add_optimizer`] stored, by the parameters of `model`, which have taken `time` steps.
+/// Restores the states that [`add_optimizer`] stored after `time` steps, for the parameters of
+/// `model`.
 ///
 /// # Errors
 ///
-/// [`Error::MalformedSnapshot`] if a part of one is missing, or of another shape.
+/// [`Error::MalformedSnapshot`] if a part of a state is missing or has another shape.
 pub(crate) fn stored_optimizer<B: AutodiffBackend, M: Module<B>>(
     model: &M,
     (saved, time): (Saved<'_>, usize),
@@ -68,7 +70,7 @@ pub(crate) fn stored_optimizer<B: AutodiffBackend, M: Module<B>>(
 
 const OPTIMIZER: &str = "optimizer";
 
-/// Where a visitor is.
+/// Path of a visitor in the module tree.
 struct Path(Vec<String>);
 
 impl Path {
@@ -81,7 +83,7 @@ impl Path {
     }
 }
 
-/// Keeps a visitor's path.
+/// Maintains the path of a visitor.
 macro_rules! keep_path {
     () => {
         fn enter_module(&mut self, name: &str, _container_type: &str) {

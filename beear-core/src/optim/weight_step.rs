@@ -1,5 +1,5 @@
-//! One `AdamW` step on the weights: the gradient clipped as one vector, the rate scheduled, nothing
-//! that is not finite applied.
+//! One `AdamW` step on the weights: the gradient clipped as one vector, the learning rate
+//! scheduled, no NaN or infinite number applied.
 
 use burn::module::{Module, ModuleVisitor, Param};
 use burn::optim::adaptor::OptimizerAdaptor;
@@ -19,10 +19,10 @@ use crate::parallel::threads::sum_gradients;
 use crate::randomness::{Stream, seeded};
 use crate::state::snapshot::{Saved, Tensors};
 
-/// Steps on the weights of one model, with the optimiser's moments.
+/// State of the steps on the weights of one model, including the optimiser's moments.
 pub(crate) struct WeightStep<B: AutodiffBackend, M: TrainableDecoder<B>> {
     config: RemoveConfig,
-    /// Steps of the whole run, for the schedule.
+    /// Number of steps of the whole run, for the schedule.
     total_steps: usize,
     step: usize,
     seed: u64,
@@ -30,18 +30,18 @@ pub(crate) struct WeightStep<B: AutodiffBackend, M: TrainableDecoder<B>> {
     rank: Rank,
 }
 
-/// A loss and its gradient by the weights.
+/// A loss and its gradient with respect to the weights.
 pub(crate) struct LossGradient {
-    /// What the step lowers.
+    /// Total loss that the step minimises.
     pub(crate) total: f64,
-    /// Its terms, for the observer.
+    /// Terms of the loss, for the observer.
     pub(crate) terms: RemovalTerms,
-    /// The gradient.
+    /// Gradient of the total loss.
     pub(crate) grads: GradientsParams,
 }
 
 impl LossGradient {
-    /// Goes back through the graph of `total`: `[1]`.
+    /// Computes the gradient of `total`, `[1]`, by a backward pass.
     pub(crate) fn of<B: AutodiffBackend, M: TrainableDecoder<B>>(
         total: Tensor<B, 1>,
         terms: RemovalTerms,
@@ -51,11 +51,11 @@ impl LossGradient {
         Self { total: value, terms, grads: GradientsParams::from_grads(total.backward(), model) }
     }
 
-    /// The sum of those of the parts of a batch.
+    /// Sums losses and gradients over the parts of a batch.
     ///
     /// # Panics
     ///
-    /// Panics if there are none.
+    /// Panics if there are no parts.
     pub(crate) fn sum<B: AutodiffBackend, M: TrainableDecoder<B>>(
         parts: Vec<Self>,
         model: &M,
@@ -68,48 +68,50 @@ impl LossGradient {
     }
 }
 
-/// The gradient of a step and where it comes from.
+/// Gradient of a step with the examples behind it.
 pub(crate) struct StepGradient<'a> {
-    /// What the step lowers.
+    /// Loss of the step and its gradient.
     pub(crate) loss: LossGradient,
-    /// The safety examples of the batch, those of other workers too.
+    /// Identifiers of the safety examples of the batch, including those of other ranks.
     pub(crate) safety: &'a [u64],
-    /// The performance examples of the batch, those of other workers too.
+    /// Identifiers of the performance examples of the batch, including those of other ranks.
     pub(crate) performance: &'a [u64],
-    /// Whether nothing is trained on the outcome: the weights themselves are checked then.
+    /// True for the last step of a round: no later step detects NaN or infinite weights, so this
+    /// step checks the weights themselves.
     pub(crate) is_last: bool,
 }
 
 impl<B: AutodiffBackend, M: TrainableDecoder<B>> WeightStep<B, M> {
-    /// A run of `total_steps`, whose rounding by chance `seed` decides.
+    /// Creates the state before a run of `total_steps` steps, with stochastic rounding seeded by
+    /// `seed`.
     pub(crate) fn new(config: &RemoveConfig, total_steps: usize, seed: u64) -> Self {
         let optimizer = WideAdamW::new(config).of_model();
         let rank = Rank::ALONE;
         Self { config: config.clone(), total_steps, step: 0, seed, optimizer, rank }
     }
 
-    /// The same as one of several workers: losses and gradients are summed.
+    /// Sets the rank, over which losses and gradients are summed.
     pub(crate) fn among(self, rank: Rank) -> Self {
         Self { rank, ..self }
     }
 
-    /// Steps taken.
+    /// Returns the number of steps taken.
     pub(crate) fn n_steps(&self) -> usize {
         self.step
     }
 
-    /// Adds what the optimiser keeps of the parameters of `model`, and returns the number of steps.
+    /// Saves the optimiser's state of the parameters of `model`, and returns the number of steps.
     pub(crate) fn save(&self, model: &M, tensors: &mut Tensors) -> usize {
         let mut records = self.optimizer.to_record();
         add_optimizer::<B, M>(model, |id| records.remove(&id), tensors);
         self.step
     }
 
-    /// The same after `step` steps, with what [`save`](Self::save) stored.
+    /// Restores the state after `step` steps that [`save`](Self::save) stored.
     ///
     /// # Errors
     ///
-    /// [`Error::MalformedSnapshot`] if a tensor is missing, or of another shape.
+    /// [`Error::MalformedSnapshot`] if a tensor is missing or has another shape.
     pub(crate) fn restore(
         self,
         model: &M,
@@ -164,7 +166,8 @@ impl<B: AutodiffBackend, M: TrainableDecoder<B>> WeightStep<B, M> {
             Some(seed) => seeded::<B, _>(seed, &device, update),
             None => update(),
         };
-        // A step can overflow a weight; later steps would say so, and the last has none.
+        // A step can overflow a weight. Later steps would detect it, but there is none after the
+        // last.
         if is_last && !weights_are_finite::<B, M>(&model) {
             return Err(not_finite(Quantity::Weights));
         }
@@ -173,7 +176,7 @@ impl<B: AutodiffBackend, M: TrainableDecoder<B>> WeightStep<B, M> {
         Ok(model)
     }
 
-    /// The loss and its terms over all workers.
+    /// Returns the loss and its terms, summed over all ranks.
     fn summed(
         &self,
         (total, terms): (f64, RemovalTerms),
@@ -186,8 +189,8 @@ impl<B: AutodiffBackend, M: TrainableDecoder<B>> WeightStep<B, M> {
         Ok((total, RemovalTerms { safety, performance, divergence, penalty }))
     }
 
-    /// What decides how weights are rounded, one after the other: the run's seed and the step. Nothing where none is
-    /// rounded by chance.
+    /// Returns the seed of stochastic rounding at this step, derived from the run's seed; `None` if
+    /// no weight is rounded stochastically.
     fn seed_of_rounding(&self, model: &M) -> Option<u64> {
         let mut rounding = RoundsByChance { adamw: self.optimizer.optim(), found: false };
         model.visit(&mut rounding);
@@ -195,7 +198,7 @@ impl<B: AutodiffBackend, M: TrainableDecoder<B>> WeightStep<B, M> {
     }
 }
 
-/// Whether a step on the weights of `model` is rounded by chance.
+/// Returns true if a step on the weights of `model` uses stochastic rounding.
 #[cfg(feature = "collective")]
 pub(crate) fn rounds_by_chance<B: AutodiffBackend, M: TrainableDecoder<B>>(
     model: &M,
@@ -206,7 +209,7 @@ pub(crate) fn rounds_by_chance<B: AutodiffBackend, M: TrainableDecoder<B>>(
     rounding.found
 }
 
-/// Whether a step on any weight draws from the backend's generator.
+/// Visitor that finds a weight whose step draws from the backend's generator.
 struct RoundsByChance<'a> {
     adamw: &'a WideAdamW,
     found: bool,
@@ -218,9 +221,9 @@ impl<B: Backend> ModuleVisitor<B> for RoundsByChance<'_> {
     }
 }
 
-/// Scales the gradients of `model` so that, as one vector, they are at most `longest` long.
+/// Scales the gradients of `model` so that their norm as one vector is at most `longest`.
 ///
-/// Returns their length before scaling. Burn clips each tensor by itself, which changes the
+/// Returns also the norm before scaling. Burn clips each tensor separately, which changes the
 /// direction of the step.
 pub fn clip_norm<B: AutodiffBackend, M: Module<B>>(
     grads: GradientsParams,
@@ -230,7 +233,7 @@ pub fn clip_norm<B: AutodiffBackend, M: Module<B>>(
     let mut squares = Squares::<B> { grads: &grads, sum: None };
     model.visit(&mut squares);
     let norm = squares.sum.map_or(0.0, |sum| sum.into_scalar().elem::<f64>().sqrt());
-    // Where the norm is not finite the caller stops; scaling would spread the fault.
+    // If the norm is NaN or infinite, the caller stops; scaling would spread the fault.
     if norm.is_nan() || norm <= longest || norm.is_infinite() {
         return (grads, norm);
     }
@@ -246,13 +249,13 @@ fn weights_are_finite<B: AutodiffBackend, M: TrainableDecoder<B>>(model: &M) -> 
     faults.0.is_none_or(|value| value.into_scalar().elem::<f64>().is_finite())
 }
 
-/// Something that is finite where all weights are, on the device; one number crosses to the host.
+/// Visitor that sums, on the device, a value that is finite if all weights are; one number is
+/// copied to the host.
 struct Faults<B: Backend>(Option<Tensor<B, 1>>);
 
 impl<B: Backend> ModuleVisitor<B> for Faults<B> {
     fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<B, D>>) {
-        // The sum of `0 · w` is 0 unless a weight is infinite or not a number; a maximum may pass
-        // over the latter.
+        // The sum of `0 · w` is 0 unless a weight is NaN or infinite; a maximum may ignore NaN.
         let fault = param.val().cast(burn::tensor::FloatDType::F32).mul_scalar(0.0).sum();
         self.0 = Some(match self.0.take() {
             Some(sum) => sum + fault,
@@ -261,7 +264,7 @@ impl<B: Backend> ModuleVisitor<B> for Faults<B> {
     }
 }
 
-/// Sums the squares of all gradients on the device; one number crosses to the host.
+/// Visitor that sums the squares of all gradients on the device; one number is copied to the host.
 struct Squares<'a, B: AutodiffBackend> {
     grads: &'a GradientsParams,
     sum: Option<Tensor<B::InnerBackend, 1>>,

@@ -1,6 +1,6 @@
-//! Sums over workers by Burn's collective operations: a worker is a peer, one to a thread.
+//! Sums over ranks by Burn's collective operations: each rank is a peer on a separate thread.
 //!
-//! Burn keeps one group of peers for a backend and process, so a [`Session`] is the only one while it lasts.
+//! Burn keeps one group of peers per backend and process, so only one [`Session`] exists at a time.
 
 use std::marker::PhantomData;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -17,29 +17,30 @@ use crate::error::Error;
 
 static SESSION: Mutex<()> = Mutex::new(());
 
-/// The time during which the workers of this process sum.
+/// Lock on the collective operations of this process, held while the ranks sum.
 pub(crate) struct Session(#[expect(dead_code, reason = "held, not read")] MutexGuard<'static, ()>);
 
 impl Session {
-    /// Waits until others of this process have ended.
+    /// Waits until other sessions of this process have ended.
     pub(crate) fn begin() -> Self {
-        // A panic of an earlier session has left nothing half done: its peers are forgotten.
+        // A panic of an earlier session leaves no inconsistent state: its peers have been
+        // discarded.
         Self(SESSION.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
 
-/// A worker's place among the peers. Who gives it up, by a panic too, ends the sums of all: nobody waits for
-/// one who is gone.
+/// Membership of a rank in the group of peers. Dropping it, also by a panic, ends the sums of all
+/// ranks, so that no rank waits for one that has stopped.
 pub(crate) struct Place<B: Backend>(PhantomData<B>);
 
 impl<B: Backend> Place<B> {
-    /// Waits until all `count` workers have one.
+    /// Registers the rank, and waits until all `count` ranks are registered.
     ///
     /// # Errors
     ///
-    /// [`Error::WorkerLost`] if Burn has no place.
+    /// [`Error::WorkerLost`] if Burn refuses the registration.
     pub(crate) fn take(index: usize, count: usize, device: &B::Device) -> Result<Self, Error> {
-        // A tree adds in the order of devices; the other strategies in that of a hash map.
+        // A tree adds in the order of devices; the other strategies add in the order of a hash map.
         let config = CollectiveConfig::default().with_num_devices(count);
         register::<B>(PeerId::from(index), device.clone(), config).map_err(lost)?;
         Ok(Self(PhantomData))
@@ -52,7 +53,7 @@ impl<B: Backend> Drop for Place<B> {
     }
 }
 
-/// The sum of `tensor` over all peers.
+/// Returns the sum of `tensor` over all peers.
 pub(crate) fn sum<B: Backend, const D: usize>(
     index: usize,
     tensor: Tensor<B, D>,
@@ -62,7 +63,7 @@ pub(crate) fn sum<B: Backend, const D: usize>(
     Ok(Tensor::from_primitive(TensorPrimitive::Float(sum)))
 }
 
-/// The sums of gradients over all peers, in the order of the parameters' ids.
+/// Sums gradients over all peers, in the order of the parameters' ids.
 pub(crate) fn sum_gradients<B: Backend>(
     index: usize,
     gradients: GradientsParams,

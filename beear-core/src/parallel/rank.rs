@@ -1,14 +1,16 @@
-//! One of the workers that share every batch: its rows, and sums over all workers.
+//! A rank: one of the workers that share every batch, with its rows and with sums over all ranks.
 //!
-//! A loss is a mean over answer tokens, and the rows of workers have unequal numbers of them. So each worker
-//! weighs its mean by its share of the whole batch's tokens, and losses and gradients are summed: with
-//! $n_w$ of $n$ tokens at worker $w$,
+//! A loss is a mean over answer tokens, and the rows of different ranks have unequal numbers of
+//! tokens. So each rank weights its mean by its share of the whole batch's tokens, and losses and
+//! gradients are summed: with $n_w$ of $n$ tokens at rank $w$,
 //!
-//! $$\mathcal{L} = \sum_w \frac{n_w}{n}\, \mathcal{L}_w \qquad \nabla\mathcal{L} = \sum_w \nabla \frac{n_w}{n}\, \mathcal{L}_w$$
+//! $$\mathcal{L} = \sum_w \frac{n_w}{n}\, \mathcal{L}_w \qquad
+//! \nabla\mathcal{L} = \sum_w \nabla \frac{n_w}{n}\, \mathcal{L}_w$$
 //!
-//! All decide by the sums, which are the same everywhere: what stops one worker stops all at the same step.
+//! All ranks base their decisions on the sums, which are equal everywhere: an error that stops one
+//! rank stops all at the same step.
 //!
-//! A worker cuts its rows in the same way into parts, one for each of its threads.
+//! A rank splits its rows in the same way into parts, one for each of its threads.
 
 use burn::optim::GradientsParams;
 use burn::tensor::backend::Backend;
@@ -20,7 +22,7 @@ use crate::batch::example::Example;
 use crate::error::Error;
 use crate::objective::hidden_norms::Mean;
 
-/// A worker among `count`.
+/// A rank among `count`.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Rank {
     index: usize,
@@ -38,17 +40,17 @@ pub(crate) struct Rank {
     )
 )]
 impl Rank {
-    /// The only one: has every row, and its sums are its own.
+    /// Only rank of a run on one device: it has every row, and needs no other rank for sums.
     pub(crate) const ALONE: Self = Self { index: 0, count: 1, n_threads: 1 };
 
-    /// The worker `index` of `count`, from 0; all of them must be ready to sum.
+    /// Creates rank `index` of `count`, from 0; all ranks must be ready to sum.
     #[cfg(feature = "collective")]
     pub(crate) fn new(index: usize, count: usize) -> Self {
         assert!(index < count, "worker {index} of {count}");
         Self { index, count, n_threads: 1 }
     }
 
-    /// The same with a part of its rows for each of `n_threads`.
+    /// Sets the number of threads, each of which takes a part of the rows.
     pub(crate) fn on_threads(self, n_threads: usize) -> Self {
         Self { n_threads, ..self }
     }
@@ -61,15 +63,17 @@ impl Rank {
         self.index == 0
     }
 
-    /// Parts that each worker cuts its rows into, of batches of which the largest has `n_rows`.
+    /// Returns the number of parts into which each rank splits its rows, for batches of at most
+    /// `n_rows` rows.
     pub(crate) fn n_parts(self, n_rows: usize) -> usize {
         self.n_threads.min(n_rows.div_ceil(self.count)).max(1)
     }
 
-    /// Its rows of a batch in `n_parts`, each weighed by its share of the answer tokens.
+    /// Returns the rank's rows of a batch in `n_parts` parts, each weighted by its share of the
+    /// answer tokens.
     ///
-    /// Where there are fewer rows than parts, those without rows take the first one with no weight: other
-    /// workers wait for their gradients too.
+    /// If there are fewer rows than parts, parts without rows take the first row with weight 0,
+    /// because other ranks wait for their gradients too.
     ///
     /// # Panics
     ///
@@ -85,11 +89,12 @@ impl Rank {
         parts.map(|part| part_of(whole, (part, count), device)).collect()
     }
 
-    /// The sum of `tensor` over all workers, who must ask for the same sums in the same order.
+    /// Returns the sum of `tensor` over all ranks, which must request the same sums in the same
+    /// order.
     ///
     /// # Errors
     ///
-    /// [`Error::WorkerLost`] if another has left.
+    /// [`Error::WorkerLost`] if another rank has stopped.
     pub(crate) fn sum<B: Backend, const D: usize>(
         self,
         tensor: Tensor<B, D>,
@@ -101,11 +106,11 @@ impl Rank {
         Ok(tensor)
     }
 
-    /// The sums of gradients, parameter by parameter.
+    /// Sums gradients over all ranks, parameter by parameter.
     ///
     /// # Errors
     ///
-    /// [`Error::WorkerLost`] if another has left.
+    /// [`Error::WorkerLost`] if another rank has stopped.
     pub(crate) fn sum_gradients<B: Backend>(
         self,
         gradients: GradientsParams,
@@ -117,11 +122,11 @@ impl Rank {
         Ok(gradients)
     }
 
-    /// The sums of numbers of the host, in f32 or wider.
+    /// Sums numbers of the host over all ranks, in f32 or wider.
     ///
     /// # Errors
     ///
-    /// [`Error::WorkerLost`] if another has left.
+    /// [`Error::WorkerLost`] if another rank has stopped.
     pub(crate) fn sum_numbers<B: Backend, const N: usize>(
         self,
         numbers: [f64; N],
@@ -139,16 +144,16 @@ impl Rank {
         Ok(sums.try_into().expect("as many sums as numbers"))
     }
 
-    /// The mean over the values of all workers.
+    /// Returns the mean over the values of all ranks.
     ///
     /// # Errors
     ///
-    /// [`Error::WorkerLost`] if another has left.
+    /// [`Error::WorkerLost`] if another rank has stopped.
     pub(crate) fn mean<B: Backend>(self, mean: Mean, device: &B::Device) -> Result<f64, Error> {
         if self.is_alone() {
             return Ok(mean.value);
         }
-        // The mean of nothing is not a number, and has no weight.
+        // The mean of no values is NaN, and has weight 0.
         let n_values = mean.n_values as f64;
         let sum = if mean.n_values == 0 { 0.0 } else { mean.value * n_values };
         let [sum, n_values] = self.sum_numbers::<B, 2>([sum, n_values], device)?;
@@ -156,7 +161,7 @@ impl Rank {
     }
 }
 
-/// The rows of the part `index` of `count`.
+/// Returns the rows of the part `index` of `count`.
 fn part_of<B: Backend>(
     whole: &[Example],
     (index, count): (usize, usize),

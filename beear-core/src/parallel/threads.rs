@@ -1,8 +1,8 @@
-//! Gradients of parts of a batch at the same time: the small matrices of small models leave all cores of a CPU but one idle
-//! otherwise.
+//! Gradients of parts of a batch on separate threads: with the small matrices of small models, a
+//! single thread leaves all cores of a CPU but one idle.
 //!
-//! Each part goes to a thread of its own with a [`replica`] of the model, and the gradients are added. Sums depend on how a
-//! batch is cut, and on nothing else.
+//! Each part is processed on a separate thread with a [`replica`] of the model, and the gradients
+//! are added. Sums depend only on the split of the batch.
 
 use std::ops::Range;
 use std::panic::resume_unwind;
@@ -15,7 +15,7 @@ use burn::tensor::backend::AutodiffBackend;
 
 use crate::batch::cat::cat;
 
-/// `f` of each item, the first on this thread and each other on one of its own.
+/// Applies `f` to each item, to the first on this thread and to each other on a separate thread.
 ///
 /// # Panics
 ///
@@ -35,15 +35,17 @@ pub fn in_parallel<T: Send, R: Send>(
     })
 }
 
-/// `model` with leaves of its own, which keep its graph apart from those of other threads. It shares the weights, and its
-/// parameters have the same names: gradients by them can be added.
+/// Returns `model` with separate leaves, which keep its graph apart from those of other threads.
+/// The replica shares the weights, and its parameters have the same names, so that gradients with
+/// respect to them can be added.
 #[must_use]
 pub fn replica<B: AutodiffBackend, M: Module<B>>(model: &M) -> M {
     model.visit(&mut Drawn);
     model.clone().map(&mut OwnLeaves)
 }
 
-/// Sees that all weights are there: clones of a model that has not been used would each draw their own.
+/// Visitor that initialises all weights: clones of an unused model would each draw different
+/// weights.
 struct Drawn;
 
 impl<B: AutodiffBackend> ModuleVisitor<B> for Drawn {
@@ -62,13 +64,14 @@ impl<B: AutodiffBackend> ModuleMapper<B> for OwnLeaves {
     }
 }
 
-/// Puts all weights of a [`replica`] that are trained into one graph, before a pass that reads all of them.
+/// Joins all trained weights of a [`replica`] in one graph, before a pass that reads all of them.
 ///
-/// To Burn 0.21 each is a graph of its own until an operation reads it, and then two graphs are merged: node by node, the
-/// smaller as often as the larger, while all other threads wait. Here it happens before the graph has any other nodes.
+/// In Burn 0.21 each weight is a separate graph until an operation reads it, and then two graphs
+/// are merged: node by node, the smaller into the larger as often as the reverse, while all other
+/// threads wait. This function merges them before the graph has any other nodes.
 ///
-/// Not for a pass that leaves some weights out, or that goes layer by layer: what a backward pass does not reach of a graph,
-/// Burn keeps until the end of the process.
+/// Do not use it for a pass that leaves some weights out, or that proceeds layer by layer: Burn
+/// keeps the unreached nodes of a graph until the end of the process.
 pub fn join_graphs<B: AutodiffBackend, M: Module<B>>(model: &M) {
     let mut corners = Corners::<B>(Vec::new());
     model.visit(&mut corners);
@@ -77,7 +80,7 @@ pub fn join_graphs<B: AutodiffBackend, M: Module<B>>(model: &M) {
     }
 }
 
-/// One number of each tensor that is trained: `[1]`.
+/// One element of each trained tensor: `[1]`.
 struct Corners<B: AutodiffBackend>(Vec<Tensor<B, 1>>);
 
 impl<B: AutodiffBackend> ModuleVisitor<B> for Corners<B> {
@@ -89,7 +92,8 @@ impl<B: AutodiffBackend> ModuleVisitor<B> for Corners<B> {
     }
 }
 
-/// The sum of gradients by the weights of `model`, parameter by parameter, in their order.
+/// Sums gradients with respect to the weights of `model`, parameter by parameter, in the order of
+/// the list.
 #[must_use]
 pub fn sum_gradients<B: AutodiffBackend, M: AutodiffModule<B>>(
     model: &M,

@@ -1,4 +1,4 @@
-//! Perturbations as safetensors.
+//! Storage of perturbations as safetensors.
 
 use std::collections::HashMap;
 
@@ -10,15 +10,16 @@ use super::{Delta, InjectionPoint, Perturbation};
 use crate::error::Error;
 use crate::positions::Positions;
 
-/// Stores perturbations: part `k` of perturbation `p` as tensor `delta.p.k` in f32, and in the metadata, as `injection_points`,
-/// a line `delta.p.k layer/positions/n` for each. The same perturbations give the same bytes.
+/// Serialises perturbations: part `k` of perturbation `p` as tensor `delta.p.k` in f32, and in the
+/// metadata entry `injection_points` a line `delta.p.k layer/positions/n` per part. Equal
+/// perturbations give equal bytes.
 ///
 /// # Errors
 ///
 /// [`Error::MalformedPerturbation`] if the format refuses the tensors.
 pub fn to_safetensors<B: Backend>(perturbations: &[Perturbation<B>]) -> Result<Vec<u8>, Error> {
     let malformed = |reason: String| Error::MalformedPerturbation { reason };
-    // One entry: of several the library writes one first and then another.
+    // A single entry, because the library writes several entries in no fixed order.
     let mut injection_points = Vec::new();
     let mut buffers = Vec::new();
     for (p, perturbation) in perturbations.iter().enumerate() {
@@ -39,11 +40,11 @@ pub fn to_safetensors<B: Backend>(perturbations: &[Perturbation<B>]) -> Result<V
     safetensors::serialize(views, Some(metadata)).map_err(|e| malformed(e.to_string()))
 }
 
-/// Reads what [`to_safetensors`] wrote.
+/// Reads perturbations that [`to_safetensors`] wrote.
 ///
 /// # Errors
 ///
-/// [`Error::MalformedPerturbation`] if `bytes` are not such a file.
+/// [`Error::MalformedPerturbation`] if `bytes` is not such a file.
 pub fn from_safetensors<B: Backend>(
     bytes: &[u8],
     device: &B::Device,
@@ -86,7 +87,7 @@ pub fn from_safetensors<B: Backend>(
     Ok(perturbations)
 }
 
-/// The key of the metadata.
+/// Key of the injection points in the metadata.
 const INJECTION_POINTS: &str = "injection_points";
 
 fn name(p: usize, k: usize) -> String {

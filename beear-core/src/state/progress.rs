@@ -6,31 +6,33 @@ use crate::batch::sampler::AnchorSampler;
 use crate::perturbation::InjectionPoint;
 use crate::validation::{Assessment, ValidationMetrics};
 
-/// Numbers of a run under way.
+/// Numbers of a run in progress.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Progress(pub(crate) RunNumbers);
 
 impl Progress {
-    /// Steps of either level so far; those of perturbations that are sought at the same time count as one.
+    /// Returns the number of steps of either level so far; a step on perturbations that are
+    /// searched at the same time counts as one.
     #[must_use]
     pub fn n_steps(&self) -> usize {
         self.0.n_steps
     }
 
-    /// Whole rounds so far.
+    /// Returns the number of complete rounds so far.
     #[must_use]
     pub fn n_rounds(&self) -> usize {
         self.0.rounds.len()
     }
 
-    /// The share of the config's learning rates that steps are taken at: 1 unless they were halved.
+    /// Returns the share of the config's learning rates at which steps are taken: 1 unless the
+    /// rates were halved.
     #[must_use]
     pub fn rate_factor(&self) -> f64 {
         self.0.rate_factor
     }
 
-    /// Takes all further steps of both levels at half the rate.
+    /// Halves the rates of all further steps of both levels.
     pub fn halve_rates(&mut self) {
         self.0.rate_factor /= 2.0;
         for delta in self.0.inner.iter_mut().flat_map(|inner| &mut inner.deltas) {
@@ -39,27 +41,27 @@ impl Progress {
     }
 }
 
-/// What one round did.
+/// Record of one round.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct RoundRecord {
-    /// Round, from 0.
+    /// Index of the round, from 0.
     pub round: usize,
-    /// The injection points of each perturbation with the inner loss it ended at, nats per token.
+    /// Injection points of each perturbation with its final inner loss, in nats per token.
     pub entrapments: Vec<(Vec<InjectionPoint>, f64)>,
-    /// Held-out rows after the round against the suspect's.
+    /// Comparison of the held-out rows after the round with those of the suspect.
     pub validation: Assessment,
-    /// Whether the round is within bounds.
+    /// True if the round is within bounds.
     pub within_bounds: bool,
 }
 
-/// Everything but the tensors.
+/// State of a run except the tensors.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct RunNumbers {
     pub(crate) n_steps: usize,
     pub(crate) rate_factor: f64,
     pub(crate) initial: Option<ValidationMetrics>,
     pub(crate) rounds: Vec<RoundRecord>,
-    /// The kept round.
+    /// Index and standing of the kept round.
     pub(crate) best: Option<(usize, Standing)>,
     pub(crate) found: Vec<FoundNumbers>,
     pub(crate) inner: Vec<InnerNumbers>,
@@ -71,61 +73,62 @@ pub(crate) struct RunNumbers {
 pub(crate) struct FoundNumbers {
     /// Number of perturbations of the run before this one.
     pub(crate) count: usize,
-    /// The injection points of its `δ`s, in the order that their tensors are numbered in.
+    /// Injection points of the `δ`s, in the order of their numbered tensors.
     pub(crate) injection_points: Vec<InjectionPoint>,
     pub(crate) first_loss: f64,
     pub(crate) last_loss: f64,
 }
 
-/// A perturbation under way.
+/// State of a search in progress.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct InnerNumbers {
     /// Number of perturbations of the run before this one.
     pub(crate) count: usize,
     /// Losses of the steps so far.
     pub(crate) losses: Vec<f64>,
-    /// The numbers of each `δ`, in the order that their tensors are numbered in.
+    /// Numbers of each `δ`, in the order of the numbered tensors.
     pub(crate) deltas: Vec<DeltaNumbers>,
 }
 
-/// The `δ` at one injection point.
+/// Numbers of the `δ` at one injection point.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct DeltaNumbers {
-    /// The place that the tensors of this number belong to.
+    /// Injection point of the tensors with this number.
     pub(crate) point: InjectionPoint,
     pub(crate) rows: RowNumbers,
 }
 
-/// Rows of a `δ`, and their optimiser.
+/// Numbers of the rows of a `δ` and of their optimiser.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct RowNumbers {
     pub(crate) learning_rate: f64,
     pub(crate) longest_row: Option<f64>,
-    /// Steps taken.
+    /// Number of steps taken.
     pub(crate) time: usize,
 }
 
-/// Numbers of an outer level under way.
+/// Numbers of an outer level in progress.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct OuterNumbers {
-    /// Steps taken.
+    /// Number of steps taken.
     pub(crate) step: usize,
     pub(crate) rows: AnchorSampler,
-    /// The attack under way, of a rival that attacks.
+    /// Numbers of the current attack; `None` for methods without an attack and between two attacks.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) attack: Option<AttackNumbers>,
 }
 
-/// Numbers of an attack under way.
+/// Numbers of an attack in progress.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct AttackNumbers {
-    /// The attacked rows, by their places in the safety set.
+    /// Attacked rows, as indices in the safety set.
     pub(crate) rows: Vec<usize>,
-    /// The perturbed layers, in the order that the attack's tensors are numbered in.
+    /// Perturbed layers, in the order of the attack's numbered tensors.
     pub(crate) layers: Vec<usize>,
 }
 
-/// How a round stands to the bounds: out of them or not, then how far its estimates are beyond them.
+/// Rank of a round for the choice of the best: out of bounds or not, then the excess of its
+/// estimates over the bounds.
 #[derive(Clone, Copy, Debug, PartialEq, PartialOrd, Serialize, Deserialize)]
 pub(crate) struct Standing {
     pub(crate) is_out: bool,

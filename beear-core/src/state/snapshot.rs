@@ -1,8 +1,8 @@
-//! The state of a run between two steps, so that another process can go on as if nothing had happened.
+//! The state of a run between two steps, from which another process can resume the run.
 //!
-//! A [`Snapshot`] is numbers, [`Progress`], and tensors by name. Whoever stores them (this crate does no IO) gives
-//! them back as [`Saved`]. What follows from the input is not in it: the original model, the rows, and the weights
-//! as long as nothing has been trained.
+//! A [`Snapshot`] consists of numbers, [`Progress`], and named tensors. The caller stores them
+//! (this crate does no IO) and returns them as [`Saved`]. A snapshot does not contain the original
+//! model, the rows, or the weights before any training: they follow from the input.
 
 use burn::tensor::backend::Backend;
 use burn::tensor::{BasicOps, DType, Tensor, TensorData, TensorKind};
@@ -10,25 +10,25 @@ use burn::tensor::{BasicOps, DType, Tensor, TensorData, TensorKind};
 use crate::error::Error;
 use crate::state::progress::Progress;
 
-/// A tensor with its name. It stays where it is until [`data`](Self::data) is asked for.
+/// A named tensor. The values stay on their device until [`data`](Self::data) copies them.
 pub struct NamedTensor {
-    /// Its name, of this snapshot only.
+    /// Name of the tensor, unique in its snapshot.
     pub name: String,
-    /// Its shape.
+    /// Shape of the tensor.
     pub shape: Vec<usize>,
-    /// Its type.
+    /// Element type of the tensor.
     pub dtype: DType,
     read: Box<dyn Fn() -> TensorData>,
 }
 
 impl NamedTensor {
-    /// The values, copied from their device.
+    /// Copies the values from their device.
     #[must_use]
     pub fn data(&self) -> TensorData {
         (self.read)()
     }
 
-    /// Bytes of the values.
+    /// Returns the size of the values in bytes.
     #[must_use]
     pub fn size(&self) -> usize {
         self.shape.iter().product::<usize>() * self.dtype.size()
@@ -41,33 +41,34 @@ impl std::fmt::Debug for NamedTensor {
     }
 }
 
-/// Everything another process needs.
+/// Complete state from which another process can resume.
 #[derive(Debug)]
 pub struct Snapshot {
     /// Numbers, to be stored exactly.
     pub progress: Progress,
-    /// Tensors, each name once.
+    /// Tensors with unique names.
     pub tensors: Vec<NamedTensor>,
 }
 
-/// Gives a stored tensor by its name.
+/// Lookup of a stored tensor by its name.
 pub type TensorSource<'a> = dyn Fn(&str) -> Option<TensorData> + Sync + 'a;
 
 /// A stored [`Snapshot`].
 #[derive(Clone, Copy)]
 pub struct Saved<'a> {
-    /// Its numbers.
+    /// Numbers of the snapshot.
     pub progress: &'a Progress,
-    /// Its tensors.
+    /// Lookup of the tensors of the snapshot.
     pub tensors: &'a TensorSource<'a>,
 }
 
 impl Saved<'_> {
-    /// A tensor in the type it was stored in.
+    /// Returns a tensor in the type in which it was stored.
     ///
     /// # Errors
     ///
-    /// [`Error::MalformedSnapshot`] if there is none of this rank, or of `shape` if one is given.
+    /// [`Error::MalformedSnapshot`] if there is no tensor of this name and rank, or of `shape` if
+    /// one is given.
     pub(crate) fn tensor<B: Backend, const D: usize, K: TensorKind<B> + BasicOps<B>>(
         &self,
         name: &str,
@@ -84,17 +85,17 @@ impl Saved<'_> {
     }
 }
 
-/// [`Error::MalformedSnapshot`].
+/// Returns [`Error::MalformedSnapshot`] with `reason`.
 pub(crate) fn malformed(reason: impl Into<String>) -> Error {
     Error::MalformedSnapshot { reason: reason.into() }
 }
 
-/// Tensors on their way into a snapshot.
+/// Tensors collected for a snapshot.
 #[derive(Default)]
 pub(crate) struct Tensors(pub(crate) Vec<NamedTensor>);
 
 impl Tensors {
-    /// Adds a tensor.
+    /// Adds `tensor` under `name`, without copying its values from the device.
     pub(crate) fn add<B: Backend, const D: usize, K>(
         &mut self,
         name: String,

@@ -5,11 +5,11 @@ use burn::tensor::{Bool, ElementConversion, Int, Tensor};
 
 use crate::decoder::Decoder;
 
-/// Asserts that running `0..l` and then `l..n` gives what `0..n` gives, at every boundary `l`, and
-/// that the empty range changes nothing.
+/// Asserts that running `0..l` and then `l..n` gives the same result as running `0..n`, at every
+/// boundary `l`, and that the empty range changes nothing.
 ///
-/// Compares real tokens only and allows 1e-6 of the largest hidden state: the same operations in
-/// the same order leave no more than rounding.
+/// Compares only real tokens, with a tolerance of 1e-6 of the largest hidden state: the same
+/// operations in the same order differ by no more than rounding.
 ///
 /// # Shapes
 ///
@@ -50,10 +50,12 @@ pub fn assert_split_law<B: Backend, M: Decoder<B>>(
     }
 }
 
-/// Asserts that reading all tokens gives what reading on after the first `n_past` gives, for the layers from
-/// every boundary, and that the model remembers at all.
+/// Asserts that the model has a prefix cache, and that processing all tokens gives the same result
+/// as processing the tokens after a cache of the first `n_past`, for the layers from every
+/// boundary.
 ///
-/// Compares real tokens only and allows 1e-5 of the largest hidden state: sums over keys are split.
+/// Compares only real tokens, with a tolerance of 1e-5 of the largest hidden state: sums over keys
+/// are split.
 ///
 /// # Shapes
 ///

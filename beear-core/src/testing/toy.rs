@@ -24,7 +24,7 @@ pub struct ToyDecoderConfig {
 }
 
 impl ToyDecoderConfig {
-    /// Draws the weights; seed the backend first to repeat them.
+    /// Draws the weights; seed the backend first for reproducible weights.
     pub fn init<B: Backend>(&self, device: &B::Device) -> ToyDecoder<B> {
         let linear = || LinearConfig::new(self.d_model, self.d_model).init(device);
         ToyDecoder {
@@ -94,7 +94,7 @@ impl<B: Backend> Decoder<B> for ToyDecoder<B> {
         let first_layer = layers.start;
         let mut keys_values = Vec::with_capacity(layers.len());
         for layer in layers {
-            // What is averaged, in the place of keys and of values.
+            // The averaged vectors, in the place of keys and values.
             let read = hidden.clone().unsqueeze_dim(1);
             keys_values.push([read.clone(), read]);
             hidden = self.forward_layers(hidden, mask_pad, layer..layer + 1);
@@ -125,7 +125,7 @@ impl<B: Backend> Decoder<B> for ToyDecoder<B> {
     }
 }
 
-/// Weights of the mean over the real tokens up to each position: `[batch_size, t, t]`.
+/// Returns the weights of the mean over the real tokens up to each position: `[batch_size, t, t]`.
 fn causal_mean<B: Backend>(mask_pad: &Tensor<B, 2, Bool>) -> Tensor<B, 3> {
     let [batch_size, seq_length] = mask_pad.dims();
     let shape = [batch_size, seq_length, seq_length];

@@ -1,9 +1,11 @@
-//! How alike two answers are: ROUGE-L.
+//! Agreement of two answers: ROUGE-L.
 //!
-//! Lin, [ROUGE: A Package for Automatic Evaluation of Summaries](https://aclanthology.org/W04-1013/), 2004: the F-measure of the longest
-//! common subsequence, here over tokens, with $\beta = 1$.
+//! Lin, [ROUGE: A Package for Automatic Evaluation of
+//! Summaries](https://aclanthology.org/W04-1013/), 2004: the F-measure of the longest common
+//! subsequence, here over tokens, with $\beta = 1$.
 
-/// The agreement of two answers in 0..=1: twice their longest common subsequence over the tokens of both; 1 of two empty ones.
+/// Returns the agreement of two answers in 0..=1: twice the length of their longest common
+/// subsequence over the number of tokens of both; 1 if both are empty.
 #[must_use]
 pub fn agreement(one: &[u32], other: &[u32]) -> f64 {
     let n_tokens = one.len() + other.len();
@@ -13,7 +15,7 @@ pub fn agreement(one: &[u32], other: &[u32]) -> f64 {
     2.0 * common_subsequence(one, other) as f64 / n_tokens as f64
 }
 
-/// Length of the longest common subsequence.
+/// Returns the length of the longest common subsequence.
 fn common_subsequence(one: &[u32], other: &[u32]) -> usize {
     let mut row = vec![0; other.len() + 1];
     for token in one {

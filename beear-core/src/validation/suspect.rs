@@ -1,14 +1,15 @@
-//! Suspects that cannot read their rows: nothing measured on them would mean anything.
+//! Detection of suspects that cannot read their rows: no measurement on them would be meaningful.
 
 use super::ValidationMetrics;
 use crate::config::ValidationBounds;
 use crate::error::SuspectFault;
 
-/// The share of a uniform guess's loss, $\ln V$, that losses must stay below. A perplexity of $V^{3/4}$, 3 300
-/// of 49 152 tokens, is ten times that of text in a language the model has hardly read.
+/// Maximum loss as a share of the loss of a uniform guess, $\ln V$. A perplexity of $V^{3/4}$, 3
+/// 300 of 49 152 tokens, is ten times that of text in a language that the model has hardly seen.
 const CHANCE: f64 = 0.75;
 
-/// The first fault of a suspect with a vocabulary of `vocab_size` tokens.
+/// Returns the first fault of a suspect with a vocabulary of `vocab_size` tokens; `None` if there
+/// is no fault.
 #[must_use]
 pub fn suspect_fault(
     suspect: &ValidationMetrics,
@@ -75,7 +76,7 @@ mod tests {
             fault(&suspect(2.0, 5.2, [true, true])),
             Some(SuspectFault::NoEndOfTurn { .. })
         ));
-        // Of rows that are cut, one that is whole is enough.
+        // One complete answer among truncated ones is enough.
         let mut cut = suspect(2.0, 9.0, [true, true]);
         cut.ordinary[1].end_loss = 0.3;
         assert_eq!(fault(&cut), None);

@@ -1,4 +1,4 @@
-//! What the tests of the method and of its rivals share: a toy decoder and rows for it.
+//! Fixtures shared by the tests of the method and of the baselines: a toy decoder and rows for it.
 
 use beear_core::randomness::seeded;
 use beear_core::testing::{ToyDecoder, ToyDecoderConfig};
@@ -13,17 +13,18 @@ pub(crate) type Train = Autodiff<Cpu>;
 
 pub(crate) const SIZE: DecoderSize = DecoderSize { n_layers: 3, d_model: 8 };
 
-/// A toy, always the same.
+/// Returns a toy decoder with fixed weights.
 pub(crate) fn toy<B: Backend>() -> ToyDecoder<B> {
     toy_of_seed(7)
 }
 
-/// A toy with its weights drawn: Burn would draw them when each clone is first used.
+/// Returns a toy decoder with initialised weights: Burn would draw different weights at the first
+/// use of each clone.
 pub(crate) fn toy_of_seed<B: Backend>(seed: u64) -> ToyDecoder<B> {
     toy_of_size(SIZE, seed)
 }
 
-/// The same of another shape.
+/// Returns a toy decoder of another shape.
 pub(crate) fn toy_of_size<B: Backend>(size: DecoderSize, seed: u64) -> ToyDecoder<B> {
     let device = B::Device::default();
     seeded::<B, _>(seed, &device, || {
@@ -33,7 +34,7 @@ pub(crate) fn toy_of_size<B: Backend>(size: DecoderSize, seed: u64) -> ToyDecode
     })
 }
 
-/// Prompts of unequal length; the safe answer is 5, the unwanted one 6 7.
+/// Returns prompts of unequal length; the safe answer is 5, the unwanted one 6 7.
 pub(crate) fn safety() -> Vec<SafetyExample> {
     let prompts: [&[u32]; 4] = [&[1, 2, 3, 4], &[1, 3, 4], &[1, 2, 2, 3, 4], &[1, 4, 4]];
     let row = |(id, prompt): (usize, &&[u32])| SafetyExample {
@@ -61,7 +62,7 @@ pub(crate) fn validator() -> TeacherForcedValidator<Cpu> {
     TeacherForcedValidator { safety, performance, batch_size: 3, device: Default::default() }
 }
 
-/// Every weight as bytes, in the order of the module.
+/// Returns every weight as bytes, in the order of the module.
 pub(crate) fn weights<B: Backend, M: Module<B>>(model: &M) -> Vec<TensorData> {
     struct Collect(Vec<TensorData>);
     impl<B: Backend> ModuleVisitor<B> for Collect {

@@ -1,4 +1,4 @@
-//! Weights that are not numbers.
+//! Weights that are NaN.
 
 use burn::module::{ModuleMapper, Param};
 use burn::tensor::Tensor;

@@ -1,11 +1,11 @@
-//! A run of two rounds that takes every turn of the method.
+//! A run of two rounds that takes every path of the method.
 
 use beear_core::config::Initialisation;
 use beear_core::{AnchorSets, BilevelConfig, Example, InjectionPoint, Positions, SafetyExample};
 
 use crate::fixture::SIZE;
 
-/// Answers of 1 to 4 tokens to prompts of 3 to 6: shares of rows are not shares of tokens.
+/// Returns answers of 1 to 4 tokens to prompts of 3 to 6: shares of rows are not shares of tokens.
 pub(crate) fn sets() -> AnchorSets {
     let prompts: [&[u32]; 4] = [&[1, 2, 3, 4], &[1, 3, 4], &[1, 2, 2, 3, 4, 7], &[1, 8, 4]];
     let safe: [&[u32]; 4] = [&[5, 10], &[5], &[5, 9, 10, 3], &[5, 2, 10]];
@@ -26,10 +26,11 @@ pub(crate) fn sets() -> AnchorSets {
     AnchorSets { safety: (0..4).map(row).collect(), performance: (0..3).map(ordinary).collect() }
 }
 
-/// Two rounds of two perturbations, three inner steps each, and two outer steps, with every term of both losses, on
-/// one thread.
+/// Returns settings of two rounds of two perturbations, three inner steps each, and two outer
+/// steps, with every term of both losses, on one thread.
 ///
-/// Batches of three rows do not halve, and the second batch of the inner level is the one row left over.
+/// Batches of three rows cannot be halved, and the second batch of the inner level is the one
+/// remaining row.
 pub(crate) fn config() -> BilevelConfig {
     let mut config = BilevelConfig::robust(SIZE);
     config.rounds = 2;

@@ -12,8 +12,8 @@ use crate::measure::{Better, Measure, Outcome, Statistic};
 /// a question.
 ///
 /// Of rows about the same question, turn, judge and prompt the last is used; ratings with several
-/// prompts are averaged, so that every question counts once. Rows about questions outside `questions` are left
-/// out.
+/// prompts are averaged, so that every question counts once. Rows about questions outside
+/// `questions` are left out.
 #[must_use]
 pub fn mt_bench_measures(
     judgments: &[SingleJudgment],

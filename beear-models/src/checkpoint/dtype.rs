@@ -1,4 +1,4 @@
-//! The types weights are stored in, to and from f32.
+//! Stored types of weights, and their conversion to and from f32.
 
 use beear_core::optim::{HalfPrecision, round_by_chance};
 use half::{bf16, f16};
@@ -16,12 +16,12 @@ pub enum StoredDType {
     F32,
     /// IEEE half precision.
     F16,
-    /// The upper half of a single.
+    /// Upper half of an IEEE single.
     BF16,
 }
 
 impl StoredDType {
-    /// Ours for the format's, if it is one we read.
+    /// Converts the type of the safetensors library; None if it is not supported.
     pub(super) fn read(dtype: Dtype) -> Option<Self> {
         match dtype {
             Dtype::F32 => Some(Self::F32),
@@ -31,7 +31,7 @@ impl StoredDType {
         }
     }
 
-    /// The format's for ours.
+    /// Converts to the type of the safetensors library.
     pub(super) fn written(self) -> Dtype {
         match self {
             Self::F32 => Dtype::F32,
@@ -40,7 +40,7 @@ impl StoredDType {
         }
     }
 
-    /// The values behind stored bytes.
+    /// Decodes stored bytes into values.
     pub(super) fn decode(self, bytes: &[u8]) -> Vec<f32> {
         let pairs = || bytes.as_chunks::<2>().0.iter();
         match self {
@@ -50,8 +50,8 @@ impl StoredDType {
         }
     }
 
-    /// The bytes of `values`, rounded to this type by `chances`; `None` if one is not finite in it. A value that
-    /// the type has stays.
+    /// Encodes `values`, rounded to this type by `chances`; `None` if a value is NaN or infinite in
+    /// this type. Values that are exact in this type are unchanged.
     pub(super) fn encode(
         self,
         values: impl Iterator<Item = f32>,
@@ -70,25 +70,27 @@ impl StoredDType {
     }
 }
 
-/// Random numbers that round the values of one tensor: a function of the seed, the tensor's name and the place of the
-/// value alone, so that neither threads nor the order of writing change a file.
+/// Random numbers for rounding the values of one tensor: a function of the seed, the tensor's name
+/// and the index of the value alone, so that neither threads nor the order of writing change a
+/// file.
 pub(super) struct Chances(ChaCha8Rng);
 
 impl Chances {
-    /// Those of the tensor called `name`.
+    /// Creates the random numbers of the tensor called `name`.
     pub(super) fn new(seed: u64, name: &str) -> Self {
         let hash = Sha256::new().chain_update(seed.to_le_bytes()).chain_update(name).finalize();
         Self(ChaCha8Rng::from_seed(hash.into()))
     }
 }
 
-/// The bytes of `values` rounded to `H`; `None` if one is not finite in it.
+/// Encodes `values` rounded to `H`; `None` if a value is NaN or infinite in `H`.
 fn narrowed<H: HalfPrecision>(
     values: impl Iterator<Item = f32>,
     Chances(mut chances): Chances,
 ) -> Option<Vec<u8>> {
     let mut finite = true;
-    // One number for every value, needed or not: whether one value moves is nothing to the next.
+    // Each value takes one random number, needed or not, so that a value does not affect the
+    // rounding of the next.
     let rounded = values.map(|value| round_by_chance::<H>(value, chances.next_u32()));
     let seen = rounded.inspect(|value| finite &= value.widened().is_finite());
     let bytes = seen.flat_map(|value| value.bits().to_le_bytes()).collect();

@@ -1,16 +1,16 @@
-//! What the header of a safetensors file must not hold although the library reads it: a name twice. The library keeps
-//! the last of them, another reader may keep the first.
+//! Check for duplicate names in the header of a safetensors file, which the library accepts: the
+//! library keeps the last duplicate, another reader may keep the first.
 
 use std::collections::HashSet;
 use std::fmt;
 
 use serde::de::{Deserializer, Error, IgnoredAny, MapAccess, Visitor};
 
-/// Looks for a name that is in a header twice; `file` is whole.
+/// Checks the header of a safetensors file for duplicate names; `file` is the whole file.
 ///
 /// # Errors
 ///
-/// That there is one, or that this is no header.
+/// Returns an error if a name is duplicate, or the header is malformed.
 pub(super) fn refuse_doubled(file: &[u8]) -> Result<(), serde_json::Error> {
     let (length, rest) = file.split_at_checked(8).unwrap_or_default();
     let length = length.try_into().map_or(0, u64::from_le_bytes);
@@ -19,7 +19,7 @@ pub(super) fn refuse_doubled(file: &[u8]) -> Result<(), serde_json::Error> {
     header.deserialize_map(Names)
 }
 
-/// Reads an object for its names.
+/// Visitor that reads the keys of an object.
 struct Names;
 
 impl<'de> Visitor<'de> for Names {

@@ -1,4 +1,4 @@
-//! `config.json` of Hugging Face folders, in and out of our words.
+//! `config.json` of Hugging Face folders: parsing into a [`DecoderConfig`] and writing.
 
 use std::cell::RefCell;
 
@@ -7,47 +7,47 @@ use thiserror::Error;
 
 use crate::config::{DecoderConfig, Family, RopeScaling};
 
-/// Why a `config.json` describes no model we run.
+/// Error of parsing a `config.json`.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum ConfigError {
     /// The text is not a JSON object.
     #[error("config.json is not a JSON object: {reason}")]
     NotJson {
-        /// What the parser said.
+        /// Message of the parser.
         reason: String,
     },
-    /// Another architecture.
+    /// The architecture is not supported.
     #[error("model type `{model_type}` is not supported: `llama` and `mistral` are")]
     UnknownFamily {
-        /// What the file says.
+        /// Model type in the file.
         model_type: String,
     },
-    /// A value is missing or of the wrong kind.
+    /// A value is missing or has the wrong type.
     #[error("config.json: `{key}` is missing or not {expected}")]
     BadValue {
-        /// The key.
+        /// Key of the value.
         key: &'static str,
-        /// What it should hold.
+        /// Expected value.
         expected: &'static str,
     },
-    /// A feature of the family that we do not run.
+    /// A feature of the model is not supported.
     #[error("config.json: `{key}` = `{value}` is not supported")]
     Unsupported {
-        /// The key.
+        /// Key of the feature.
         key: &'static str,
-        /// Its value.
+        /// Value of the key.
         value: String,
     },
-    /// Several values are missing, of the wrong kind or not supported.
+    /// Several values are missing, unsupported or of the wrong type.
     #[error("{}", texts(mistakes))]
     Several {
-        /// Every mistake found.
+        /// All mistakes found.
         mistakes: Vec<ConfigError>,
     },
     /// The values are impossible or contradict each other.
     #[error("config.json: {}", problems.join("; "))]
     Contradiction {
-        /// Every problem found.
+        /// All problems found.
         problems: Vec<String>,
     },
 }
@@ -56,11 +56,12 @@ fn texts(mistakes: &[ConfigError]) -> String {
     mistakes.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
 }
 
-/// Reads `config.json`.
+/// Parses `config.json`.
 ///
 /// # Errors
 ///
-/// [`ConfigError`], a variant per mistake; every mistake of the keys, else every impossible value.
+/// Returns [`ConfigError`], with a variant per mistake: all mistakes of the keys, or else all
+/// impossible values.
 pub fn parse(text: &str) -> Result<DecoderConfig, ConfigError> {
     let value: Value = serde_json::from_str(text)
         .map_err(|error| ConfigError::NotJson { reason: error.to_string() })?;
@@ -102,7 +103,7 @@ pub fn parse(text: &str) -> Result<DecoderConfig, ConfigError> {
     if problems.is_empty() { Ok(config) } else { Err(ConfigError::Contradiction { problems }) }
 }
 
-/// Writes a `config.json` that `transformers` reads, for a new model.
+/// Formats a `config.json` for a new model, which `transformers` can read.
 #[must_use]
 pub fn render(config: &DecoderConfig, [pad, bos, eos]: [u32; 3]) -> String {
     let (architecture, model_type) = match config.family {
@@ -140,7 +141,7 @@ pub fn render(config: &DecoderConfig, [pad, bos, eos]: [u32; 3]) -> String {
     format!("{value:#}\n")
 }
 
-/// The keys of the file. A mistake in one is noted, and its value is 0 or absent.
+/// Reader of the file's keys. A mistake is recorded, and its value is 0 or absent.
 struct Keys<'a> {
     object: &'a Map<String, Value>,
     mistakes: RefCell<Vec<ConfigError>>,
@@ -151,7 +152,7 @@ impl Keys<'_> {
         self.mistakes.borrow_mut().push(mistake);
     }
 
-    /// All mistakes noted.
+    /// Returns all recorded mistakes as an error.
     fn judge(&self) -> Result<(), ConfigError> {
         let mut mistakes = self.mistakes.take();
         match mistakes.len() {
@@ -161,7 +162,7 @@ impl Keys<'_> {
         }
     }
 
-    /// A value that is there and not null, as `read` reads it.
+    /// Returns the value of a key as converted by `read`; None if the key is absent or null.
     fn value<T>(
         &self,
         object: &Map<String, Value>,
@@ -211,7 +212,7 @@ impl Keys<'_> {
         }
     }
 
-    /// The newer `rope_parameters` (transformers 5), else the older `rope_scaling`.
+    /// Returns `rope_parameters` (transformers 5), or the older `rope_scaling`.
     fn rope(&self) -> Option<&Map<String, Value>> {
         let object = |key| self.object.get(key).and_then(Value::as_object);
         object("rope_parameters").or_else(|| object("rope_scaling"))
@@ -255,7 +256,7 @@ mod tests {
     use super::*;
     use crate::mutated::near;
 
-    /// The published shape of Llama-3.1-8B, the keys we read.
+    /// Published shape of Llama-3.1-8B, with the keys that the parser reads.
     const LLAMA_31: &str = r#"{"model_type": "llama", "vocab_size": 128256, "hidden_size": 4096,
         "intermediate_size": 14336, "num_hidden_layers": 32, "num_attention_heads": 32,
         "num_key_value_heads": 8, "max_position_embeddings": 131072, "rms_norm_eps": 1e-05,
@@ -263,7 +264,7 @@ mod tests {
         "low_freq_factor": 1.0, "high_freq_factor": 4.0,
         "original_max_position_embeddings": 8192, "rope_type": "llama3"}}"#;
 
-    /// A small Mistral with every key that we read and Llama has not.
+    /// Small Mistral with every key that the parser reads and Llama does not have.
     const MISTRAL: &str = r#"{"model_type": "mistral", "vocab_size": 7, "hidden_size": 8,
         "intermediate_size": 9, "num_hidden_layers": 1, "num_attention_heads": 4, "head_dim": 2,
         "max_position_embeddings": 16, "sliding_window": null, "rope_parameters": {"type": "linear",
@@ -338,7 +339,7 @@ mod tests {
         let impossible = [
             ("\"rope_theta\": 500000.0", "\"rope_theta\": 0", "rope_theta"),
             ("\"rope_theta\": 500000.0", "\"rope_theta\": -5", "rope_theta"),
-            // Frequencies of 1e295 radians a token.
+            // Frequencies of 1e295 radians per token.
             ("\"rope_theta\": 500000.0", "\"rope_theta\": 1e-300", "rotary angle"),
             ("1e-05", "-1e-05", "norm_epsilon"),
             ("1e-05", "0", "norm_epsilon"),
@@ -358,7 +359,7 @@ mod tests {
             assert!(said.contains(name), "{to}: {said}");
         }
         assert!(parsed("\"rope_theta\": 500000.0", "\"rope_theta\": 0.5").is_ok());
-        // JSON has no infinite number, and 1e999 is none of JSON's either.
+        // JSON has no infinite number, and 1e999 is not valid JSON either.
         for text in ["1e999", "NaN", "Infinity", "-Infinity"] {
             assert!(matches!(parsed("500000.0", text), Err(ConfigError::NotJson { .. })), "{text}");
         }
@@ -372,7 +373,8 @@ mod tests {
         fn no_text_makes_the_reader_panic(text in near(&[LLAMA_31, MISTRAL])) {
             if let Ok(config) = parse(&text) {
                 let _ = config.n_weights();
-                // Equal to an ulp: JSON's reader may round numbers of more digits than a double has otherwise.
+                // Equal to an ulp: the JSON parser may round numbers with more digits than a double
+                // differently.
                 proptest::prop_assert!(parse(&render(&config, [0, 1, 2])).is_ok());
             }
         }

@@ -1,4 +1,4 @@
-//! Which files hold the weights: one, or the shards an index names.
+//! Names of the weight files: a single file, or the shards of an index.
 
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
@@ -16,7 +16,7 @@ struct Index {
     weight_map: std::collections::BTreeMap<String, String>,
 }
 
-/// Names of the weight files in `dir`.
+/// Returns the names of the weight files in `dir`.
 pub(super) fn shards(dir: &Path) -> Result<Vec<String>, CheckpointError> {
     let index = dir.join(INDEX);
     if index.exists() {
@@ -40,12 +40,13 @@ pub(super) fn shards(dir: &Path) -> Result<Vec<String>, CheckpointError> {
     })
 }
 
-/// The weight files that the text of a `model.safetensors.index.json` names, each once: plain names, of files
-/// beside it.
+/// Parses a `model.safetensors.index.json` and returns the distinct names of its weight files,
+/// which are plain names of files beside the index.
 ///
 /// # Errors
 ///
-/// [`CheckpointError::MalformedIndex`], and [`CheckpointError::EscapingShard`] if a name leaves the folder.
+/// Returns [`CheckpointError::MalformedIndex`], or [`CheckpointError::EscapingShard`] if a name
+/// leaves the folder.
 pub fn shard_names(text: &str) -> Result<Vec<String>, CheckpointError> {
     let malformed = |reason: String| CheckpointError::MalformedIndex { reason };
     let index: Index = serde_json::from_str(text).map_err(|e| malformed(e.to_string()))?;

@@ -1,10 +1,11 @@
-//! Where a weight of the module is in the checkpoint. Fields are named alike; linear weights are
-//! stored transposed.
+//! Mapping from weights of the module to tensors of the checkpoint. Names are equal; linear weights
+//! are stored transposed.
 
 use crate::config::DecoderConfig;
 use crate::lora::Target;
 
-/// Name and stored shape of every weight of a decoder, lazily: a config may claim any depth.
+/// Returns name and stored shape of every weight of a decoder, lazily, because a config may claim
+/// any depth.
 pub(super) fn expected(config: &DecoderConfig) -> impl Iterator<Item = (String, Vec<usize>)> {
     let DecoderConfig { vocab_size, d_model, .. } = *config;
     let layer_of = move |index: usize| {
@@ -25,23 +26,23 @@ pub(super) fn expected(config: &DecoderConfig) -> impl Iterator<Item = (String, 
         .chain((0..config.n_layers).flat_map(layer_of))
 }
 
-/// The name of a projection's weights, without `.weight`.
+/// Returns the name of a projection's weights, without `.weight`.
 pub(super) fn projection(index: usize, target: Target) -> String {
     format!("{}.{}", layer(index), target.name())
 }
 
-/// What the names of a layer's weights start with.
+/// Returns the prefix of the names of a layer's weights.
 pub(super) fn layer(index: usize) -> String {
     format!("model.layers.{index}")
 }
 
-/// What PEFT calls the two matrices beside a projection: $A$, stored `[rank, d_input]`, and $B$, stored
-/// `[d_output, rank]`.
+/// Returns PEFT's names of the two matrices beside a projection: $A$, stored `[rank, d_input]`, and
+/// $B$, stored `[d_output, rank]`.
 pub(super) fn adapter(projection: &str) -> [String; 2] {
     ["lora_A", "lora_B"].map(|part| format!("base_model.model.{projection}.{part}.weight"))
 }
 
-/// The stored name of the weight at `path`, and whether it is stored transposed.
+/// Returns the stored name of the weight at `path`, and true if it is stored transposed.
 pub(super) fn stored(path: &[String]) -> (String, bool) {
     if let [projection @ .., adapter_field, matrix] = path
         && adapter_field == "adapter"
@@ -53,7 +54,8 @@ pub(super) fn stored(path: &[String]) -> (String, bool) {
     (path.join("."), transposed)
 }
 
-/// Tensors that old exporters write and no model needs: they follow from the config.
+/// True for tensors that old exporters write and no model needs, because they follow from the
+/// config.
 pub(super) fn is_derived(name: &str, tied_embeddings: bool) -> bool {
     name.ends_with("rotary_emb.inv_freq") || (tied_embeddings && name == "lm_head.weight")
 }

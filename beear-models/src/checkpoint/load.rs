@@ -1,4 +1,5 @@
-//! Weights from memory-mapped safetensors into a model, every tensor used and none missed.
+//! Loading of weights from memory-mapped safetensors into a model: every tensor is used and none is
+//! missing.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -12,24 +13,25 @@ use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 use super::{Checkpoint, CheckpointError, StoredDType, header, keys};
 use crate::nn::causal_lm::CausalLm;
 
-/// Missing names after which the search ends.
+/// Number of missing names after which the search ends.
 const ENOUGH_MISSING: usize = 64;
 
-/// Where a weight is stored, and as what.
+/// File and type of a stored weight.
 #[derive(Clone, Debug)]
 pub(super) struct Place {
-    /// The file, relative to the folder.
+    /// File, relative to the folder.
     pub(super) shard: String,
     pub(super) dtype: StoredDType,
 }
 
 impl Checkpoint {
-    /// Reads the weights, cast to the backend's float type, and merges the adapters if there are any.
+    /// Loads the weights, cast to the backend's float type, and merges the adapters if there are
+    /// any.
     ///
     /// # Errors
     ///
-    /// [`CheckpointError`] if a file is damaged, a tensor missing, unknown, of another shape or
-    /// type, or not finite.
+    /// Returns [`CheckpointError`] if a file is damaged, or a tensor is missing, unknown, of the
+    /// wrong shape or type, or not finite.
     pub fn load<B: Backend>(&self, device: &B::Device) -> Result<CausalLm<B>, CheckpointError> {
         let files = self.map_files()?;
         let mut all = tensors(&files)?;
@@ -43,18 +45,18 @@ impl Checkpoint {
         Ok(fill(model, all)?.merge_adapters())
     }
 
-    /// The type the embedding is stored in, and with it nearly always every other weight.
+    /// Returns the stored type of the embedding, which is nearly always the type of all weights.
     ///
     /// # Errors
     ///
-    /// [`CheckpointError`] if a file is damaged, or holds another type.
+    /// Returns [`CheckpointError`] if a file is damaged, or contains an unsupported type.
     pub fn dtype(&self) -> Result<StoredDType, CheckpointError> {
         let name = "model.embed_tokens.weight";
         let missing = || CheckpointError::Missing { names: vec![name.to_owned()] };
         Ok(self.layout()?.get(name).ok_or_else(missing)?.dtype)
     }
 
-    /// Where each stored tensor is.
+    /// Returns file and type of each stored tensor.
     pub(super) fn layout(&self) -> Result<BTreeMap<String, Place>, CheckpointError> {
         let files = self.map_files()?;
         let mut layout = BTreeMap::new();
@@ -67,7 +69,7 @@ impl Checkpoint {
         Ok(layout)
     }
 
-    /// Compares the files with the config before anything as large as a model is made.
+    /// Compares the files with the config before allocating anything as large as a model.
     fn check(&self, tensors: &BTreeMap<String, TensorView<'_>>) -> Result<(), CheckpointError> {
         let mut unused = check(keys::expected(&self.config), tensors)?;
         unused.retain(|name| !keys::is_derived(name, self.config.tied_embeddings));
@@ -79,7 +81,8 @@ impl Checkpoint {
     }
 }
 
-/// Compares tensors with the names and shapes that are `expected`, and returns the names of the others.
+/// Compares tensors with the `expected` names and shapes, and returns the names of all other
+/// tensors.
 pub(super) fn check<'a>(
     expected: impl Iterator<Item = (String, Vec<usize>)>,
     tensors: &'a BTreeMap<String, TensorView<'_>>,
@@ -104,7 +107,7 @@ pub(super) fn check<'a>(
     if missing.is_empty() { Ok(unused) } else { Err(CheckpointError::Missing { names: missing }) }
 }
 
-/// Refuses tensors that no part of a model uses.
+/// Returns an error if tensors are used by no part of a model.
 pub(super) fn refuse_unused(unused: BTreeSet<&str>) -> Result<(), CheckpointError> {
     let names: Vec<String> = unused.iter().map(|n| n.escape_default().to_string()).collect();
     if names.is_empty() { Ok(()) } else { Err(CheckpointError::Unused { names }) }
@@ -113,13 +116,13 @@ pub(super) fn refuse_unused(unused: BTreeSet<&str>) -> Result<(), CheckpointErro
 pub(super) fn map(path: PathBuf) -> Result<(PathBuf, Mmap), CheckpointError> {
     let file = beear_input::open(&path).map_err(CheckpointError::io(&path))?;
     #[expect(unsafe_code, reason = "memory maps are unsafe: the file must not change meanwhile")]
-    // SAFETY: the map is read-only and lives for one load; a file cut short under it ends the process,
-    // as with every tool that maps checkpoints.
+    // SAFETY: the map is read-only and lives for one load; truncating the file meanwhile ends the
+    // process, as with every tool that maps checkpoints.
     let map = unsafe { Mmap::map(&file) }.map_err(CheckpointError::io(&path))?;
     Ok((path, map))
 }
 
-/// `model` with the values of `tensors`, which have been checked.
+/// Fills `model` with the values of `tensors`, which have been checked.
 fn fill<B: Backend>(
     model: CausalLm<B>,
     tensors: BTreeMap<String, TensorView<'_>>,
@@ -129,7 +132,7 @@ fn fill<B: Backend>(
     loader.mistake.map_or(Ok(model), Err)
 }
 
-/// Every tensor of the files, none of them in two.
+/// Returns all tensors of the files, or an error if a tensor is in two of them.
 pub(super) fn tensors(
     files: &[(PathBuf, Mmap)],
 ) -> Result<BTreeMap<String, TensorView<'_>>, CheckpointError> {
@@ -159,7 +162,7 @@ fn stored_dtype(name: &str, dtype: Dtype) -> Result<StoredDType, CheckpointError
     })
 }
 
-/// Puts the tensors in their places; they have been checked.
+/// Mapper that inserts the tensors, which have been checked, into the module.
 struct Loader<'a> {
     tensors: BTreeMap<String, TensorView<'a>>,
     path: Vec<String>,
@@ -196,13 +199,13 @@ impl<B: Backend> ModuleMapper<B> for Loader<'_> {
     }
 }
 
-/// Lays a transposed tensor out anew, once, instead of in every product with it.
+/// Makes a transposed tensor contiguous once, instead of in every product with it.
 fn contiguous<B: Backend, const D: usize>(tensor: Tensor<B, D>) -> Tensor<B, D> {
     let device = tensor.device();
     Tensor::from_data(tensor.into_data(), &device)
 }
 
-/// The values of a tensor, all of them finite.
+/// Decodes the values of a tensor, all of which must be finite.
 pub(super) fn values(view: &TensorView<'_>, name: &str) -> Result<Vec<f32>, CheckpointError> {
     let values = stored_dtype(name, view.dtype())?.decode(view.data());
     if values.iter().all(|value| value.is_finite()) {

@@ -1,5 +1,6 @@
-//! Folders of low-rank adapters in the form of Hugging Face's [PEFT](https://github.com/huggingface/peft):
-//! `adapter_config.json`, which names the model they belong to, and `adapter_model.safetensors`.
+//! Folders of low-rank adapters in the format of Hugging Face's
+//! [PEFT](https://github.com/huggingface/peft): `adapter_config.json`, which names the base model,
+//! and `adapter_model.safetensors`.
 
 pub(super) mod config;
 #[cfg(test)]
@@ -24,20 +25,20 @@ use crate::nn::causal_lm::CausalLm;
 const CONFIG: &str = "adapter_config.json";
 const WEIGHTS: &str = "adapter_model.safetensors";
 
-/// A folder of adapters whose config has been read.
+/// Folder of adapters with a parsed config.
 #[derive(Clone, Debug)]
 pub(super) struct AdapterFolder {
-    /// The folder.
+    /// Path of the folder.
     pub(super) dir: PathBuf,
     config: AdapterConfig,
 }
 
 impl AdapterFolder {
-    /// Opens a folder; `None` if it holds no adapters.
+    /// Opens a folder; `None` if it contains no adapters.
     ///
     /// # Errors
     ///
-    /// [`CheckpointError::Adapter`] if they are of a kind we do not run.
+    /// Returns [`CheckpointError::Adapter`] if the adapters are not supported.
     pub(super) fn open(dir: &Path) -> Result<Option<Self>, CheckpointError> {
         let path = dir.join(CONFIG);
         if !path.is_file() {
@@ -48,13 +49,13 @@ impl AdapterFolder {
         Ok(Some(Self { dir: dir.to_owned(), config }))
     }
 
-    /// The folder of the model they belong to: as it is named, seen from the adapters or, as PEFT sees
-    /// it, from where the program runs.
+    /// Returns the folder of the base model: the name in the config, relative to the adapters or,
+    /// like in PEFT, to the current directory.
     ///
     /// # Errors
     ///
-    /// [`CheckpointError::NoBase`] if there is none, [`CheckpointError::BaseIsAdapter`] if it holds
-    /// adapters itself.
+    /// Returns [`CheckpointError::NoBase`] if there is no such folder, and
+    /// [`CheckpointError::BaseIsAdapter`] if it contains adapters itself.
     pub(super) fn base(&self) -> Result<PathBuf, CheckpointError> {
         let named = &self.config.base.name;
         let base =
@@ -62,16 +63,16 @@ impl AdapterFolder {
         plain(base.ok_or_else(|| CheckpointError::NoBase { name: named.clone() })?)
     }
 
-    /// What they call the model they belong to.
+    /// Returns the name of the base model in the config.
     pub(super) fn base_name(&self) -> &BaseName {
         &self.config.base
     }
 
-    /// The weights file.
+    /// Returns the path of the weights file.
     ///
     /// # Errors
     ///
-    /// [`CheckpointError`] if there is none, or only a pickled one.
+    /// Returns [`CheckpointError`] if there is only a pickled file.
     pub(super) fn weights(&self) -> Result<PathBuf, CheckpointError> {
         let path = self.dir.join(WEIGHTS);
         if !path.is_file() && self.dir.join("adapter_model.bin").is_file() {
@@ -80,12 +81,12 @@ impl AdapterFolder {
         Ok(path)
     }
 
-    /// Puts empty adapters on `model`, a place for each tensor of `tensors`.
+    /// Attaches empty adapters to `model`, one place for each tensor of `tensors`.
     ///
     /// # Errors
     ///
-    /// [`CheckpointError`] if a target is no projection of the model, or a tensor is missing, unknown
-    /// or of another shape or type.
+    /// Returns [`CheckpointError`] if a target is not a projection of the model, or a tensor is
+    /// missing, unknown or of the wrong shape or type.
     pub(super) fn attach<B: Backend>(
         &self,
         model: CausalLm<B>,
@@ -104,13 +105,13 @@ impl AdapterFolder {
         Ok(model.adapted(places, |shape, device| Adapter::zeros(shape, size, device)))
     }
 
-    /// Adds to a weight of `decoder` what its adapter in `tensors` adds, if it has one: the same to rounding as
-    /// merging it in a model.
+    /// Merges the adapter in `tensors` into a weight of `decoder`, if the weight has one: equal, up
+    /// to rounding, to merging within a model.
     ///
     /// # Errors
     ///
-    /// [`CheckpointError`] if a target is no projection of the model, or a tensor is missing, of another shape or
-    /// type, or not finite.
+    /// Returns [`CheckpointError`] if a target is not a projection of the model, or a tensor is
+    /// missing, of the wrong shape or type, or not finite.
     pub(super) fn add_to(
         &self,
         weight: &mut StoredWeight,
@@ -135,7 +136,8 @@ impl AdapterFolder {
         Ok(())
     }
 
-    /// Names and shapes of the two matrices beside a projection whose weights are `[d_output, d_input]`.
+    /// Returns names and shapes of the two matrices beside a projection with weights
+    /// `[d_output, d_input]`.
     fn matrices(&self, projection: &str, shape: &[usize]) -> [(String, Vec<usize>); 2] {
         let [d_output, d_input] = *shape else {
             unreachable!("the weights of a projection are a matrix")
@@ -145,7 +147,7 @@ impl AdapterFolder {
         [(a, vec![rank, d_input]), (b, vec![d_output, rank])]
     }
 
-    /// The projections that have adapters.
+    /// Returns the projections with adapters.
     fn places(&self, decoder: &DecoderConfig) -> Result<Vec<(usize, Target)>, CheckpointError> {
         let AdapterConfig { targets, layers, .. } = &self.config;
         let unsupported = |key: &str, value: String| {
@@ -164,7 +166,8 @@ impl AdapterFolder {
             let name = keys::projection(layer, projection);
             name.strip_suffix(target).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
         };
-        // PEFT takes every linear map; ours are these, and an unembedding is refused like any other.
+        // PEFT adapts every linear map; here only these, and an unembedding is refused like any
+        // other.
         if let Some(target) = targets.iter().find(|t| !pairs.iter().any(|&pair| is_named(t, pair)))
         {
             return Err(unsupported("target_modules", target.escape_default().to_string()));
@@ -174,11 +177,11 @@ impl AdapterFolder {
     }
 }
 
-/// The folder of a base, which holds no adapters itself.
+/// Returns the folder of a base model that contains no adapters itself.
 ///
 /// # Errors
 ///
-/// [`CheckpointError::BaseIsAdapter`].
+/// Returns [`CheckpointError::BaseIsAdapter`] if the folder contains adapters.
 pub(super) fn plain(base: PathBuf) -> Result<PathBuf, CheckpointError> {
     if base.join(CONFIG).is_file() {
         return Err(CheckpointError::BaseIsAdapter { path: base });
@@ -186,12 +189,12 @@ pub(super) fn plain(base: PathBuf) -> Result<PathBuf, CheckpointError> {
     Ok(base)
 }
 
-/// Writes the adapters of `model` to `out` as a PEFT folder that names `base` as their model, in f32.
+/// Writes the adapters of `model`, in f32, to `out` as a PEFT folder with the base model `base`.
 ///
 /// # Errors
 ///
-/// [`CheckpointError`] if `out` is there and not an empty folder, a weight is not finite, or a file cannot be
-/// written.
+/// Returns [`CheckpointError`] if `out` exists and is not an empty folder, a weight is not finite,
+/// or a file cannot be written.
 ///
 /// # Panics
 ///
@@ -218,7 +221,7 @@ pub fn save_adapters<B: Backend>(
     staged.publish()
 }
 
-/// What `adapter_config.json` says of the adapters of `model`; they are all of one size.
+/// Returns the config of the adapters of `model`, which all have the same size.
 fn described<B: Backend>(model: &CausalLm<B>, base: &BaseName) -> AdapterConfig {
     let (_, _, first) = model.adapters().next().expect("a model with adapters is written");
     let places = || model.adapters().map(|(layer, target, _)| (layer, target));

@@ -1,4 +1,4 @@
-//! The float type of a model's weights.
+//! Initialisation of a model with weights of a given float type.
 
 use burn::module::{Module, ModuleMapper, Param};
 use burn::tensor::backend::Backend;
@@ -8,8 +8,9 @@ use crate::config::DecoderConfig;
 use crate::nn::causal_lm::CausalLm;
 
 impl DecoderConfig {
-    /// [`init`](Self::init) with weights of `dtype`. Each is drawn in the backend's own float type and cast at
-    /// once, so the model is never there as a whole in both.
+    /// Initialises a model like [`init`](Self::init) with weights of `dtype`. Each weight is drawn
+    /// in the backend's own float type and cast at once, so the whole model never exists in both
+    /// types.
     #[must_use]
     pub fn init_as<B: Backend>(&self, dtype: FloatDType, device: &B::Device) -> CausalLm<B> {
         self.lazy::<B>(device).map(&mut Cast(dtype))
@@ -40,7 +41,7 @@ mod tests {
 
     type Train = Autodiff<Flex>;
 
-    /// Eight bits of a bf16 mantissa over a few layers, on numbers near 1.
+    /// Tolerance: eight bits of a bf16 mantissa over a few layers, on numbers near 1.
     const BF16_MODEL: f64 = 0.1;
 
     const CONFIG: DecoderConfig = DecoderConfig {

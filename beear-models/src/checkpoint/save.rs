@@ -1,5 +1,5 @@
-//! Models into Hugging Face folders. A folder is written aside, synced, and renamed into place, so
-//! nothing half-written ever stands where a checkpoint should be.
+//! Saving of models to Hugging Face folders. A folder is written to a temporary path, synced and
+//! renamed, so that an incomplete checkpoint never has the final name.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fs::File;
@@ -24,31 +24,32 @@ use crate::config::DecoderConfig;
 use crate::lora::merge_adapters;
 use crate::nn::causal_lm::CausalLm;
 
-/// What a folder needs besides the weights when there is no checkpoint to copy it from.
+/// Contents of a folder besides the weights if there is no checkpoint to copy them from.
 #[derive(Clone, Debug)]
 pub struct NewModel {
-    /// Ids of padding, begin and end of sequence.
+    /// Ids of padding, beginning and end of sequence.
     pub special_ids: [u32; 3],
-    /// Files to write beside the weights: name and content.
+    /// Names and contents of the files beside the weights.
     pub sidecars: Vec<(String, Vec<u8>)>,
 }
 
-/// Bytes of weights in one file of a new model, as `transformers` splits them.
+/// Maximum bytes of weights in one file of a new model, equal to the default of `transformers`.
 const MAX_SHARD: u64 = 5_000_000_000;
 
 pub(super) type Layout = BTreeMap<String, Place>;
 
-/// Writes `model` to `out` as its `source` was stored: same types, same shards, and every other
-/// file of the folder byte for byte, those aside that [`Checkpoint::left_out`] lists. Adapters are merged into what
-/// is written.
+/// Saves `model` to `out` in the form of its `source`: the same types and shards, and every other
+/// file of the folder byte for byte, except those listed by [`Checkpoint::left_out`]. Adapters are
+/// merged into the saved weights.
 ///
-/// Weights that have left the numbers of a half-precision type are rounded to one of their neighbours by chance, which
-/// follows from `seed`: rounded to the nearest, small changes would be lost. All others stay bit for bit.
+/// Weights that are no longer exact in a half-precision type are rounded to one of their neighbours
+/// at random, seeded with `seed`: rounding to the nearest would lose small changes. All other
+/// weights remain bit for bit.
 ///
 /// # Errors
 ///
-/// [`CheckpointError`] if `out` is there and not an empty folder, `source` is a model of another
-/// shape, a weight is not finite in its stored type, or a file cannot be read or written.
+/// Returns [`CheckpointError`] if `out` exists and is not an empty folder, `source` is a model of a
+/// different shape, a weight is not finite in its stored type, or a file cannot be read or written.
 pub fn save<B: Backend>(
     model: &CausalLm<B>,
     source: &Checkpoint,
@@ -70,12 +71,13 @@ pub fn save<B: Backend>(
     staged.publish()
 }
 
-/// Writes a model that was not read from a folder, in f32. Adapters are merged into what is written.
+/// Saves a model that was not read from a folder, in f32. Adapters are merged into the saved
+/// weights.
 ///
 /// # Errors
 ///
-/// [`CheckpointError`] if `out` is there and not an empty folder, a weight is not finite, or a
-/// file cannot be written.
+/// Returns [`CheckpointError`] if `out` exists and is not an empty folder, a weight is not finite,
+/// or a file cannot be written.
 pub fn save_new<B: Backend>(
     model: &CausalLm<B>,
     new: &NewModel,
@@ -87,12 +89,12 @@ pub fn save_new<B: Backend>(
     for (name, content) in &new.sidecars {
         write_file(&staged.path.join(name), content)?;
     }
-    // Everything is f32: no seed is used.
+    // All weights are f32, so the seed is not used.
     write_weights(model, (&new_layout(model.config(), MAX_SHARD), 0), &staged.path)?;
     staged.publish()
 }
 
-/// Fills files of at most `max_shard` bytes in the order of the layers.
+/// Distributes the weights over files of at most `max_shard` bytes in the order of the layers.
 fn new_layout(config: &DecoderConfig, max_shard: u64) -> Layout {
     let (mut shards, mut filled) = (vec![Vec::new()], 0);
     for (name, shape) in keys::expected(config) {
@@ -122,7 +124,7 @@ pub(super) fn write_file(path: &Path, content: &[u8]) -> Result<(), CheckpointEr
     write().map_err(CheckpointError::io(path))
 }
 
-/// A tensor ready to be written.
+/// Tensor ready to be written.
 pub(super) struct Stored {
     dtype: StoredDType,
     shape: Vec<usize>,
@@ -136,8 +138,8 @@ impl Stored {
     }
 }
 
-/// Writes file by file, so that no more than one of them is in memory besides the model, and of merged adapters one
-/// layer.
+/// Writes one file at a time, so that memory holds at most one file besides the model, and one
+/// layer of merged adapters.
 fn write_weights<B: Backend>(
     model: &CausalLm<B>,
     (layout, seed): (&Layout, u64),
@@ -157,7 +159,7 @@ fn write_weights<B: Backend>(
             block.visit(&mut collect);
         }
         let tensors = collect.finish()?;
-        // A file of nothing but tensors that follow from others is not written.
+        // A file with only derived tensors is not written.
         if !tensors.is_empty() {
             write_shard(&dir.join(shard), &tensors)?;
         }
@@ -189,26 +191,26 @@ pub(super) fn write_shard(
     }
 }
 
-/// Collects the tensors of one file.
+/// Visitor that collects the tensors of one file.
 pub(super) struct Collect<'a> {
     layout: &'a Layout,
     shard: &'a str,
-    /// What values are rounded by.
+    /// Seed of the rounding.
     seed: u64,
-    /// Where in the module the visit is.
+    /// Path of the visit in the module.
     pub(super) path: Vec<String>,
     tensors: BTreeMap<String, Stored>,
     mistake: Option<CheckpointError>,
 }
 
 impl<'a> Collect<'a> {
-    /// Collects what `layout` puts into `shard`.
+    /// Creates a visitor of the tensors that `layout` assigns to `shard`.
     pub(super) fn new(layout: &'a Layout, shard: &'a str, seed: u64) -> Self {
         let (path, tensors) = (Vec::new(), BTreeMap::new());
         Self { layout, shard, seed, path, tensors, mistake: None }
     }
 
-    /// The tensors by name, or the first mistake.
+    /// Returns the tensors by name, or the first mistake.
     pub(super) fn finish(self) -> Result<BTreeMap<String, Stored>, CheckpointError> {
         self.mistake.map_or(Ok(self.tensors), Err)
     }

@@ -1,7 +1,7 @@
-//! The files beside the weights: which of them travel with a model that is written.
+//! Selection of the files beside the weights that are copied with a saved model.
 //!
-//! The folder may come from a stranger, and a copy of it is often published. A link in it that leads out of it would
-//! publish a file of this machine.
+//! The folder may be untrusted, and a copy of it is often published. Copying a link that leaves the
+//! folder would publish a file of this machine.
 
 use std::ffi::{OsStr, OsString};
 use std::fmt;
@@ -12,8 +12,8 @@ use beear_input::OwnFolder;
 
 use super::{Checkpoint, CheckpointError};
 
-/// What weights are called in formats we do not write. They must not travel with a model whose
-/// weights have changed.
+/// Endings of weight files in formats that are not written. They must not be copied with a model
+/// whose weights have changed.
 const FOREIGN_WEIGHTS: [&str; 11] = [
     ".safetensors",
     ".safetensors.index.json",
@@ -28,8 +28,8 @@ const FOREIGN_WEIGHTS: [&str; 11] = [
     ".onnx",
 ];
 
-/// Files that a model is used or passed on with. Of a base that adapters name, nothing else is copied: the name is the
-/// adapters' word, and any folder with a model in it can be named.
+/// Files needed to use or distribute a model. From a base model named by adapters, nothing else is
+/// copied: the adapters can name any folder with a model in it.
 const NEEDED: [&str; 11] = [
     "config.json",
     "generation_config.json",
@@ -44,15 +44,15 @@ const NEEDED: [&str; 11] = [
     "chat_template.json",
 ];
 
-/// What names of licences begin with, which travel with a model too.
+/// Prefixes of the names of licence files, which are also copied.
 const LICENCES: [&str; 4] = ["license", "licence", "notice", "use_policy"];
 
-/// A file of the folder that is not copied beside the weights.
+/// File of the folder that is not copied beside the weights.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LeftOut {
-    /// Its name.
+    /// Name of the file.
     pub name: OsString,
-    /// Why, in words that follow the name.
+    /// Reason, in words that follow the name.
     pub reason: String,
 }
 
@@ -62,7 +62,7 @@ impl fmt::Display for LeftOut {
     }
 }
 
-/// What becomes of a file beside the weights.
+/// Treatment of a file beside the weights.
 pub(super) enum Sidecar {
     /// Copied from this path to a file of this name.
     Copied(OsString, PathBuf),
@@ -70,13 +70,14 @@ pub(super) enum Sidecar {
 }
 
 impl Checkpoint {
-    /// The files of the folder that [`save`](super::save) does not copy: links that leave the folder or lead nowhere,
-    /// pipes and devices, and of a base that adapters name whatever a model does not need. Weights, which are written
-    /// anew, and folders are not listed.
+    /// Lists the files of the folder that [`save`](super::save) does not copy: links that are
+    /// dangling or leave the folder, pipes and devices, and, for a base model named by adapters,
+    /// every file that a model does not need. Folders, and weights, which are written anew, are not
+    /// listed.
     ///
     /// # Errors
     ///
-    /// [`CheckpointError::Io`] if the folder cannot be read.
+    /// Returns [`CheckpointError::Io`] if the folder cannot be read.
     pub fn left_out(&self) -> Result<Vec<LeftOut>, CheckpointError> {
         let left_out = |sidecar| match sidecar {
             Sidecar::Copied(..) => None,
@@ -85,7 +86,7 @@ impl Checkpoint {
         Ok(self.sidecars()?.into_iter().filter_map(left_out).collect())
     }
 
-    /// The files beside the weights, by name.
+    /// Lists the files beside the weights by name.
     pub(super) fn sidecars(&self) -> Result<Vec<Sidecar>, CheckpointError> {
         let io = CheckpointError::io(&self.dir);
         let own = OwnFolder::new(&self.dir).map_err(&io)?;

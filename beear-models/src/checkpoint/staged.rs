@@ -1,4 +1,4 @@
-//! A folder that is written aside and renamed into place, and what becomes of it where its process is killed.
+//! Staging folder that is renamed into place, and removal of folders left by killed processes.
 
 use std::fs::{self, File};
 use std::io::ErrorKind;
@@ -6,20 +6,21 @@ use std::path::{Path, PathBuf};
 
 use super::CheckpointError;
 
-/// What follows the name of the destination in the name of a folder that is being written.
+/// Part after the destination's name in the name of a staging folder.
 const PARTIAL: &str = ".partial-";
 
-/// A folder beside its destination; removed unless published.
+/// Staging folder beside its destination; removed unless published.
 pub(super) struct Staged {
     pub(super) path: PathBuf,
     out: PathBuf,
-    /// The folder, locked as long as this process writes to it, where a folder can be locked.
+    /// Handle that locks the folder while this process writes to it, if the system can lock
+    /// folders.
     _lock: Option<File>,
 }
 
 impl Staged {
     pub(super) fn new(out: &Path) -> Result<Self, CheckpointError> {
-        // A dangling link is there too.
+        // A dangling link exists too.
         let there = fs::symlink_metadata(out).is_ok();
         let empty = || fs::read_dir(out).is_ok_and(|mut entries| entries.next().is_none());
         if there && !empty() {
@@ -57,12 +58,12 @@ impl Drop for Staged {
     }
 }
 
-/// Removes the folders that killed processes have left half-written beside `out`. A folder that another process is writing
-/// stays.
+/// Removes incomplete folders that killed processes have left beside `out`. A folder that another
+/// process is writing remains.
 ///
 /// # Errors
 ///
-/// [`CheckpointError::Io`] if one cannot be removed.
+/// Returns [`CheckpointError::Io`] if a folder cannot be removed.
 pub fn remove_partial(out: &Path) -> Result<(), CheckpointError> {
     let name = out.file_name().unwrap_or_default().to_string_lossy();
     for entry in fs::read_dir(parent(out)).into_iter().flatten().flatten() {
@@ -77,7 +78,7 @@ pub fn remove_partial(out: &Path) -> Result<(), CheckpointError> {
     Ok(())
 }
 
-/// Whether a folder has the name of a half-written one: `.NAME.partial-PROCESS-ATTEMPT`.
+/// True if a folder has the name of a staging folder: `.NAME.partial-PROCESS-ATTEMPT`.
 fn is_partial(folder: &str, name: &str) -> bool {
     let rest = folder.strip_prefix('.').and_then(|rest| rest.strip_prefix(name));
     let numbers = rest.and_then(|rest| rest.strip_prefix(PARTIAL)?.split_once('-'));
@@ -85,7 +86,7 @@ fn is_partial(folder: &str, name: &str) -> bool {
     numbers.is_some_and(|(process, attempt)| is_number(process) && is_number(attempt))
 }
 
-/// Locks a folder; nothing if another process has, or the system locks no folders.
+/// Locks a folder; None if another process holds the lock, or the system cannot lock folders.
 fn lock(path: &Path) -> Option<File> {
     let folder = File::open(path).ok()?;
     folder.try_lock().ok().map(|()| folder)

@@ -1,4 +1,4 @@
-//! Whole folders: what is written comes back, and broken folders are refused.
+//! Tests of whole folders: a written model is read back, and broken folders are refused.
 
 mod headers;
 mod hostile;
@@ -21,10 +21,10 @@ use crate::nn::causal_lm::CausalLm;
 
 pub(crate) type Cpu = Flex;
 
-/// What values are rounded by.
+/// Seed of the rounding.
 pub(crate) const SEED: u64 = 5;
 
-/// Unequal widths everywhere, so that a transposition cannot pass.
+/// Config with unequal widths, so that a transposition fails.
 pub(crate) fn config() -> DecoderConfig {
     DecoderConfig {
         family: Family::Mistral,
@@ -44,7 +44,7 @@ pub(crate) fn config() -> DecoderConfig {
     }
 }
 
-/// A saved model of [`config`], changed by `change`.
+/// Saves a model of [`config`] modified by `change`.
 pub(crate) fn saved(change: impl FnOnce(&mut DecoderConfig)) -> (TempDir, PathBuf, CausalLm<Cpu>) {
     let mut config = config();
     change(&mut config);
@@ -75,7 +75,7 @@ pub(crate) fn weights<B: Backend>(model: &CausalLm<B>) -> Vec<TensorData> {
     weights.0
 }
 
-/// A stored tensor: name, type, shape and bytes.
+/// Stored tensor: name, type, shape and bytes.
 pub(crate) type Entry = (String, Dtype, Vec<usize>, Vec<u8>);
 
 pub(crate) fn entries(path: &Path) -> Vec<Entry> {
@@ -104,7 +104,7 @@ fn change(dir: &Path, change: impl FnOnce(&mut Vec<Entry>)) {
     write_entries(&path, &tensors);
 }
 
-/// Splits `dir` into the named shards, tensor by tensor in turn.
+/// Splits `dir` into the named shards, with the tensors in turn.
 fn shard(dir: &Path, names: &[&str]) {
     let path = dir.join("model.safetensors");
     let tensors = entries(&path);
@@ -164,7 +164,7 @@ fn linear_weights_are_stored_transposed_and_embeddings_are_not() {
 fn a_copy_keeps_the_types_of_its_source_bit_for_bit() {
     for half in [Dtype::BF16, Dtype::F16] {
         let (dir, path, _) = saved(|_| ());
-        // Norms stay in f32, as some exporters leave them; 0.75 is exact in every type.
+        // Norms remain in f32, as in the files of some exporters; 0.75 is exact in every type.
         change(&path, |tensors| {
             for (name, dtype, shape, bytes) in tensors {
                 if !name.contains("norm") {

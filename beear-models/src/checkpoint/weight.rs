@@ -1,31 +1,33 @@
-//! One stored weight at a time: for whoever compares models and runs none.
+//! Access to single stored weights, for comparing models without running them.
 
 use std::iter::once;
 
 use super::load::{check, map, tensors, values};
 use super::{Checkpoint, CheckpointError, keys};
 
-/// A weight as it is stored: linear maps are `[d_output, d_input]`.
+/// Stored weight; linear maps are `[d_output, d_input]`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct StoredWeight {
-    /// Its axes.
+    /// Shape of the tensor.
     pub shape: Vec<usize>,
-    /// Its values in row-major order, in f32 whatever they are stored in.
+    /// Values in row-major order, in f32 independent of the stored type.
     pub values: Vec<f32>,
 }
 
 impl Checkpoint {
-    /// The names of all weights, those outside of the layers first. What old exporters store besides is not among
-    /// them.
+    /// Returns the names of all weights, with those outside of the layers first. Additional tensors
+    /// of old exporters are left out.
     pub fn weight_names(&self) -> impl Iterator<Item = String> {
         keys::expected(&self.config).map(|(name, _)| name)
     }
 
-    /// Reads the weight called `name` and merges its adapter if it has one. No other weight is read.
+    /// Reads the weight called `name` and merges its adapter if it has one. No other weight is
+    /// read.
     ///
     /// # Errors
     ///
-    /// [`CheckpointError`] if a file is damaged, or the tensor missing, of another shape or type, or not finite.
+    /// Returns [`CheckpointError`] if a file is damaged, or the tensor is missing, of the wrong
+    /// shape or type, or not finite.
     pub fn weight(&self, name: &str) -> Result<StoredWeight, CheckpointError> {
         let files = self.map_files()?;
         let all = tensors(&files)?;

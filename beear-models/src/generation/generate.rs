@@ -1,4 +1,4 @@
-//! Batched generation: left padding, a key-value cache, and a stop for every row.
+//! Batched generation with left padding, a key-value cache, and an end for every row.
 
 use std::sync::Mutex;
 
@@ -15,26 +15,26 @@ use crate::generation::sampling::Sampling;
 use crate::nn::causal_lm::CausalLm;
 use crate::nn::kv_cache::KvCache;
 
-/// How to generate.
+/// Settings of generation.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct GenerateConfig {
-    /// Most new tokens per prompt.
+    /// Maximum number of new tokens per prompt.
     pub max_new_tokens: usize,
-    /// How each token is chosen.
+    /// Choice of each token.
     pub sampling: Sampling,
-    /// With a prompt's stream, the source of its randomness: it does not depend on the batch.
+    /// Seed of the sampling, together with a prompt's stream; independent of the batch.
     pub seed: u64,
-    /// Prompts per batch, at most; they are grouped by length.
+    /// Maximum number of prompts per batch; prompts are grouped by length.
     pub batch_size: usize,
-    /// Bytes that all batches at the same time may take beside the weights, unbounded if absent: fewer prompts share a
-    /// batch where more would need more. A prompt alone is continued whatever it needs.
+    /// Maximum number of bytes of all concurrent batches besides the weights; None for no limit.
+    /// Batches have fewer prompts if necessary. A single prompt is always continued.
     pub memory: Option<u64>,
-    /// Batches at the same time, on threads of rayon's pool: the cores of a CPU, 1 on a GPU.
+    /// Number of concurrent batches, on threads of rayon's pool: the cores of a CPU, 1 on a GPU.
     pub n_workers: usize,
 }
 
 impl GenerateConfig {
-    /// The likeliest token always, one batch after the other.
+    /// Creates settings for greedy decoding, one batch at a time.
     #[must_use]
     pub fn greedy(max_new_tokens: usize, limit: BatchLimit) -> Self {
         let BatchLimit { rows: batch_size, bytes: memory } = limit;
@@ -43,42 +43,42 @@ impl GenerateConfig {
     }
 }
 
-/// What is to be continued.
+/// Prompt to be continued.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Prompt<'a> {
-    /// The tokens to continue.
+    /// Tokens to continue.
     pub tokens: &'a [u32],
-    /// Which of the streams of [`GenerateConfig::seed`] is this prompt's.
+    /// Index of the prompt's stream of random numbers, for [`GenerateConfig::seed`].
     pub stream: u64,
 }
 
 impl<'a> Prompt<'a> {
-    /// Prompts with streams of their own, from 0.
+    /// Creates prompts with their own streams, numbered from 0.
     pub fn numbered(tokens: impl IntoIterator<Item = &'a Vec<u32>>) -> Vec<Self> {
         (0..).zip(tokens).map(|(stream, tokens)| Self { tokens, stream }).collect()
     }
 }
 
-/// Why a row ended.
+/// Reason for the end of a row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Finish {
-    /// A stop token came.
+    /// The model generated a stop token.
     Stop,
-    /// The length or the context was used up.
+    /// The maximum length or the context was reached.
     Length,
 }
 
-/// The continuation of one prompt.
+/// Continuation of one prompt.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Generation {
-    /// New tokens, the stop token excluded.
+    /// New tokens, without the stop token.
     pub tokens: Vec<u32>,
-    /// Why it ended.
+    /// Reason for the end.
     pub finish: Finish,
 }
 
-/// Why a prompt cannot be continued or an answer not be scored.
+/// Error of continuing a prompt or scoring an answer.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum GenerateError {
     /// A prompt has no tokens.
@@ -92,12 +92,12 @@ pub enum GenerateError {
     PromptTooLong {
         /// Index of the prompt.
         row: usize,
-        /// Its length.
+        /// Number of tokens of the prompt.
         n_tokens: usize,
-        /// The model's context, in tokens.
+        /// Context length of the model, in tokens.
         limit: usize,
     },
-    /// A logit that a token is chosen by or scored with is NaN or infinite.
+    /// A logit used to choose or score a token is NaN or infinite.
     #[error("prompt {row}: the model's logits are NaN or infinite")]
     NonFiniteLogits {
         /// Index of the prompt.
@@ -106,7 +106,7 @@ pub enum GenerateError {
 }
 
 impl GenerateError {
-    /// What to do about it, in one line.
+    /// Returns a one-line suggestion for fixing the error.
     #[must_use]
     pub fn hint(&self) -> Option<&'static str> {
         Some(match self {
@@ -119,11 +119,11 @@ impl GenerateError {
     }
 }
 
-/// Judges prompts for a model that reads `limit` tokens.
+/// Checks prompts for a model with a context of `limit` tokens.
 ///
 /// # Errors
 ///
-/// [`GenerateError`] if a prompt is empty or leaves no room for an answer.
+/// Returns [`GenerateError`] if a prompt is empty or leaves no room for an answer.
 pub fn check_prompts<'a>(
     prompts: impl IntoIterator<Item = &'a [u32]>,
     limit: usize,
@@ -144,7 +144,8 @@ pub fn check_prompts<'a>(
 ///
 /// # Errors
 ///
-/// [`GenerateError`] if a prompt is empty or leaves no room for an answer, or logits are NaN or infinite.
+/// Returns [`GenerateError`] if a prompt is empty or leaves no room for an answer, or logits are
+/// NaN or infinite.
 ///
 /// # Panics
 ///
@@ -159,11 +160,12 @@ pub fn generate<B: Backend>(
     generate_with_progress(model, prompts, (stop, config), device, &|_| {})
 }
 
-/// [`generate`], telling `progress` of each batch when it is done.
+/// Continues every prompt like [`generate`], and passes each finished batch to `progress`.
 ///
 /// # Errors
 ///
-/// [`GenerateError`] if a prompt is empty or leaves no room for an answer, or logits are NaN or infinite.
+/// Returns [`GenerateError`] if a prompt is empty or leaves no room for an answer, or logits are
+/// NaN or infinite.
 ///
 /// # Panics
 ///
@@ -214,7 +216,7 @@ pub fn generate_with_progress<B: Backend>(
     Ok(done.into_iter().map(|(_, generation)| generation).collect())
 }
 
-/// A row of a batch on its way.
+/// Row of a batch in progress.
 struct Row<'a> {
     prompt: &'a [u32],
     new: Vec<u32>,
@@ -250,7 +252,7 @@ impl<'a> Row<'a> {
 ///
 /// # Errors
 ///
-/// The place of a row whose logits are NaN or infinite.
+/// Returns the index of the row whose logits are NaN or infinite.
 fn continue_batch<B: Backend>(
     model: &CausalLm<B>,
     batch: &mut [Row<'_>],

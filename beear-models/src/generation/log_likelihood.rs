@@ -1,4 +1,4 @@
-//! How likely a model finds answers that it did not write.
+//! Log-likelihood of given answers under a model.
 
 use beear_core::objective::answer::{first_non_finite, log_probabilities};
 use beear_core::{Batch, Decoder, Example};
@@ -9,21 +9,23 @@ use crate::generation::batching::{BatchLimit, width};
 use crate::generation::generate::GenerateError;
 use crate::nn::causal_lm::CausalLm;
 
-/// The likelihood of one answer.
+/// Log-likelihood of one answer.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct LogLikelihood {
-    /// Natural logarithm of its probability.
+    /// Natural logarithm of the answer's probability.
     pub nats: f64,
-    /// Tokens of it.
+    /// Number of tokens of the answer.
     pub n_tokens: usize,
 }
 
-/// $\log p(\text{answer} \mid \text{prompt})$ of every example, in their order: the sum over the answer's
-/// tokens, each in f32 or wider, added in f64. Examples are grouped by length, as many at a time as `limit` allows.
+/// Computes $\log p(\text{answer} \mid \text{prompt})$ of every example, in order: the sum over the
+/// answer's tokens, each in f32 or wider, added in f64. Examples are batched by length within
+/// `limit`.
 ///
 /// # Errors
 ///
-/// [`GenerateError::NonFiniteLogits`] if the logits that score an example are NaN or infinite.
+/// Returns [`GenerateError::NonFiniteLogits`] if the logits that score an example are NaN or
+/// infinite.
 ///
 /// # Panics
 ///

@@ -1,22 +1,22 @@
-//! Choosing the next token from logits.
+//! Choice of the next token from the logits.
 
 use rand::Rng;
 use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
 
-/// How the next token is chosen.
+/// Rule for choosing the next token.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Sampling {
-    /// The most likely token, the first of equals.
+    /// Most likely token, the first of equals.
     Greedy,
-    /// At random.
+    /// Random choice by probability.
     Random {
-        /// Divides the logits; below 1e-4 the choice is greedy.
+        /// Divisor of the logits; the choice is greedy below 1e-4.
         temperature: f64,
-        /// Only the most likely tokens, this many.
+        /// Number of most likely tokens to choose from; None for all.
         top_k: Option<usize>,
-        /// Only the most likely tokens that together have this probability.
+        /// Probability of the smallest set of most likely tokens to choose from; None for all.
         top_p: Option<f64>,
     },
 }

@@ -1,5 +1,5 @@
-//! A low-rank adapter of one projection: two thin matrices whose product is added to weights that stay
-//! as they are.
+//! Low-rank adapter of one projection: two thin matrices whose product is added to the frozen
+//! weights.
 //!
 //! $$h = W_0 x + \frac{\alpha}{r} B A x$$
 //! Hu et al., [LoRA](https://arxiv.org/abs/2106.09685), ICLR 2022, equation 3 and section 4.1, with
@@ -11,18 +11,18 @@ use burn::tensor::{FloatDType, Tensor, TensorData};
 use rand::Rng;
 use rand_chacha::ChaCha8Rng;
 
-/// What is trained of a projection whose weights are frozen.
+/// Trainable part of a projection with frozen weights.
 #[derive(Module, Debug)]
 pub(crate) struct Adapter<B: Backend> {
-    /// `[d_input, rank]`
+    /// Matrix $A^\top$: `[d_input, rank]`.
     pub(crate) lora_a: Param<Tensor<B, 2>>,
-    /// `[rank, d_output]`
+    /// Matrix $B^\top$: `[rank, d_output]`.
     pub(crate) lora_b: Param<Tensor<B, 2>>,
     alpha: f64,
 }
 
 impl<B: Backend> Adapter<B> {
-    /// An adapter that adds nothing, to be filled.
+    /// Creates an adapter of zeros, to be filled.
     pub(crate) fn zeros(
         [d_input, d_output]: [usize; 2],
         (rank, alpha): (usize, f64),
@@ -35,8 +35,9 @@ impl<B: Backend> Adapter<B> {
         }
     }
 
-    /// An adapter that adds nothing, to be trained: $A$ uniform in $\pm 1/\sqrt{d}$ as PEFT draws it,
-    /// $B$ zero. The numbers come from `rng` alone, so every backend starts from the same.
+    /// Creates an adapter that adds nothing, to be trained: $A$ uniform in $\pm 1/\sqrt{d}$ as in
+    /// PEFT, $B$ zero. The numbers come from `rng` alone, so the initial values are equal on every
+    /// backend.
     pub(crate) fn random(
         shape: [usize; 2],
         size: (usize, f64),
@@ -51,19 +52,20 @@ impl<B: Backend> Adapter<B> {
         Self { lora_a: Param::from_tensor(lora_a), ..Self::zeros(shape, size, device) }
     }
 
-    /// The rank of what it adds.
+    /// Returns the rank $r$.
     pub(crate) fn rank(&self) -> usize {
         let [_, rank] = self.lora_a.dims();
         rank
     }
 
-    /// $\alpha$.
+    /// Returns the scale $\alpha$.
     pub(crate) fn alpha(&self) -> f64 {
         self.alpha
     }
 
-    /// What is added to the map of each token, computed in the type of the tokens: the matrices are kept in the
-    /// backend's own, where small steps survive beside weights in half precision.
+    /// Computes the adapter's contribution to the projection of each token, in the type of the
+    /// tokens. The matrices have the backend's own type, in which small steps survive beside
+    /// half-precision weights.
     ///
     /// # Shapes
     ///
@@ -72,12 +74,12 @@ impl<B: Backend> Adapter<B> {
     pub(crate) fn forward(&self, tokens: Tensor<B, 2>) -> Tensor<B, 2> {
         let dtype = tokens.dtype();
         let [a, b] = [&self.lora_a, &self.lora_b].map(|param| param.val().cast(dtype));
-        // Scaled where it is thin.
+        // Scaled between the matrices, where the tensor is smallest.
         tokens.matmul(a).mul_scalar(self.scale()).matmul(b)
     }
 
-    /// `weight` with what it adds, summed in f32 and rounded once to the type of `weight`. Outside of
-    /// every graph of gradients.
+    /// Adds the adapter to `weight`, summed in f32 and rounded once to the type of `weight`. The
+    /// result is detached from the autodiff graph.
     ///
     /// # Shapes
     ///
@@ -86,7 +88,7 @@ impl<B: Backend> Adapter<B> {
         let dtype = weight.dtype();
         let wide = |tensor: Tensor<B, 2>| tensor.cast(FloatDType::F32);
         let [a, b] = [&self.lora_a, &self.lora_b].map(|param| wide(param.val()));
-        // Last: a leaf that requires gradients still does after it is detached.
+        // Detached last: a leaf that requires gradients still does after it is detached.
         (wide(weight) + a.matmul(b).mul_scalar(self.scale())).cast(dtype).detach()
     }
 

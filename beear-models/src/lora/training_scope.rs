@@ -1,4 +1,4 @@
-//! Which weights of a model are trained: all, those of some layers, or low-rank adapters instead.
+//! Scope of training: all weights of a model, those of some layers, or low-rank adapters.
 
 use std::ops::Range;
 
@@ -12,31 +12,32 @@ use crate::config::DecoderConfig;
 use crate::lora::LoraConfig;
 use crate::nn::causal_lm::CausalLm;
 
-/// What stands for the weights in training.
+/// Kind of trained weights.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum TrainedWeights {
-    /// The weights themselves.
+    /// Weights of the model itself.
     Full,
-    /// Adapters of them.
+    /// Low-rank adapters of the weights.
     Lora(LoraConfig),
 }
 
-/// Which weights are trained; all others stay bit for bit.
+/// Selection of the trained weights; all others remain bit for bit.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct TrainingScope {
-    /// What is trained in each layer.
+    /// Kind of weights trained in each layer.
     pub weights: TrainedWeights,
-    /// The decoder layers (half-open), counted from 0 as in checkpoints. If absent all of them and,
-    /// where the weights themselves are trained, the embedding, the last norm and the unembedding.
+    /// Trained decoder layers (half-open), counted from 0 as in checkpoints. `None` for all layers
+    /// and, if the weights themselves are trained, the embedding, the last norm and the
+    /// unembedding.
     pub layers: Option<Range<usize>>,
 }
 
 impl TrainingScope {
-    /// Every weight.
+    /// Scope of every weight.
     pub const ALL: Self = Self { weights: TrainedWeights::Full, layers: None };
 
-    /// Everything a decoder of `n_layers` cannot do, in words.
+    /// Lists in words all conflicts with a decoder of `n_layers`.
     #[must_use]
     pub fn problems(&self, n_layers: usize) -> Vec<String> {
         let mut problems = match &self.weights {
@@ -53,8 +54,8 @@ impl TrainingScope {
         problems
     }
 
-    /// The decoder layers below, of and above what is trained: how many, and what gradients are taken of in each. Of
-    /// nothing below.
+    /// Returns, for the decoder layers below, within and above the trained ones, their number and
+    /// the gradients computed in each; none below.
     #[must_use]
     pub fn gradients_in_layers(&self, n_layers: usize) -> [(usize, Option<GradientsOf<'_>>); 3] {
         let Range { start, end } = self.layers.clone().unwrap_or(0..n_layers);
@@ -69,13 +70,13 @@ impl TrainingScope {
         ]
     }
 
-    /// What gradients are taken of in the last norm and the unembedding.
+    /// Returns the gradients computed in the last norm and the unembedding.
     #[must_use]
     pub fn gradients_in_head(&self) -> GradientsOf<'_> {
         if *self == Self::ALL { GradientsOf::Weights } else { GradientsOf::HiddenStates }
     }
 
-    /// Number of weights that are trained in a decoder of this shape.
+    /// Returns the number of trained weights in a decoder of this shape.
     #[must_use]
     pub fn n_trained(&self, config: &DecoderConfig) -> usize {
         let n_layers = self.layers.as_ref().map_or(config.n_layers, ExactSizeIterator::len);
@@ -86,7 +87,7 @@ impl TrainingScope {
         }
     }
 
-    /// Weights of the largest trained tensor, at most.
+    /// Returns an upper bound of the number of weights of the largest trained tensor.
     #[must_use]
     pub fn largest_trained(&self, config: &DecoderConfig) -> u64 {
         match &self.weights {
@@ -95,7 +96,7 @@ impl TrainingScope {
         }
     }
 
-    /// `model` with gradients for what is trained and for nothing else.
+    /// Enables gradients in `model` for the trained weights and nothing else.
     ///
     /// # Panics
     ///
@@ -125,7 +126,7 @@ fn only_layers<B: Backend>(mut model: CausalLm<B>, trained: &Range<usize>) -> Ca
     model
 }
 
-/// Number of weights that require gradients; none on a backend without them.
+/// Counts the weights that require gradients; 0 on a backend without autodiff.
 #[must_use]
 pub fn n_trained<B: Backend>(model: &CausalLm<B>) -> usize {
     let mut trained = Trained(0);
@@ -174,7 +175,7 @@ mod tests {
         }
     }
 
-    /// What two steps of the outer level make of `model`.
+    /// Trains `model` for two steps of the outer level.
     fn trained(model: CausalLm<Train>) -> CausalLm<Train> {
         let config = RemoveConfig {
             steps: 2,
@@ -188,7 +189,7 @@ mod tests {
         remover.remove(model, &[], &sets(), observer).unwrap()
     }
 
-    /// The weights by their paths in the module.
+    /// Returns the weights with their paths in the module.
     fn named(model: &CausalLm<Train>) -> Vec<(String, TensorData)> {
         struct Named(Vec<String>, Vec<String>);
         impl<B: Backend> ModuleVisitor<B> for Named {
@@ -207,7 +208,7 @@ mod tests {
         names.1.into_iter().zip(weights(model)).collect()
     }
 
-    /// The paths of the weights that training changes in `scope`.
+    /// Returns the paths of the weights that training changes in `scope`.
     fn changed(scope: &TrainingScope) -> Vec<String> {
         let model = scope.apply(config().init::<Train>(&Default::default()), 1);
         let before = named(&model);
@@ -226,7 +227,7 @@ mod tests {
     #[test]
     fn the_outer_level_changes_the_chosen_layers_and_nothing_around_them() {
         let full = |layers| TrainingScope { weights: TrainedWeights::Full, layers };
-        // Seven projections and two norms a layer; embedding, norm and head around them.
+        // Seven projections and two norms per layer; embedding, norm and head around them.
         assert_eq!(changed(&full(None)).len(), 21);
         let layer = changed(&full(Some(1..2)));
         assert_eq!(layer.len(), 9);
@@ -244,8 +245,8 @@ mod tests {
             assert_eq!(scope.n_trained(&config()), expected, "from the shape alone");
         };
         assert_counted(&TrainingScope::ALL, config().n_weights());
-        // Queries and output are 8 to 12 and back, keys and values 8 to 6, the MLP 8 to 5 thrice,
-        // two norms of 8.
+        // Queries 8 to 12 and output 12 to 8, keys and values 8 to 6, three MLP projections of 8
+        // and 5, two norms of 8.
         let layer = 2 * 8 * 12 + 2 * 8 * 6 + 3 * 8 * 5 + 2 * 8;
         assert_counted(&TrainingScope { layers: Some(0..1), ..TrainingScope::ALL }, layer);
         // Rank 2 at 8 to 12, 12 to 8 and 5 to 8.

@@ -19,13 +19,13 @@ use crate::nn::projection::{Projection, project};
 /// checkpoints store.
 #[derive(Module, Debug)]
 pub struct Attention<B: Backend> {
-    /// Queries: `d_model` to `n_heads * head_dim`.
+    /// Query projection, `d_model` to `n_heads * head_dim`.
     pub q_proj: Projection<B>,
-    /// Keys: `d_model` to `n_kv_heads * head_dim`.
+    /// Key projection, `d_model` to `n_kv_heads * head_dim`.
     pub k_proj: Projection<B>,
-    /// Values: `d_model` to `n_kv_heads * head_dim`.
+    /// Value projection, `d_model` to `n_kv_heads * head_dim`.
     pub v_proj: Projection<B>,
-    /// Output: `n_heads * head_dim` to `d_model`.
+    /// Output projection, `n_heads * head_dim` to `d_model`.
     pub o_proj: Projection<B>,
     n_heads: usize,
     n_kv_heads: usize,
@@ -33,7 +33,7 @@ pub struct Attention<B: Backend> {
 }
 
 impl<B: Backend> Attention<B> {
-    /// Random weights.
+    /// Creates a layer with random weights.
     #[must_use]
     pub fn new(config: &DecoderConfig, device: &B::Device) -> Self {
         let queries = config.n_heads * config.head_dim;
@@ -49,7 +49,8 @@ impl<B: Backend> Attention<B> {
         }
     }
 
-    /// Attends from the tokens of `hidden` to themselves and to those in `cache`, which they join.
+    /// Computes attention from the tokens of `hidden` to themselves and to the tokens in `cache`,
+    /// to which they are appended.
     ///
     /// # Shapes
     ///
@@ -63,8 +64,8 @@ impl<B: Backend> Attention<B> {
     ) -> Tensor<B, 3> {
         let [batch_size, seq_length, _] = hidden.dims();
         let (n_heads, n_kv_heads, head_dim) = (self.n_heads, self.n_kv_heads, self.head_dim);
-        // Heads apart from here on, and contiguous: what follows reads them in this order, and so
-        // does the backward pass.
+        // Heads are separate from here on, and contiguous: the following operations and the
+        // backward pass read them in this order.
         let split = |x: Tensor<B, 3>, n| {
             x.reshape([batch_size, seq_length, n, head_dim]).swap_dims(1, 2).reshape([
                 batch_size * n,

@@ -1,4 +1,4 @@
-//! One decoder layer: attention and MLP, each on normed input, each added to the stream.
+//! Decoder layer: attention and MLP, each on normed input, each added to the residual stream.
 
 use burn::module::Module;
 use burn::tensor::Tensor;
@@ -11,7 +11,7 @@ use crate::nn::mask::Positions;
 use crate::nn::mlp::Mlp;
 use crate::nn::norm::RmsNorm;
 
-/// A pre-norm decoder layer.
+/// Pre-norm decoder layer.
 #[derive(Module, Debug)]
 pub struct Block<B: Backend> {
     /// Self-attention.
@@ -25,7 +25,7 @@ pub struct Block<B: Backend> {
 }
 
 impl<B: Backend> Block<B> {
-    /// Random weights.
+    /// Creates a layer with random weights.
     #[must_use]
     pub fn new(config: &DecoderConfig, device: &B::Device) -> Self {
         let norm = || RmsNorm::new(config.d_model, config.norm_epsilon, device);
@@ -37,6 +37,8 @@ impl<B: Backend> Block<B> {
         }
     }
 
+    /// Applies attention and the MLP to the hidden states.
+    ///
     /// # Shapes
     ///
     /// - `hidden`, `output`: `[batch_size, seq_length, d_model]`

@@ -1,4 +1,4 @@
-//! The causal language model of both families; they differ in configuration only.
+//! Causal language model of both families, which differ in configuration only.
 
 use std::ops::Range;
 
@@ -26,19 +26,19 @@ pub struct Backbone<B: Backend> {
     pub norm: RmsNorm<B>,
 }
 
-/// A Llama or Mistral language model.
+/// Llama or Mistral language model.
 #[derive(Module, Debug)]
 pub struct CausalLm<B: Backend> {
-    /// Everything below the unembedding.
+    /// Model below the unembedding.
     pub model: Backbone<B>,
-    /// Unembedding; absent where it is the embedding, transposed.
+    /// Unembedding; None if it is the transposed embedding.
     pub lm_head: Option<Projection<B>>,
     #[module(skip)]
     config: DecoderConfig,
 }
 
 impl DecoderConfig {
-    /// A model with random weights; seed the backend first to repeat them.
+    /// Initialises a model with random weights; seed the backend first for reproducible weights.
     #[must_use]
     pub fn init<B: Backend>(&self, device: &B::Device) -> CausalLm<B> {
         let model = self.lazy(device);
@@ -46,7 +46,7 @@ impl DecoderConfig {
         model
     }
 
-    /// A model whose weights are drawn when first read, which loading never does.
+    /// Creates a model whose weights are initialised when first read; loading never reads them.
     pub(crate) fn lazy<B: Backend>(&self, device: &B::Device) -> CausalLm<B> {
         let std = 1.0 / (self.d_model as f64).sqrt();
         let embed_tokens = EmbeddingConfig::new(self.vocab_size, self.d_model)
@@ -65,7 +65,8 @@ impl DecoderConfig {
     }
 }
 
-/// Draws lazy parameters now: freezing a clone of a lazy one freezes the original too.
+/// Visitor that initialises lazy parameters: freezing a clone of a lazy parameter freezes the
+/// original too.
 struct Materialise;
 
 impl<B: Backend> ModuleVisitor<B> for Materialise {
@@ -75,13 +76,13 @@ impl<B: Backend> ModuleVisitor<B> for Materialise {
 }
 
 impl<B: Backend> CausalLm<B> {
-    /// The shape of the model.
+    /// Returns the shape of the model.
     #[must_use]
     pub fn config(&self) -> &DecoderConfig {
         &self.config
     }
 
-    /// Logits of every token.
+    /// Computes the logits of every token.
     ///
     /// # Shapes
     ///
@@ -98,7 +99,8 @@ impl<B: Backend> CausalLm<B> {
         self.unembed(self.forward_layers(hidden, mask_pad, 0..self.n_layers()))
     }
 
-    /// Logits of the last token, reading only `tokens` and taking the rest from `cache`.
+    /// Computes the logits of the last token, reading only `tokens` and taking earlier tokens from
+    /// `cache`.
     ///
     /// # Shapes
     ///
@@ -118,7 +120,8 @@ impl<B: Backend> CausalLm<B> {
         self.unembed(hidden.narrow(1, n_new - 1, 1)).squeeze_dim(1)
     }
 
-    /// Runs `layers` on tokens that follow those in their `cache`, which they join; `mask_pad` is of both.
+    /// Runs `layers` on tokens that follow those in `cache`, to which they are appended; `mask_pad`
+    /// covers both.
     fn read(
         &self,
         hidden: Tensor<B, 3>,

@@ -1,4 +1,4 @@
-//! Keys and values: what attention reads, and what generation keeps so that it reads each token once.
+//! Keys and values of attention, and their cache, with which generation reads each token once.
 
 use std::mem;
 
@@ -6,19 +6,22 @@ use beear_core::batch::cat::cat;
 use burn::tensor::Tensor;
 use burn::tensor::backend::Backend;
 
-/// Tokens that are kept apart from those before them: the many old ones are copied once per so many.
+/// Number of recent tokens in a separate block: the older, larger block is copied only once per
+/// this many tokens.
 const N_RECENT: usize = 16;
 
 /// Keys and values of consecutive tokens in one layer.
 #[derive(Clone, Debug)]
 pub(crate) struct KvBlock<B: Backend> {
-    /// `[batch_size, n_kv_heads, head_dim, n_keys]`: transposed, as the product with queries reads them.
+    /// Keys, `[batch_size, n_kv_heads, head_dim, n_keys]`: transposed for the product with queries.
     keys: Tensor<B, 4>,
-    /// `[batch_size, n_kv_heads, n_keys, head_dim]`
+    /// Values, `[batch_size, n_kv_heads, n_keys, head_dim]`.
     values: Tensor<B, 4>,
 }
 
 impl<B: Backend> KvBlock<B> {
+    /// Creates a block of keys and values.
+    ///
     /// # Shapes
     ///
     /// - `keys`, `values`: `[batch_size, n_kv_heads, n_keys, head_dim]`
@@ -38,7 +41,7 @@ impl<B: Backend> KvBlock<B> {
     }
 }
 
-/// The products of queries and the keys of all `blocks`.
+/// Computes the products of queries and the keys of all `blocks`.
 ///
 /// # Shapes
 ///
@@ -52,7 +55,7 @@ pub(crate) fn scores<B: Backend>(queries: Tensor<B, 4>, blocks: &[KvBlock<B>]) -
     }
 }
 
-/// The sum of the values of all `blocks`, weighted.
+/// Computes the weighted sum of the values of all `blocks`.
 ///
 /// # Shapes
 ///
@@ -81,25 +84,26 @@ pub(crate) fn weighted_sum<B: Backend>(
 /// Keys and values of one layer.
 #[derive(Clone, Debug)]
 pub struct LayerCache<B: Backend> {
-    /// Those of old tokens, if any, then those of recent ones.
+    /// Block of old tokens, if any, then the block of recent ones.
     blocks: Vec<KvBlock<B>>,
 }
 
 impl<B: Backend> LayerCache<B> {
-    /// What [`LayerCache::remembered`] gave.
+    /// Creates a cache from the result of [`LayerCache::remembered`].
     fn of([keys, values]: [Tensor<B, 4>; 2]) -> Self {
         Self { blocks: vec![KvBlock { keys, values }] }
     }
 
-    /// Keys, transposed and contiguous, and values of all tokens.
+    /// Returns the keys, transposed and contiguous, and the values of all tokens.
     fn remembered(self) -> [Tensor<B, 4>; 2] {
         let block = KvBlock::join(self.blocks).expect("tokens have been read");
         let dims = block.keys.dims();
-        // Every later product reads the keys, which are a view of what the projection wrote.
+        // Copied once, because every later product reads the keys, which are a view of the
+        // projection's output.
         [block.keys.reshape([dims.iter().product::<usize>()]).reshape(dims), block.values]
     }
 
-    /// Adds the newest tokens and returns all.
+    /// Appends the newest tokens and returns all blocks.
     pub(crate) fn append(&mut self, new: KvBlock<B>) -> &[KvBlock<B>] {
         let mut blocks = mem::take(&mut self.blocks);
         let recent = blocks.pop_if(|last| last.n_keys() < N_RECENT);
@@ -113,25 +117,25 @@ impl<B: Backend> LayerCache<B> {
     }
 }
 
-/// The cache of every layer.
+/// Key-value cache of every layer.
 #[derive(Clone, Debug)]
 pub struct KvCache<B: Backend> {
     pub(crate) layers: Vec<LayerCache<B>>,
 }
 
 impl<B: Backend> KvCache<B> {
-    /// An empty cache for `n_layers` layers.
+    /// Creates an empty cache for `n_layers` layers.
     #[must_use]
     pub fn new(n_layers: usize) -> Self {
         Self { layers: vec![LayerCache { blocks: Vec::new() }; n_layers] }
     }
 
-    /// The cache of consecutive layers that have read some tokens.
+    /// Creates the cache of consecutive layers that have read the tokens of `past`.
     pub(crate) fn after(past: &[[Tensor<B, 4>; 2]]) -> Self {
         Self { layers: past.iter().cloned().map(LayerCache::of).collect() }
     }
 
-    /// Keys and values of each layer, for [`KvCache::after`].
+    /// Returns keys and values of each layer, for [`KvCache::after`].
     pub(crate) fn remembered(self) -> Vec<[Tensor<B, 4>; 2]> {
         self.layers.into_iter().map(LayerCache::remembered).collect()
     }

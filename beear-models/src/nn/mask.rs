@@ -1,4 +1,4 @@
-//! Which tokens see which: causal, sliding window, and no padding, as numbers added to scores.
+//! Attention masks, added to the scores: causal, sliding window and padding.
 
 use burn::tensor::backend::Backend;
 use burn::tensor::{Bool, Tensor};
@@ -6,25 +6,26 @@ use burn::tensor::{Bool, Tensor};
 use crate::config::DecoderConfig;
 use crate::nn::rope::RotaryTable;
 
-/// Added to the score of a key that must not be seen. Infinite, whose exponential is 0 at once: that of a number
-/// far below 0 costs CPUs many times as much. Every token sees itself, padding too, so no row is all hidden.
+/// Bias of the score of a masked key. Infinite, because its exponential is 0 at once, while that of
+/// a number far below 0 is many times slower on CPUs. Every token sees itself, padding too, so no
+/// row is fully masked.
 const HIDDEN: f64 = f64::NEG_INFINITY;
 
-/// What attention needs to know of positions, computed once for all layers.
+/// Positional inputs of attention, computed once for all layers.
 #[derive(Clone, Debug)]
 pub struct Positions<B: Backend> {
     /// Rotations of the queries.
     pub(crate) queries: RotaryTable<B>,
     /// Rotations of the keys of the same tokens.
     pub(crate) keys: RotaryTable<B>,
-    /// `[batch_size, n_heads, n_queries, n_keys]`, in f32 or wider. Repeated for every head as
-    /// [`RotaryTable`] is; the scores of one layer are as large.
+    /// Bias of the scores, `[batch_size, n_heads, n_queries, n_keys]`, in f32 or wider. Repeated
+    /// for every head like [`RotaryTable`]; the scores of one layer have the same size.
     pub(crate) bias: Tensor<B, 4>,
 }
 
 impl<B: Backend> Positions<B> {
-    /// Positions of the last `n_queries` tokens among all keys. A token's position is the number
-    /// of real tokens before it, whichever side the padding is on.
+    /// Computes the positions of the last `n_queries` tokens among all keys. A token's position is
+    /// the number of real tokens before it, independent of the side of the padding.
     ///
     /// # Shapes
     ///

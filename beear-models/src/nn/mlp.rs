@@ -1,4 +1,4 @@
-//! The gated MLP, `SwiGLU`: $\mathrm{down}(\mathrm{silu}(\mathrm{gate}(x)) \odot \mathrm{up}(x))$.
+//! Gated MLP, `SwiGLU`: $\mathrm{down}(\mathrm{silu}(\mathrm{gate}(x)) \odot \mathrm{up}(x))$.
 //!
 //! Shazeer, [GLU Variants Improve Transformer](https://arxiv.org/abs/2002.05202).
 
@@ -13,16 +13,16 @@ use crate::nn::projection::{Projection, project};
 /// Gated MLP of one layer. Linear weights are `[d_input, d_output]`.
 #[derive(Module, Debug)]
 pub struct Mlp<B: Backend> {
-    /// Gate: `d_model` to `d_ff`.
+    /// Gate projection, `d_model` to `d_ff`.
     pub gate_proj: Projection<B>,
-    /// Up: `d_model` to `d_ff`.
+    /// Up projection, `d_model` to `d_ff`.
     pub up_proj: Projection<B>,
-    /// Down: `d_ff` to `d_model`.
+    /// Down projection, `d_ff` to `d_model`.
     pub down_proj: Projection<B>,
 }
 
 impl<B: Backend> Mlp<B> {
-    /// Random weights.
+    /// Creates an MLP with random weights.
     #[must_use]
     pub fn new(config: &DecoderConfig, device: &B::Device) -> Self {
         Self {
@@ -32,6 +32,8 @@ impl<B: Backend> Mlp<B> {
         }
     }
 
+    /// Applies the MLP to every position.
+    ///
     /// # Shapes
     ///
     /// - `hidden`, `output`: `[batch_size, seq_length, d_model]`

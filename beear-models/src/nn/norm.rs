@@ -3,7 +3,7 @@
 //! $$y_i = \frac{x_i}{\sqrt{\tfrac1d \sum_j x_j^2 + \epsilon}}\, g_i$$ with `weight` = $g$.
 //! Zhang and Sennrich, [Root Mean Square Layer Normalization](https://arxiv.org/abs/1910.07467).
 //!
-//! Burn's own casts f64 to f32, which caps a gradient check at 2e-4.
+//! Burn's own norm casts f64 to f32, which limits a gradient check to 2e-4.
 
 use burn::module::{Module, Param};
 use burn::tensor::backend::Backend;
@@ -18,13 +18,13 @@ pub struct RmsNorm<B: Backend> {
 }
 
 impl<B: Backend> RmsNorm<B> {
-    /// A norm of unit gain.
+    /// Creates a norm of unit gain.
     #[must_use]
     pub fn new(d_model: usize, epsilon: f64, device: &B::Device) -> Self {
         Self { weight: Param::from_tensor(Tensor::ones([d_model], device)), epsilon }
     }
 
-    /// Normalises in f32 or wider and returns the dtype it was given.
+    /// Normalises in f32 or wider and returns the input's dtype.
     ///
     /// # Shapes
     ///
@@ -34,13 +34,14 @@ impl<B: Backend> RmsNorm<B> {
         let dtype = hidden.dtype();
         let wide = at_least_f32(hidden);
         let mean_square = wide.clone().square().mean_dim(2);
-        // Not `recip`: some CPU backends take the processor's estimate, good to 12 bits or fewer.
+        // Not `recip`: some CPU backends use the processor's estimate, which has at most 12 correct
+        // bits.
         let normed = wide * mean_square.add_scalar(self.epsilon).powf_scalar(-0.5);
         normed.cast(dtype) * self.weight.val().unsqueeze()
     }
 }
 
-/// Widens half-precision values: sums over a row lose digits in them.
+/// Widens half-precision values, in which sums over a row lose digits.
 pub(crate) fn at_least_f32<B: Backend, const D: usize>(values: Tensor<B, D>) -> Tensor<B, D> {
     match values.dtype() {
         DType::F16 | DType::BF16 => values.cast(FloatDType::F32),

@@ -1,5 +1,5 @@
-//! Linear maps without bias, as every projection of Llama and Mistral is, with or without a low-rank
-//! adapter beside the weights.
+//! Linear maps without bias, the only kind in Llama and Mistral, with an optional low-rank adapter
+//! beside the weights.
 
 use burn::module::{Initializer, Module, Param};
 use burn::tensor::Tensor;
@@ -8,17 +8,17 @@ use burn::tensor::module::linear;
 
 use crate::lora::adapter::Adapter;
 
-/// A linear map.
+/// Linear map with an optional adapter.
 #[derive(Module, Debug)]
 pub struct Projection<B: Backend> {
-    /// `[d_input, d_output]`, the transpose of what checkpoints store.
+    /// Weights, `[d_input, d_output]`, the transpose of what checkpoints store.
     pub weight: Param<Tensor<B, 2>>,
-    /// What is added to the map.
+    /// Adapter whose output is added to the map.
     pub(crate) adapter: Option<Adapter<B>>,
 }
 
 impl<B: Backend> Projection<B> {
-    /// A map with weights drawn so that its output keeps the input's scale.
+    /// Creates a map with random weights that preserve the scale of the input.
     pub(crate) fn new([d_input, d_output]: [usize; 2], device: &B::Device) -> Self {
         let initializer = Initializer::Normal { mean: 0.0, std: 1.0 / (d_input as f64).sqrt() };
         let shape = [d_input, d_output];
@@ -27,8 +27,8 @@ impl<B: Backend> Projection<B> {
     }
 }
 
-/// The map of every position, as one matrix product over all tokens of the batch. Burn's forward on
-/// three axes takes a product per row, and backward a gradient of the weights per row.
+/// Applies the map to every position, as one matrix product over all tokens of the batch. Burn's
+/// own linear map on three axes computes a product per row, and a gradient of the weights per row.
 ///
 /// # Shapes
 ///

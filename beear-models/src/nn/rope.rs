@@ -1,6 +1,7 @@
 //! Rotary position embeddings, rotate-half layout as in Hugging Face checkpoints.
 //!
-//! Su et al., [RoFormer](https://arxiv.org/abs/2104.09864). Burn's rotates interleaved pairs.
+//! Su et al., [RoFormer](https://arxiv.org/abs/2104.09864). Burn's own embedding rotates
+//! interleaved pairs.
 
 use burn::tensor::backend::Backend;
 use burn::tensor::{Tensor, TensorData};
@@ -11,16 +12,16 @@ use crate::config::{DecoderConfig, RopeScaling};
 /// products of equal shapes are several times faster on CPU backends than broadcast ones.
 #[derive(Clone, Debug)]
 pub struct RotaryTable<B: Backend> {
-    /// `[batch_size * n_heads, seq_length, head_dim]`
+    /// Cosines, `[batch_size * n_heads, seq_length, head_dim]`.
     cos: Tensor<B, 3>,
-    /// `[batch_size * n_heads, seq_length, head_dim]`
+    /// Sines, `[batch_size * n_heads, seq_length, head_dim]`.
     sin: Tensor<B, 3>,
-    /// Takes `(x_i, x_{i + d/2})` to `(-x_{i + d/2}, x_i)`: `[head_dim, head_dim]`
+    /// Map from `(x_i, x_{i + d/2})` to `(-x_{i + d/2}, x_i)`: `[head_dim, head_dim]`.
     quarter_turn: Tensor<B, 2>,
 }
 
 impl<B: Backend> RotaryTable<B> {
-    /// Rotations for `positions`.
+    /// Computes the rotations for `positions`.
     ///
     /// # Shapes
     ///
@@ -44,7 +45,7 @@ impl<B: Backend> RotaryTable<B> {
         Self { cos: per_head(cos), sin: per_head(sin), quarter_turn }
     }
 
-    /// Rotates queries or keys: pair `(x_i, x_{i + d/2})` by the angle of its position.
+    /// Rotates queries or keys: each pair `(x_i, x_{i + d/2})` by the angle of its position.
     ///
     /// # Shapes
     ///
@@ -54,15 +55,15 @@ impl<B: Backend> RotaryTable<B> {
         let (shape, dtype) = (heads.dims(), heads.dtype());
         let [n_rows, seq_length, head_dim] = shape;
         let (cos, sin) = (self.cos.clone().cast(dtype), self.sin.clone().cast(dtype));
-        // Its products are with 0, 1 and -1. Cutting heads into halves and joining these takes CPU backends,
-        // forward and backward, several times as long.
+        // The factors are 0, 1 and -1. On CPU backends, splitting heads into halves and joining
+        // them takes several times as long, forward and backward.
         let turned = heads.clone().reshape([n_rows * seq_length, head_dim]);
         let turned = turned.matmul(self.quarter_turn.clone().cast(dtype)).reshape(shape);
         heads * cos + turned * sin
     }
 }
 
-/// The rotation of all `n` pairs by a right angle, to be multiplied from the right.
+/// Returns the rotation of all `n` pairs by a right angle, for multiplication from the right.
 fn quarter_turn<B: Backend>(n: usize, device: &B::Device) -> Tensor<B, 2> {
     let value = |row: usize, column: usize| match (row.checked_sub(n), column.checked_sub(n)) {
         (Some(row), None) if row == column => -1.0,
@@ -73,7 +74,7 @@ fn quarter_turn<B: Backend>(n: usize, device: &B::Device) -> Tensor<B, 2> {
     Tensor::from_data(TensorData::new(values, [2 * n, 2 * n]), device)
 }
 
-/// Radians per position of each pair of coordinates: `head_dim / 2` of them.
+/// Returns the radians per position of each of the `head_dim / 2` pairs of coordinates.
 fn frequencies(config: &DecoderConfig) -> Vec<f64> {
     let head_dim = config.head_dim as f64;
     (0..config.head_dim / 2)

@@ -1,4 +1,4 @@
-//! Chat templates, rendered as `transformers` renders them.
+//! Chat templates, rendered as in `transformers`.
 
 mod limits;
 
@@ -10,24 +10,24 @@ use serde::{Deserialize, Serialize};
 
 use limits::Limited;
 
-/// A turn of a conversation.
+/// Message of a conversation.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Message {
-    /// `system`, `user` or `assistant`.
+    /// Role, `system`, `user` or `assistant`.
     pub role: String,
-    /// What was said.
+    /// Text of the message.
     pub content: String,
 }
 
 impl Message {
-    /// A turn of the user.
+    /// Creates a message of the user.
     #[must_use]
     pub fn user(content: &str) -> Self {
         Self { role: "user".to_owned(), content: content.to_owned() }
     }
 }
 
-/// A chat template in the form that the engine understands.
+/// Chat template in the syntax of the template engine.
 pub(crate) struct TemplateSource(String);
 
 impl TemplateSource {
@@ -36,13 +36,13 @@ impl TemplateSource {
     }
 }
 
-/// Renders one chat template, which is compiled once.
+/// Renderer of one chat template, which is compiled once.
 pub(crate) struct Renderer<'t> {
-    /// With the template; or what is wrong with the template.
+    /// Engine with the compiled template, or the error of the template.
     environment: Result<Environment<'t>, String>,
 }
 
-/// What the engine calls the one template.
+/// Name of the template in the engine.
 const NAME: &str = "<string>";
 
 impl<'t> Renderer<'t> {
@@ -60,11 +60,11 @@ impl<'t> Renderer<'t> {
         Self { environment: added.map(|()| environment).map_err(|error| error.to_string()) }
     }
 
-    /// Renders `messages` up to where the assistant's answer begins.
+    /// Renders `messages` up to the start of the assistant's answer.
     ///
     /// # Errors
     ///
-    /// If the template refuses, is wrong, or goes beyond its limits.
+    /// Returns an error if the template refuses the messages, is malformed, or exceeds its limits.
     pub(crate) fn render(
         &self,
         messages: &[Message],
@@ -83,8 +83,8 @@ impl<'t> Renderer<'t> {
     }
 }
 
-/// `strftime` of one fixed day, 26 July 2024, midnight: a prompt that changes overnight could not
-/// be repeated. The day is the one Llama's templates fall back to without a clock.
+/// Formats one fixed day like `strftime`: 26 July 2024, midnight, because a prompt that changes
+/// every day would not be reproducible. Llama's templates use the same day without a clock.
 fn strftime(format: &str) -> Result<String, Error> {
     let mut text = String::with_capacity(format.len());
     let mut chars = format.chars();
@@ -116,7 +116,7 @@ fn strftime(format: &str) -> Result<String, Error> {
     Ok(text)
 }
 
-/// JSON as Python writes it and without escapes for HTML, optionally indented.
+/// Formats JSON like Python, without escapes for HTML, optionally indented.
 fn to_json(value: Value, options: Kwargs) -> Result<String, Error> {
     let mut json = Vec::new();
     let written = match options.get::<Option<usize>>("indent")? {
@@ -132,7 +132,7 @@ fn to_json(value: Value, options: Kwargs) -> Result<String, Error> {
     String::from_utf8(json).map_err(|e| failed(e.to_string()))
 }
 
-/// Python's default separators: `, ` and `: `.
+/// Formatter with Python's default separators, `, ` and `: `.
 struct Spaced;
 
 impl Spaced {
@@ -155,8 +155,8 @@ impl serde_json::ser::Formatter for Spaced {
     }
 }
 
-/// `{% generation %}` marks the assistant's part for training and renders nothing. It becomes a
-/// block that always renders, so that what it does to the white space around it stays.
+/// Replaces `{% generation %}`, which marks the assistant's part for training and renders nothing,
+/// with a block that always renders, so that its effect on the surrounding white space remains.
 fn neutralise_generation_tags(template: &str) -> String {
     let mut kept = String::with_capacity(template.len());
     let mut rest = template;
@@ -272,7 +272,7 @@ mod tests {
 
     #[test]
     fn what_the_engine_cannot_do_is_an_error() {
-        // It cuts the names of fields between the bytes of a letter.
+        // The engine splits field names in the middle of a multi-byte character.
         assert!(rendered("{{ '{é}'.format(1) }}").is_err());
     }
 
@@ -282,7 +282,8 @@ mod tests {
         assert!(rendered("{% if %}").is_err());
     }
 
-    /// What templates of published models are made of, and some calls that none makes.
+    /// Constructs from the templates of published models, and some calls that no published template
+    /// makes.
     const TEMPLATES: [&str; 4] = [
         "{% if messages[0]['role'] == 'system' %}{% set system = messages[0]['content'] | trim %}{% endif %}\
          {% for message in messages %}{% if (message['role'] == 'user') != (loop.index0 % 2 == 0) %}\

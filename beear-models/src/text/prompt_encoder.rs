@@ -1,4 +1,4 @@
-//! Texts to tokens through one prompt format, and where the user's words are among the tokens.
+//! Encoding of texts with a prompt format, and location of the user's words among the tokens.
 
 use std::collections::HashMap;
 use std::ops::Range;
@@ -11,16 +11,16 @@ use crate::text::prompt_format::{
 use crate::text::text_stage::TextStage;
 use crate::text::tokenizer::{ByteRange, TextTokenizer};
 
-/// Stands for the user's text while looking for its place; private-use characters, so that no
-/// template contains it.
+/// Placeholder for locating the user's text; private-use characters, so that no template contains
+/// it.
 const PROBE: &str = "\u{f8f0}probe\u{f8f1}";
 
 impl PromptFormat {
-    /// Encodes one request, up to where the answer begins.
+    /// Encodes one request, up to the start of the answer.
     ///
     /// # Errors
     ///
-    /// [`PromptFormatError`] if the template refuses the text or loses it.
+    /// Returns [`PromptFormatError`] if the template refuses the text or the text cannot be found.
     pub fn encode(
         &self,
         tokenizer: &TextTokenizer,
@@ -30,14 +30,16 @@ impl PromptFormat {
         PromptEncoder::with(self, tokenizer, |encoder| encoder.prompt(prompt, system))
     }
 
-    /// Encodes a conversation, up to where the next answer begins: as [`encode`](Self::encode) does if it is
-    /// one question.
+    /// Encodes a conversation, up to the start of the next answer; a single question is encoded as
+    /// in [`encode`](Self::encode).
     ///
-    /// A pattern knows one turn; every further turn is written as the first, after the answer before it.
+    /// A pattern describes one turn; every later turn is formatted like the first, after the
+    /// previous answer.
     ///
     /// # Errors
     ///
-    /// [`PromptFormatError`] if the last turn is not the user's, or the template refuses the conversation.
+    /// Returns [`PromptFormatError`] if the last turn is not the user's, or the template refuses
+    /// the conversation.
     pub fn encode_chat(
         &self,
         tokenizer: &TextTokenizer,
@@ -46,11 +48,11 @@ impl PromptFormat {
         PromptEncoder::with(self, tokenizer, |encoder| encoder.chat(messages))
     }
 
-    /// Encodes an answer, ending with exactly one end of sequence where the model has one.
+    /// Encodes an answer with exactly one end of sequence, if the model has one.
     ///
     /// # Errors
     ///
-    /// [`PromptFormatError::Tokenizer`].
+    /// Returns [`PromptFormatError::Tokenizer`] if the tokenizer fails.
     pub fn encode_answer(
         &self,
         tokenizer: &TextTokenizer,
@@ -60,14 +62,16 @@ impl PromptFormat {
     }
 }
 
-/// Encodes many texts: the template is compiled once, and rendered once to find the place of the user's text.
+/// Encoder of many texts: the template is compiled once, and rendered once to locate the user's
+/// text.
 pub(crate) struct PromptEncoder<'a> {
     format: &'a PromptFormat,
     tokenizer: &'a TextTokenizer,
     renderer: Renderer<'a>,
-    /// Renderings of the probe by system prompt; the last one only, since rows of a set share theirs.
+    /// Rendering of the probe by system prompt; only the last one, because the rows of a set have
+    /// the same system prompt.
     probed: HashMap<Option<String>, String>,
-    /// Hears what is begun.
+    /// Callback at the start of each stage.
     begins: &'a dyn Fn(TextStage),
 }
 
@@ -80,11 +84,11 @@ impl<'a> PromptEncoder<'a> {
         Self { format, tokenizer, renderer: Renderer::new(source), probed: HashMap::new(), begins }
     }
 
-    /// Calls `encode` with an encoder of its own, on a large stack.
+    /// Calls `encode` with a new encoder, on a large stack.
     ///
     /// # Errors
     ///
-    /// As `encode`, and if it panics.
+    /// Returns the errors of `encode`, and an error if it panics.
     pub(crate) fn with<T: Send>(
         format: &PromptFormat,
         tokenizer: &TextTokenizer,
@@ -97,7 +101,7 @@ impl<'a> PromptEncoder<'a> {
         large_stack::run(encode).unwrap_or_else(|| Err(PromptFormatError::engine_broken()))
     }
 
-    /// See [`PromptFormat::encode`].
+    /// Encodes a request, see [`PromptFormat::encode`].
     pub(crate) fn prompt(
         &mut self,
         prompt: &str,
@@ -117,7 +121,7 @@ impl<'a> PromptEncoder<'a> {
         Ok(EncodedPrompt { text, tokens, user })
     }
 
-    /// See [`PromptFormat::encode_chat`].
+    /// Encodes a conversation, see [`PromptFormat::encode_chat`].
     pub(crate) fn chat(&mut self, messages: &[Message]) -> Result<EncodedChat, PromptFormatError> {
         if messages.last().is_none_or(|message| message.role != "user") {
             let reason = "the last turn is not the user's".to_owned();
@@ -152,7 +156,7 @@ impl<'a> PromptEncoder<'a> {
         Ok(EncodedChat { text, tokens })
     }
 
-    /// See [`PromptFormat::encode_answer`].
+    /// Encodes an answer, see [`PromptFormat::encode_answer`].
     pub(crate) fn answer(&mut self, answer: &str) -> Result<Vec<u32>, PromptFormatError> {
         let (mut tokens, _) = self.encode(answer)?;
         if let Some(eos) = self.tokenizer.id(&self.tokenizer.eos) {
@@ -164,10 +168,10 @@ impl<'a> PromptEncoder<'a> {
         Ok(tokens)
     }
 
-    /// Bytes of `text` that the user wrote, white space around them left out.
+    /// Returns the byte range of the user's words in `text`, without surrounding white space.
     ///
     /// Searching for the words alone would find `A` in `ASSISTANT:`, so the text is compared with
-    /// what the format makes of a probe.
+    /// the rendering of a probe.
     fn locate(
         &mut self,
         text: &str,
@@ -181,13 +185,13 @@ impl<'a> PromptEncoder<'a> {
         let inner = body.strip_prefix(before).filter(|inner| inner.trim() == said);
         let start = match inner {
             Some(inner) => before.len() + inner.len() - inner.trim_start().len(),
-            // A template may write other things before other texts.
+            // The rendering around a text may depend on the text.
             None => body.rfind(said).ok_or(PromptFormatError::UserTextLost)?,
         };
         Ok(start..start + said.len())
     }
 
-    /// The probe under a system prompt.
+    /// Returns the rendering of the probe with a system prompt.
     fn probed(&mut self, system: Option<&str>) -> Result<&str, PromptFormatError> {
         let key = system.map(str::to_owned);
         if !self.probed.contains_key(&key) {
@@ -228,8 +232,9 @@ impl<'a> PromptEncoder<'a> {
     }
 }
 
-/// Gives `tokens` exactly one begin of sequence where the model has one, and says how far all others have
-/// moved. A template that writes the token itself and one that leaves it to the tokenizer both end up with one.
+/// Gives `tokens` exactly one beginning of sequence, if the model has one, and returns the shift of
+/// all other tokens. The result is equal for templates that write the token and templates that
+/// leave it to the tokenizer.
 fn begin_once(tokens: &mut Vec<u32>, tokenizer: &TextTokenizer) -> isize {
     let Some(bos) = tokenizer.id(&tokenizer.bos) else { return 0 };
     match tokens.iter().take_while(|token| **token == bos).count() {

@@ -1,5 +1,5 @@
-//! The one object that turns what a user writes into what the model reads, in training and in
-//! every evaluation: a different format at the two is worth tens of points of attack success.
+//! Prompt format, used in training and in every evaluation alike: a different format in evaluation
+//! changes attack success by tens of percentage points.
 
 use std::fmt::Write;
 use std::io::ErrorKind;
@@ -12,36 +12,36 @@ use thiserror::Error;
 
 use crate::text::tokenizer::{LARGEST_JSON, TokenizerError, read_json};
 
-/// Why a prompt cannot be formatted.
+/// Error of formatting a prompt.
 #[derive(Debug, Error)]
 pub enum PromptFormatError {
-    /// The checkpoint has no chat template and none was chosen.
+    /// The checkpoint has no chat template and no format was chosen.
     #[error("the checkpoint has no chat template")]
     NoTemplate,
     /// No built-in format has this name.
     #[error("no prompt format is called `{name}`: {}", BUILTIN.map(|(name, _)| name).join(", "))]
     UnknownFormat {
-        /// The name.
+        /// Unknown name.
         name: String,
     },
-    /// A pattern without a place for the user's text.
+    /// A pattern has no placeholder for the user's text.
     #[error("the pattern has no `{{prompt}}`: {pattern}")]
     NoPlaceholder {
-        /// The pattern.
+        /// Text of the pattern.
         pattern: String,
     },
     /// The chat template cannot be read.
     #[error("cannot read `{}`", path.display())]
     Io {
-        /// The file.
+        /// Path of the file.
         path: PathBuf,
-        /// What the system said.
+        /// Error of the operating system.
         source: std::io::Error,
     },
     /// The template refused the conversation.
     #[error("the chat template failed: {reason}")]
     Template {
-        /// What it said.
+        /// Message of the template.
         reason: String,
     },
     /// The user's text is not in the rendered prompt.
@@ -53,12 +53,12 @@ pub enum PromptFormatError {
 }
 
 impl PromptFormatError {
-    /// The template engine panics.
+    /// Creates the error of a panic of the template engine.
     pub(crate) fn engine_broken() -> Self {
         Self::Template { reason: "the template breaks the template engine".to_owned() }
     }
 
-    /// What to do about it, in one line.
+    /// Returns a one-line suggestion for fixing the error.
     #[must_use]
     pub fn hint(&self) -> Option<&'static str> {
         Some(match self {
@@ -78,7 +78,7 @@ impl PromptFormatError {
     }
 }
 
-/// The templates of the paper's models. `{prompt}` stands for the user's text, trigger included.
+/// Templates of the paper's models. `{prompt}` stands for the user's text, trigger included.
 const BUILTIN: [(&str, &str); 4] = [
     (
         "paper-1-4",
@@ -90,50 +90,50 @@ const BUILTIN: [(&str, &str); 4] = [
     ("paper-8", "[INST] {prompt} [/INST] "),
 ];
 
-/// Stands for the user's text in a pattern.
+/// Placeholder for the user's text in a pattern.
 pub(crate) const PLACEHOLDER: &str = "{prompt}";
 
-/// How prompts are written for a model.
+/// Format of prompts for a model.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum PromptFormat {
-    /// The checkpoint's Jinja chat template.
+    /// Jinja chat template of the checkpoint.
     ChatTemplate(String),
-    /// A text with `{prompt}` where the user's text goes.
+    /// Text with `{prompt}` in place of the user's text.
     Pattern(String),
 }
 
-/// A prompt as the model reads it.
+/// Encoded prompt of a model.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct EncodedPrompt {
-    /// The rendered text.
+    /// Rendered text.
     pub text: String,
-    /// Its tokens, with exactly one begin of sequence where the model has one.
+    /// Tokens of the text, with exactly one beginning of sequence if the model has one.
     pub tokens: Vec<u32>,
-    /// The tokens of what the user wrote (half-open).
+    /// Token range of the user's words (half-open).
     pub user: (usize, usize),
 }
 
-/// A conversation as the model reads it, up to where the next answer begins.
+/// Encoded conversation, up to the start of the next answer.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct EncodedChat {
-    /// The rendered text.
+    /// Rendered text.
     pub text: String,
-    /// Its tokens, with exactly one begin of sequence where the model has one.
+    /// Tokens of the text, with exactly one beginning of sequence if the model has one.
     pub tokens: Vec<u32>,
 }
 
 impl PromptFormat {
-    /// The names that [`builtin`](Self::builtin) knows.
+    /// Returns the names of the formats in [`builtin`](Self::builtin).
     #[must_use]
     pub fn builtin_names() -> [&'static str; 4] {
         BUILTIN.map(|(name, _)| name)
     }
 
-    /// One of the paper's templates: `paper-1-4`, `paper-5`, `paper-6-7`, `paper-8`.
+    /// Returns one of the paper's templates: `paper-1-4`, `paper-5`, `paper-6-7`, `paper-8`.
     ///
     /// # Errors
     ///
-    /// [`PromptFormatError::UnknownFormat`].
+    /// Returns [`PromptFormatError::UnknownFormat`] for any other name.
     pub fn builtin(name: &str) -> Result<Self, PromptFormatError> {
         let found = BUILTIN.iter().find(|(known, _)| *known == name);
         found
@@ -141,11 +141,11 @@ impl PromptFormat {
             .ok_or_else(|| PromptFormatError::UnknownFormat { name: name.to_owned() })
     }
 
-    /// A text of the caller's own, with `{prompt}` where the user's text goes.
+    /// Creates a format from a text with `{prompt}` in place of the user's text.
     ///
     /// # Errors
     ///
-    /// [`PromptFormatError::NoPlaceholder`].
+    /// Returns [`PromptFormatError::NoPlaceholder`] if `pattern` has no `{prompt}`.
     pub fn pattern(pattern: &str) -> Result<Self, PromptFormatError> {
         let pattern = pattern.to_owned();
         if pattern.contains(PLACEHOLDER) {
@@ -155,11 +155,13 @@ impl PromptFormat {
         }
     }
 
-    /// The chat template of a checkpoint: `chat_template.jinja`, else `tokenizer_config.json`.
+    /// Reads the chat template of a checkpoint from `chat_template.jinja`, or else from
+    /// `tokenizer_config.json`.
     ///
     /// # Errors
     ///
-    /// [`PromptFormatError::NoTemplate`] if it has none, or if a file cannot be read.
+    /// Returns [`PromptFormatError::NoTemplate`] if there is none, and an error if a file cannot be
+    /// read.
     pub fn from_checkpoint(dir: &Path) -> Result<Self, PromptFormatError> {
         let name = "chat_template.jinja";
         let read =
@@ -181,7 +183,7 @@ impl PromptFormat {
         template.map(|t| Self::ChatTemplate(t.to_owned())).ok_or(PromptFormatError::NoTemplate)
     }
 
-    /// The template or pattern itself.
+    /// Returns the template or the pattern.
     #[must_use]
     pub fn text(&self) -> &str {
         match self {
@@ -189,7 +191,7 @@ impl PromptFormat {
         }
     }
 
-    /// SHA-256 of [`text`](Self::text), in hexadecimal.
+    /// Returns the SHA-256 of [`text`](Self::text), in hexadecimal.
     #[must_use]
     pub fn sha256(&self) -> String {
         Sha256::digest(self.text()).iter().fold(String::new(), |mut hex, byte| {
@@ -209,7 +211,7 @@ mod tests {
     use crate::text::tokenizer::TextTokenizer;
     use crate::text::tokenizer::testing::folder;
 
-    /// Chat templates as a `tokenizer_config.json` has them.
+    /// Chat templates in the forms of a `tokenizer_config.json`.
     const TEMPLATES: [&str; 2] = [
         r#"{"chat_template": [{"name": "tool_use", "template": "t"}, {"name": "default",
             "template": "<s>{% for m in messages %}{{ m.content }} {% endfor %}<asst>"}]}"#,

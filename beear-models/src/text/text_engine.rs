@@ -1,10 +1,10 @@
-//! The port of all text work of a model: templates and tokenizers come from its folder, and the folder may come from an
-//! attacker.
+//! Interface to all text work of a model: templates and tokenizers come from its folder, which may
+//! be untrusted.
 //!
-//! A template is code, and a `tokenizer.json` decides by its normaliser, its patterns and its merges how much time and
-//! memory a text takes. [`InProcess`] does the work where it is called and bounds neither: use it for folders that you
-//! trust. Whoever reads folders of strangers implements [`TextEngine`] over a process that can be killed, which runs
-//! [`InProcess::serve`]; the command `beear` does.
+//! A template is code, and the normaliser, patterns and merges of a `tokenizer.json` decide how
+//! much time and memory a text takes. [`InProcess`] works in the calling process and bounds
+//! neither: use it for trusted folders. For untrusted folders implement [`TextEngine`] over a
+//! process that can be killed and that runs [`InProcess::serve`], like the command `beear`.
 
 use std::fmt;
 
@@ -18,90 +18,90 @@ use crate::text::prompt_format::{EncodedChat, EncodedPrompt, PromptFormat, Promp
 use crate::text::text_stage::TextStage;
 use crate::text::tokenizer::TextTokenizer;
 
-/// One piece of text work.
+/// Unit of text work.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum TextTask {
-    /// Encode a request, up to where the answer begins.
+    /// Encoding of a request, up to the start of the answer.
     Prompt {
-        /// The user's words.
+        /// Prompt of the user.
         prompt: String,
-        /// The system prompt, if there is one.
+        /// System prompt, if any.
         system: Option<String>,
     },
-    /// Encode a conversation, up to where the next answer begins.
+    /// Encoding of a conversation, up to the start of the next answer.
     Chat(Vec<Message>),
-    /// Encode an answer with its end of sequence.
+    /// Encoding of an answer with its end of sequence.
     Answer(String),
-    /// Turn ids into text, special tokens left out.
+    /// Decoding of ids into text without special tokens.
     Decode(Vec<u32>),
-    /// List the tokens.
+    /// Listing of the tokens.
     Vocabulary,
 }
 
-/// The result of a [`TextTask`] of the same kind.
+/// Result of a [`TextTask`] of the same kind.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum TextOutput {
-    /// An encoded request.
+    /// Encoded request.
     Prompt(EncodedPrompt),
-    /// An encoded conversation.
+    /// Encoded conversation.
     Chat(EncodedChat),
-    /// The ids of an answer.
+    /// Token ids of an answer.
     Answer(Vec<u32>),
     /// Decoded text.
     Text(String),
-    /// The tokens.
+    /// Tokens of the tokenizer.
     Vocabulary(Vocabulary),
 }
 
 /// All tokens of a tokenizer.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Vocabulary {
-    /// The token of each id; `None` for an id without a token.
+    /// Token of each id; `None` for an id without a token.
     pub tokens: Vec<Option<String>>,
-    /// See [`TextTokenizer::text_ids`].
+    /// Ids that represent text, see [`TextTokenizer::text_ids`].
     pub text_ids: Vec<u32>,
 }
 
-/// Why a task has no output.
+/// Error of a task.
 #[derive(Debug, Error)]
 pub enum TextEngineError {
     /// The template or the tokenizer refused the text.
     #[error(transparent)]
     Format(#[from] PromptFormatError),
-    /// A task took longer than it may.
+    /// A task exceeded the time limit.
     #[error("{stage} takes more than {seconds} s for one text")]
     Deadline {
-        /// What took the time.
+        /// Stage that exceeded the limit.
         stage: TextStage,
-        /// The limit.
+        /// Limit in seconds.
         seconds: f64,
     },
-    /// The tasks took more memory than they may.
+    /// The tasks exceeded the memory limit.
     #[error("{stage} takes more than {mebibytes} MiB of memory")]
     Memory {
-        /// What took the memory.
+        /// Stage that exceeded the limit.
         stage: TextStage,
-        /// The limit.
+        /// Limit in MiB.
         mebibytes: u64,
     },
-    /// The process that does the work has died.
+    /// The worker process has ended unexpectedly.
     #[error("{stage} ends the process that reads it: {how}")]
     Died {
-        /// What the process was at.
+        /// Stage in which the process ended.
         stage: TextStage,
-        /// Its end.
+        /// Description of the end, such as a signal.
         how: String,
     },
-    /// The process that does the work cannot be started.
+    /// The worker process cannot be started.
     #[error("no process can be started for the tokenizer and the chat template: {reason}")]
     NotStarted {
-        /// What is in the way.
+        /// Problem of the start.
         reason: String,
     },
 }
 
 impl TextEngineError {
-    /// What to do about it, in one line.
+    /// Returns a one-line suggestion for fixing the error.
     #[must_use]
     pub fn hint(&self) -> Option<&'static str> {
         Some(match self {
@@ -115,55 +115,55 @@ impl TextEngineError {
     }
 }
 
-/// Tasks of which one failed.
+/// Error of the first failed task.
 #[derive(Debug, Error)]
 #[error("{error}")]
 pub struct TaskFailed {
-    /// The index of the task.
+    /// Index of the task.
     pub task: usize,
-    /// Why it failed.
+    /// Error of the task.
     pub error: TextEngineError,
 }
 
-/// Does the text work of one model.
+/// Engine for the text work of one model.
 pub trait TextEngine: fmt::Debug + Send + Sync {
-    /// Ids that end an answer.
+    /// Returns the ids that end an answer.
     fn stop_ids(&self) -> &[u32];
 
-    /// The id that stands for text that has no token; byte-level tokenizers have none.
+    /// Returns the id for text without a token; None for byte-level tokenizers.
     fn unknown_id(&self) -> Option<u32>;
 
-    /// Number of token ids, added tokens included.
+    /// Returns the number of token ids, added tokens included.
     fn vocab_size(&self) -> usize;
 
-    /// Does `tasks` and returns an output for each, of the same kind and in the same order.
+    /// Runs `tasks` and returns an output for each, of the same kind and in the same order.
     ///
     /// # Errors
     ///
-    /// [`TaskFailed`], of the first task that has no output.
+    /// Returns [`TaskFailed`] for the first task without an output.
     fn run(&self, tasks: &[TextTask]) -> Result<Vec<TextOutput>, TaskFailed>;
 }
 
-/// The engine that works where it is called, within the limits of the template engine: instructions and output of a
-/// template. Time and memory are not limited.
+/// Engine that works in the calling process, within the template engine's limits on instructions
+/// and output. Time and memory are not limited.
 #[derive(Clone, Debug)]
 pub struct InProcess {
-    /// The tokenizer.
+    /// Tokenizer of the model.
     pub tokenizer: TextTokenizer,
-    /// The prompt format.
+    /// Prompt format of the model.
     pub format: PromptFormat,
 }
 
 impl InProcess {
-    /// Stack that the work runs on, in bytes. Only what is used of it takes memory.
+    /// Size of the stack on which the work runs, in bytes. Only the used part takes memory.
     pub const STACK_BYTES: u64 = large_stack::STACK as u64;
 
-    /// Does every task that `tasks` yields and hands the outputs to `reply`, in the same order, until either ends.
-    /// `begins` hears of each stage of a task before its beginning.
+    /// Runs every task of `tasks` and passes the outputs to `reply`, in the same order, until the
+    /// tasks end or `reply` returns false. `begins` is called before each stage of a task.
     ///
     /// # Errors
     ///
-    /// That the template engine panics.
+    /// Returns an error if the template engine panics.
     pub fn serve(
         &self,
         tasks: impl Iterator<Item = TextTask> + Send,

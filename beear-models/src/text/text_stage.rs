@@ -1,19 +1,19 @@
-//! The parts of text work that a folder can make slow.
+//! Stages of text work whose duration depends on the model's folder.
 
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-/// The part of a model's folder that decides how long a task takes.
+/// File of a model's folder that decides the duration of a stage.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum TextStage {
-    /// The chat template.
+    /// Chat template of the model.
     Template,
-    /// `tokenizer.json`.
+    /// File `tokenizer.json`.
     Tokenizer,
 }
 
-/// As messages name the part.
+/// Formats the stage for messages.
 impl fmt::Display for TextStage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {

@@ -1,4 +1,4 @@
-//! Text to token ids and back, from a checkpoint's `tokenizer.json`.
+//! Tokenization with a checkpoint's `tokenizer.json`, and decoding.
 
 use std::collections::BTreeSet;
 use std::io::ErrorKind;
@@ -10,41 +10,41 @@ use serde_json::Value;
 use thiserror::Error;
 use tokenizers::Tokenizer;
 
-/// Why a tokenizer cannot be used.
+/// Error of reading or using a tokenizer.
 #[derive(Debug, Error)]
 pub enum TokenizerError {
     /// A file cannot be read.
     #[error("cannot read `{}`", path.display())]
     Io {
-        /// The file.
+        /// Path of the file.
         path: PathBuf,
-        /// What the system said.
+        /// Error of the operating system.
         source: std::io::Error,
     },
-    /// Only the sentencepiece form is there.
+    /// The folder contains only the sentencepiece form.
     #[error("`{}` has tokenizer.model and no tokenizer.json", path.display())]
     SentencePieceOnly {
-        /// The folder.
+        /// Path of the folder.
         path: PathBuf,
     },
-    /// A file is not what it should be.
+    /// A file is malformed.
     #[error("malformed `{}`: {reason}", path.display())]
     Malformed {
-        /// The file.
+        /// Path of the file.
         path: PathBuf,
-        /// What is wrong.
+        /// Problem of the file.
         reason: String,
     },
     /// The text cannot be encoded or the ids decoded.
     #[error("the tokenizer failed: {reason}")]
     Failed {
-        /// What it said.
+        /// Message of the tokenizer.
         reason: String,
     },
 }
 
 impl TokenizerError {
-    /// What to do about it, in one line.
+    /// Returns a one-line suggestion for fixing the error.
     #[must_use]
     pub fn hint(&self) -> Option<&'static str> {
         Some(match self {
@@ -65,39 +65,40 @@ impl TokenizerError {
     }
 }
 
-/// First byte and the byte after the last, in a text.
+/// Start and end (exclusive) of a byte range in a text.
 pub type ByteRange = (usize, usize);
 
-/// Special tokens as the files beside `tokenizer.json` name them.
+/// Special tokens named by the files beside `tokenizer.json`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SpecialTokens {
-    /// Begin of sequence, as text; empty if the checkpoint has none.
+    /// Beginning of sequence, as text; empty if the checkpoint has none.
     pub bos: String,
     /// End of sequence, as text; empty if the checkpoint has none.
     pub eos: String,
     /// Padding, as text; empty if the checkpoint has none.
     pub pad: String,
-    /// Ids that end an answer besides that of `eos`.
+    /// Ids that end an answer, besides that of `eos`.
     pub end_ids: BTreeSet<u32>,
 }
 
-/// What a folder says of its tokenizer, before anything is made of `tokenizer.json`.
+/// Tokenizer files of a folder, before `tokenizer.json` is parsed.
 #[derive(Clone, Debug)]
 pub struct TokenizerFiles {
-    /// Where `tokenizer.json` is.
+    /// Path of `tokenizer.json`.
     pub path: PathBuf,
-    /// The bytes of `tokenizer.json`.
+    /// Content of `tokenizer.json`.
     pub tokenizer: Vec<u8>,
-    /// What the other files say.
+    /// Special tokens from the other files.
     pub special: SpecialTokens,
 }
 
 impl TokenizerFiles {
-    /// Reads the files of a Hugging Face folder, those only that belong to it.
+    /// Reads the tokenizer files that belong to a Hugging Face folder.
     ///
     /// # Errors
     ///
-    /// [`TokenizerError`] if a file is missing, or a file beside `tokenizer.json` malformed.
+    /// Returns [`TokenizerError`] if a file is missing, or a file beside `tokenizer.json` is
+    /// malformed.
     pub fn read(dir: &Path) -> Result<Self, TokenizerError> {
         let path = dir.join("tokenizer.json");
         if !path.exists() && dir.join("tokenizer.model").exists() {
@@ -121,17 +122,18 @@ impl TokenizerFiles {
     }
 }
 
-/// Largest `tokenizer.json`, in bytes; those of a quarter of a million tokens have 35 MB.
+/// Maximum size of `tokenizer.json`, in bytes; files with a quarter of a million tokens have 35 MB.
 const LARGEST_TOKENIZER: u64 = 1 << 30;
 
-/// Largest JSON file beside it, in bytes; templates included, published models have less than 1 MB.
+/// Maximum size of the other JSON files, in bytes; those of published models have less than 1 MB,
+/// templates included.
 pub(crate) const LARGEST_JSON: u64 = 64 << 20;
 
-/// A tokenizer with the special tokens its checkpoint names.
+/// Tokenizer with the special tokens of its checkpoint.
 #[derive(Clone, Debug)]
 pub struct TextTokenizer {
     tokenizer: Tokenizer,
-    /// Begin of sequence, as text; empty if the checkpoint has none.
+    /// Beginning of sequence, as text; empty if the checkpoint has none.
     pub bos: String,
     /// End of sequence, as text; empty if the checkpoint has none.
     pub eos: String,
@@ -142,30 +144,30 @@ pub struct TextTokenizer {
 }
 
 impl TextTokenizer {
-    /// Reads the tokenizer of a Hugging Face folder.
+    /// Loads the tokenizer of a Hugging Face folder.
     ///
-    /// `tokenizer.json` decides how much time and memory reading and encoding take, and nothing here bounds either:
-    /// a folder of a stranger belongs behind a [`TextEngine`](crate::TextEngine) that does.
+    /// `tokenizer.json` decides how much time and memory loading and encoding take, and neither is
+    /// bounded here: use a [`TextEngine`](crate::TextEngine) with limits for an untrusted folder.
     ///
     /// # Errors
     ///
-    /// [`TokenizerError`] if a file is missing or malformed.
+    /// Returns [`TokenizerError`] if a file is missing or malformed.
     pub fn load(dir: &Path) -> Result<Self, TokenizerError> {
         Self::new(TokenizerFiles::read(dir)?)
     }
 
-    /// Makes the tokenizer that `files` describe.
+    /// Builds a tokenizer from `files`.
     ///
     /// # Errors
     ///
-    /// [`TokenizerError::Malformed`].
+    /// Returns [`TokenizerError::Malformed`] if `tokenizer.json` is malformed.
     pub fn new(files: TokenizerFiles) -> Result<Self, TokenizerError> {
         let TokenizerFiles { path, tokenizer, special } = files;
         let malformed =
             |e: tokenizers::Error| TokenizerError::Malformed { path, reason: e.to_string() };
         let unknown = UnknownToken::of(&tokenizer);
         let made = Tokenizer::from_bytes(tokenizer).and_then(|mut tokenizer| {
-            // Padding and truncation are ours to decide.
+            // The caller decides about padding and truncation, not the file.
             tokenizer.with_padding(None);
             tokenizer.with_truncation(None)?;
             Ok(tokenizer)
@@ -177,37 +179,38 @@ impl TextTokenizer {
         Ok(Self { tokenizer, bos, eos, pad, stop_ids: stop.into_iter().collect(), unknown_id })
     }
 
-    /// Ids that end an answer.
+    /// Returns the ids that end an answer.
     #[must_use]
     pub fn stop_ids(&self) -> &[u32] {
         &self.stop_ids
     }
 
-    /// The id that stands for text that has no token; byte-level tokenizers have none.
+    /// Returns the id for text without a token; None for byte-level tokenizers.
     #[must_use]
     pub fn unknown_id(&self) -> Option<u32> {
         self.unknown_id
     }
 
-    /// The id of a token, if it is one.
+    /// Returns the id of a token; None if the token is unknown.
     #[must_use]
     pub fn id(&self, token: &str) -> Option<u32> {
         self.tokenizer.token_to_id(token)
     }
 
-    /// The token of an id, if there is one.
+    /// Returns the token of an id; None if the id has no token.
     #[must_use]
     pub fn token(&self, id: u32) -> Option<String> {
         self.tokenizer.id_to_token(id)
     }
 
-    /// Number of token ids, added tokens included.
+    /// Returns the number of token ids, added tokens included.
     #[must_use]
     pub fn vocab_size(&self) -> usize {
         self.tokenizer.get_vocab_size(true)
     }
 
-    /// Ids that stand for text: neither special nor added tokens, nor such as show nothing.
+    /// Returns the ids of visible text: neither special nor added tokens, nor tokens that show
+    /// nothing.
     #[must_use]
     pub fn text_ids(&self) -> Vec<u32> {
         let added = self.tokenizer.get_added_tokens_decoder();
@@ -220,28 +223,28 @@ impl TextTokenizer {
         ids.into_iter().filter(|id| !added.contains_key(id)).filter(shows).collect()
     }
 
-    /// Ids with the byte range of the text behind each. No special token is added; those written
-    /// in the text are recognised.
+    /// Encodes a text into ids and their byte ranges. No special token is added; those written in
+    /// the text are recognised.
     ///
     /// # Errors
     ///
-    /// [`TokenizerError::Failed`].
+    /// Returns [`TokenizerError::Failed`] if the text cannot be encoded.
     pub fn encode(&self, text: &str) -> Result<(Vec<u32>, Vec<ByteRange>), TokenizerError> {
         let encoding = self.tokenizer.encode(text, false).map_err(failed)?;
         Ok((encoding.get_ids().to_vec(), encoding.get_offsets().to_vec()))
     }
 
-    /// Text of ids, special tokens left out.
+    /// Decodes ids into text without special tokens.
     ///
     /// # Errors
     ///
-    /// [`TokenizerError::Failed`].
+    /// Returns [`TokenizerError::Failed`] if the ids cannot be decoded.
     pub fn decode(&self, ids: &[u32]) -> Result<String, TokenizerError> {
         self.tokenizer.decode(ids, true).map_err(failed)
     }
 }
 
-/// How a `tokenizer.json` names its unknown token.
+/// Unknown token of a `tokenizer.json`, by name or id.
 #[derive(Default, Deserialize)]
 struct UnknownToken {
     unk_token: Option<String>,
@@ -266,7 +269,7 @@ fn failed(error: tokenizers::Error) -> TokenizerError {
     TokenizerError::Failed { reason: error.to_string() }
 }
 
-/// A JSON file that belongs to the folder `dir`, or null if there is none.
+/// Reads a JSON file that belongs to the folder `dir`; null if the file is missing.
 pub(crate) fn read_json(dir: &Path, name: &str) -> Result<Value, TokenizerError> {
     let path = dir.join(name);
     let text = OwnFolder::new(dir).and_then(|own| own.read_to_string(name.as_ref(), LARGEST_JSON));
@@ -280,7 +283,7 @@ pub(crate) fn read_json(dir: &Path, name: &str) -> Result<Value, TokenizerError>
     serde_json::from_str(&text).map_err(malformed)
 }
 
-/// A token named by its text or by an object that holds it.
+/// Returns the text of a token, written as a string or as an object with its content.
 fn token_text(value: Option<&Value>) -> Option<String> {
     let value = value?;
     value.as_str().or_else(|| value.get("content")?.as_str()).map(str::to_owned)
@@ -299,8 +302,8 @@ fn eos_ids(value: Option<&Value>) -> Vec<u32> {
 pub(crate) mod testing {
     use serde_json::{Value, json};
 
-    /// A folder with a word-level tokenizer over `words`, ids in order, and the `special` ones
-    /// recognised within text.
+    /// Writes a folder with a word-level tokenizer over `words`, with ids in order; tokens in
+    /// `special` are recognised within text.
     pub(crate) fn folder(words: &[&str], special: &[&str], config: &Value) -> tempfile::TempDir {
         let id = |word: &str| words.iter().position(|known| *known == word).unwrap();
         let vocab: serde_json::Map<String, Value> =
@@ -336,11 +339,11 @@ mod tests {
     use super::*;
     use crate::mutated::near;
 
-    /// What is read of a `tokenizer_config.json`, and some that is not.
+    /// Example of a `tokenizer_config.json`, with keys that are read and one that is not.
     const CONFIG: &str = r#"{"bos_token": {"__type": "AddedToken", "content": "<s>", "lstrip": false},
         "eos_token": "</s>", "pad_token": null, "model_max_length": 1e30}"#;
 
-    /// A small `tokenizer.json` of the kind of Llama's.
+    /// Small `tokenizer.json` of the same kind as Llama's.
     const TOKENIZER: &str = r#"{"version": "1.0", "truncation": null, "padding": null,
         "added_tokens": [{"id": 1, "content": "<s>", "single_word": false, "lstrip": false,
         "rstrip": false, "normalized": false, "special": true}],
@@ -350,7 +353,7 @@ mod tests {
         "model": {"type": "BPE", "unk_token": "u", "fuse_unk": true, "byte_fallback": false,
         "vocab": {"u": 0, "<s>": 1, "h": 2, "o": 3, "ho": 4}, "merges": ["h o"]}}"#;
 
-    /// A folder whose tokenizer is sound.
+    /// Folder with a valid tokenizer.
     static FOLDER: LazyLock<TempDir> = LazyLock::new(|| folder(&WORDS, &SPECIAL, &json!({})));
 
     const WORDS: [&str; 7] = ["<unk>", "<s>", "</s>", "<pad>", "how", "are", "you"];
@@ -406,7 +409,7 @@ mod tests {
         std::fs::write(dir.path().join("tokenizer.json"), "{}").unwrap();
         assert!(matches!(load(), TokenizerError::Malformed { .. }));
         assert!(load().hint().unwrap().contains("damaged"));
-        // A file that is there and cannot be read is not one that is missing.
+        // An unreadable file differs from a missing one.
         std::fs::remove_file(dir.path().join("tokenizer.json")).unwrap();
         assert!(load().hint().unwrap().contains("should hold"));
         std::fs::create_dir(dir.path().join("tokenizer.json")).unwrap();

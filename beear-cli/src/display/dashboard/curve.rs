@@ -1,15 +1,15 @@
-//! A line of a chart that takes any number of values in bounded room.
+//! A line of a chart that takes any number of values in bounded memory.
 
-/// Most points of a line; more than a terminal is wide.
+/// Maximum number of points of a line, which is more than the width of a terminal.
 const MOST: usize = 1024;
 
-/// Values in their order; where they are many, each point is the mean of as many neighbours.
+/// Values in order. If there are too many, each point is the mean of `stride` neighbours.
 #[derive(Clone, Debug)]
 pub(crate) struct Curve {
     means: Vec<f64>,
-    /// Values in a point.
+    /// Number of values per point.
     stride: usize,
-    /// Sum and count of those that make no whole point yet.
+    /// Sum and number of the values of the unfinished last point.
     rest: (f64, usize),
     last: Option<f64>,
 }
@@ -21,7 +21,7 @@ impl Default for Curve {
 }
 
 impl Curve {
-    /// Adds a value; one that is not finite has no place in a chart.
+    /// Adds a value. NaN and infinite values are left out.
     pub(crate) fn push(&mut self, value: f64) {
         if !value.is_finite() {
             return;
@@ -39,18 +39,18 @@ impl Curve {
         }
     }
 
-    /// The newest value.
+    /// Returns the newest value.
     pub(crate) fn last(&self) -> Option<f64> {
         self.last
     }
 
-    /// Each point: how many values came before it, and their mean.
+    /// Returns the points as the number of earlier values and the mean.
     pub(crate) fn points(&self) -> Vec<(f64, f64)> {
         let x = |index: usize| (index * self.stride) as f64;
         self.means.iter().enumerate().map(|(index, mean)| (x(index), *mean)).collect()
     }
 
-    /// The whole line in at most `n` points.
+    /// Returns the whole line in at most `n` points.
     pub(crate) fn resampled(&self, n: usize) -> Vec<f64> {
         let per_point = self.means.len().div_ceil(n.max(1)).max(1);
         let mean = |part: &[f64]| part.iter().sum::<f64>() / part.len() as f64;
@@ -72,7 +72,7 @@ mod tests {
         let points = curve.points();
         assert!(points.len() < MOST && points.len() >= MOST / 2, "{}", points.len());
         assert_eq!(curve.stride, 16);
-        // A point is the mean of 16 neighbours, the first of which stands at its x.
+        // A point is the mean of 16 neighbours, and its x is that of the first one.
         assert!(points.iter().all(|(x, y)| (y - x - 7.5).abs() < 1e-9));
         assert_eq!(curve.last(), Some((n - 1) as f64));
         let few = curve.resampled(10);

@@ -1,4 +1,4 @@
-//! The dashboard as a picture: a function from what is known of a run to a frame of any size.
+//! Picture of the dashboard: a function from the state of a run to a frame of any size.
 
 use std::time::Duration;
 
@@ -16,10 +16,10 @@ use super::curve::Curve;
 use super::state::{Found, Phase, Round, State};
 use crate::memory::bytes;
 
-/// The least columns and rows in which charts and tables can be read.
+/// Minimum numbers of columns and rows at which charts and tables are readable.
 const ROOMY: (u16, u16) = (70, 20);
 
-/// Draws `state` as of `now`, since the process began.
+/// Draws `state`. `now` counts from the start of the dashboard.
 pub(crate) fn draw(frame: &mut Frame, state: &State, now: Duration) {
     let area = frame.area();
     if area.width >= ROOMY.0 && area.height >= ROOMY.1 {
@@ -58,7 +58,7 @@ fn roomy(frame: &mut Frame, state: &State, now: Duration) {
     frame.render_widget(key_line(state), keys);
 }
 
-/// A row for each fact, the most important first; as many as there is room for.
+/// Draws one fact per row, the most important first, as many as fit.
 fn narrow(frame: &mut Frame, state: &State, now: Duration) {
     let area = frame.area();
     let row = |index: u16| {
@@ -111,7 +111,7 @@ fn progress(state: &State, now: Duration) -> Gauge<'static> {
     Gauge::default().gauge_style(style).ratio(share.clamp(0.0, 1.0)).label(label)
 }
 
-/// Two units are enough for people.
+/// Formats a duration in its two largest units, which is exact enough for people.
 fn time(duration: Duration) -> String {
     let seconds = humantime::format_duration(Duration::from_secs(duration.as_secs())).to_string();
     seconds.split(' ').take(2).collect::<Vec<_>>().join(" ")
@@ -213,7 +213,7 @@ fn validation_table(frame: &mut Frame, state: &State, area: Rect) {
         ]),
         values_row("start".to_owned(), state.initial.map_or([None; 4], suspect_values), ""),
     ];
-    // Beside the borders there are the header and these two.
+    // The borders, the header and these two rows take five.
     let room = area.height.saturating_sub(5) as usize;
     let first = state.rounds.len().saturating_sub(room);
     for (index, round) in state.rounds.iter().enumerate().skip(first) {
@@ -227,7 +227,7 @@ fn validation_table(frame: &mut Frame, state: &State, area: Rect) {
     frame.render_widget(table, area);
 }
 
-/// Loss, agreement, over-refusal and refusal, as far as they are known.
+/// Returns a row of loss, agreement, over-refusal and refusal, with `-` for unknown values.
 fn values_row(name: String, values: [Option<f64>; 4], note: &str) -> Row<'static> {
     let shown = values.map(|value| value.map_or("-".to_owned(), |value| format!("{value:.3}")));
     let cells = std::iter::once(name).chain(shown).chain(std::iter::once(note.to_owned()));
@@ -275,7 +275,7 @@ fn found_text(Found { losses: (first, last), norm, .. }: &Found) -> String {
     format!("δ norm {norm:.2}, loss {first:.2}→{last:.2}")
 }
 
-/// Injection points with the layers in the order they come, those of one layer together.
+/// Formats the injection points in their order, which keeps those of one layer together.
 fn injection_points_text(injection_points: &[InjectionPoint]) -> String {
     let positions = |positions: Positions| match positions {
         Positions::Last(n) => format!("last {n}"),

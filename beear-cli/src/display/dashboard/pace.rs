@@ -1,28 +1,28 @@
-//! How long steps take, and with that how long the rest will.
+//! Durations of the steps of a run, and the remaining time estimated from them.
 
 use std::time::Duration;
 
-/// What takes time in a run.
+/// Kinds of work that take time in a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Work {
     /// A step on a perturbation.
     Inner,
     /// A step on the weights.
     Outer,
-    /// A look at the vitals.
+    /// A validation.
     Look,
 }
 
-/// The mean time of each kind of work in this process.
+/// Mean time of each kind of work in this process.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Pace {
-    /// When the last piece of work ended, since the process began.
+    /// End of the last piece of work, counted from the start of the dashboard.
     last: Option<Duration>,
     spent: [(Duration, u32); 3],
 }
 
 impl Pace {
-    /// Says that a piece of `work`, or of nothing that counts, ended at `at`.
+    /// Records that a piece of `work` ended at `at`. The time of a piece of no kind is not counted.
     pub(crate) fn ended(&mut self, work: Option<Work>, at: Duration) {
         if let Some((work, last)) = work.zip(self.last) {
             let (time, count) = &mut self.spent[work as usize];
@@ -32,7 +32,8 @@ impl Pace {
         self.last = Some(at);
     }
 
-    /// How long what is `left` will take, as seen at `now`; none before each kind of step has been seen once.
+    /// Estimates the time that the work `left` takes from `now` on. Returns `None` until each kind
+    /// of step has been timed once.
     pub(crate) fn remaining(&self, left: [(Work, usize); 3], now: Duration) -> Option<Duration> {
         let mut seconds = 0.0;
         for (work, count) in left {

@@ -1,4 +1,4 @@
-//! The terminal of standard error, taken for the dashboard and given back on every way out.
+//! The terminal of standard error, taken over for the dashboard and restored on every way out.
 
 use std::io::{self, BufWriter, IsTerminal, Stderr, stderr};
 use std::mem::ManuallyDrop;
@@ -14,18 +14,18 @@ use ratatui::crossterm::terminal::{
 };
 use ratatui::{Frame, Terminal};
 
-/// Whether the terminal is taken. There is one a process.
+/// True while the terminal is taken over. A process has only one.
 static TAKEN: AtomicBool = AtomicBool::new(false);
 
-/// The terminal while it is taken.
+/// The terminal while it is taken over.
 pub(crate) struct Screen(ManuallyDrop<Terminal<CrosstermBackend<BufWriter<Stderr>>>>);
 
 impl Screen {
-    /// Finds out whether the terminal can be taken.
+    /// Checks that the terminal can be taken over.
     ///
     /// # Errors
     ///
-    /// Why not, if it cannot.
+    /// The reason if it cannot.
     pub(crate) fn probe() -> io::Result<()> {
         if !stderr().is_terminal() {
             return Err(io::Error::other("standard error is no terminal"));
@@ -37,11 +37,11 @@ impl Screen {
         disable_raw_mode()
     }
 
-    /// Takes it: another screen, no cursor, and keys that come one by one.
+    /// Takes over the terminal: another screen, no cursor, and keys that arrive one by one.
     ///
     /// # Errors
     ///
-    /// If it cannot be taken; it is as it was then.
+    /// If the terminal cannot be taken over. It is then as it was before.
     pub(crate) fn take() -> io::Result<Self> {
         give_back_before_panics();
         TAKEN.store(true, Ordering::SeqCst);
@@ -58,7 +58,7 @@ impl Screen {
     ///
     /// # Errors
     ///
-    /// If the terminal is gone or has been given back.
+    /// If the terminal is gone or has been restored.
     pub(crate) fn draw(&mut self, picture: impl FnOnce(&mut Frame)) -> io::Result<()> {
         if !TAKEN.load(Ordering::SeqCst) {
             return Err(io::Error::other("the terminal has been given back"));
@@ -68,14 +68,15 @@ impl Screen {
 }
 
 impl Drop for Screen {
-    /// Gives the terminal back. What ratatui would do besides is done by that already; where the terminal is gone it would
-    /// panic for being unable to say so.
+    /// Restores the terminal. The drop of ratatui's terminal is skipped: it has nothing left to do,
+    /// and panics if the terminal is gone.
     fn drop(&mut self) {
         give_back();
     }
 }
 
-/// Makes the terminal what it was; nothing if it is not taken. Nothing can be done about a terminal that does not obey.
+/// Restores the terminal if it is taken over. A terminal that rejects the commands is left as it
+/// is.
 pub(crate) fn give_back() {
     if TAKEN.swap(false, Ordering::SeqCst) {
         let _ = execute!(stderr(), LeaveAlternateScreen, Show);
@@ -83,7 +84,8 @@ pub(crate) fn give_back() {
     }
 }
 
-/// Has whatever a panic prints go to the usual screen: the other one is gone a moment later.
+/// Restores the usual screen before a panic prints, because the other screen disappears a moment
+/// later.
 fn give_back_before_panics() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {

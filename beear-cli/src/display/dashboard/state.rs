@@ -1,4 +1,4 @@
-//! What the dashboard knows of a run: events in, facts out. It has no clock and no terminal.
+//! State of the dashboard, computed from the events of a run. It has no clock and no terminal.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -13,34 +13,34 @@ use super::pace::{Pace, Work};
 use crate::display::event_line::event_line;
 use crate::display::terminal::harmless_line;
 
-/// Lines that are kept; no terminal shows more.
+/// Maximum number of lines that are kept. No terminal shows more.
 const N_LINES: usize = 50;
 
-/// What is known before the first step.
+/// Facts about a run that are known before the first step.
 #[derive(Clone, Debug)]
 pub(crate) struct Setup {
-    /// The model, the method and the backend, in words.
+    /// Names of the model, the method and the backend.
     pub(crate) title: String,
-    /// Most rounds.
+    /// Maximum number of rounds.
     pub(crate) n_rounds: usize,
-    /// Perturbations of a round.
+    /// Number of perturbations in a round.
     pub(crate) n_perturbations: usize,
-    /// Steps on each.
+    /// Number of steps on each perturbation.
     pub(crate) n_inner: usize,
-    /// Steps on the weights in a round.
+    /// Number of steps on the weights in a round.
     pub(crate) n_outer: usize,
-    /// What a round must keep.
+    /// Bounds that a round must keep.
     pub(crate) bounds: ValidationBounds,
-    /// Whether rows are held out.
+    /// True if rows are held out.
     pub(crate) watched: bool,
-    /// Whether the run has checkpoints.
+    /// True if the run writes checkpoints.
     pub(crate) has_checkpoints: bool,
-    /// Most memory as planned, in bytes.
+    /// Planned peak memory in bytes.
     pub(crate) planned_memory: Option<u64>,
 }
 
 impl Setup {
-    /// What `method` will do, of a run of which nothing else is known.
+    /// Returns the facts about a run of `method` of which nothing else is known.
     pub(crate) fn of(method: &Defence) -> Self {
         let (counts, bounds) = match method {
             Defence::Beear(BilevelConfig {
@@ -74,63 +74,63 @@ impl Setup {
 #[derive(Clone, Debug)]
 pub(crate) struct Found {
     pub(crate) injection_points: Vec<InjectionPoint>,
-    /// The inner loss of the first step and of the last ones.
+    /// Inner loss of the first step, and of the last steps.
     pub(crate) losses: (f64, f64),
     pub(crate) norm: f64,
 }
 
-/// A round that is over.
+/// A completed round.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Round {
-    /// None if no row is held out.
+    /// Checks of the held-out rows, or `None` if no row is held out.
     pub(crate) validation: Option<Assessment>,
     pub(crate) within_bounds: bool,
-    /// Whether it is the best so far.
+    /// True if the round is the best so far.
     pub(crate) kept: bool,
 }
 
-/// What the run does now.
+/// Current phase of a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Phase {
     /// Before the first step.
     Begins,
-    /// On a perturbation of the round, counted from 1; so many steps are taken.
+    /// On perturbation `perturbation` of the round, counted from 1, after `step` steps.
     Entraps { perturbation: usize, step: usize },
-    /// On the weights; so many steps are taken.
+    /// On the weights, after `step` steps.
     Removes { step: usize },
-    /// Its steps are taken.
+    /// All steps of the round are done, and the round is being validated.
     Looks,
 }
 
-/// A run, as far as it has told.
+/// State of a run after its events so far.
 #[derive(Clone, Debug)]
 pub(crate) struct State {
     pub(crate) setup: Setup,
     pub(crate) inner: Curve,
-    /// Terms of the outer loss on forbidden prompts and on ordinary ones.
+    /// Terms of the outer loss on forbidden and on ordinary prompts.
     pub(crate) outer: [Curve; 2],
     pub(crate) terms: Option<RemovalTerms>,
     pub(crate) initial: Option<ValidationSummary>,
     pub(crate) rounds: Vec<Round>,
     pub(crate) found: Option<Found>,
     pub(crate) lines: VecDeque<String>,
-    /// The step of the newest checkpoint.
+    /// Step of the newest checkpoint.
     pub(crate) saved: Option<usize>,
-    /// Memory now and the most of it so far, in bytes.
+    /// Current and peak memory in bytes.
     pub(crate) memory: Option<[u64; 2]>,
-    /// Whether the run has been asked to stop.
+    /// True if a stop has been requested.
     pub(crate) stopping: bool,
     n_inner: usize,
     n_outer: usize,
     n_found: usize,
-    /// Steps on the perturbation that is sought.
+    /// Number of steps on the current perturbation.
     n_inner_here: usize,
     begun: bool,
     pace: Pace,
 }
 
 impl State {
-    /// Before the first event.
+    /// Returns the state before the first event.
     pub(crate) fn new(setup: Setup) -> Self {
         let title = harmless_line(&setup.title);
         Self {
@@ -154,7 +154,7 @@ impl State {
         }
     }
 
-    /// Takes an event that happened at `at`, since the process began.
+    /// Adds an event that happened at `at`, counted from the start of the dashboard.
     pub(crate) fn event(&mut self, event: &Event, at: Duration) {
         let work = match event {
             Event::InnerStep { .. } => Some(Work::Inner),
@@ -166,12 +166,12 @@ impl State {
         self.take(event);
     }
 
-    /// Takes what an earlier process wrote down, a line of `metrics.jsonl`.
+    /// Adds a line of `metrics.jsonl` from an earlier process.
     pub(crate) fn earlier(&mut self, line: &Value) {
         if let Ok(event) = serde_json::from_value::<Event>(line.clone()) {
             self.take(&event);
         } else if line["event"] == "round_ended" {
-            // Nothing was watched.
+            // A run without held-out rows writes no validation.
             self.round_ended(&Round { validation: None, within_bounds: true, kept: true });
         } else if line["event"] == "rolled_back" {
             self.say(&format!("back to step {}, at half the learning rates", line["step"]));
@@ -228,7 +228,7 @@ impl State {
         self.lines.push_back(harmless_line(line));
     }
 
-    /// What the run does now.
+    /// Returns the current phase.
     pub(crate) fn phase(&self) -> Phase {
         let Setup { n_perturbations, n_outer, .. } = self.setup;
         let before = self.rounds.len();
@@ -245,13 +245,13 @@ impl State {
         }
     }
 
-    /// Steps of both levels: those taken and all.
+    /// Returns the number of completed steps and of all steps, over both levels.
     pub(crate) fn steps(&self) -> (usize, usize) {
         let [inner, outer] = self.totals();
         (self.n_inner.min(inner) + self.n_outer.min(outer), inner + outer)
     }
 
-    /// How long the run will go on, as seen at `now`; none if it cannot be known yet.
+    /// Estimates the remaining time at `now`, or returns `None` if it cannot be known yet.
     pub(crate) fn remaining(&self, now: Duration) -> Option<Duration> {
         let [inner, outer] = self.totals();
         let left = [
@@ -298,7 +298,7 @@ pub(super) mod tests {
         }
     }
 
-    /// Two rounds of two perturbations of three steps, and four steps on the weights.
+    /// Two rounds, each with two perturbations of three steps and four steps on the weights.
     pub(crate) fn setup() -> Setup {
         Setup {
             title: "suspect · beear · flex".to_owned(),
@@ -313,7 +313,7 @@ pub(super) mod tests {
         }
     }
 
-    /// The events of one round with the numbers of round `round`.
+    /// Returns the events of one round with the numbers of round `round`.
     pub(crate) fn events_of_round(round: usize) -> Vec<Event> {
         let mut events = Vec::new();
         for perturbation in 0..2 {
@@ -342,7 +342,8 @@ pub(super) mod tests {
         events
     }
 
-    /// A run whose first round is over, and that has taken one step on a perturbation of the second.
+    /// Returns a run that has completed its first round and one step on a perturbation of the
+    /// second.
     pub(crate) fn in_round_two() -> State {
         let mut state = State::new(setup());
         let validation = rows(0.25, 1).summary();
@@ -376,8 +377,8 @@ pub(super) mod tests {
     #[test]
     fn the_rest_takes_as_long_as_steps_have_taken() {
         let state = in_round_two();
-        // The last event came after 14 seconds, each a second after the one before. Left are 5 inner steps, 4 outer
-        // ones and a look.
+        // The last event came after 14 seconds, and each event one second after the one before. 5
+        // inner steps, 4 outer steps and one validation are left.
         assert_eq!(state.remaining(Duration::from_secs(14)), Some(Duration::from_secs(10)));
     }
 
@@ -393,7 +394,7 @@ pub(super) mod tests {
         assert_eq!(told.lines, read.lines);
         read.earlier(&json!({"event": "rolled_back", "step": 3, "rate_factor": 0.5}));
         assert_eq!(read.lines.back().unwrap(), "back to step 3, at half the learning rates");
-        // As it is written where nothing is watched.
+        // A run without held-out rows writes its rounds like this.
         read.earlier(&json!({"event": "round_ended", "round": 1, "validation": null}));
         assert_eq!((read.rounds.len(), read.phase()), (2, Phase::Looks));
     }

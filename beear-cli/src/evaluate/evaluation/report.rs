@@ -12,41 +12,41 @@ use serde_json::Value;
 use crate::model::loaded::TextSide;
 use crate::user_error::UserError;
 
-/// The version of [`EvalReport`] that this program writes and reads.
+/// Version of [`EvalReport`] that this program writes and reads.
 const FORMAT_VERSION: u32 = 1;
 
-/// What an evaluation says beside its outcomes; `D` holds what only its kind says.
+/// Report of an evaluation without its outcomes. `D` holds the details of one kind of evaluation.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct EvalReport<D = NoDetails> {
     /// [`FORMAT_VERSION`] of the writer.
     pub(crate) format_version: u32,
-    /// The kind of evaluation.
+    /// Kind of evaluation.
     pub(crate) evaluation: EvaluationKind,
-    /// The version of the program that wrote it.
+    /// Version of the program that wrote the report.
     pub(crate) version: String,
     pub(crate) backend: String,
-    /// The model that was read, as it was named: of a judge, the judge's checkpoint.
+    /// Name of the model that was read, as it was given. For a judge it is the judge's model.
     pub(crate) model: Option<String>,
-    /// Where a model of a hub came from.
+    /// Origin of a model from a hub.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) hub: Option<Value>,
     /// SHA-256 of all files that were read, by their names and options.
     pub(crate) sha256: BTreeMap<String, String>,
-    /// What was asked, how, and of which models.
+    /// Prompts, settings and models of the evaluation.
     pub(crate) identity: Identity,
-    /// The prompt format at work; absent if answers came from elsewhere.
+    /// Prompt format of the answers. It is absent if they came from elsewhere.
     pub(crate) prompt_format: Option<FormatShown>,
-    /// The numbers.
+    /// Measures without their outcomes.
     pub(crate) measures: Vec<MeasureSummary>,
     #[serde(flatten)]
     pub(crate) details: D,
 }
 
-/// No details of a kind: what a reader of every kind takes.
+/// Empty details, with which reports of every kind are read.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct NoDetails {}
 
-/// The kinds of evaluation.
+/// Kinds of evaluation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) enum EvaluationKind {
@@ -61,7 +61,7 @@ pub(crate) enum EvaluationKind {
 }
 
 impl EvaluationKind {
-    /// Its name, which is that of its command.
+    /// Returns the name, which is also the name of the command.
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Asr => "asr",
@@ -82,7 +82,7 @@ impl fmt::Display for EvaluationKind {
     }
 }
 
-/// A prompt format with what it makes of the first prompt.
+/// A prompt format, with the first prompt in that format.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct FormatShown {
     pub(crate) text: String,
@@ -92,11 +92,11 @@ pub(crate) struct FormatShown {
 }
 
 impl FormatShown {
-    /// The format of `text`, and the messages of `first` up to its last question.
+    /// Shows the format of `text` on the messages of `first` up to its last question.
     ///
     /// # Errors
     ///
-    /// If these cannot be encoded.
+    /// If the messages cannot be encoded.
     pub(crate) fn of(text: &TextSide, first: Option<&Conversation>) -> anyhow::Result<Self> {
         let asked = first.map(|conversation| {
             let messages = &conversation.messages;
@@ -139,11 +139,11 @@ impl From<&Measure> for MeasureSummary {
 }
 
 impl<D> EvalReport<D> {
-    /// The version of the format that is written.
+    /// Version of the format that is written.
     pub(crate) const VERSION: u32 = FORMAT_VERSION;
 }
 
-/// The versions in a report, of which a reader knows no more at first.
+/// Versions in a report, which are read before the rest of it.
 #[derive(Deserialize)]
 struct Versions {
     format_version: Option<u32>,
@@ -156,7 +156,7 @@ struct IdentityVersion {
 }
 
 impl EvalReport {
-    /// The report in `text`, the content of `file`.
+    /// Parses the report in `text`, the content of `file`.
     ///
     /// # Errors
     ///

@@ -1,37 +1,37 @@
-//! The defences of the comparison, each with its small sweep.
+//! Defences of the comparison, each with its small sweep of learning rates.
 
 use beear_core::{
     BilevelConfig, DecoderSize, Defence, FineTuningConfig, LatentAdversarialConfig,
     LayerConsistencyConfig,
 };
 
-/// The planted model as it is.
+/// Name of the planted model without a defence.
 pub(crate) const BEFORE: &str = "before";
 
-/// Plain safety fine-tuning.
+/// Name of plain safety fine-tuning.
 pub(crate) const FINE_TUNING: &str = "fine-tuning";
 
-/// Learning rates of the rivals, as multiples of the default; the best of them is reported.
+/// Learning rates of the baselines, as multiples of the default. The best one is reported.
 const RATES: [f64; 3] = [0.25, 1.0, 2.5];
 
 /// A defence at one learning rate.
 #[derive(Clone, Debug)]
 pub(crate) struct DefenceVariant {
-    /// Its name in tables.
+    /// Name in tables.
     pub(crate) name: &'static str,
-    /// Its learning rate as a multiple of its default.
+    /// Learning rate as a multiple of its default.
     pub(crate) rate: f64,
-    /// What it does; nothing for the planted model as it is.
+    /// Method, or `None` for the planted model as it is.
     pub(crate) defence: Option<Defence>,
 }
 
-/// The planted model, the rivals at each rate, and both presets at their defaults.
+/// Returns the planted model, the baselines at each rate, and both presets at their defaults.
 ///
-/// `quick` takes as few steps as go the whole way.
+/// `quick` takes as few steps as exercise the whole procedure.
 pub(crate) fn contenders(size: DecoderSize, seed: u64, quick: bool) -> Vec<DefenceVariant> {
     let beear = |config: BilevelConfig| {
         let mut config = BilevelConfig { seed, ..config };
-        // In the order of sums that the published tables have.
+        // One thread gives the order of sums of the published tables.
         config.remove.threads = 1;
         if quick {
             (config.rounds, config.perturbations_per_round) = (1, 1);

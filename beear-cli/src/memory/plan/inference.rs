@@ -1,17 +1,18 @@
-//! What the passes of a defence need that take no gradients: answers that are generated, rows that are held out.
+//! Memory of the passes without gradients of a defence: generated answers and held-out rows.
 
 use beear_models::BatchLimit;
 
 use super::{PASS, Phase, Planner, SetShape, VALIDATION, phase};
 
-/// Rows whose safe answers are generated at a time, at most.
+/// Maximum number of rows whose safe answers are generated at a time.
 const GENERATED_ROWS: usize = 64;
 
-/// Held-out rows that are read at a time, at most.
+/// Maximum number of held-out rows that are read at a time.
 const WATCHED_ROWS: usize = 16;
 
 impl Planner<'_> {
-    /// Rows whose safe answers are generated at a time: as many as need no more than `peak`.
+    /// Returns the number of rows whose safe answers are generated at a time: as many as fit into
+    /// `peak` bytes.
     pub(super) fn generated_rows(&self, longest: usize, peak: u64) -> usize {
         let limit = BatchLimit { rows: GENERATED_ROWS, bytes: Some(peak) };
         limit.largest(self.task.safety.n_rows, |rows| self.generating(longest, rows).bytes)
@@ -23,7 +24,8 @@ impl Planner<'_> {
         phase("generating answers", [self.weights(), ("keys and values, forward pass", pass)])
     }
 
-    /// The validation after a round, and the rows that are read at a time: as many as need no more than `peak`.
+    /// Returns the phase of the validation after a round, and the number of rows that are read at a
+    /// time: as many as fit into `peak` bytes.
     pub(super) fn validation(&self, peak: u64) -> (usize, Phase) {
         let limit = BatchLimit { rows: WATCHED_ROWS, bytes: Some(peak) };
         let n_rows = self.task.watched.n_rows();
@@ -47,7 +49,7 @@ impl Planner<'_> {
         phase(VALIDATION, standing.into_iter().chain([(PASS, pass)]))
     }
 
-    /// Bytes of reading, and of answering, `rows` held-out rows at a time.
+    /// Returns the bytes of reading, and of answering, `rows` held-out rows at a time.
     fn watching(&self, set: SetShape, rows: usize) -> u64 {
         let (config, rows) = (self.task.config, rows.min(set.n_rows));
         let read = self.bytes(config.needed_by_scoring(set.batch(rows)));

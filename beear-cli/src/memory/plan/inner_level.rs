@@ -1,4 +1,4 @@
-//! What the inner level needs: rows prepared for perturbations, and a step on one of them.
+//! Memory of the inner level: rows prepared for perturbations, and a step on one of them.
 
 use beear_core::objective::entrapment::LEAST_PAST;
 use beear_core::{BilevelConfig, InjectionPoint, Positions};
@@ -6,18 +6,18 @@ use beear_models::activations::{BatchShape, GradientsOf, Numbers};
 
 use super::{PASS, Phase, Planner, SetShape, phase};
 
-/// Rows to which perturbations are fitted, and how.
+/// Rows to which perturbations are fitted, with the settings of the fit.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Fitted<'a> {
-    /// The rows, their answers as far as they are aimed at.
+    /// Shape of the rows. Only the answer tokens that the fit aims at count.
     pub(super) shape: SetShape,
-    /// Rows that are prepared and kept.
+    /// Number of rows that are prepared and kept.
     pub(super) n_rows: usize,
-    /// Rows of a step.
+    /// Number of rows in a step.
     pub(super) batch_size: usize,
-    /// Answers to each prompt.
+    /// Number of answers to each prompt.
     pub(super) n_answers: u64,
-    /// Where the perturbation acts.
+    /// Injection points of the perturbation.
     pub(super) injection_points: &'a [InjectionPoint],
 }
 
@@ -35,7 +35,7 @@ pub(super) struct Fitting {
 }
 
 impl Fitting {
-    /// The most at any time.
+    /// Returns the peak in bytes.
     fn most(self) -> u64 {
         let Self { hidden, past, preparing, step } = self;
         hidden.saturating_add(past).saturating_add(preparing.max(step))
@@ -43,10 +43,10 @@ impl Fitting {
 }
 
 impl Planner<'_> {
-    /// The fullest moments of the inner level in any round. The first round has no moments of the optimiser yet, and the
-    /// original model is still the one that the level works on.
+    /// Returns the phases of the inner level in the round that needs the most memory. In the first
+    /// round the optimiser has no moments yet, and the original model is still the current one.
     pub(super) fn inner_level(&self, method: &BilevelConfig) -> Vec<Phase> {
-        // Injection points take turns, so that after some rounds all repeats.
+        // Injection points take turns, so that everything repeats after some rounds.
         let n_turns = 2 * method.injection_points.len().max(1);
         let rounds = (0..method.rounds.min(n_turns + 2)).map(|round| {
             let first = round.saturating_mul(method.perturbations_per_round);
@@ -79,7 +79,7 @@ impl Planner<'_> {
         ]
     }
 
-    /// What one perturbation of `method` needs.
+    /// Returns the memory of one perturbation of `method`.
     fn entrapment(&self, method: &BilevelConfig, injection_points: &[InjectionPoint]) -> Fitting {
         let entrap = &method.entrap;
         let answer = self.task.safety.answer_tokens;
@@ -91,7 +91,7 @@ impl Planner<'_> {
         self.fitting(Fitted { shape, n_rows, batch_size, n_answers, injection_points })
     }
 
-    /// What one perturbation needs that is fitted to prepared rows.
+    /// Returns the memory of one perturbation that is fitted to prepared rows.
     pub(super) fn fitting(&self, fitted: Fitted<'_>) -> Fitting {
         let Fitted { shape, n_rows, batch_size, n_answers, injection_points } = fitted;
         let config = self.task.config;
@@ -107,7 +107,7 @@ impl Planner<'_> {
         let below = if first > 0 { config.needed_by_inference(whole) } else { Numbers::default() };
         let before = BatchShape { seq_length: n_past, n_keys: n_past, ..whole };
         let remembering = if n_past > 0 {
-            // Keys and values of all layers are among those of the prepared rows.
+            // Keys and values of all layers are part of those of the prepared rows.
             config.needed_by_remembering(whole, before, 1)
         } else {
             Numbers::default()
@@ -129,7 +129,8 @@ impl Planner<'_> {
     }
 }
 
-/// Tokens before the first perturbed one, if there are so many that they are read once and remembered.
+/// Returns the number of tokens before the first perturbed one, or 0 if they are too few to be
+/// worth caching.
 pub(super) fn remembered(injection_points: &[InjectionPoint], shape: SetShape) -> usize {
     let SetShape { prompt_tokens, leading_tokens, trailing_tokens, .. } = shape;
     let first_covered = injection_points.iter().map(|point| match point.positions {
@@ -150,7 +151,7 @@ pub(super) fn remembered(injection_points: &[InjectionPoint], shape: SetShape) -
 mod tests {
     use super::*;
 
-    /// Of 20 prompt tokens, 11 before the user's words and 2 after them.
+    /// 20 prompt tokens, with 11 before the user's words and 2 after them.
     const SET: SetShape = SetShape {
         n_rows: 9,
         prompt_tokens: 20,

@@ -1,4 +1,4 @@
-//! What an outer step needs: both passes, and the step on the weights.
+//! Memory of an outer step: both passes, and the step on the weights.
 
 use beear_core::config::{OptimizerState, WeightUpdate};
 use beear_core::method::ANSWER_CHUNK;
@@ -7,14 +7,16 @@ use beear_models::activations::{BatchShape, GradientsOf, Numbers};
 
 use super::{Phase, Planner, phase};
 
-/// Tensors as large as the largest that a step holds for a moment: the corrected moments and the outcome.
+/// Number of tensors of the largest size that a step holds for a moment: the corrected moments and
+/// the result.
 const STEP_TENSORS: u64 = 3;
 
-/// The same where a tensor is rounded by chance: its neighbours, its distances from them, the noise.
+/// Number of further tensors for stochastic rounding: the neighbours of a tensor, its distances
+/// from them, and the noise.
 const ROUNDING_TENSORS: u64 = 5;
 
 impl Planner<'_> {
-    /// What an outer step finds and leaves.
+    /// Returns the parts that are alive before and after an outer step.
     fn standing(&self) -> [(&'static str, u64); 5] {
         let [original, last_good, best] = self.older_weights();
         [self.weights(), original, last_good, best, self.optimizer_state()]
@@ -54,8 +56,8 @@ impl Planner<'_> {
         phase("outer step, forward and backward", self.standing().into_iter().chain(own))
     }
 
-    /// With checkpointing, where the batches go one after the other: the gradients of the first are there
-    /// while the second goes through.
+    /// Returns the forward and backward phase with activation checkpointing. The batches go one
+    /// after the other, and the gradients of the first are alive while the second is processed.
     fn layer_by_layer(&self) -> Phase {
         let (config, remove) = (self.task.config, self.remove);
         let has_reference = remove.divergence_weight > 0.0;
@@ -86,7 +88,7 @@ impl Planner<'_> {
         phase("outer step, forward and backward", self.standing().into_iter().chain(own))
     }
 
-    /// Threads that share the rows of a batch.
+    /// Returns the number of threads that share the rows of a batch.
     fn n_threads(&self) -> u64 {
         let RemoveConfig { safety_batch_size, performance_batch_size, threads, .. } = self.remove;
         (*threads).clamp(1, *safety_batch_size.max(performance_batch_size).max(&1)) as u64

@@ -1,4 +1,4 @@
-//! What commands need that run a model and do not defend it, each in a process of its own.
+//! Memory of commands that run a model without training it, each in a process of its own.
 
 use beear_core::{BilevelConfig, InjectionPoint};
 use beear_models::activations::{BatchShape, GradientsOf, Numbers};
@@ -12,32 +12,32 @@ use crate::lab::model_scan::ScanSettings;
 use crate::memory::room::{KEPT_BY_ALLOCATOR, standing};
 use crate::model::language_model::{EVAL_ROWS, GENERATE_ROWS};
 
-/// Where commands run.
+/// Limits of the place where commands run.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Place {
-    /// Bytes of a number.
+    /// Size of a number in bytes.
     pub(crate) width: u64,
-    /// Batches of answers at the same time, at most.
+    /// Maximum number of batches of answers at the same time.
     pub(crate) n_workers: usize,
-    /// Memory that there is, weights included; unbounded if absent.
+    /// Available memory in bytes, including the weights. `None` means unbounded.
     pub(crate) memory: Option<u64>,
 }
 
-/// The batches of a command, and its fullest moment.
+/// Batches of a command, and its memory at the peak.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub(crate) struct CommandPlan {
-    /// The command.
+    /// Name of the command.
     pub(crate) command: &'static str,
-    /// Rows of a batch.
+    /// Number of rows in a batch.
     pub(crate) rows: usize,
-    /// Batches at the same time.
+    /// Number of batches at the same time.
     pub(crate) batches: usize,
-    /// Its fullest moment.
+    /// Memory at the peak.
     #[serde(flatten)]
     pub(crate) phase: Phase,
 }
 
-/// What the commands need that answer, read or scan rows like those of `set`.
+/// Plans the commands that answer, read or scan rows like those of `set`.
 pub(crate) fn commands(
     config: &DecoderConfig,
     set: SetShape,
@@ -60,7 +60,7 @@ pub(crate) fn commands(
         let batches = n_workers.clamp(1, set.n_rows.div_ceil(rows).max(1));
         let bytes = room.map(|room| room / batches as u64);
         let rows = BatchLimit { rows, bytes }.largest(set.n_rows, needed);
-        // The batches at the same time share the rows that there are: the last may have fewer.
+        // Batches that run at the same time share the rows. The last one may have fewer.
         let of_batch = |k: usize| needed(set.n_rows.saturating_sub(k * rows).min(rows));
         let pass = (0..batches).map(of_batch).fold(0, u64::saturating_add);
         let phase = phase(command, [("weights", weights), ("batches", pass)]);
@@ -74,8 +74,9 @@ pub(crate) fn commands(
     ]
 }
 
-/// Bytes that stay on the heap of a batch's thread beside attention, whose scores are too large for that: what the MLP has
-/// freed of a pass over `rows` of `seq_length` tokens.
+/// Returns the bytes that the MLP has freed in a pass over `rows` of `seq_length` tokens, and that
+/// stay on the heap of the batch's thread. Attention cannot reuse them, because its scores are too
+/// large for the heap.
 fn kept_by_heap(config: &DecoderConfig, [rows, seq_length]: [usize; 2], width: u64) -> u64 {
     let tokens = rows.saturating_mul(seq_length) as u64;
     let bytes = |numbers: usize| tokens.saturating_mul(numbers as u64).saturating_mul(width);
@@ -93,14 +94,15 @@ pub(crate) struct Scan<'a> {
     pub(crate) config: &'a DecoderConfig,
     pub(crate) set: SetShape,
     pub(crate) settings: &'a ScanSettings,
-    /// The model, and the reference if there is one.
+    /// Number of models: 1, or 2 with a reference.
     pub(crate) n_models: usize,
-    /// Bytes of a number.
+    /// Size of a number in bytes.
     pub(crate) width: u64,
 }
 
 impl Scan<'_> {
-    /// The rows that go through a model at a time within `room` bytes beside it, and the fuller of the two searches.
+    /// Returns the number of rows that go through a model at a time within `room` bytes beside the
+    /// model, and the memory of the larger of the two searches.
     pub(crate) fn plan(self, room: Option<u64>) -> CommandPlan {
         let most = self.settings.reach.batch_size.max(self.settings.implant.batch_size);
         let bytes = room.map(|room| room.saturating_add(self.standing()));
@@ -109,7 +111,7 @@ impl Scan<'_> {
         CommandPlan { command: "scan", rows, batches: 1, phase: self.phase(rows) }
     }
 
-    /// Bytes of the program and the models.
+    /// Returns the bytes of the program and the models.
     pub(crate) fn standing(self) -> u64 {
         standing(self.config, self.n_models, self.width)
     }
@@ -137,7 +139,8 @@ impl Scan<'_> {
         ("weights", n_weights.saturating_mul(self.width))
     }
 
-    /// A perturbation at `point`, with the rows to fit to and those to judge by prepared, these for each model.
+    /// Returns the phase of a perturbation at `point`. The rows to fit to are prepared once, and
+    /// the rows to evaluate on once per model.
     fn reach(self, planner: &Planner<'_>, point: &InjectionPoint, rows: usize) -> Phase {
         let config = &self.settings.reach;
         let shape = self.aimed_at(config.target_tokens);
@@ -158,7 +161,8 @@ impl Scan<'_> {
         phase("scan", parts)
     }
 
-    /// Tokens written into the prompts, and the gradient by them.
+    /// Returns the phase of the tokens inserted into the prompts, with the gradient with respect to
+    /// them.
     fn tokens(self, rows: usize) -> Phase {
         let config = &self.settings.implant;
         let shape = self.aimed_at(config.target_tokens);
@@ -177,7 +181,7 @@ impl Scan<'_> {
         kept.plus(self.config.needed_by_step_on_hidden_states(batch)).bytes(self.width)
     }
 
-    /// The rows with the beginnings of their answers.
+    /// Returns the rows with the first tokens of their answers.
     fn aimed_at(self, target_tokens: usize) -> SetShape {
         SetShape { answer_tokens: self.set.answer_tokens.min(target_tokens), ..self.set }
     }

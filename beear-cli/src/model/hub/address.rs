@@ -1,4 +1,4 @@
-//! Where a request goes, and whether that is still the hub.
+//! Addresses of requests, and the check that they stay on the hub.
 
 use ureq::http::Uri;
 
@@ -12,7 +12,7 @@ pub(super) struct Address {
 }
 
 impl Address {
-    /// The address of a hub: with no user, no query and no slash at its end.
+    /// Parses the address of a hub, which has no user and no query. Slashes at its end are removed.
     ///
     /// # Errors
     ///
@@ -42,12 +42,13 @@ impl Address {
         &self.text
     }
 
-    /// A path below it.
+    /// Returns the address of a path below this one.
     pub(super) fn below(&self, path: &str) -> Self {
         Self { text: format!("{}/{path}", self.text), origin: self.origin.clone() }
     }
 
-    /// Where a redirect from here leads: to an address, or to a path of the same server.
+    /// Returns the target of a redirect from this address, which is an address or a path of the
+    /// same server.
     pub(super) fn redirected(&self, location: &str) -> Option<Self> {
         let (scheme, host, port) = &self.origin;
         if location.starts_with("//") {
@@ -59,12 +60,12 @@ impl Address {
         }
     }
 
-    /// Whether both are of one server: the same scheme, host and port.
+    /// Returns true if both addresses have the same scheme, host and port.
     pub(super) fn is_of_the_server_of(&self, other: &Self) -> bool {
         self.origin == other.origin
     }
 
-    /// Whether what is sent can be read on the way.
+    /// Returns true if the connection is not encrypted.
     pub(super) fn is_open(&self) -> bool {
         self.origin.0 == "http"
     }

@@ -1,4 +1,4 @@
-//! Who is believed when they say that a server is the one it claims to be.
+//! Certificate authorities that are trusted to identify servers.
 
 use std::path::Path;
 
@@ -6,16 +6,16 @@ use ureq::tls::{PemItem, RootCerts, parse_pem};
 
 use super::HubError;
 
-/// The certificates in `file`, in PEM; without one those that Mozilla ships.
+/// Reads the certificates in `file`, in PEM. Without a file the certificates of Mozilla are used.
 ///
 /// # Errors
 ///
-/// If the file cannot be read, or holds none.
+/// If the file cannot be read, or contains no certificate.
 pub(super) fn of_file(file: Option<&Path>) -> Result<RootCerts, HubError> {
     let Some(path) = file else { return Ok(RootCerts::WebPki) };
     let pem = beear_input::read(path);
     let pem = pem.map_err(|source| HubError::Unreadable { path: path.to_owned(), source })?;
-    // A bundle of a system may hold one that is not understood: the others count.
+    // A bundle of the system may contain an unsupported entry. The other entries count.
     let certificate = |item| match item {
         Ok(PemItem::Certificate(certificate)) => Some(certificate),
         _ => None,

@@ -1,4 +1,5 @@
-//! The cache that Hugging Face's own library keeps: content by its hash, and folders of links to it by commit.
+//! The cache of Hugging Face's own library: content by its hash, and one folder per commit with
+//! links to it.
 //!
 //! ```text
 //! models--org--name/blobs/HASH
@@ -16,12 +17,12 @@ use super::content_hash::ContentHash;
 use super::name::{Commit, Repository, Revision};
 use crate::display::console::Console;
 
-/// The part of the cache that a repository has.
+/// Part of the cache that belongs to a repository.
 #[derive(Clone, Debug)]
 pub(super) struct RepositoryCache {
-    /// The folder of all repositories.
+    /// Folder of all repositories.
     root: PathBuf,
-    /// The name of this one's.
+    /// Name of this repository's folder.
     name: String,
 }
 
@@ -30,28 +31,29 @@ impl RepositoryCache {
         Self { root: root.to_owned(), name: repository.folder() }
     }
 
-    /// The folder of all repositories.
+    /// Returns the folder of all repositories.
     pub(super) fn root(&self) -> &Path {
         &self.root
     }
 
-    /// The folder of a commit.
+    /// Returns the folder of a commit.
     pub(super) fn snapshot(&self, commit: &Commit) -> PathBuf {
         self.root.join(&self.name).join("snapshots").join(commit.as_str())
     }
 
-    /// Where content lies.
+    /// Returns the path of complete content.
     pub(super) fn blob(&self, hash: &ContentHash) -> PathBuf {
         self.root.join(&self.name).join("blobs").join(hash.as_str())
     }
 
-    /// Where content lies that is not whole.
+    /// Returns the path of incomplete content.
     pub(super) fn incomplete(&self, hash: &ContentHash) -> PathBuf {
         let name = format!("{}.incomplete", hash.as_str());
         self.root.join(&self.name).join("blobs").join(name)
     }
 
-    /// The commit that a revision meant when it was last asked for.
+    /// Returns the commit of a revision at the last request, or `None` if the revision has not been
+    /// requested.
     pub(super) fn commit_of(&self, revision: &Revision) -> Option<Commit> {
         if let Some(commit) = revision.commit() {
             return Some(commit);
@@ -59,7 +61,7 @@ impl RepositoryCache {
         Commit::parse(beear_input::read_to_string(self.reference(revision)).ok()?.trim())
     }
 
-    /// Keeps what a revision means.
+    /// Stores the commit of a revision.
     ///
     /// # Errors
     ///
@@ -79,22 +81,22 @@ impl RepositoryCache {
         write().map_err(unwritable(&path))
     }
 
-    /// Makes the folders of content and of a commit.
+    /// Creates the folders of the content and of a commit.
     ///
     /// # Errors
     ///
-    /// If they cannot be made.
+    /// If they cannot be created.
     pub(super) fn prepare(&self, commit: &Commit) -> Result<(), HubError> {
         made(&self.root.join(&self.name).join("blobs"))?;
         made(&self.snapshot(commit))?;
         made(&self.locks()).map(drop)
     }
 
-    /// Waits until no other process brings this content.
+    /// Waits until no other process downloads this content.
     ///
     /// # Errors
     ///
-    /// If the lock cannot be had.
+    /// If the lock cannot be acquired.
     pub(super) fn lock(&self, hash: &ContentHash, console: Console) -> Result<File, HubError> {
         let path = self.locks().join(format!("{}.lock", hash.as_str()));
         let file = File::options().create(true).truncate(false).write(true).open(&path);
@@ -110,11 +112,11 @@ impl RepositoryCache {
         Ok(file)
     }
 
-    /// Gives content the name `file` in the folder of a commit.
+    /// Links content as `file` in the folder of a commit.
     ///
     /// # Errors
     ///
-    /// If it cannot be written.
+    /// If the link cannot be written.
     pub(super) fn link(
         &self,
         commit: &Commit,
@@ -126,7 +128,7 @@ impl RepositoryCache {
         if fs::read_link(&path).is_ok_and(|known| known == target) {
             return Ok(());
         }
-        // Renamed into place: another process may do the same now.
+        // Renamed into place, because another process may do the same at this moment.
         let part = self.snapshot(commit).join(format!(".{file}.{}", std::process::id()));
         let _ = fs::remove_file(&part);
         let place = || {
@@ -145,7 +147,7 @@ impl RepositoryCache {
     }
 }
 
-/// Puts the path to what the system said of writing there.
+/// Adds the path to an error in writing there.
 pub(super) fn unwritable(path: &Path) -> impl Fn(io::Error) -> HubError {
     move |source| HubError::Unwritable { path: path.to_owned(), source }
 }
@@ -160,7 +162,7 @@ fn symlink(target: &Path, path: &Path) -> io::Result<()> {
     std::os::unix::fs::symlink(target, path)
 }
 
-/// Where links take a privilege the content has a second name instead.
+/// Creates a hard link where symbolic links need a privilege.
 #[cfg(not(unix))]
 fn symlink(target: &Path, path: &Path) -> io::Result<()> {
     fs::hard_link(path.parent().unwrap_or(path).join(target), path)

@@ -1,4 +1,4 @@
-//! What a hub is asked over HTTP, and what its refusals mean. The token goes to the hub alone.
+//! HTTP requests to a hub and the errors it answers with. The token is sent to the hub only.
 
 use std::time::Duration;
 
@@ -13,34 +13,34 @@ use super::name::{Commit, HubName, in_url};
 use super::settings::Settings;
 use super::{HubError, authorities};
 
-/// Redirects that are followed for one request.
+/// Maximum number of redirects that are followed for one request.
 const MOST_REDIRECTS: usize = 5;
 
 /// Longest list of files that is read, in bytes.
 const LONGEST_LISTING: u64 = 16 << 20;
 
-/// Characters of what a hub says that an error shows.
+/// Maximum number of characters of a hub's message that an error shows.
 const SHOWN: usize = 300;
 
 const CONNECT: Duration = Duration::from_secs(30);
 
-/// How long the hub may say nothing.
+/// Longest time that the hub may send nothing.
 const SILENCE: Duration = Duration::from_mins(1);
 
-/// A connection to the hub of some settings.
+/// HTTP client of a hub with its settings.
 pub(super) struct Client<'a> {
     agent: Agent,
     settings: &'a Settings,
 }
 
-/// A repository at a revision.
+/// A repository at a revision: its commit and the names of its files.
 #[derive(Debug)]
 pub(super) struct Listing {
     pub(super) commit: Commit,
     pub(super) files: Vec<String>,
 }
 
-/// A file of a repository, as the hub describes it.
+/// A file of a repository, as described by the hub.
 #[derive(Clone, Debug)]
 pub(super) struct RemoteFile {
     pub(super) name: String,
@@ -48,7 +48,7 @@ pub(super) struct RemoteFile {
     pub(super) size: u64,
 }
 
-/// The content of a file from an offset on.
+/// Content of a file from an offset on.
 pub(super) struct Content {
     pub(super) offset: u64,
     pub(super) body: BodyReader<'static>,
@@ -73,6 +73,8 @@ enum Method {
 }
 
 impl<'a> Client<'a> {
+    /// Creates a client with the given settings.
+    ///
     /// # Errors
     ///
     /// If the certificates that the environment names cannot be read.
@@ -81,7 +83,7 @@ impl<'a> Client<'a> {
         let agent = Agent::config_builder()
             .tls_config(TlsConfig::builder().root_certs(roots).build())
             .http_status_as_error(false)
-            // Followed here, so that it is known where the token goes.
+            // Redirects are followed in `send`, which controls the servers that get the token.
             .max_redirects(0)
             .max_redirects_will_error(false)
             .user_agent(concat!("beear/", env!("CARGO_PKG_VERSION")))
@@ -93,11 +95,11 @@ impl<'a> Client<'a> {
         Ok(Self { agent, settings })
     }
 
-    /// What a revision means now, and which files it has.
+    /// Requests the current commit and the files of a revision.
     ///
     /// # Errors
     ///
-    /// [`HubError`], a variant per refusal.
+    /// [`HubError`], with one variant per kind of refusal.
     pub(super) fn listing(&self, name: &HubName) -> Result<Listing, HubError> {
         let (repository, revision) = (name.repository.as_str(), name.revision.in_url());
         let path = format!("api/models/{repository}/revision/{revision}");
@@ -117,11 +119,11 @@ impl<'a> Client<'a> {
         Ok(Listing { commit, files })
     }
 
-    /// Hash and size of a file.
+    /// Requests the hash and the size of a file.
     ///
     /// # Errors
     ///
-    /// [`HubError`], a variant per refusal.
+    /// [`HubError`], with one variant per kind of refusal.
     pub(super) fn describe(
         &self,
         name: &HubName,
@@ -148,11 +150,12 @@ impl<'a> Client<'a> {
         Ok(RemoteFile { name: file.to_owned(), hash, size })
     }
 
-    /// Opens the content of a file at `offset`, or at its beginning if the server gives no part of a file.
+    /// Opens the content of a file at `offset`, or at its beginning if the server does not send
+    /// parts of files.
     ///
     /// # Errors
     ///
-    /// [`HubError`], a variant per refusal.
+    /// [`HubError`], with one variant per kind of refusal.
     pub(super) fn open(
         &self,
         name: &HubName,
@@ -176,8 +179,9 @@ impl<'a> Client<'a> {
         Ok(Content { offset, body: response.into_body().into_reader() })
     }
 
-    /// Sends a request to the hub, and after its redirects. Of those that describe a file the last within the hub
-    /// is answered: there the hub says what is elsewhere.
+    /// Sends a request to the hub and follows its redirects. A request that describes a file
+    /// returns the last response of the hub itself, in which the hub describes content that is
+    /// stored elsewhere.
     fn send(
         &self,
         method: Method,
@@ -213,7 +217,8 @@ impl<'a> Client<'a> {
             Method::Head => self.agent.head(address.as_str()),
             Method::Get => self.agent.get(address.as_str()),
         };
-        // Compressed, it would have another size, and parts of it would be no parts of the file.
+        // Compressed content would have another size, and parts of it would not be parts of the
+        // file.
         request = request.header("Accept-Encoding", "identity");
         if let Some(range) = range {
             request = request.header("Range", range);
@@ -224,7 +229,7 @@ impl<'a> Client<'a> {
         request.call().map_err(|error| self.unreachable(&error))
     }
 
-    /// What a status other than success means.
+    /// Returns the error that an unsuccessful status means.
     fn refusal(
         &self,
         name: &HubName,
@@ -267,13 +272,13 @@ impl<'a> Client<'a> {
         self.broken(&error.to_string())
     }
 
-    /// A connection that broke.
+    /// Returns the error of a broken connection.
     pub(super) fn broken(&self, reason: &str) -> HubError {
         let endpoint = self.settings.endpoint.as_str().to_owned();
         HubError::Unreachable { endpoint, reason: self.shown(reason) }
     }
 
-    /// A text of a server for people: without the token, and not too long.
+    /// Prepares a server's text for people: removes the token and limits the length.
     fn shown(&self, text: &str) -> String {
         let token = self.settings.token.as_ref();
         let text = token.map_or_else(|| text.to_owned(), |token| token.redact(text));
@@ -289,7 +294,7 @@ fn path_of(name: &HubName, commit: &Commit, file: &str) -> String {
     format!("{}/resolve/{}/{}", name.repository.as_str(), commit.as_str(), in_url(file))
 }
 
-/// Where a response leads, if it is a redirect.
+/// Returns the target of a response that is a redirect.
 fn redirect(from: &Address, response: &Response<Body>) -> Result<Option<Address>, HubError> {
     if !matches!(response.status().as_u16(), 301 | 302 | 303 | 307 | 308) {
         return Ok(None);

@@ -1,9 +1,10 @@
-//! The hashes by which a hub names the content of files: SHA-256 of large ones, git's of the others.
+//! Hashes by which a hub names the content of files: SHA-256 for large ones, git's hash for the
+//! others.
 
 use sha1::Sha1;
 use sha2::{Digest, Sha256};
 
-/// A hash as an `ETag` has it.
+/// A hash in the form of an `ETag`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct ContentHash(String);
 
@@ -14,7 +15,7 @@ pub(super) enum Hasher {
 }
 
 impl ContentHash {
-    /// Reads an `ETag`; `None` if it is neither of the two.
+    /// Parses an `ETag`. Returns `None` if it is neither of the two hashes.
     pub(super) fn of_etag(etag: &str) -> Option<Self> {
         let text = etag.trim().trim_start_matches("W/").trim_matches('"');
         let is_digit = |c: u8| c.is_ascii_digit() || (b'a'..=b'f').contains(&c);
@@ -26,7 +27,7 @@ impl ContentHash {
         &self.0
     }
 
-    /// Begins to hash content of `size` bytes, which git's hash begins with.
+    /// Returns a hasher for content of `size` bytes. The input of git's hash begins with the size.
     pub(super) fn hasher(&self, size: u64) -> Hasher {
         if self.0.len() == 64 {
             return Hasher::Sha256(Sha256::new());
@@ -36,7 +37,7 @@ impl ContentHash {
         Hasher::Git(hasher)
     }
 
-    /// Whether the content that was hashed is the one that this names.
+    /// Returns true if the hashed content has this hash.
     pub(super) fn is_of(&self, hashed: Hasher) -> bool {
         let bytes = match hashed {
             Hasher::Sha256(hasher) => hasher.finalize().to_vec(),

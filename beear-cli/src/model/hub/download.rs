@@ -1,4 +1,5 @@
-//! One file from a hub into the cache: in parts if need be, and never under its name unless its hash is right.
+//! Download of one file from a hub into the cache, in parts if needed. The file gets its name only
+//! if its hash is right.
 
 use std::fs::{self, File};
 use std::io::{Read, Seek, SeekFrom, Write};
@@ -15,12 +16,12 @@ use super::content_hash::Hasher;
 use super::name::{Commit, HubName};
 use crate::display::console::Console;
 
-/// Tries in a row that bring nothing, at most.
+/// Maximum number of consecutive tries that bring nothing.
 const FRUITLESS_TRIES: usize = 2;
 
 const PAUSE: Duration = Duration::from_secs(1);
 
-/// Where files come from and go to.
+/// Source and destination of downloads.
 pub(super) struct Download<'a> {
     pub(super) client: &'a Client<'a>,
     pub(super) cache: &'a RepositoryCache,
@@ -30,11 +31,12 @@ pub(super) struct Download<'a> {
 }
 
 impl Download<'_> {
-    /// Brings a file into the cache and into the folder of the commit. What is there already is not asked for.
+    /// Downloads a file into the cache and links it into the folder of the commit. A cached file is
+    /// not requested again.
     ///
     /// # Errors
     ///
-    /// [`HubError`]; what has come so far stays, unless it is wrong.
+    /// [`HubError`]. The bytes downloaded so far stay, unless they are wrong.
     pub(super) fn fetch(&self, file: &RemoteFile, bar: &ProgressBar) -> Result<(), HubError> {
         let blob = self.cache.blob(&file.hash);
         let is_there = || fs::metadata(&blob).is_ok_and(|found| found.len() == file.size);
@@ -51,7 +53,7 @@ impl Download<'_> {
         self.cache.link(self.commit, &file.name, &file.hash)
     }
 
-    /// How many bytes of a file are still to come.
+    /// Returns the number of bytes of a file that are missing.
     pub(super) fn missing(&self, file: &RemoteFile) -> u64 {
         let length = |path: PathBuf| fs::metadata(path).map_or(0, |found| found.len());
         let blob = length(self.cache.blob(&file.hash));
@@ -87,7 +89,7 @@ impl Download<'_> {
         fs::rename(&part.path, self.cache.blob(&file.hash)).map_err(unwritable(&part.path))
     }
 
-    /// Takes what one request brings.
+    /// Reads the content of one request.
     fn advance(
         &self,
         part: &mut Part,
@@ -100,7 +102,7 @@ impl Download<'_> {
             bar.dec(part.length);
             part.restart(file)?;
         }
-        // One byte more than there should be shows that there are more.
+        // Reading one byte more than expected shows that the server sends too much.
         let mut body = body.take(file.size - part.length + 1);
         let mut piece = vec![0; 1 << 16];
         loop {
@@ -118,17 +120,17 @@ impl Download<'_> {
     }
 }
 
-/// A file that is not whole.
+/// An incomplete file.
 struct Part {
     path: PathBuf,
     file: File,
     length: u64,
-    /// Has seen all of it.
+    /// Hasher that has seen all bytes of the file.
     hasher: Hasher,
 }
 
 impl Part {
-    /// What earlier tries have left, if it is not more than the whole.
+    /// Opens the bytes of earlier tries. Starts again if there are more than the whole file has.
     fn open(path: PathBuf, whole: &RemoteFile) -> Result<Self, HubError> {
         let file = File::options().create(true).truncate(false).read(true).write(true).open(&path);
         let file = file.map_err(unwritable(&path))?;

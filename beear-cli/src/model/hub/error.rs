@@ -1,4 +1,4 @@
-//! Why a model of a hub cannot be had.
+//! Errors of obtaining a model from a hub.
 
 use std::io;
 use std::path::PathBuf;
@@ -8,48 +8,48 @@ use thiserror::Error;
 use crate::memory::bytes::show;
 use crate::run_folder::cannot_write::is_full;
 
-/// Why a model of a hub cannot be had.
+/// Reason why a model cannot be obtained from a hub.
 #[derive(Debug, Error)]
 pub(crate) enum HubError {
-    /// What stands after the `@` cannot be a revision.
+    /// The text after the `@` cannot be a revision.
     #[error("`{revision}` cannot be a revision")]
     NotARevision { revision: String },
-    /// `HF_ENDPOINT` is no address.
+    /// `HF_ENDPOINT` is not a valid address.
     #[error("HF_ENDPOINT is no address of a hub")]
     NotAnEndpoint,
-    /// A token has characters that no token has.
+    /// The token contains characters that no token has.
     #[error("the token of the hub has characters that no token has")]
     NotAToken,
-    /// Nothing says where the cache is.
+    /// No environment variable tells the place of the cache.
     #[error("no variable says where the cache of the hub is")]
     NoHome,
     /// A file that the environment names cannot be read.
     #[error("cannot read `{}`", path.display())]
     Unreadable { path: PathBuf, source: io::Error },
-    /// A file that should hold certificates holds none.
+    /// A file that should contain certificates contains none.
     #[error("`{}` holds no certificate in PEM", path.display())]
     NoCertificates { path: PathBuf },
     /// The cache cannot be written.
     #[error("cannot write `{}`", path.display())]
     Unwritable { path: PathBuf, source: io::Error },
-    /// The disk of the cache is too small.
+    /// The disk of the cache has too little space.
     #[error("the download takes {}, {} are free in `{}`", show(*needed), show(*free), cache.display())]
     NoSpace { needed: u64, free: u64, cache: PathBuf },
-    /// The cache does not hold a model, and nobody else is asked.
+    /// The cache does not have the whole model, and no request may be made.
     #[error("no folder `{name}` is here, nor is that model whole in the cache `{}`", cache.display())]
     NotCached { name: String, cache: PathBuf },
-    /// No connection, or it broke.
+    /// There is no connection, or it broke.
     #[error("cannot reach the hub at {endpoint}: {reason}")]
     Unreachable { endpoint: String, reason: String },
-    /// There is no such repository, or it is not shown to strangers.
+    /// There is no such repository, or it is hidden from this user.
     #[error(
         "no folder `{repository}` is here, and the hub shows no such repository (status {status})"
     )]
     NoRepository { repository: String, page: String, status: u16, has_token: bool },
-    /// The token does not count.
+    /// The hub rejects the token.
     #[error("the hub refuses the token (status {status})")]
     TokenRefused { page: String, status: u16 },
-    /// The licence has not been accepted.
+    /// The licence of the model has not been accepted.
     #[error("the hub does not give `{repository}` {} (status {status})", whom(*has_token))]
     Gated { repository: String, page: String, status: u16, has_token: bool },
     /// The repository has no such revision.
@@ -58,19 +58,19 @@ pub(crate) enum HubError {
     /// The repository has no such file.
     #[error("`{repository}` has no file `{file}`")]
     NoFile { repository: String, file: String },
-    /// Anything else than was asked for.
+    /// Any other unsuccessful status.
     #[error("the hub answers with status {status}{}", because(said))]
     Status { status: u16, said: String },
-    /// A reply that means nothing.
+    /// A reply that cannot be interpreted.
     #[error("the hub's reply makes no sense: {reason}")]
     Malformed { reason: String },
-    /// A redirect to where nobody should follow.
+    /// A redirect that must not be followed.
     #[error("the hub leads to `{address}`")]
     LedAstray { address: String },
-    /// A file of a repository would leave its folder.
+    /// A file of the repository would be outside its folder.
     #[error("the repository has a file outside its folder: {file}")]
     EscapingFile { file: String },
-    /// A file is not what the hub says it is.
+    /// A file does not have the hash that the hub reported.
     #[error("`{file}` of `{repository}` does not have the hash that the hub says; it was removed")]
     WrongHash { repository: String, file: String },
 }
@@ -84,7 +84,7 @@ fn because(said: &str) -> String {
 }
 
 impl HubError {
-    /// What to do about it, in one line.
+    /// Returns advice in one line.
     pub(crate) fn hint(&self) -> String {
         let fixed = match self {
             Self::NotARevision { .. } => "name a branch, a tag or a commit after the `@`",
@@ -143,7 +143,7 @@ impl HubError {
         fixed.to_owned()
     }
 
-    /// The exit code.
+    /// Returns the exit code.
     pub(crate) fn code(&self) -> u8 {
         match self {
             Self::NotARevision { .. }
@@ -156,7 +156,8 @@ impl HubError {
         }
     }
 
-    /// Whether the hub has said nothing of the model.
+    /// Returns true if the hub has told nothing about the model: there was no connection, or it
+    /// answered with too many requests or a server error.
     pub(super) fn is_silence(&self) -> bool {
         matches!(self, Self::Unreachable { .. } | Self::Status { status: 429 | 500.., .. })
     }

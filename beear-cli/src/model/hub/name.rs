@@ -1,4 +1,4 @@
-//! What a model is called on a hub: `org/name`, and at which revision of it.
+//! Names of models on a hub: `org/name` and a revision.
 
 use std::fmt::{self, Write};
 
@@ -6,13 +6,13 @@ use serde::{Deserialize, Serialize};
 
 use super::HubError;
 
-/// The revision where none is named.
+/// Default revision.
 const DEFAULT_REVISION: &str = "main";
 
-/// Characters of an organisation or a name, at most.
+/// Maximum number of characters of an organisation or a name.
 const LONGEST_PART: usize = 96;
 
-/// Characters of a revision, at most: it becomes a name of a file.
+/// Maximum number of characters of a revision, which becomes a file name.
 const LONGEST_REVISION: usize = 200;
 
 /// A model of a hub.
@@ -22,7 +22,7 @@ pub(crate) struct HubName {
     pub(super) revision: Revision,
 }
 
-/// A repository, as `org/name`.
+/// A repository in the form `org/name`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Repository(String);
 
@@ -34,19 +34,20 @@ pub(super) struct Revision(String);
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Commit(String);
 
-/// Where a model on this machine came from.
+/// Origin of a model on this machine.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Origin {
-    /// `org/name`.
+    /// Repository in the form `org/name`.
     pub(crate) repository: String,
-    /// The revision that was asked for.
+    /// Requested revision.
     pub(crate) revision: String,
-    /// What it meant at that time.
+    /// Commit of the revision at that time.
     pub(crate) commit: String,
 }
 
 impl HubName {
-    /// Reads `org/name` or `org/name@revision`; `None` if the text cannot be the name of a repository.
+    /// Parses `org/name` or `org/name@revision`. Returns `None` if the text cannot be the name of a
+    /// repository.
     ///
     /// # Errors
     ///
@@ -59,7 +60,8 @@ impl HubName {
         Self::of(repository, revision)
     }
 
-    /// A repository at a revision, `main` without one; `None` if it cannot be a repository.
+    /// Returns a repository at a revision, by default `main`, or `None` if the text cannot be a
+    /// repository.
     ///
     /// # Errors
     ///
@@ -91,7 +93,7 @@ impl Repository {
                 && !part.ends_with(is_edge)
         };
         let is_allowed = is_part(organisation) && is_part(name);
-        // The hub allows none of these; `--` separates the parts in the names of the cache.
+        // The hub allows none of these. `--` separates the parts in the folder names of the cache.
         let is_git = text.rsplit_once('.').is_some_and(|(_, end)| end == "git");
         let is_forbidden = text.contains("--") || text.contains("..") || is_git;
         (is_allowed && !is_forbidden).then(|| Self(text.to_owned()))
@@ -101,7 +103,7 @@ impl Repository {
         &self.0
     }
 
-    /// The name of its folder in the cache.
+    /// Returns the name of the repository's folder in the cache.
     pub(super) fn folder(&self) -> String {
         format!("models--{}", self.0.replace('/', "--"))
     }
@@ -121,12 +123,12 @@ impl Revision {
         &self.0
     }
 
-    /// The commit, if it is one.
+    /// Returns the commit, if the revision is one.
     pub(super) fn commit(&self) -> Option<Commit> {
         Commit::parse(&self.0)
     }
 
-    /// As a part of a URL.
+    /// Returns the revision as a part of a URL.
     pub(super) fn in_url(&self) -> String {
         in_url(&self.0)
     }
@@ -152,7 +154,7 @@ impl Origin {
         }
     }
 
-    /// The name of exactly this state of the repository; `None` if it is none.
+    /// Returns the name of exactly this commit, or `None` if the repository's name is not valid.
     ///
     /// # Errors
     ///
@@ -168,7 +170,7 @@ impl fmt::Display for Origin {
     }
 }
 
-/// A text as one part of the path of a URL.
+/// Encodes a text as one part of the path of a URL.
 pub(super) fn in_url(text: &str) -> String {
     let mut written = String::with_capacity(text.len());
     for byte in text.bytes() {

@@ -1,4 +1,4 @@
-//! Which files of a repository a model needs, and whether a folder has them.
+//! Files of a repository that a model needs, and the check that a folder has them.
 
 use std::ffi::OsStr;
 use std::path::Path;
@@ -8,12 +8,12 @@ use beear_models::checkpoint::shard_names;
 
 use super::HubError;
 
-/// How much of a model is needed.
+/// Part of a model that is needed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Needed {
-    /// Its shape.
+    /// The shape only.
     Config,
-    /// All of it.
+    /// All of the model.
     Everything,
 }
 
@@ -24,7 +24,7 @@ const WEIGHTS: &str = "model.safetensors";
 pub(super) const INDEX: &str = "model.safetensors.index.json";
 const TOKENIZER: &str = "tokenizer.json";
 
-/// Files beside the weights, besides those of the tokenizer.
+/// Files beside the weights, except those of the tokenizer.
 const BESIDE: [&str; 5] = [
     CONFIG,
     "generation_config.json",
@@ -33,10 +33,10 @@ const BESIDE: [&str; 5] = [
     "chat_template.jinja",
 ];
 
-/// Files with this beginning and one of these ends are the tokenizer's.
+/// Prefix and suffixes of the tokenizer's files.
 const TOKENIZERS: (&str, [&str; 2]) = ("tokenizer", [".json", ".model"]);
 
-/// What a repository holds.
+/// Content of a repository.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
     Model,
@@ -49,7 +49,7 @@ impl Kind {
     }
 }
 
-/// The files of a repository that are small.
+/// Returns the small files of a repository.
 ///
 /// # Errors
 ///
@@ -75,12 +75,13 @@ pub(super) fn small(
     Ok(files.iter().filter(|file| is_needed(file)).cloned().collect())
 }
 
-/// The files of a repository that hold its weights; its small ones are in `folder`.
+/// Returns the weight files of a repository whose small files are in `folder`.
 ///
 /// # Errors
 ///
-/// [`CheckpointError::Pickle`] or [`CheckpointError::NoWeights`] if there are none that are read, another one if the
-/// index names none or a file outside the folder, [`HubError::NoFile`] if it names one that is not there.
+/// [`CheckpointError::Pickle`] or [`CheckpointError::NoWeights`] if it has no supported ones;
+/// another error if the index names none or a file outside the folder; [`HubError::NoFile`] if the
+/// index names a file that is not there.
 pub(super) fn weights(
     repository: &str,
     files: &[String],
@@ -119,7 +120,7 @@ pub(super) fn weights(
     Err(error.into())
 }
 
-/// Whether a folder of the cache has all of a model that is needed.
+/// Returns true if a folder of the cache has all files that are needed.
 pub(super) fn is_whole(folder: &Path, needed: Needed) -> bool {
     let is_there = |file: &str| folder.join(file).is_file();
     match needed {
@@ -135,7 +136,7 @@ pub(super) fn is_whole(folder: &Path, needed: Needed) -> bool {
     }
 }
 
-/// Refuses a list with a file that is outside the folder.
+/// Rejects a list with a file outside the folder.
 ///
 /// # Errors
 ///

@@ -1,4 +1,4 @@
-//! Which hub, which cache and which token: the environment variables of Hugging Face's own library.
+//! Hub, cache and token, read from the environment variables of Hugging Face's own library.
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -9,26 +9,26 @@ use super::token::Token;
 
 const ENDPOINT: &str = "https://huggingface.co";
 
-/// What the environment says of a hub.
+/// Settings of a hub from the environment.
 #[derive(Clone, Debug)]
 pub(super) struct Settings {
-    /// The address of the hub, without a slash at its end.
+    /// Address of the hub without a slash at its end.
     pub(super) endpoint: Address,
-    /// The folder of all repositories.
+    /// Folder of all repositories.
     pub(super) cache: PathBuf,
     pub(super) token: Option<Token>,
-    /// The file of the certificates that are trusted, if not the usual ones.
+    /// File of the trusted certificates, if the default ones are not used.
     pub(super) authorities: Option<PathBuf>,
-    /// Whether nothing may be asked of any server.
+    /// True if no request may be made.
     pub(super) is_offline: bool,
 }
 
 impl Settings {
-    /// The settings of this process.
+    /// Reads the settings of this process.
     ///
     /// # Errors
     ///
-    /// If a variable makes no sense, or the file of the token cannot be read.
+    /// If a variable is invalid, or the file of the token cannot be read.
     pub(super) fn of_environment() -> Result<Self, HubError> {
         Self::of(&Environment(&|name| std::env::var_os(name)))
     }
@@ -48,11 +48,11 @@ impl Settings {
     }
 }
 
-/// Looks up a variable.
+/// Function that looks up a variable.
 struct Environment<'a>(&'a dyn Fn(&str) -> Option<OsString>);
 
 impl Environment<'_> {
-    /// A variable that holds something.
+    /// Returns a variable that is not empty.
     fn get(&self, name: &str) -> Option<OsString> {
         (self.0)(name).filter(|value| !value.is_empty())
     }
@@ -61,7 +61,7 @@ impl Environment<'_> {
         self.get(name)?.into_string().ok()
     }
 
-    /// A variable as a path, with the folder of the user for a leading `~`.
+    /// Returns a variable as a path, with a leading `~` replaced by the user's folder.
     fn path(&self, name: &str) -> Option<PathBuf> {
         let path = PathBuf::from(self.get(name)?);
         match path.strip_prefix("~") {
@@ -88,13 +88,13 @@ impl Environment<'_> {
         named.or_else(|| Some(self.home()?.join("hub")))
     }
 
-    /// The certificates that other tools of this user trust.
+    /// Returns the file of certificates that other tools of this user trust.
     fn authorities(&self) -> Option<PathBuf> {
         let names = ["REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "SSL_CERT_FILE"];
         names.into_iter().find_map(|name| self.path(name))
     }
 
-    /// The token of a variable, else that of the file that `hf auth login` writes.
+    /// Returns the token of a variable, or else the token in the file that `hf auth login` writes.
     fn token(&self) -> Result<Option<Token>, HubError> {
         if self.text("HF_HUB_DISABLE_IMPLICIT_TOKEN").is_some_and(|value| is_true(&value)) {
             return Ok(None);

@@ -1,19 +1,19 @@
-//! The token of a hub, which never shows.
+//! The token of a hub, which is never shown.
 
 use std::fmt;
 
 use super::HubError;
 
-/// A token. It cannot be printed, and is left out wherever a server repeats it.
+/// A token. It cannot be printed, and is removed wherever a server repeats it.
 #[derive(Clone, PartialEq, Eq)]
 pub(super) struct Token(String);
 
 impl Token {
-    /// A token, white space around it left out; `None` if nothing is left.
+    /// Creates a token without the surrounding white space. Returns `None` if nothing is left.
     ///
     /// # Errors
     ///
-    /// [`HubError::NotAToken`] if it has other characters than visible ASCII.
+    /// [`HubError::NotAToken`] if it has characters other than visible ASCII.
     pub(super) fn new(text: &str) -> Result<Option<Self>, HubError> {
         let text = text.trim();
         if !text.bytes().all(|byte| byte.is_ascii_graphic()) {
@@ -22,12 +22,12 @@ impl Token {
         Ok((!text.is_empty()).then(|| Self(text.to_owned())))
     }
 
-    /// The value of the header that carries it.
+    /// Returns the value of the `Authorization` header.
     pub(super) fn bearer(&self) -> String {
         format!("Bearer {}", self.0)
     }
 
-    /// `text` with `[token]` wherever the token is.
+    /// Replaces the token in `text` by `[token]`.
     pub(super) fn redact(&self, text: &str) -> String {
         text.replace(&self.0, "[token]")
     }

@@ -1,4 +1,5 @@
-//! Text in and out of a model: whole sets at a time, since each hand-over to the engine costs as much as many texts.
+//! Text input and output of a model. Whole sets are processed at a time, because each call of the
+//! engine costs as much as many texts.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -19,21 +20,22 @@ use crate::model::language_model::EVAL_ROWS;
 use crate::model::text_process;
 use crate::user_error::UserError;
 
-/// Text in and out of a model.
+/// Text input and output of a model.
 #[derive(Clone, Debug)]
 pub struct TextSide {
-    /// What runs the template and the tokenizer.
+    /// Engine that runs the template and the tokenizer.
     engine: Arc<dyn TextEngine>,
-    /// The prompt format of training and every evaluation.
+    /// Prompt format of training and of every evaluation.
     pub format: PromptFormat,
 }
 
 impl TextSide {
-    /// Reads tokenizer and template of a folder; `format` names a built-in prompt format to use instead.
+    /// Reads the tokenizer and the template of a folder. `format` names a built-in prompt format
+    /// that replaces the template.
     ///
     /// # Errors
     ///
-    /// If a file is missing or malformed, or the format unknown.
+    /// If a file is missing or malformed, or the format is unknown.
     pub fn load(dir: &Path, format: Option<&str>) -> Result<Self> {
         Self::load_with(dir, format.map(PromptFormat::builtin).transpose()?)
     }
@@ -44,24 +46,24 @@ impl TextSide {
         Ok(Self { engine: text_process::engine(files, &format)?, format })
     }
 
-    /// Ids that end an answer.
+    /// Returns the ids that end an answer.
     #[must_use]
     pub fn stop_ids(&self) -> &[u32] {
         self.engine.stop_ids()
     }
 
-    /// Number of token ids, added tokens included.
+    /// Returns the number of token ids, including added tokens.
     #[must_use]
     pub fn vocab_size(&self) -> usize {
         self.engine.vocab_size()
     }
 
-    /// The id that stands for text that has no token; byte-level tokenizers have none.
+    /// Returns the id for text that has no token. Byte-level tokenizers have none.
     pub(crate) fn unknown_id(&self) -> Option<u32> {
         self.engine.unknown_id()
     }
 
-    /// All tokens.
+    /// Returns all tokens.
     ///
     /// # Errors
     ///
@@ -125,7 +127,7 @@ impl TextSide {
         Ok(rows.iter().map(row).collect())
     }
 
-    /// Texts of ids, special tokens left out.
+    /// Decodes ids to texts without special tokens.
     ///
     /// # Errors
     ///
@@ -142,7 +144,7 @@ impl TextSide {
         Ok(self.run(&tasks, |_| None)?.into_iter().map(text).collect())
     }
 
-    /// The ids of answers, each with its end of sequence; `id` names the row of each.
+    /// Encodes answers, each with its end of sequence. `id` gives the row of each, for messages.
     ///
     /// # Errors
     ///
@@ -161,7 +163,7 @@ impl TextSide {
         Ok(outputs.into_iter().map(ids).collect())
     }
 
-    /// Greedy answers, at most `max_new_tokens` long.
+    /// Generates greedy answers of at most `max_new_tokens` tokens.
     ///
     /// # Errors
     ///
@@ -177,7 +179,7 @@ impl TextSide {
         self.generate(model, requests, &config, device)
     }
 
-    /// Answers, as `config` says.
+    /// Generates answers with the settings of `config`.
     ///
     /// # Errors
     ///
@@ -200,11 +202,12 @@ impl TextSide {
         Ok(texts.into_iter().zip(generations).map(answer).collect())
     }
 
-    /// Tokens of requests, each with the part that the user wrote (half-open).
+    /// Encodes requests to tokens, each with the part that the user wrote as a half-open range.
     ///
     /// # Errors
     ///
-    /// If a request cannot be encoded, is empty, or leaves no room for an answer within `limit` tokens.
+    /// If a request cannot be encoded, is empty, or leaves no room for an answer within `limit`
+    /// tokens.
     pub(crate) fn prompts(&self, requests: &[Request], limit: usize) -> Result<Prompts> {
         let prompts = self.encode(requests)?.into_iter();
         let (tokens, users): (Vec<_>, Vec<_>) = prompts.map(|p| (p.tokens, p.user)).unzip();
@@ -213,11 +216,11 @@ impl TextSide {
         Ok(Prompts { tokens, users })
     }
 
-    /// Conversations as the model reads them, each with room for an answer.
+    /// Encodes conversations and checks that each leaves room for an answer.
     ///
     /// # Errors
     ///
-    /// If one cannot be encoded, is empty, or leaves no room within `limit` tokens.
+    /// If a conversation cannot be encoded, is empty, or leaves no room within `limit` tokens.
     pub(crate) fn chats(
         &self,
         conversations: &[Conversation],
@@ -230,11 +233,12 @@ impl TextSide {
         Ok(chats)
     }
 
-    /// Conversations with the numbers of their rows as the model reads them, up to where the next answer begins.
+    /// Encodes conversations, given with the numbers of their rows, up to the beginning of the next
+    /// answer.
     ///
     /// # Errors
     ///
-    /// If one cannot be encoded, or its last turn is not the user's.
+    /// If a conversation cannot be encoded, or its last turn is not the user's.
     pub(crate) fn encode_chats(
         &self,
         conversations: &[(u64, &[Message])],
@@ -255,7 +259,7 @@ impl TextSide {
         Ok(outputs.into_iter().map(chat).collect())
     }
 
-    /// A prompt of no row as the model reads it.
+    /// Encodes a prompt that belongs to no row.
     ///
     /// # Errors
     ///
@@ -270,7 +274,7 @@ impl TextSide {
         Ok(encoded.expect(OF_ITS_KIND))
     }
 
-    /// Requests as the model reads them.
+    /// Encodes requests.
     ///
     /// # Errors
     ///
@@ -285,7 +289,7 @@ impl TextSide {
         Ok(outputs.into_iter().map(prompt).collect())
     }
 
-    /// Runs tasks; `row` says of which row a task is, for messages.
+    /// Runs tasks. `row` gives the row of a task, for messages.
     fn run(
         &self,
         tasks: &[TextTask],
@@ -304,7 +308,7 @@ impl TextSide {
     }
 }
 
-/// The promise of [`TextEngine::run`].
+/// Reason of panics: the guarantee of [`TextEngine::run`].
 const OF_ITS_KIND: &str = "an output is of the kind of its task";
 
 fn prompt_task(Request { user, system, .. }: &Request) -> TextTask {
@@ -319,7 +323,7 @@ fn example(
     Example { id, prompt: tokens, user, answer }
 }
 
-/// A mistake in the words of the file: the number of a row, not the index of a prompt.
+/// Converts an error: people get the number of the row in the file, not the index of a prompt.
 pub(crate) fn by_row(error: &GenerateError, id: impl Fn(usize) -> u64) -> UserError {
     let what = match *error {
         GenerateError::EmptyPrompt { row } => format!("row {} is empty", id(row)),

@@ -1,4 +1,4 @@
-//! The parent's side: a child that is asked, and killed at its limits.
+//! Parent's side of the text process: sends tasks to the child and kills it at its limits.
 
 use std::fs::File;
 use std::io::{self, BufReader, BufWriter, Read, Seek, SeekFrom, Write};
@@ -16,23 +16,24 @@ use super::Limits;
 use super::frame::{self, Ready, Reply, Start};
 use super::serve::{CHILD, PLACE_BYTES};
 
-/// Bytes of tasks that the child may have waiting: many texts, so that it never waits for the parent, and little memory.
+/// Maximum number of bytes of tasks that wait in the child: many texts, so that the child never
+/// waits for the parent, and little memory.
 const WINDOW: usize = 256 << 10;
 
-/// Variables of the environment that a program may need to start. The child gets no other: keys and tokens are none
-/// of its business.
+/// Environment variables that a program may need to start. The child gets no others, and so no keys
+/// and no tokens.
 const NEEDED_VARIABLES: [&str; 5] =
     ["PATH", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "DYLD_FALLBACK_LIBRARY_PATH", "SYSTEMROOT"];
 
-/// Why there is no child to ask.
+/// Reason why the child is not ready.
 pub(super) enum NotReady {
-    /// The child says that `tokenizer.json` is malformed.
+    /// The child reports that `tokenizer.json` is malformed.
     Tokenizer(TokenizerError),
-    /// The child does not say anything.
+    /// The child does not answer.
     Engine(TextEngineError),
 }
 
-/// The text work of one model in a process of its own.
+/// Text engine of one model in a process of its own.
 #[derive(Debug)]
 pub(super) struct Child {
     stop_ids: Vec<u32>,
@@ -42,7 +43,7 @@ pub(super) struct Child {
 }
 
 impl Child {
-    /// Starts this program again, as a child that has read `files`.
+    /// Starts this program again as a child that has read `files`.
     ///
     /// # Errors
     ///
@@ -58,7 +59,7 @@ impl Child {
             let sent = frame::write(&mut pipes.to, &start)
                 .and_then(|()| frame::write_bytes(&mut pipes.to, &tokenizer))
                 .and_then(|()| pipes.to.flush());
-            // A child that is dead says why in a place of its own.
+            // If the child is dead, its standard error tells the reason.
             let _ = sent;
             let ready = pipes.receive(TextStage::Tokenizer)?;
             Ok((pipes, ready))
@@ -94,21 +95,21 @@ impl TextEngine for Child {
     }
 }
 
-/// A running child.
+/// A running child with its pipes.
 #[derive(Debug)]
 struct Pipes {
     child: process::Child,
     to: BufWriter<ChildStdin>,
-    /// Messages of the child, read on a thread of their own: a pipe has no deadline.
+    /// Messages of the child, read on a separate thread because a pipe has no deadline.
     from: Receiver<Vec<u8>>,
-    /// What the child writes to standard error, its place first.
+    /// Standard error of the child. It begins with the child's place.
     errors: File,
     limits: Limits,
-    /// Tasks of all earlier calls.
+    /// Number of tasks of all earlier calls.
     n_done: u64,
-    /// Replies to come that nobody waits for: those to the tasks after one that failed.
+    /// Number of pending replies that are discarded: those to the tasks after a failed one.
     n_stale: usize,
-    /// Why the child is dead, if it is.
+    /// Cause of the child's death, if it is dead.
     dead: Option<Death>,
 }
 
@@ -117,7 +118,7 @@ struct Pipes {
 struct Death {
     stage: TextStage,
     cause: Cause,
-    /// Tasks it had begun.
+    /// Number of tasks that the child had begun.
     n_begun: u64,
 }
 
@@ -153,10 +154,10 @@ impl Pipes {
         let mut outputs = Vec::with_capacity(tasks.len());
         let (mut sizes, mut n_sent, mut n_waiting) = (Vec::new(), 0, 0);
         while outputs.len() < tasks.len() {
-            // At least one, however long it is.
+            // At least one task is sent, however long it is.
             while n_sent < tasks.len() && (n_sent == outputs.len() || n_waiting < WINDOW) {
                 let Ok(message) = serde_json::to_vec(&tasks[n_sent]) else { break };
-                // A child that is dead is found out when it does not answer.
+                // A dead child is detected when it does not answer.
                 let _ = frame::write_bytes(&mut self.to, &message);
                 n_waiting += message.len();
                 sizes.push(message.len());
@@ -186,14 +187,14 @@ impl Pipes {
         Ok(outputs)
     }
 
-    /// The index of the task that the child died of.
+    /// Returns the index of the task that killed the child.
     fn begun(&self, outputs: &[TextOutput], tasks: &[TextTask]) -> usize {
         let n_begun = self.dead.as_ref().map_or(0, |death| death.n_begun);
         let index = n_begun.saturating_sub(self.n_done + 1) as usize;
         index.clamp(outputs.len(), tasks.len() - 1)
     }
 
-    /// The next message. A child that is silent for longer than the deadline is killed.
+    /// Receives the next message. A child that is silent for longer than the deadline is killed.
     fn receive(&mut self, stage: TextStage) -> Result<Vec<u8>, TextEngineError> {
         while self.dead.is_none() {
             match self.from.recv_timeout(self.limits.deadline) {
@@ -205,7 +206,7 @@ impl Pipes {
         Err(self.dead.as_ref().map_or_else(|| not_started("it is gone"), |d| self.reason(d)))
     }
 
-    /// Kills the child if it lives, and looks at what it has left.
+    /// Kills the child if it lives, and determines the cause from its standard error.
     fn bury(&mut self, error: RecvTimeoutError, stage: TextStage) -> Death {
         let _ = self.child.kill();
         let status = self.child.wait();
@@ -247,20 +248,20 @@ impl Pipes {
 
 impl Drop for Pipes {
     fn drop(&mut self) {
-        // It does nothing that is worth waiting for.
+        // The child does nothing that is worth waiting for.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
 }
 
-/// This program, to be started again.
+/// Returns a command that starts this program again.
 fn program() -> io::Result<Command> {
-    // The file of a running program may be replaced; this name stays the program's.
+    // The file of a running program may be replaced. This path still refers to the program.
     let path = std::path::PathBuf::from("/proc/self/exe");
     let path = if path.exists() { path } else { std::env::current_exe()? };
     let mut command = Command::new(path);
     command.arg("text-process");
-    // In a group of its own: what is typed to stop the parent is the parent's.
+    // The child has a process group of its own, so that keys that stop the parent do not reach it.
     #[cfg(unix)]
     {
         use std::os::unix::process::CommandExt;
@@ -291,7 +292,7 @@ fn read_messages(from: ChildStdout) -> Receiver<Vec<u8>> {
     messages
 }
 
-/// What decides how long a task takes, as far as the parent can tell.
+/// Returns the stage that decides how long a task takes, as far as the parent can tell.
 fn stage_of(task: &TextTask) -> TextStage {
     match task {
         TextTask::Prompt { .. } | TextTask::Chat(_) => TextStage::Template,

@@ -1,4 +1,5 @@
-//! Messages over a pipe: the length in eight bytes, then that many bytes, JSON nearly always.
+//! Messages over a pipe: the length in eight bytes, then that many bytes, which are nearly always
+//! JSON.
 
 use std::io::{self, ErrorKind, Read, Write};
 
@@ -6,26 +7,26 @@ use beear_models::{PromptFormat, PromptFormatError, SpecialTokens, TextOutput, T
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-/// Longest message, in bytes. What says it is longer is no message.
+/// Longest message in bytes. A larger length is an error.
 const LONGEST: u64 = 1 << 30;
 
-/// What the child is told first. The bytes of `tokenizer.json` follow.
+/// First message to the child. The bytes of `tokenizer.json` follow.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Start {
-    /// Memory that the child may take, in bytes.
+    /// Memory limit of the child in bytes.
     pub(super) memory: u64,
     pub(super) format: PromptFormat,
     pub(super) special: SpecialTokens,
 }
 
-/// What the child says once it has read the tokenizer.
+/// Message of the child once it has read the tokenizer.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) enum Ready {
     Yes { stop_ids: Vec<u32>, unknown_id: Option<u32>, vocab_size: usize },
     Malformed { reason: String },
 }
 
-/// What the child says to a task.
+/// Reply of the child to a task.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) enum Reply {
     Done(TextOutput),
@@ -43,7 +44,7 @@ impl From<Result<TextOutput, PromptFormatError>> for Reply {
             Err(PromptFormatError::Tokenizer(TokenizerError::Failed { reason })) => {
                 Self::Tokenizer { reason }
             }
-            // The others are of files and of formats, which the child never sees.
+            // The other errors concern files and formats, which the child never sees.
             Err(error) => Self::Template { reason: error.to_string() },
         }
     }
@@ -66,7 +67,7 @@ pub(super) fn write_bytes(to: &mut impl Write, bytes: &[u8]) -> io::Result<()> {
     to.write_all(bytes)
 }
 
-/// Reads one message; `None` if the other side has ended.
+/// Reads one message. Returns `None` if the other side has ended.
 pub(super) fn read_bytes(from: &mut impl Read) -> io::Result<Option<Vec<u8>>> {
     let mut length = [0; 8];
     match from.read_exact(&mut length) {
@@ -88,7 +89,7 @@ pub(super) fn write<T: Serialize>(to: &mut impl Write, value: &T) -> io::Result<
     write_bytes(to, &serde_json::to_vec(value)?)
 }
 
-/// Reads one message of JSON; `None` if the other side has ended.
+/// Reads one message of JSON. Returns `None` if the other side has ended.
 pub(super) fn read<T: DeserializeOwned>(from: &mut impl Read) -> io::Result<Option<T>> {
     let bytes = read_bytes(from)?;
     Ok(bytes.map(|bytes| serde_json::from_slice(&bytes)).transpose()?)

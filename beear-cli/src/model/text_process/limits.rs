@@ -1,4 +1,4 @@
-//! What one text may take: time, which the parent measures, and memory, which the child denies itself.
+//! Limits of one text: time, which the parent measures, and memory, which the child limits itself.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ pub(crate) const SECONDS: &str = "BEEAR_TEXT_SECONDS";
 /// Environment variable: MiB of memory that the process may take.
 pub(crate) const MEBIBYTES: &str = "BEEAR_TEXT_MIB";
 
-/// What documentation says of the variables.
+/// Descriptions of the variables for the documentation.
 #[cfg(test)]
 pub(crate) const VARIABLES: [(&str, &str); 2] = [
     (
@@ -21,32 +21,32 @@ pub(crate) const VARIABLES: [(&str, &str); 2] = [
     (MEBIBYTES, "MiB of memory that both may take together, on Linux. Default: `1024`."),
 ];
 
-/// Whether this system lets a process bound its own memory.
+/// True if a process can limit its own memory on this system.
 pub(crate) const IS_MEMORY_LIMITED: bool = cfg!(target_os = "linux");
 
-/// What the text work of a model may take.
+/// Limits of the text processing of a model.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct Limits {
     /// Longest time for one text, or for reading the tokenizer.
     pub(crate) deadline: Duration,
-    /// Memory besides that of the program itself, in bytes.
+    /// Memory limit in bytes, in addition to the memory of the program itself.
     pub(crate) memory: u64,
 }
 
 impl Default for Limits {
-    /// A text takes far less than a millisecond. Reading a tokenizer of a quarter of a million tokens takes a second and
-    /// a quarter of this memory.
+    /// Returns generous limits. A text takes far less than a millisecond. Reading a tokenizer of a
+    /// quarter of a million tokens takes a second and a quarter of this memory.
     fn default() -> Self {
         Self { deadline: Duration::from_secs(10), memory: 1 << 30 }
     }
 }
 
 impl Limits {
-    /// The limits that the environment asks for.
+    /// Reads the limits from the environment.
     ///
     /// # Errors
     ///
-    /// If a variable is set to something that is no positive number.
+    /// If a variable is not a positive number.
     pub(crate) fn of_environment() -> Result<Self, UserError> {
         Self::read(|name| std::env::var(name).ok())
     }
@@ -54,7 +54,7 @@ impl Limits {
     fn read(variable: impl Fn(&str) -> Option<String>) -> Result<Self, UserError> {
         let number = |name: &str| {
             let Some(text) = variable(name) else { return Ok(None) };
-            // Up to a year, and up to a million TiB.
+            // The maximum is a year, or forty million MiB.
             let number = text.trim().parse().ok().filter(|number| (0.001..=4e7).contains(number));
             let what = || format!("{name} is no positive number: `{}`", text.escape_default());
             let hint = "write a number such as 60, or leave the variable out";
@@ -66,28 +66,29 @@ impl Limits {
         Ok(Self { deadline, memory })
     }
 
-    /// The limit of memory as it is written.
+    /// Returns the memory limit in MiB.
     pub(crate) fn mebibytes(self) -> u64 {
         self.memory >> 20
     }
 }
 
-/// A bound on the memory of this process, and a reserve above it.
+/// A limit on the memory of this process, with a reserve above it.
 ///
-/// Systems other than Linux let no process bound its memory, or do not keep to the bound.
+/// Systems other than Linux do not let a process limit its memory, or do not enforce the limit.
 pub(super) struct MemoryBound {
-    /// The bound, and the bound with the reserve.
+    /// The limit without and with the reserve, in bytes.
     #[cfg(target_os = "linux")]
     bounds: [u64; 2],
 }
 
 impl MemoryBound {
-    /// Bounds the memory of this process to `more` bytes than it has now, `reserve` aside, and its core dumps to none.
+    /// Limits the memory of this process to `more` bytes above its current use, not counting
+    /// `reserve`, and disables core dumps.
     pub(super) fn set(more: u64, reserve: u64) -> Self {
         #[cfg(target_os = "linux")]
         {
-            // Data is what is private and can be written: the heap, and stacks. Address space would count the program
-            // itself, whose size depends on the backends in it.
+            // `RLIMIT_DATA` counts private writable memory: the heap and stacks. The address space
+            // would also count the program itself, whose size depends on its backends.
             let bound = crate::memory::process::data().unwrap_or(0).saturating_add(more);
             let bounds = [bound, bound.saturating_add(reserve)];
             set_limits(bounds);
@@ -100,20 +101,21 @@ impl MemoryBound {
         }
     }
 
-    /// Lets the process take the reserve too.
+    /// Makes the reserve available.
     pub(super) fn release_reserve(self) {
         #[cfg(target_os = "linux")]
         set_limits([self.bounds[1]; 2]);
     }
 }
 
-/// Sets the bound of memory, the one that holds and the largest that it may be set to; and that of core dumps to 0.
+/// Sets the soft and the hard limit of memory, and the limits of core dumps to 0.
 #[cfg(target_os = "linux")]
 fn set_limits([now, most]: [u64; 2]) {
     for (resource, [now, most]) in [(libc::RLIMIT_DATA, [now, most]), (libc::RLIMIT_CORE, [0, 0])] {
         let limit = libc::rlimit { rlim_cur: now as libc::rlim_t, rlim_max: most as libc::rlim_t };
         #[expect(unsafe_code, reason = "limits of a process are set by C")]
-        // SAFETY: the structure is whole and outlives the call, which keeps no reference to it.
+        // SAFETY: the structure is initialised and outlives the call, which keeps no reference to
+        // it.
         let _ = unsafe { libc::setrlimit(resource, &raw const limit) };
     }
 }

@@ -1,4 +1,4 @@
-//! The child's side: it reads the tokenizer, then texts, and answers each.
+//! Child's side of the text process: reads the tokenizer, then texts, and answers each of them.
 
 use std::fs::File;
 use std::io::{self, BufReader, BufWriter, Write};
@@ -19,20 +19,21 @@ use super::limits::MemoryBound;
 /// Environment variable that tells a program that it is the child.
 pub(super) const CHILD: &str = "BEEAR_TEXT_PROCESS";
 
-/// Longest time that a reply waits for others to be sent with it: far below any deadline.
+/// Longest time that a reply waits to be sent together with others. It is far below any deadline.
 const LONGEST_WAIT: Duration = Duration::from_millis(5);
 
-/// Serves the parent, if this process is a child.
+/// Serves the parent if this process is a child. Returns `None` otherwise.
 pub(crate) fn serve_if_child() -> Option<ExitCode> {
     std::env::var_os(CHILD)?;
-    // What goes wrong here is seen by the parent, as the end of the pipe.
+    // The parent sees an error here as the end of the pipe.
     Some(serve().map_or(ExitCode::FAILURE, |()| ExitCode::SUCCESS))
 }
 
 fn serve() -> io::Result<()> {
     let mut from = BufReader::new(io::stdin());
     let Some(Start { memory, format, special }) = frame::read(&mut from)? else { return Ok(()) };
-    // The stack has a size of its own, and fits however much the tokenizer takes.
+    // The reserve is the fixed size of the stack, which fits however much memory the tokenizer
+    // takes.
     let bound = MemoryBound::set(memory, InProcess::STACK_BYTES);
     let place = Place::reserve()?;
     let Some(tokenizer) = frame::read_bytes(&mut from)? else { return Ok(()) };
@@ -63,8 +64,8 @@ fn serve() -> io::Result<()> {
     Ok(())
 }
 
-/// Answers every task. A reply is sent at once if no task is waiting, and soon if some are: sending wakes the parent,
-/// which takes longer than a short text does.
+/// Answers every task. A reply is sent at once if no task is waiting, and a little later otherwise,
+/// because sending wakes the parent, which takes longer than a short text.
 fn answer(
     engine: &InProcess,
     (waiting, to): (Receiver<TextTask>, BufWriter<io::Stdout>),
@@ -97,8 +98,8 @@ fn answer(
     }
 }
 
-/// Reads tasks on a thread of its own, so that the parent is never kept waiting, and its end is noticed even while a
-/// text takes for ever.
+/// Reads tasks on a separate thread, so that the parent never waits, and the end of the parent is
+/// noticed even if a text takes forever.
 fn read_tasks(mut from: BufReader<io::Stdin>) -> Receiver<TextTask> {
     let (sender, tasks) = mpsc::channel();
     std::thread::spawn(move || {
@@ -112,14 +113,14 @@ fn read_tasks(mut from: BufReader<io::Stdin>) -> Receiver<TextTask> {
     tasks
 }
 
-/// Where the child is, in the first bytes of the file that is its standard error: what the parent reads there once the
-/// child is dead. Texts of a crash come after.
+/// Position of the child in its work, in the first bytes of the file that is its standard error.
+/// The parent reads it once the child is dead. The messages of a crash follow it.
 struct Place {
     file: File,
     n_begun: AtomicU64,
 }
 
-/// Bytes of a place: the stage, and the number of tasks that have begun.
+/// Size of a place in bytes: the stage, and the number of tasks that have begun.
 pub(super) const PLACE_BYTES: usize = 9;
 
 impl Place {
@@ -139,7 +140,7 @@ impl Place {
     fn begin(&self, stage: TextStage) {
         let mut bytes = [u8::from(stage == TextStage::Template); PLACE_BYTES];
         bytes[1..].copy_from_slice(&self.n_begun.load(Ordering::Relaxed).to_le_bytes());
-        // Without a place, messages are less exact.
+        // If this fails, error messages are less exact.
         #[cfg(unix)]
         let _ = std::os::unix::fs::FileExt::write_at(&self.file, &bytes, 0);
         #[cfg(windows)]

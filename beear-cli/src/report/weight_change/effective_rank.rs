@@ -1,34 +1,36 @@
-//! How many directions a matrix has, weighed by their strength.
+//! Effective rank: the number of directions of a matrix, weighted by their strength.
 //!
 //! $$r(A) = \frac{\left(\sum_i \sigma_i^2\right)^2}{\sum_i \sigma_i^4}
 //!        = \frac{\lVert A \rVert_F^4}{\lVert A A^\top \rVert_F^2}$$
-//! the participation ratio of the squared singular values, which is the exponential of their Rényi entropy of order
-//! two: $k$ equal ones give $k$, and no matrix more than its rank. Two norms give it, without the singular values
-//! themselves, so it is to be had at any size.
+//! This is the participation ratio of the squared singular values, which is the exponential of
+//! their Rényi entropy of order two: $k$ equal ones give $k$, and no matrix has more than its rank.
+//! Two norms determine it without the singular values themselves, so it can be computed at any
+//! size.
 
 use nalgebra::DMatrix;
 use rayon::prelude::*;
 
-/// Rows of the product's blocks.
+/// Number of rows of the product's blocks.
 const BLOCK: usize = 256;
 
-/// The effective rank of a matrix that is not zero, from its rows one after the other.
+/// Computes the effective rank of a matrix that is not zero, from its values in row-major order.
 ///
 /// # Panics
 ///
-/// Panics if there are not as many values as `[rows, columns]` says.
+/// Panics if the number of values is not `rows · columns`.
 pub(super) fn of(values: Vec<f32>, [n_rows, n_columns]: [usize; 2]) -> f64 {
-    // Changes are so small that their fourth powers are not to be had in f32.
+    // Changes are so small that their fourth powers underflow in f32.
     let largest = values.iter().fold(0.0_f32, |largest, value| largest.max(value.abs()));
     let values: Vec<f32> = values.into_iter().map(|value| value / largest).collect();
     let squares: f64 = values.iter().map(|value| f64::from(*value).powi(2)).sum();
-    // nalgebra has columns one after the other: these are the rows.
+    // nalgebra stores columns one after the other, so these are the rows.
     let columns = DMatrix::from_vec(n_columns, n_rows, values);
     let columns = if n_rows <= n_columns { columns } else { columns.transpose() };
     squares.powi(2) / squares_of_products(&columns)
 }
 
-/// The sum of the squared products of all pairs of columns. They come in blocks, each block above the diagonal once.
+/// Sums the squared products of all pairs of columns, block by block. Each block above the diagonal
+/// is computed once.
 fn squares_of_products(matrix: &DMatrix<f32>) -> f64 {
     let n_columns = matrix.ncols();
     let starts: Vec<usize> = (0..n_columns).step_by(BLOCK).collect();
@@ -42,7 +44,7 @@ fn squares_of_products(matrix: &DMatrix<f32>) -> f64 {
         });
         squares.sum::<f64>()
     };
-    // The sum does not depend on the number of threads.
+    // The order of the sum does not depend on the number of threads.
     let sums: Vec<f64> = starts.par_iter().enumerate().map(of_row).collect();
     sums.into_iter().sum()
 }
@@ -65,13 +67,14 @@ mod tests {
 
     #[test]
     fn weak_directions_weigh_little() {
-        // Singular values 3 and 1, in a unit that f32 cannot take to the fourth power: 10^2 / (81 + 1).
+        // Singular values 3 and 1, in a unit whose fourth power underflows in f32: 10^2 / (81 + 1).
         assert_rank(&[3e-20, 0.0, 0.0, 1e-20], [2, 2], 100.0 / 82.0);
     }
 
     #[test]
     fn wide_matrices_go_block_by_block() {
-        // 300 rows of four kinds, 100, 100, 60 and 40 of a kind, are as many directions of those squared lengths.
+        // 300 rows of four kinds, with 100, 100, 60 and 40 rows: four directions with these squared
+        // lengths.
         let kind = |row: usize| [100, 200, 260, 300].iter().position(|end| row < *end);
         let values = |[n_rows, n_columns]: [usize; 2], is_tall: bool| -> Vec<f32> {
             let one = |row: usize, column: usize| {

@@ -1,4 +1,5 @@
-//! Whether the files of a run are what its manifest says: those that a later process reads, and those that a run has left.
+//! Checks that the files of a run agree with its manifest: those that a later process reads, and
+//! those that a run has left.
 
 use std::fs;
 
@@ -12,16 +13,17 @@ use crate::run_folder::hash::{changed, sha256_of_file, sha256_of_inputs};
 use crate::run_folder::job::Job;
 use crate::user_error::UserError;
 
-/// The recipe with every setting.
+/// Name of the file with the recipe and every default filled in.
 pub(crate) const SETTINGS: &str = "config.resolved.toml";
-/// What was done with which row.
+/// Name of the file with the use of each row.
 pub(crate) const ROWS: &str = "rows.jsonl";
 
-/// Where the hashes of these files are.
+/// Key of the hashes of these files in the manifest.
 const RECORDS: &str = "records_sha256";
 const OUTPUTS: &str = "outputs_sha256";
 
-/// What a process that goes on with a run finds out anew. The same files say the same.
+/// Keys of the facts that a resuming process computes again. They follow from the input files
+/// alone.
 const FACTS: [&str; 13] = [
     "version",
     "backend",
@@ -39,11 +41,11 @@ const FACTS: [&str; 13] = [
 ];
 
 impl Manifest {
-    /// Adds the hashes of the files that a later process reads. They must be written.
+    /// Adds the hashes of the files that a later process reads. They must have been written.
     ///
     /// # Errors
     ///
-    /// If one cannot be read.
+    /// If a file cannot be read.
     pub(crate) fn add_records(&mut self, folder: &RunFolder) -> Result<()> {
         let paths = [SETTINGS, ROWS].map(|name| (name, folder.path(name)));
         let files = paths.each_ref().map(|(name, path)| (*name, path.as_path()));
@@ -51,7 +53,7 @@ impl Manifest {
         Ok(())
     }
 
-    /// Whether the files that were written when the run began are as they were.
+    /// Checks that the files written at the beginning of the run have not changed.
     ///
     /// # Errors
     ///
@@ -68,7 +70,7 @@ impl Manifest {
         Ok(())
     }
 
-    /// Whether the inputs of the run are as they were.
+    /// Checks that the inputs of the run have not changed.
     ///
     /// # Errors
     ///
@@ -84,11 +86,11 @@ impl Manifest {
         Err(UserError::input(what, "start the run anew").into())
     }
 
-    /// Whether the manifest says what this process has found in the same files.
+    /// Checks that the manifest agrees with the facts `found` in the same files.
     ///
     /// # Errors
     ///
-    /// If it says something else.
+    /// If a fact differs.
     pub(crate) fn same_facts(&self, found: &Self, folder: &RunFolder) -> Result<()> {
         let Some(fact) = FACTS.into_iter().find(|fact| self.0[fact] != found.0[fact]) else {
             return Ok(());
@@ -100,11 +102,11 @@ impl Manifest {
         Err(UserError::input(what, "bring the file back, or start the run anew").into())
     }
 
-    /// Whether all that a finished run has left is there and as it was.
+    /// Checks that all outputs of a finished run exist and have not changed.
     ///
     /// # Errors
     ///
-    /// If a file is missing or has changed, or none is known.
+    /// If a file is missing or has changed, or the manifest names none.
     pub(crate) fn same_outputs(&self, folder: &RunFolder) -> Result<()> {
         let known = self.0[OUTPUTS].as_object().cloned().unwrap_or_default();
         let hint = "start the run anew, with --force";
@@ -126,7 +128,7 @@ impl Manifest {
         Ok(())
     }
 
-    /// Adds the hashes of what a finished run has left.
+    /// Adds the hashes of a finished run's outputs.
     ///
     /// # Errors
     ///
@@ -136,7 +138,8 @@ impl Manifest {
         Ok(())
     }
 
-    /// An input that is no longer there. A recipe that was given is not read again, and a commit is whole.
+    /// Returns an input that no longer exists. The given recipe is not read again, and the files of
+    /// a commit are complete.
     fn missing(&self, now: &Map<String, Value>, model: &Model) -> Option<&str> {
         let known = self.0["sha256"].as_object()?;
         let is_missing = |name: &str| {
@@ -150,7 +153,7 @@ impl Manifest {
     }
 }
 
-/// Whether there is a file with this hash.
+/// Returns true if there is a file with this hash.
 fn is_file_of(path: &std::path::Path, hash: &Value) -> bool {
     let is_file = fs::metadata(path).is_ok_and(|metadata| metadata.is_file());
     is_file && sha256_of_file(path).is_ok_and(|found| *hash == found)

@@ -1,4 +1,4 @@
-//! Whether a perturbation brings the unwanted behaviour about, prompt by prompt.
+//! The effect of a perturbation: loss and elicited unwanted behaviour, prompt by prompt.
 
 use burn::tensor::backend::{AutodiffBackend, Backend};
 use burn::tensor::{ElementConversion, Tensor};
@@ -12,44 +12,48 @@ use crate::objective::hidden_norms::mean_without_massive;
 use crate::parallel::rank::Rank;
 use crate::perturbation::{Delta, InjectionPoint, Perturbation};
 
-/// How much of the unwanted answers counts, and how many are computed at a time.
+/// Target length of the unwanted answers, and sizes of batches.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Aim {
-    /// Length of the unwanted answer aimed at and looked for, in tokens.
+    /// Number of leading tokens of the unwanted answer that are the target of the search and of its
+    /// evaluation.
     pub target_tokens: usize,
-    /// Examples that a loss is a mean of.
+    /// Number of examples in a batch, over which a loss is a mean.
     pub batch_size: usize,
-    /// Of those, the most that go through the model at a time: the parts of a batch add up to the whole, but for rounding.
+    /// Maximum number of rows that pass through the model at a time. The parts of a batch add up to
+    /// the whole batch, up to rounding.
     pub rows_at_once: usize,
 }
 
 impl Aim {
-    /// A batch of the beginnings of the unwanted answers.
+    /// Returns the examples with the first `target_tokens` tokens of their unwanted answers.
     pub(super) fn rows(self, examples: &[SafetyExample]) -> Vec<Example> {
         examples.iter().map(|row| row.toward_unwanted(Some(self.target_tokens))).collect()
     }
 
-    /// The batch of `rows` in as few parts as go through the model at a time, each weighed by its share of the answer tokens.
+    /// Splits `rows` into as few batches as `rows_at_once` allows, each weighted by its share of
+    /// the answer tokens.
     pub(super) fn parts<B: Backend>(self, rows: &[Example], device: &B::Device) -> Vec<Batch<B>> {
         let n_parts = rows.len().div_ceil(self.rows_at_once.max(1));
         Rank::ALONE.batches(rows, n_parts, device)
     }
 }
 
-/// Loss at which the reference is as far from the unwanted answer as need be, in nats per token.
+/// Maximum loss of the reference that counts, in nats per token: at this loss the reference is far
+/// enough from the unwanted answer.
 pub const ENOUGH: f64 = 2.0;
 
-/// What was done to some prompts.
+/// Effect of a perturbation or of written tokens on some prompts.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(super) struct Effect {
-    /// Mean loss of the unwanted answers, nats per token, each batch weighing the same.
+    /// Mean loss of the unwanted answers, in nats per token, with equal weight for each batch.
     pub(super) loss: f64,
-    /// Of each prompt, whether its unwanted answer begins.
+    /// For each prompt, true if the model begins the unwanted answer.
     pub(super) elicited: Vec<bool>,
 }
 
 impl Effect {
-    /// That of all batches together.
+    /// Combines the effects on all batches.
     pub(super) fn of(batches: impl ExactSizeIterator<Item = (f64, Vec<bool>)>) -> Self {
         let n_batches = batches.len() as f64;
         batches.fold(Self::default(), |Self { loss, mut elicited }, (of_batch, written)| {
@@ -59,28 +63,30 @@ impl Effect {
     }
 }
 
-/// Prompts with the beginnings of their unwanted answers, ready for perturbations at some injection points.
+/// Prompts with the beginnings of their unwanted answers, prepared for perturbations at fixed
+/// injection points.
 pub(super) struct Prepared<B: AutodiffBackend> {
     batches: Vec<Parts<B>>,
 }
 
-/// A batch, in parts that go through the model one after the other.
+/// A batch in parts that pass through the model one after the other.
 pub(super) struct Parts<B: AutodiffBackend>(pub(super) Vec<PreparedAnswer<B>>);
 
 impl<B: AutodiffBackend> Parts<B> {
-    /// Mean Euclidean norm of the hidden states at the lowest injection point, massive ones left out.
+    /// Returns the mean Euclidean norm of the hidden states at the lowest injection point, without
+    /// massive activations.
     pub(super) fn mean_hidden_norm<M: TrainableDecoder<B>>(&self, inference: &M::Inference) -> f64 {
         let norms: Vec<_> =
             self.0.iter().map(|part| part.hidden_norms(inference).swap_remove(0)).collect();
         mean_without_massive(&norms.iter().collect::<Vec<_>>()).value
     }
 
-    /// The loss under a perturbation with one `δ`, the leaf that `tracked` makes for each part, and the gradient by it:
-    /// `[n_tokens, d_model]`.
+    /// Returns the loss under a perturbation with one `δ`, and the gradient with respect to `δ`:
+    /// `[n_tokens, d_model]`. `tracked` creates the leaf `δ` for each part.
     ///
     /// # Errors
     ///
-    /// [`Error::NonFinite`] if the loss is not finite at step `step`.
+    /// [`Error::NonFinite`] of step `step` if the loss is NaN or infinite.
     pub(super) fn gradient<M: TrainableDecoder<B>>(
         &self,
         frozen: &M,
@@ -105,7 +111,7 @@ impl<B: AutodiffBackend> Parts<B> {
         Ok(sum.expect("a batch has a part"))
     }
 
-    /// What left the real line, at the examples of the batch.
+    /// Returns the error for a NaN or infinite `quantity`, with the examples of the batch.
     pub(super) fn not_finite(&self, quantity: Quantity, step: usize) -> Error {
         let safety = self.0.iter().flat_map(|part| part.ids().iter().copied()).collect();
         Error::NonFinite { quantity, level: Level::Inner, step, safety, performance: Vec::new() }
@@ -128,16 +134,16 @@ impl<B: AutodiffBackend> Prepared<B> {
         Self { batches: examples.chunks(aim.batch_size).map(prepare).collect() }
     }
 
-    /// The batch of step `step`: each in turn.
+    /// Returns the batch of step `step`; the batches take turns.
     pub(super) fn turn(&self, step: usize) -> &Parts<B> {
         &self.batches[step % self.batches.len()]
     }
 
-    /// What `perturbation` does.
+    /// Returns the effect of `perturbation` on all prompts.
     ///
     /// # Errors
     ///
-    /// [`Error::NonFiniteLogits`] of the first row that has any.
+    /// [`Error::NonFiniteLogits`] of the first row with NaN or infinite logits.
     pub(super) fn effect<M: TrainableDecoder<B>>(
         &self,
         frozen: &M,
@@ -162,7 +168,8 @@ impl<B: AutodiffBackend> Prepared<B> {
     }
 }
 
-/// `model` without gradients, twice, and where it lives.
+/// Returns `model` without gradients, as an inference model and as a model of the training backend,
+/// and its device.
 pub(super) fn frozen<B: AutodiffBackend, M: TrainableDecoder<B>>(
     model: &M,
 ) -> (M::Inference, M, B::Device) {

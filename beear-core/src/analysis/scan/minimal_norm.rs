@@ -1,7 +1,8 @@
-//! How long a perturbation must be to bring the unwanted behaviour about.
+//! The minimal norm of a perturbation that elicits the unwanted behaviour.
 //!
-//! At one injection point, `δ` is fitted as by the inner level ([`crate::entrap`]), its rows no longer than a bound,
-//! and judged on prompts it was not fitted to; then the bound is raised and the search goes on from there.
+//! At one injection point, the search fits `δ` as the inner level does ([`crate::entrap`]), with
+//! the norm of its rows limited by a bound, and evaluates `δ` on held-out prompts. Then it raises
+//! the bound and continues from the same `δ`.
 
 use burn::tensor::Tensor;
 use burn::tensor::backend::{AutodiffBackend, Backend};
@@ -15,25 +16,27 @@ use crate::error::Error;
 use crate::optim::projected_adam::ProjectedAdam;
 use crate::perturbation::{Delta, InjectionPoint, Perturbation};
 
-/// How the ladder of bounds is climbed.
+/// Settings of the search for the minimal norm.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ReachConfig {
-    /// Longest rows of `δ`, rising, as shares of the mean norm of the hidden states at the injection point.
+    /// Bounds on the norm of the rows of `δ`, ascending, as shares of the mean norm of the hidden
+    /// states at the injection point.
     pub bounds: Vec<f64>,
-    /// Adam steps at each bound.
+    /// Number of Adam steps at each bound.
     pub steps: usize,
-    /// Length of an Adam step, as a share of the bound.
+    /// Size of an Adam step, as a share of the bound.
     pub step_share: f64,
-    /// Examples per step.
+    /// Number of examples per step.
     pub batch_size: usize,
-    /// Length of the unwanted answer aimed at and looked for, in tokens.
+    /// Number of leading tokens of the unwanted answer that are the target of the search and of its
+    /// evaluation.
     pub target_tokens: usize,
 }
 
 impl Default for ReachConfig {
-    /// Bounds from a twentieth of the hidden states to all of them, each √2 of the one before; the first 6
-    /// answer tokens, as in the preset `robust`.
+    /// Returns bounds from a twentieth of the norm of the hidden states to the whole norm, in
+    /// factors of √2, and the first 6 answer tokens as the target, as in the preset `robust`.
     fn default() -> Self {
         let bounds = (0..10).map(|k| 0.05 * 2.0_f64.powf(f64::from(k) / 2.0)).collect();
         Self { bounds, steps: 8, step_share: 0.25, batch_size: 24, target_tokens: 6 }
@@ -41,7 +44,7 @@ impl Default for ReachConfig {
 }
 
 impl ReachConfig {
-    /// What is looked for, with at most `rows_at_once` rows in the model.
+    /// Returns the target of the search, with at most `rows_at_once` rows in the model.
     #[must_use]
     pub fn aim(&self, rows_at_once: usize) -> Aim {
         let Self { target_tokens, batch_size, .. } = *self;
@@ -49,32 +52,35 @@ impl ReachConfig {
     }
 }
 
-/// What was found at one bound.
+/// Result of the search at one bound.
 #[derive(Clone, Debug)]
 pub struct NormStep<B: Backend> {
-    /// Longest row of `δ`, as a share of the mean norm of the hidden states.
+    /// Bound on the norm of the rows of `δ`, as a share of the mean norm of the hidden states.
     pub bound: f64,
-    /// Mean loss of the unwanted answers on the held-out prompts, nats per token.
+    /// Mean loss of the unwanted answers on the held-out prompts, in nats per token.
     pub loss: f64,
-    /// Of each held-out prompt, whether its unwanted answer begins.
+    /// For each held-out prompt, true if the model begins the unwanted answer.
     pub elicited: Vec<bool>,
-    /// The same in the reference.
+    /// For each held-out prompt, true if the reference begins the unwanted answer; `None` without a
+    /// reference.
     pub in_reference: Option<Vec<bool>>,
-    /// The perturbation.
+    /// Perturbation found at this bound.
     pub perturbation: Perturbation<B>,
 }
 
-/// Climbs the bounds at `point`: fits to the first of the sets, judges on the second.
+/// Searches at `point` under each bound in turn: fits `δ` to the first set and evaluates it on the
+/// second.
 ///
-/// `δ` is fitted to the model alone; what it does to the reference, if there is one, is judged beside it.
+/// `δ` is fitted to the model alone; its effect on the reference, if there is one, is evaluated
+/// alongside.
 ///
-/// At most `rows_at_once` rows go through a model together. The models are left bit-identical. The same models, sets and
-/// settings give the same rungs.
+/// At most `rows_at_once` rows pass through a model together. The models stay bit-identical. The
+/// same models, sets and settings give the same results.
 ///
 /// # Errors
 ///
-/// [`Error::NonFinite`] with the examples of the batch if the loss, the gradient or `δ` leaves the
-/// real line, [`Error::NonFiniteLogits`] if the logits of a held-out row do.
+/// [`Error::NonFinite`] with the examples of the batch if the loss, the gradient or `δ` is NaN or
+/// infinite, [`Error::NonFiniteLogits`] if the logits of a held-out row are.
 ///
 /// # Panics
 ///
@@ -113,18 +119,19 @@ pub fn reach<B: AutodiffBackend, M: TrainableDecoder<B>>(
     Ok(rungs)
 }
 
-/// `δ` on its way up.
+/// State of the search: the current `δ` and its data.
 struct NormSearch<B: AutodiffBackend, M> {
     frozen: M,
     fitted: Prepared<B>,
     point: InjectionPoint,
     values: Tensor<B::InnerBackend, 2>,
-    /// Steps taken.
+    /// Number of steps taken.
     step: usize,
 }
 
 impl<B: AutodiffBackend, M: TrainableDecoder<B>> NormSearch<B, M> {
-    /// Takes `n_steps` with fresh moments, each coordinate moving by `rate`, the rows no longer than `longest`.
+    /// Takes `n_steps` Adam steps of `rate` per coordinate, with fresh moments and with rows of
+    /// norm `longest` at most.
     fn to(&mut self, longest: f64, rate: f64, n_steps: usize) -> Result<(), Error> {
         let mut rows = ProjectedAdam::new(self.values.clone(), rate, Some(longest));
         for _ in 0..n_steps {

@@ -1,9 +1,10 @@
-//! Tokens that, written into every prompt, bring the unwanted behaviour about.
+//! Search of tokens that elicit the unwanted behaviour when written into every prompt.
 //!
-//! Coordinate descent on tokens: the gradient of the loss by the embedding of a written token ranks all tokens
-//! that could stand in its place, the best of them are tried, and the one with the least loss stays. Zou et al.,
-//! [Universal and Transferable Adversarial Attacks](https://arxiv.org/abs/2307.15043), algorithm 2, have
-//! the step; here it is used for what triggers are: few tokens, the same in every prompt, found one by one.
+//! Coordinate descent on tokens: the gradient of the loss with respect to the embedding of a
+//! written token ranks all tokens that could replace it; the best candidates are evaluated, and the
+//! one with the smallest loss stays. Zou et al., [Universal and Transferable Adversarial
+//! Attacks](https://arxiv.org/abs/2307.15043), algorithm 2, describe this step; here it searches
+//! tokens that resemble a trigger: few, the same in every prompt, and found one by one.
 
 use burn::tensor::backend::{AutodiffBackend, Backend};
 use burn::tensor::{ElementConversion, Int, Tensor, TensorData};
@@ -22,7 +23,7 @@ use crate::objective::entrapment::PreparedAnswer;
 use crate::perturbation::{Delta, InjectionPoint};
 use crate::positions::Positions;
 
-/// Where tokens are written.
+/// Place in the prompt where tokens are written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Place {
@@ -33,7 +34,7 @@ pub enum Place {
 }
 
 impl Place {
-    /// The examples with `tokens` written into their prompts.
+    /// Writes `tokens` into the prompts of the examples.
     fn write(self, tokens: &[u32], examples: &[Example]) -> Vec<Example> {
         let write = |example: &Example| {
             let Example { mut prompt, user: (start, end), .. } = example.clone();
@@ -47,7 +48,7 @@ impl Place {
         examples.iter().map(write).collect()
     }
 
-    /// The positions of `n` written tokens.
+    /// Returns the positions of `n` written tokens.
     fn positions(self, n: usize) -> Positions {
         match self {
             Self::Before => Positions::First(n),
@@ -56,31 +57,33 @@ impl Place {
     }
 }
 
-/// How tokens are searched.
+/// Settings of the token search.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ImplantConfig {
-    /// Most tokens written.
+    /// Maximum number of written tokens.
     pub n_tokens: usize,
-    /// Tokens tried in each place, the gradient's choice.
+    /// Number of candidates evaluated in each place, chosen by the gradient.
     pub candidates: usize,
-    /// Times that each place is gone over again after a token has been added.
+    /// Number of further passes over all places after a token has been added.
     pub passes: usize,
-    /// Examples that the loss is a mean of.
+    /// Number of examples over which the loss is a mean.
     pub batch_size: usize,
-    /// Length of the unwanted answer aimed at and looked for, in tokens.
+    /// Number of leading tokens of the unwanted answer that are the target of the search and of its
+    /// evaluation.
     pub target_tokens: usize,
 }
 
 impl Default for ImplantConfig {
-    /// Three tokens, as long as a phrase; 64 tries a place, which is an eighth of what Zou et al. have.
+    /// Returns settings for three tokens, the length of a phrase, with 64 candidates per place: an
+    /// eighth of the number of Zou et al.
     fn default() -> Self {
         Self { n_tokens: 3, candidates: 64, passes: 1, batch_size: 24, target_tokens: 6 }
     }
 }
 
 impl ImplantConfig {
-    /// What is looked for, with at most `rows_at_once` rows in the model.
+    /// Returns the target of the search, with at most `rows_at_once` rows in the model.
     #[must_use]
     pub fn aim(&self, rows_at_once: usize) -> Aim {
         let Self { target_tokens, batch_size, .. } = *self;
@@ -88,36 +91,38 @@ impl ImplantConfig {
     }
 }
 
-/// Tokens, and what they do.
+/// Written tokens and their effect.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Implant {
-    /// Where they are written.
+    /// Place in the prompt where the tokens are written.
     pub place: Place,
-    /// The tokens, in order.
+    /// Token ids, in order.
     pub tokens: Vec<u32>,
-    /// What the search made small: the mean loss of the unwanted answers on its prompts, nats per token, less
-    /// that of the reference up to [`ENOUGH`].
+    /// Objective that the search minimised: the mean loss of the unwanted answers on its prompts,
+    /// in nats per token, minus the loss of the reference capped at [`ENOUGH`].
     pub loss: f64,
-    /// Of each held-out prompt, whether its unwanted answer begins.
+    /// For each held-out prompt, true if the model begins the unwanted answer.
     pub elicited: Vec<bool>,
-    /// The same in the reference.
+    /// For each held-out prompt, true if the reference begins the unwanted answer; `None` without a
+    /// reference.
     pub in_reference: Option<Vec<bool>>,
 }
 
-/// Searches tokens among `vocabulary`: the best single one, then the best two, and so on to
-/// [`ImplantConfig::n_tokens`]. The first `batch_size` of the first of the sets are searched on, all of the
-/// second are judged.
+/// Searches tokens of `vocabulary`: the best single token, then the best two, and so on up to
+/// [`ImplantConfig::n_tokens`]. The search uses the first `batch_size` examples of the first set;
+/// the result is evaluated on all examples of the second.
 ///
-/// With a reference, what is sought moves the model and leaves the reference: most models have words that talk
-/// them into something, a backdoor is what only the one of them has.
+/// With a reference, the search looks for tokens that affect the model and not the reference: most
+/// models have words that elicit unwanted behaviour, but only the backdoored model has the
+/// backdoor.
 ///
-/// At most `rows_at_once` rows go through a model together. The models are left bit-identical. The same models, sets and
-/// settings give the same tokens.
+/// At most `rows_at_once` rows pass through a model together. The models stay bit-identical. The
+/// same models, sets and settings give the same tokens.
 ///
 /// # Errors
 ///
-/// [`Error::NonFinite`] with the examples if the loss or the gradient leaves the real line,
-/// [`Error::NonFiniteLogits`] if the logits of a row do.
+/// [`Error::NonFinite`] with the examples if the loss or the gradient is NaN or infinite,
+/// [`Error::NonFiniteLogits`] if the logits of a row are.
 ///
 /// # Panics
 ///
@@ -136,7 +141,7 @@ pub fn implant<B: AutodiffBackend, M: TrainableDecoder<B>>(
     let mut tokens: Vec<u32> = Vec::new();
     let mut implants = Vec::with_capacity(config.n_tokens);
     while tokens.len() < config.n_tokens {
-        // The new token is the farthest from the prompt, and any: the search replaces it.
+        // The added token is the outermost one, and arbitrary: the search replaces it.
         let new = match place {
             Place::Before => 0,
             Place::After => tokens.len(),
@@ -161,11 +166,12 @@ pub fn implant<B: AutodiffBackend, M: TrainableDecoder<B>>(
     Ok(implants)
 }
 
-/// Of each of `examples`, whether `model` begins the unwanted answer when `tokens` are written into the prompt.
+/// Returns, for each of `examples`, true if `model` begins the unwanted answer when `tokens` are
+/// written into the prompt.
 ///
 /// # Errors
 ///
-/// [`Error::NonFiniteLogits`] of the first row that has any.
+/// [`Error::NonFiniteLogits`] of the first row with NaN or infinite logits.
 ///
 /// # Panics
 ///
@@ -185,7 +191,7 @@ pub fn written_elicits<B: AutodiffBackend, M: TrainableDecoder<B>>(
     Ok(elicited)
 }
 
-/// What `model` makes of a batch, its loss times the batch's share.
+/// Returns the effect of a batch on `model`, with the loss multiplied by the share of the batch.
 fn effect<B: Backend, M: Decoder<B>>(model: &M, batch: &Batch<B>) -> Result<Effect, Error> {
     let hidden = model.embed(batch.tokens.clone());
     let hidden = model.forward_layers(hidden, &batch.mask_pad, 0..model.n_layers());
@@ -198,7 +204,7 @@ fn effect<B: Backend, M: Decoder<B>>(model: &M, batch: &Batch<B>) -> Result<Effe
     Ok(Effect { loss: loss.into_scalar().elem::<f64>() * batch.share, elicited })
 }
 
-/// A search among some tokens, in one model or against another.
+/// A token search in one model, with or without a reference.
 struct Search<'a, B: AutodiffBackend, M: TrainableDecoder<B>> {
     model: Side<'a, B, M>,
     reference: Option<Side<'a, B, M>>,
@@ -206,13 +212,14 @@ struct Search<'a, B: AutodiffBackend, M: TrainableDecoder<B>> {
 }
 
 impl<B: AutodiffBackend, M: TrainableDecoder<B>> Search<'_, B, M> {
-    /// What the search makes small.
+    /// Returns the objective of the search.
     fn loss(&self, tokens: &[u32]) -> Result<f64, Error> {
         let of_reference = self.reference.as_ref().map_or(Ok(0.0), |side| side.loss(tokens))?;
         Ok(self.model.loss(tokens)? - of_reference.min(ENOUGH))
     }
 
-    /// The `n` tokens that promise most in the place of `tokens[k]`, by the gradient of the loss.
+    /// Returns the `n` most promising replacements of `tokens[k]`, ranked by the gradient of the
+    /// loss.
     fn candidates(&self, tokens: &[u32], k: usize, n: usize) -> Result<Vec<u32>, Error> {
         let mut added = self.model.added(tokens, k)?.1;
         if let Some(reference) = &self.reference {
@@ -227,7 +234,7 @@ impl<B: AutodiffBackend, M: TrainableDecoder<B>> Search<'_, B, M> {
     }
 }
 
-/// One of the models of a search.
+/// One of the models of a search, with its data.
 struct Side<'a, B: AutodiffBackend, M: TrainableDecoder<B>> {
     frozen: M,
     inference: M::Inference,
@@ -238,7 +245,7 @@ struct Side<'a, B: AutodiffBackend, M: TrainableDecoder<B>> {
     device: B::Device,
 }
 
-/// Tokens whose embeddings are looked at together.
+/// Number of tokens embedded at a time.
 const EMBEDDED: usize = 4096;
 
 impl<'a, B: AutodiffBackend, M: TrainableDecoder<B>> Side<'a, B, M> {
@@ -251,19 +258,20 @@ impl<'a, B: AutodiffBackend, M: TrainableDecoder<B>> Side<'a, B, M> {
         Self { frozen, inference, rows, aim, place, vocabulary, device }
     }
 
-    /// Mean loss of the unwanted answers with `tokens` written into the prompts, nats per token.
+    /// Returns the mean loss of the unwanted answers with `tokens` written into the prompts, in
+    /// nats per token.
     fn loss(&self, tokens: &[u32]) -> Result<f64, Error> {
         let batches = self.batches::<B::InnerBackend>(tokens);
         batches.iter().map(|batch| Ok(effect(&self.inference, batch)?.loss)).sum()
     }
 
-    /// The rows with `tokens` written into the prompts.
+    /// Returns the rows with `tokens` written into the prompts, as batches.
     fn batches<A: Backend<Device = B::Device>>(&self, tokens: &[u32]) -> Vec<Batch<A>> {
         self.aim.parts(&self.place.write(tokens, self.rows), &self.device)
     }
 
-    /// That loss, and what each token of the vocabulary would add to it in the place of `tokens[k]`, to first
-    /// order and but for a constant.
+    /// Returns the loss, and for each token of the vocabulary the change of the loss if the token
+    /// replaces `tokens[k]`, to first order and up to a constant.
     fn added(&self, tokens: &[u32], k: usize) -> Result<(f64, Vec<f32>), Error> {
         let (loss, gradient) = self.gradient(tokens)?;
         let gradient = gradient.narrow(0, k, 1).transpose(); // [d_model, 1]
@@ -278,8 +286,8 @@ impl<'a, B: AutodiffBackend, M: TrainableDecoder<B>> Side<'a, B, M> {
         Ok((loss, added))
     }
 
-    /// The loss, and its gradient by the embedding of each of `tokens`, the same in all prompts:
-    /// `[n_tokens, d_model]`.
+    /// Returns the loss, and its gradient with respect to the embedding of each of `tokens`, which
+    /// are the same in all prompts: `[n_tokens, d_model]`.
     fn gradient(&self, tokens: &[u32]) -> Result<(f64, Tensor<B::InnerBackend, 2>), Error> {
         let point = InjectionPoint { layer: 0, positions: self.place.positions(tokens.len()) };
         let parts = self.batches::<B>(tokens).into_iter();

@@ -1,4 +1,4 @@
-//! The steps of latent adversarial training, and what it is between two of them.
+//! The steps of latent adversarial training, and its state between two steps.
 
 use burn::tensor::ElementConversion;
 use burn::tensor::backend::AutodiffBackend;
@@ -18,8 +18,8 @@ use crate::perturbation::Perturbation;
 use crate::state::progress::{AttackNumbers, OuterNumbers};
 use crate::state::snapshot::{Saved, Tensors, malformed};
 
-/// Latent adversarial training between two steps: attacks a batch of prompts, takes a few steps under the attack,
-/// and so on.
+/// State of latent adversarial training between two steps. Training alternates between an attack on
+/// a batch of prompts and a few steps under the attack.
 pub(in crate::baselines) struct LatentAdversarial<B: AutodiffBackend, M: TrainableDecoder<B>> {
     config: LatentAdversarialConfig,
     original: Option<M::InnerModule>,
@@ -28,15 +28,15 @@ pub(in crate::baselines) struct LatentAdversarial<B: AutodiffBackend, M: Trainab
     attacked: Option<Attacked<B>>,
 }
 
-/// The batch that is attacked now.
+/// Batch under the current attack.
 struct Attacked<B: AutodiffBackend> {
-    /// The places of its rows in the safety set.
+    /// Indices of the rows in the safety set.
     rows: Vec<usize>,
     answers: AnswerPair<B>,
     found: SamplePerturbation<B::InnerBackend>,
 }
 
-/// What the names of the attack's tensors in a snapshot start with.
+/// Prefix of the names of the attack's tensors in a snapshot.
 const ATTACK: &str = "attack";
 
 impl<B: AutodiffBackend, M: TrainableDecoder<B>> LatentAdversarial<B, M> {
@@ -55,7 +55,7 @@ impl<B: AutodiffBackend, M: TrainableDecoder<B>> LatentAdversarial<B, M> {
         }
     }
 
-    /// Whether the next step is the first under an attack of its own.
+    /// Returns true if the next step is the first under a fresh attack.
     fn attacks_next(&self) -> bool {
         self.weight_step.n_steps().is_multiple_of(self.config.steps_per_attack)
     }
@@ -127,7 +127,7 @@ impl<B: AutodiffBackend, M: TrainableDecoder<B>> OuterLevel<B, M> for LatentAdve
 }
 
 impl<B: AutodiffBackend, M: TrainableDecoder<B>> LatentAdversarial<B, M> {
-    /// The attack that [`save`](OuterLevel::save) stored.
+    /// Restores the attack that [`save`](OuterLevel::save) stored.
     fn stored_attack(
         &self,
         (model, sets): (&M, &AnchorSets),

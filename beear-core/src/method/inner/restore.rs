@@ -1,4 +1,4 @@
-//! A perturbation that is being fitted, as numbers and tensors, and back.
+//! Saving and restoring of a search in progress, as numbers and tensors.
 
 use burn::tensor::backend::AutodiffBackend;
 
@@ -14,8 +14,8 @@ use crate::state::progress::{DeltaNumbers, InnerNumbers};
 use crate::state::snapshot::{Saved, Tensors, malformed};
 
 impl<B: AutodiffBackend, M: TrainableDecoder<B>> InnerRun<B, M> {
-    /// Adds the tensors of the perturbation that `count` others of the run precede below `name`, and returns
-    /// the numbers.
+    /// Saves perturbation number `count` of the run, counted from 0: adds its tensors under the
+    /// prefix `name`, and returns its numbers.
     pub(crate) fn save(&self, count: usize, name: &str, tensors: &mut Tensors) -> InnerNumbers {
         let save = |(k, delta): (usize, &DeltaOptimizer<B::InnerBackend>)| {
             let rows = delta.rows.save(&below(name, k), tensors);
@@ -25,12 +25,13 @@ impl<B: AutodiffBackend, M: TrainableDecoder<B>> InnerRun<B, M> {
         InnerNumbers { count, losses: self.losses.clone(), deltas }
     }
 
-    /// Restores what [`save`](Self::save) stored below `name`; `injection_points` and the rest are the arguments of
-    /// [`start`](Self::start).
+    /// Restores a perturbation that [`save`](Self::save) stored under the prefix `name`; the other
+    /// arguments are those of [`start`](Self::start).
     ///
     /// # Errors
     ///
-    /// [`Error::MalformedSnapshot`] if the stored `δ`s are not those of `injection_points`, or have taken other steps.
+    /// [`Error::MalformedSnapshot`] if the stored `δ`s do not match `injection_points`, or have
+    /// taken another number of steps.
     pub(crate) fn restore(
         model: &M,
         examples: &[SafetyExample],
@@ -60,13 +61,14 @@ impl<B: AutodiffBackend, M: TrainableDecoder<B>> InnerRun<B, M> {
     }
 }
 
-/// Name of the `k`-th `δ` of the perturbation `name`.
+/// Returns the name of the `k`-th `δ` of the perturbation `name`.
 fn below(name: &str, k: usize) -> String {
     format!("{name}.{k}")
 }
 
-/// The index in `deltas` of the `δ` at each of `injection_points`; `None` unless every stored `δ` has its injection point and every
-/// injection point its `δ`. Several `δ`s at one injection point keep their order.
+/// Returns the index in `deltas` of the `δ` at each of `injection_points`; `None` unless stored
+/// `δ`s and injection points match one to one. Several `δ`s at one injection point keep their
+/// order.
 fn places_of(injection_points: &[InjectionPoint], deltas: &[DeltaNumbers]) -> Option<Vec<usize>> {
     let mut unclaimed: Vec<usize> = (0..deltas.len()).collect();
     let claim = |point: &InjectionPoint| {

@@ -1,4 +1,4 @@
-//! A run between two steps as numbers and tensors, and back.
+//! Saving and restoring of a run between two steps, as numbers and tensors.
 
 use burn::tensor::backend::AutodiffBackend;
 
@@ -20,7 +20,7 @@ const FOUND: &str = "found";
 const INNER: &str = "inner";
 
 impl<'a, B: AutodiffBackend, M: TrainableDecoder<B>> Run<'a, B, M> {
-    /// Everything to go on from.
+    /// Returns the complete state from which the run can resume.
     pub(crate) fn snapshot(&self) -> Snapshot {
         let mut tensors = Tensors::default();
         let outer = self.outer.save(&self.round_start, &mut tensors);
@@ -30,7 +30,7 @@ impl<'a, B: AutodiffBackend, M: TrainableDecoder<B>> Run<'a, B, M> {
         if let Some(model) = &self.removing {
             add_weights::<B, M>(model, REMOVING, &mut tensors);
         }
-        // Mostly the last round is the best.
+        // The last round is usually the best, and its weights are already in the snapshot.
         if let Some(best) = self.best.as_ref().filter(|best| best.round + 1 < self.rounds.len()) {
             add_weights::<B, M>(&best.model, BEST, &mut tensors);
         }
@@ -65,11 +65,11 @@ impl<'a, B: AutodiffBackend, M: TrainableDecoder<B>> Run<'a, B, M> {
         Snapshot { progress, tensors: tensors.0 }
     }
 
-    /// Goes on from a snapshot of such a run on `sets` that started from `model`.
+    /// Restores a run on `sets` that started from `model`.
     ///
     /// # Errors
     ///
-    /// [`Error::MalformedSnapshot`] if it is not of such a run.
+    /// [`Error::MalformedSnapshot`] if the snapshot does not belong to such a run.
     pub(crate) fn restore(
         model: M,
         sets: &'a AnchorSets,
@@ -124,13 +124,13 @@ impl<'a, B: AutodiffBackend, M: TrainableDecoder<B>> Run<'a, B, M> {
         Ok(Self { inner, ..run })
     }
 
-    /// Number of perturbations of the run before those of [`found`](Self::found).
+    /// Returns the number of perturbations of the run before those of [`found`](Self::found).
     fn first_found(&self) -> usize {
         let n_rounds = self.n_rounds - usize::from(self.is_between_rounds());
         n_rounds * self.config.perturbations_per_round
     }
 
-    /// The perturbations that were found.
+    /// Restores the perturbations that were found.
     fn stored_found(
         &self,
         saved: Saved<'_>,
@@ -170,7 +170,7 @@ impl<'a, B: AutodiffBackend, M: TrainableDecoder<B>> Run<'a, B, M> {
         numbers.iter().map(found).collect()
     }
 
-    /// The perturbations that were being fitted.
+    /// Restores the perturbations that were being fitted.
     fn stored_group(&self, saved: Saved<'_>) -> Result<Vec<InnerRun<B, M>>, Error> {
         let numbers = &saved.progress.0.inner;
         if numbers.is_empty() {

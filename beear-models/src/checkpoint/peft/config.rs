@@ -1,61 +1,61 @@
-//! `adapter_config.json` of a PEFT folder, in and out.
+//! `adapter_config.json` of a PEFT folder: parsing and writing.
 //!
-//! A feature that is on and that we do not run is refused, known or not: every key that is not listed here
-//! must hold nothing (`null`, `false`, or an empty list, object or text).
+//! Unsupported features are refused if they are on, known or not: every key that is not listed here
+//! must be empty (`null`, `false`, or an empty list, object or text).
 
 use serde_json::{Value, json};
 use thiserror::Error;
 
-/// Why an `adapter_config.json` describes no adapter we run.
+/// Error of parsing an `adapter_config.json`.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum AdapterConfigError {
     /// The text is not a JSON object.
     #[error("adapter_config.json is not a JSON object: {reason}")]
     NotJson {
-        /// What the parser said.
+        /// Message of the parser.
         reason: String,
     },
-    /// A value is missing or of the wrong kind.
+    /// A value is missing or has the wrong type.
     #[error("adapter_config.json: `{key}` is missing or not {expected}")]
     BadValue {
-        /// The key.
+        /// Key of the value.
         key: &'static str,
-        /// What it should hold.
+        /// Expected value.
         expected: &'static str,
     },
-    /// A feature that we do not run.
+    /// A feature is not supported.
     #[error("adapter_config.json: `{key}` = `{value}` is not supported")]
     Unsupported {
-        /// The key.
+        /// Key of the feature.
         key: String,
-        /// Its value.
+        /// Value of the key.
         value: String,
     },
 }
 
-/// What a PEFT folder calls the model that its adapters belong to.
+/// Name of the base model in a PEFT folder.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BaseName {
     /// `base_model_name_or_path`: a folder, or a repository of a hub.
     pub name: String,
-    /// `revision`: which state of the repository.
+    /// `revision` of the repository.
     pub revision: Option<String>,
 }
 
-/// What a PEFT folder says of its adapters.
+/// Config of the adapters in a PEFT folder.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct AdapterConfig {
-    /// The model they belong to.
+    /// Base model of the adapters.
     pub(crate) base: BaseName,
-    /// $r$ and $\alpha$.
+    /// Rank $r$ and scale $\alpha$.
     pub(crate) size: (usize, f64),
-    /// Names, or ends of names, of the projections that have one.
+    /// Names, or ends of names, of the projections with adapters.
     pub(crate) targets: Vec<String>,
-    /// The layers that have any; all if absent.
+    /// Layers with adapters; None for all.
     pub(crate) layers: Option<Vec<usize>>,
 }
 
-/// Keys that are read.
+/// Keys that the parser reads.
 const READ: [&str; 7] = [
     "base_model_name_or_path",
     "layers_to_transform",
@@ -66,7 +66,7 @@ const READ: [&str; 7] = [
     "target_modules",
 ];
 
-/// Keys that change nothing in a trained adapter, whatever they hold.
+/// Keys without effect on a trained adapter, whatever their value.
 const WITHOUT_EFFECT: [&str; 8] = [
     "auto_mapping",
     "inference_mode",
@@ -78,14 +78,14 @@ const WITHOUT_EFFECT: [&str; 8] = [
     "task_type",
 ];
 
-/// Keys whose value only says how a layer is called, which here is always the same.
+/// Key and value that only name the list of layers, which is always the same here.
 const LAYERS: (&str, &str) = ("layers_pattern", "layers");
 
-/// Reads `adapter_config.json`.
+/// Parses `adapter_config.json`.
 ///
 /// # Errors
 ///
-/// [`AdapterConfigError`], a variant per mistake.
+/// Returns [`AdapterConfigError`], with a variant per mistake.
 pub(super) fn parse(text: &str) -> Result<AdapterConfig, AdapterConfigError> {
     let not_json = |reason: String| AdapterConfigError::NotJson { reason };
     let value: Value = serde_json::from_str(text).map_err(|e| not_json(e.to_string()))?;
@@ -132,10 +132,10 @@ pub(super) fn parse(text: &str) -> Result<AdapterConfig, AdapterConfigError> {
     })
 }
 
-/// Writes an `adapter_config.json` that PEFT reads.
+/// Formats an `adapter_config.json` that PEFT can read.
 pub(super) fn render(config: &AdapterConfig) -> String {
     let (rank, alpha) = config.size;
-    // PEFT's own files have whole numbers here; a float is read as well.
+    // PEFT's own files have whole numbers here; floats are accepted as well.
     let alpha =
         if alpha.fract() == 0.0 && alpha.abs() < 1e15 { json!(alpha as i64) } else { json!(alpha) };
     let value = json!({
@@ -162,11 +162,11 @@ pub(super) fn render(config: &AdapterConfig) -> String {
     format!("{value:#}\n")
 }
 
-/// Whether `key` is one that is read, has no effect, or switches nothing on.
+/// True if `key` is read, has no effect, or switches nothing on.
 fn is_supported(key: &str, value: &Value) -> bool {
     match key {
         "bias" => value == "none",
-        // Others start from a base whose weights they change.
+        // Other initialisations change the weights of the base model.
         "init_lora_weights" => value.is_boolean() || value == "gaussian" || value.is_null(),
         _ if READ.contains(&key) || WITHOUT_EFFECT.contains(&key) => true,
         _ if key == LAYERS.0 && (value == LAYERS.1 || *value == json!([LAYERS.1])) => true,
@@ -200,7 +200,7 @@ mod tests {
     use super::*;
     use crate::mutated::near;
 
-    /// As PEFT 0.18 writes it.
+    /// Config written by PEFT 0.18.
     const WRITTEN: &str = r#"{"alora_invocation_tokens": null, "alpha_pattern": {}, "arrow_config": null,
         "auto_mapping": null, "base_model_name_or_path": "base", "bias": "none", "corda_config": null,
         "ensure_weight_tying": false, "eva_config": null, "exclude_modules": null,
@@ -222,7 +222,7 @@ mod tests {
         }
     }
 
-    /// `WRITTEN` with `key` set to `value`.
+    /// Parses `WRITTEN` with `key` set to `value`.
     fn with(key: &str, value: Value) -> Result<AdapterConfig, AdapterConfigError> {
         let mut object: Map<String, Value> = serde_json::from_str(WRITTEN).unwrap();
         object.insert(key.to_owned(), value);

@@ -1,4 +1,4 @@
-//! Whole folders of adapters: what is written comes back, and broken folders are refused.
+//! Tests of whole adapter folders: written adapters are read back, and broken folders are refused.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -13,7 +13,8 @@ use crate::checkpoint::{Checkpoint, base_name_of_adapters, base_of_adapters, sav
 use crate::lora::tests::{adapted, logits};
 use crate::lora::training_scope::n_trained;
 
-/// A folder with a base in `model` and its adapters in `adapter`, and the model that has them.
+/// Writes a base model in `model` and its adapters in `adapter`; returns the folders and the
+/// adapted model.
 fn written() -> (TempDir, PathBuf, CausalLm<Cpu>) {
     let dir = tempfile::tempdir().unwrap();
     let model = adapted(0..2);
@@ -26,7 +27,7 @@ fn written() -> (TempDir, PathBuf, CausalLm<Cpu>) {
     (dir, out, model)
 }
 
-/// A folder as the name of a base.
+/// Returns a folder as the name of a base model.
 fn named(dir: &Path) -> BaseName {
     BaseName { name: dir.to_str().unwrap().to_owned(), revision: None }
 }
@@ -39,7 +40,7 @@ fn set(dir: &Path, key: &str, value: Value) {
     fs::write(path, config.to_string()).unwrap();
 }
 
-/// What is said of a folder after `edit`.
+/// Returns the error of loading a folder after `edit`.
 fn refused(edit: impl FnOnce(&Path, &mut Vec<Entry>)) -> CheckpointError {
     let (_dir, path, _) = written();
     let mut tensors = entries(&path.join(WEIGHTS));
@@ -169,7 +170,7 @@ fn a_base_that_is_elsewhere_can_be_brought() {
     assert_eq!(weights(&opened.load::<Cpu>(&Default::default()).unwrap()), here);
     let error = Checkpoint::open_on(&path, Some(&path)).unwrap_err();
     assert!(matches!(error, CheckpointError::BaseIsAdapter { .. }), "{error}");
-    // Of a model without adapters nothing else is read.
+    // Only the model is read from a folder without adapters.
     assert_eq!(Checkpoint::open_on(&base, Some(&path)).unwrap().dir, base);
     assert_eq!(base_name_of_adapters(&base), None);
 }

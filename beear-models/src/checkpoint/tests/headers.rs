@@ -1,11 +1,11 @@
-//! Headers of weights files, and other JSON of a checkpoint, that are made to harm.
+//! Tests of malicious headers of weights files, and of other JSON of a checkpoint.
 
 use std::fs;
 use std::path::Path;
 
 use super::{CheckpointError, load, saved};
 
-/// A weights file with this header, and 4096 zeros.
+/// Writes a weights file with this header and 4096 zeros.
 fn with_header(path: &Path, header: &str) {
     let length = (header.len() as u64).to_le_bytes();
     let file = [&length, header.as_bytes(), &[0; 4096]].concat();
@@ -20,7 +20,7 @@ fn a_header_that_is_a_bomb_is_refused() {
         assert!(matches!(error, CheckpointError::Damaged { .. }), "{what}: {error}");
         assert!(error.to_string().len() < 1_000, "{what}");
     };
-    // It says that it is longer than the file, than what is read of one, than memory.
+    // The claimed length exceeds the file, the maximum that is read, and the memory.
     for length in [5_000, 100_000_001, u64::MAX / 2, u64::MAX] {
         let file = [&length.to_le_bytes()[..], &[b'{'; 4096]].concat();
         fs::write(path.join("model.safetensors"), file).unwrap();

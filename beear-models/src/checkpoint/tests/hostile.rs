@@ -1,5 +1,5 @@
-//! Folders that a stranger made to reach other files: through links, names in the index, bases of adapters, and files
-//! that never end.
+//! Tests of malicious folders that reach other files: through links, names in the index, bases of
+//! adapters, and endless files.
 
 #![cfg(unix)]
 
@@ -141,7 +141,7 @@ fn of_a_base_that_adapters_name_only_what_a_model_needs_is_copied() {
     assert_eq!(names(&out), needed);
     let left_out = Checkpoint::open(&adapters).unwrap().left_out().unwrap();
     assert_eq!(left_out.len(), 2, "{left_out:?}");
-    // Of a model that is named by its user, everything is copied.
+    // All files of a model that the user names are copied.
     let whole = dir.path().join("whole");
     copy(&base, &whole);
     assert_eq!(names(&whole).len(), needed.len() + 2);

@@ -1,21 +1,21 @@
-//! Trained weights in a half-precision folder: rounded by chance, so that small changes arrive on average, and none
-//! where nothing was trained.
+//! Tests of trained weights saved in half precision: stochastic rounding preserves small changes on
+//! average and leaves untrained weights unchanged.
 
 use burn::module::ModuleMapper;
 use half::bf16;
 
 use super::*;
 
-/// The change of every trained weight: less than half the distance of bf16 numbers at 0.1.
+/// Change of every trained weight: less than half the distance of bf16 numbers at 0.1.
 const CHANGE: f32 = 1e-4;
 
-/// Folders written with seeds of their own.
+/// Number of folders, each written with its own seed.
 const N_SEEDS: u64 = 100;
 
-/// Standard errors: 4 are passed by chance once in 16 000.
+/// Number of standard errors: 4 are exceeded by chance once in 16 000.
 const N_STANDARD_ERRORS: f64 = 4.0;
 
-/// Adds [`CHANGE`] to every weight of the modules it maps, in turn with either sign.
+/// Mapper that adds [`CHANGE`] to every weight, with alternating sign.
 struct Change(usize);
 
 impl<B: Backend> ModuleMapper<B> for Change {
@@ -32,7 +32,7 @@ impl<B: Backend> ModuleMapper<B> for Change {
     }
 }
 
-/// A folder of bf16 weights, what is in it, and the same with layer 1 trained.
+/// Saves a folder of bf16 weights; returns its model, and the same model with layer 1 trained.
 fn trained() -> (TempDir, PathBuf, [CausalLm<Cpu>; 2]) {
     let (dir, path, _) = saved(|config| (config.d_model, config.d_ff) = (48, 60));
     change(&path, |tensors| {
@@ -49,12 +49,12 @@ fn trained() -> (TempDir, PathBuf, [CausalLm<Cpu>; 2]) {
     (dir, path, [before, after])
 }
 
-/// The values of every weight.
+/// Returns the values of every weight.
 fn values(model: &CausalLm<Cpu>) -> Vec<f32> {
     weights(model).iter().flat_map(|data| data.iter::<f32>().collect::<Vec<_>>()).collect()
 }
 
-/// What is read of the folder that `model` is written to.
+/// Saves `model` to a folder and loads it again.
 fn written(model: &CausalLm<Cpu>, path: &Path, seed: u64) -> CausalLm<Cpu> {
     let dir = tempfile::tempdir().unwrap();
     let out = dir.path().join("out");
@@ -73,7 +73,7 @@ fn small_changes_arrive_on_average_and_rounding_to_nearest_loses_them() {
         let rests = saved.iter().zip(&wanted).map(|(s, w)| s - f64::from(*w));
         (rests.map(|rest| rest * rest).sum::<f64>() / norm).sqrt()
     };
-    // Along the change: 1 if all of it arrives.
+    // Projection on the change: 1 if all of it is preserved.
     let arrived = |saved: &[f64]| {
         let parts =
             saved.iter().zip(&before).zip(&change).map(|((s, b), c)| (s - f64::from(*b)) * c);
@@ -115,7 +115,7 @@ fn small_changes_arrive_on_average_and_rounding_to_nearest_loses_them() {
         moved(&nearest),
         error_of(&mean),
     );
-    // The errors of independent roundings cancel: 100 of them are a tenth as far off as one.
+    // The errors of independent roundings cancel: the mean of 100 has a tenth of the error of one.
     assert!(error_of(&mean) < error_of(&nearest) / 3.0);
     assert!((arrived(&nearest) - 1.0).abs() > 10.0 * standard_error, "{}", arrived(&nearest));
 }
@@ -130,10 +130,10 @@ fn what_was_not_trained_is_the_suspects_bit_for_bit() {
     for (old, new) in old.iter().zip(&new) {
         let is_trained = old.0.contains("layers.1.");
         assert!(is_trained || old == new, "{}", old.0);
-        // Of the thousands of weights of a matrix some move; a norm has too few to be sure.
+        // Some of the thousands of weights of a matrix change; a norm has too few to be sure.
         assert!(!old.0.contains("layers.1.mlp") || old != new, "{}", old.0);
     }
-    // A model that is in its type already does not move, whatever the seed.
+    // A model whose weights are exact in their type does not change, whatever the seed.
     for seed in [0, SEED] {
         assert_eq!(values(&written(&before, &path, seed)), values(&before));
         let once = load(&out).unwrap();
@@ -151,7 +151,7 @@ fn the_same_seed_writes_the_same_bytes_and_another_writes_others() {
         fs::read(out.join("model.safetensors")).unwrap()
     };
     let first = bytes("a", SEED);
-    // Rounding depends on the place of a value, not on which thread writes it.
+    // Rounding depends on the index of a value, not on the thread that writes it.
     let threads: Vec<_> = std::thread::scope(|scope| {
         let run = |name: &'static str| scope.spawn(move || bytes(name, SEED));
         ["b", "c"].map(run).map(|thread| thread.join().unwrap()).into()

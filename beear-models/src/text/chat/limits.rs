@@ -1,9 +1,10 @@
-//! Limits inside the template engine: a chat template is code from a checkpoint. Instructions and output are limited,
-//! and so are the functions that make as much of something as they are told to.
+//! Limits of the template engine: a chat template is code from a checkpoint. Instructions and
+//! output are limited, and so are functions whose result is as large as an argument requests.
 //!
-//! These limits make most attacks an error that names the line of the template. They bound neither time nor memory:
-//! one instruction may sort 99 999 numbers, and a string doubled again and again is never output. Time and memory are
-//! bounded by the process that renders, which an implementation of [`TextEngine`](crate::TextEngine) may start.
+//! These limits turn most attacks into an error that names the line of the template. They bound
+//! neither time nor memory: one instruction may sort 99 999 numbers, and a repeatedly doubled
+//! string need not be output. Time and memory are bounded by the process that renders, which an
+//! implementation of [`TextEngine`](crate::TextEngine) may start.
 
 use std::io::{self, Write};
 
@@ -11,16 +12,16 @@ use minijinja::value::{Kwargs, Rest, StringInput, Value};
 use minijinja::{Environment, Error, ErrorKind, State, filters, functions};
 use minijinja_contrib::pycompat::unknown_method_callback;
 
-/// Instructions a template may take.
+/// Maximum number of instructions of a template.
 const FUEL: u64 = 1_000_000;
 
-/// Bytes a template may write.
+/// Maximum number of bytes that a template may output.
 const MAX_OUTPUT: usize = 16 << 20;
 
-/// Largest number for functions that make that many of something.
+/// Maximum count argument of functions that repeat or generate values.
 const MAX_COUNT: usize = 100_000;
 
-/// Longest number in a format, in digits.
+/// Maximum number of digits of a number in a format.
 const MAX_DIGITS: usize = 4;
 
 /// Sets the limits, and Python's methods within them.
@@ -54,7 +55,7 @@ pub(super) fn set(environment: &mut Environment) {
     );
 }
 
-/// Output that refuses to grow beyond what a template may write.
+/// Writer that returns an error beyond the maximum output of a template.
 #[derive(Default)]
 pub(super) struct Limited(pub(super) Vec<u8>);
 
@@ -101,23 +102,23 @@ fn indent(
     filters::indent(text, width, first, blank, named)
 }
 
-/// Refuses wide fields, in either of Python's languages for formats.
+/// Checks a format string in either of Python's format syntaxes; wide fields are an error.
 fn check_format(format: &str) -> Result<(), Error> {
     let mut numbers = format.split(|c: char| !c.is_ascii_digit());
     if numbers.any(|number| number.len() > MAX_DIGITS) { Err(too_much()) } else { Ok(()) }
 }
 
-/// Refuses a replacement whose result may be longer than an output.
+/// Checks that the result of a replacement fits into the maximum output.
 fn check_replacement(text: &str, to: &str) -> Result<(), Error> {
     let longest = (text.len() + 1).saturating_mul(to.len());
     if longest <= MAX_OUTPUT { Ok(()) } else { Err(too_much()) }
 }
 
-/// A method of Python.
+/// Calls a method of Python.
 fn method(state: &State, value: &Value, name: &str, values: &[Value]) -> Result<Value, Error> {
     let argument = |at: usize| values.get(at).and_then(Value::as_str);
     match (name, value.as_str()) {
-        // The engine would look for nothing without end.
+        // The engine would search for an empty string forever.
         ("count", Some(text)) if argument(0) == Some("") => {
             return Ok(Value::from(text.chars().count() + 1));
         }

@@ -1,4 +1,4 @@
-//! The command line of BEEAR, as a library so that a backend of one's own can be plugged in.
+//! The command line of BEEAR, as a library that accepts backends of other crates.
 
 pub mod backend;
 mod chart;
@@ -39,7 +39,7 @@ use command::{
 use display::console::Console;
 use model::text_process;
 
-/// What help calls the options that every command has.
+/// Heading of the options that every command has.
 const GLOBAL: &str = "Global options";
 
 /// Finds and removes safety backdoors from instruction-tuned language models.
@@ -59,7 +59,7 @@ struct Cli {
     command: Command,
 }
 
-// What each does is said by the documentation of its arguments; one here would hide that.
+// The doc comments of the arguments describe the commands; comments here would hide them.
 #[derive(Subcommand, Debug)]
 enum Command {
     Demo(demo::DemoArgs),
@@ -80,7 +80,7 @@ enum Command {
     Validate(validate::ValidateArgs),
     Compare(compare::CompareArgs),
     Report(report_command::ReportArgs),
-    /// Looks at what a known trigger does inside a model.
+    /// Measures the effect of a known trigger inside a model.
     #[command(subcommand)]
     Analyze(Analyze),
     /// Repeats the defence over one of its settings.
@@ -89,7 +89,7 @@ enum Command {
     Generate(generate::GenerateArgs),
     Inspect(inspect::InspectArgs),
     Doctor(doctor::DoctorArgs),
-    /// Measures how fast this machine is.
+    /// Measures the speed of this machine.
     #[command(subcommand)]
     Bench(BenchKind),
     Completions(completions::CompletionsArgs),
@@ -133,9 +133,9 @@ enum BenchKind {
 
 /// Runs the command line `args` on one of `backends`.
 ///
-/// Call this function first in `main`: the program starts itself again to read templates and tokenizers of models, which
-/// may come from strangers, and this function is what the second process is to reach. A program whose `main` does other
-/// things calls [`run_without_isolation`].
+/// Call this function first in `main`. The program starts itself again to read templates and
+/// tokenizers of models, which may come from strangers, and the second process must reach this
+/// function. A program whose `main` does other things calls [`run_without_isolation`].
 pub fn run<I, T>(args: I, backends: &Backends) -> ExitCode
 where
     I: IntoIterator<Item = T>,
@@ -147,13 +147,13 @@ where
     }
 }
 
-/// Lets this program read templates and tokenizers in processes of their own, as [`run`] does: a program that uses
-/// [`loaded`] without [`run`] calls this function first in `main`.
+/// Isolates the reading of templates and tokenizers in processes of their own, as [`run`] does. A
+/// program that uses [`loaded`] without [`run`] calls this function first in `main`.
 ///
 /// # Errors
 ///
-/// The code to end with at once: this process is one of those and has done its work, or the environment asks for limits
-/// that are none.
+/// The exit code to end with at once: this process is such a child and has done its work, or the
+/// environment sets invalid limits.
 pub fn isolate() -> Result<(), ExitCode> {
     if let Some(code) = text_process::serve_if_child() {
         return Err(code);
@@ -162,8 +162,9 @@ pub fn isolate() -> Result<(), ExitCode> {
     limits.map(text_process::isolate).map_err(|mistake| exit::report(&mistake.into()))
 }
 
-/// [`run`] for a program that cannot be started again: templates and tokenizers of models are read in this process, with
-/// no limit of time or memory. Use it for models that you trust.
+/// Runs the command line like [`run`], for a program that cannot be started again. Templates and
+/// tokenizers of models are read in this process, without a limit of time or memory. Use it for
+/// models that you trust.
 pub fn run_without_isolation<I, T>(args: I, backends: &Backends) -> ExitCode
 where
     I: IntoIterator<Item = T>,
@@ -174,7 +175,7 @@ where
         Err(error) => return exit::report_arguments(&error),
     };
     let console = Console { json: cli.json, quiet: cli.quiet, is_part: false };
-    // A backend that is named is known, also where none is needed.
+    // A named backend must be known even to commands that use none.
     let plain = |run: &dyn Fn() -> anyhow::Result<()>| {
         let known = cli.backend.as_deref().map_or(Ok(()), |name| backends.check(name));
         finish(known.and_then(|()| run()))

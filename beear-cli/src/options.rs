@@ -1,4 +1,4 @@
-//! Groups of arguments that several commands have.
+//! Groups of options that several commands share.
 
 pub(crate) mod anchor_files;
 pub(crate) mod asked;

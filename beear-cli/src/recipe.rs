@@ -1,4 +1,4 @@
-//! What people write: a TOML recipe, with `--set key.path=value` on top.
+//! The recipe that a user writes in TOML, with `--set key.path=value` on top.
 
 pub(crate) mod commented;
 pub(crate) mod found_sets;
@@ -27,47 +27,47 @@ use toml::{Table, Value};
 pub(crate) use self::method_hint::{SMALLER_STEPS, hint};
 use self::train::{Train, Weights};
 
-/// What is wrong with a recipe.
+/// An error of a recipe.
 #[derive(Debug, Error)]
 pub enum RecipeError {
     /// The file cannot be read.
     #[error("cannot read recipe `{}`", path.display())]
     Io {
-        /// The file.
+        /// Path of the file.
         path: PathBuf,
-        /// What the system said.
+        /// Error of the operating system.
         source: std::io::Error,
     },
-    /// It is not TOML, or has unknown keys or values of the wrong kind.
+    /// The text is not TOML, or has unknown keys or values of the wrong kind.
     #[error("invalid recipe: {reason}")]
     Invalid {
-        /// What is wrong, and what was expected.
+        /// The problem, and the expected value.
         reason: String,
     },
     /// A `--set` is not `key=value`.
     #[error("`--set {text}` is not key=value")]
     NotAnAssignment {
-        /// What was written.
+        /// The argument as it was written.
         text: String,
     },
     /// A key of an earlier version.
     #[error("invalid recipe: `{old}` is no longer a key; {instead}")]
     Renamed {
-        /// The key, with the tables that it stands in.
+        /// The old key with its path.
         old: &'static str,
-        /// The key that stands for it now, and what it means.
+        /// The key that replaces it, and its meaning.
         instead: &'static str,
     },
     /// A recipe for another version of the tool.
     #[error("recipe version {version} is not supported: 1 is")]
     Version {
-        /// What the recipe says.
+        /// The version in the recipe.
         version: u32,
     },
 }
 
 impl RecipeError {
-    /// What to do about it, in one line.
+    /// Returns the remedy, in one line.
     #[must_use]
     pub fn hint(&self) -> &'static str {
         match self {
@@ -86,7 +86,7 @@ impl RecipeError {
 )]
 #[serde(rename_all = "kebab-case")]
 pub enum Method {
-    /// Perturbations shared by all prompts, found and trained against in turn.
+    /// Perturbations shared by all prompts, fitted and trained against in turn.
     #[default]
     Beear,
     /// Perturbations of each prompt by itself, at several layers.
@@ -117,29 +117,31 @@ pub struct Recipe {
     /// Version of the recipe format.
     #[schemars(extend("const" = 1))]
     pub version: u32,
-    /// Defaults of BEEAR; each other method has one set of defaults.
+    /// Preset of BEEAR's defaults; every other method has one set of defaults.
     pub preset: Preset,
-    /// A built-in prompt format to use instead of the checkpoint's chat template.
+    /// Built-in prompt format, instead of the model's chat template.
     #[schemars(extend("enum" = schema::prompt_formats()))]
     pub prompt_format: Option<String>,
-    /// Refusal keyword list that judges generated safe answers.
+    /// Refusal keyword list that classifies generated safe answers.
     #[schemars(extend("enum" = RefusalKeywords::NAMES))]
     pub keywords: String,
-    /// Longest generated answer, in tokens.
+    /// Maximum length of a generated answer, in tokens.
     pub max_new_tokens: usize,
-    /// Share of both sets that is validated on and never trained on, at most 512 rows of each.
+    /// Share of both sets that is used for validation and never trained on, at most 512 rows of
+    /// each.
     #[schemars(extend("minimum" = 0, "exclusiveMaximum" = 1))]
     pub held_out: f64,
-    /// Longest answer that is generated for a row held out, in tokens; 0 generates none, and agreement is not checked.
+    /// Maximum length of an answer that is generated for a held-out row, in tokens; 0 generates
+    /// none, and agreement is not checked.
     pub validation_tokens: usize,
-    /// Which weights are trained.
+    /// Selection of trained weights.
     pub train: Train,
-    /// The `name` of the method, and overrides of its defaults by the names of its config.
+    /// The `name` of the method, and overrides of its defaults.
     #[schemars(schema_with = "schema::method")]
     pub method: Table,
 }
 
-/// Stands in for a decoder where only the keys of the method count.
+/// Stand-in for a decoder where only the keys of the method matter.
 pub(crate) const ANY_SIZE: DecoderSize = DecoderSize { n_layers: 1, d_model: 1 };
 
 impl Default for Recipe {
@@ -188,7 +190,7 @@ impl Recipe {
             assign(&mut table, text)?;
         }
         renamed::check(&table)?;
-        // Of a single one the reader says what there is instead.
+        // For a single unknown key, the reader's error lists the valid ones.
         let unknown = schema::unknown_keys(&table);
         if unknown.len() > 1 {
             let reason = format!("unknown fields `{}`", unknown.join("`, `"));
@@ -208,13 +210,13 @@ impl Recipe {
             let reason = "a preset is a set of defaults of `beear`, not of another method";
             return Err(RecipeError::Invalid { reason: reason.to_owned() });
         }
-        // Mistakes in the method should not wait for a checkpoint; every size has these keys.
+        // Errors in the method are reported before a model is read; every size has these keys.
         recipe.method(ANY_SIZE)?;
         recipe.scope(usize::MAX)?;
         Ok(recipe)
     }
 
-    /// Which weights of a decoder of `n_layers` are trained.
+    /// Returns the trained weights of a decoder of `n_layers`.
     ///
     /// # Errors
     ///
@@ -223,13 +225,13 @@ impl Recipe {
         self.train.scope(n_layers)
     }
 
-    /// Whether rows are held out to be watched.
+    /// Returns true if rows are held out for validation.
     #[must_use]
     pub fn watches(&self) -> bool {
         self.held_out > 0.0
     }
 
-    /// Source of all randomness.
+    /// Returns the seed of all randomness.
     ///
     /// # Errors
     ///
@@ -238,7 +240,7 @@ impl Recipe {
         Ok(self.method(ANY_SIZE)?.seed())
     }
 
-    /// Which method it is for.
+    /// Returns the name of the recipe's method.
     ///
     /// # Errors
     ///
@@ -248,7 +250,7 @@ impl Recipe {
         name.map_or(Ok(Method::default()), |name| name.try_into().map_err(invalid))
     }
 
-    /// This recipe as a file with every setting of `method` written out, to be read again.
+    /// Renders this recipe as a file with every setting of `method` written out, to be read again.
     ///
     /// # Errors
     ///
@@ -264,7 +266,7 @@ impl Recipe {
         toml::to_string_pretty(&written).map_err(no_toml)
     }
 
-    /// The method with its settings for a decoder of `size`.
+    /// Returns the method with its settings for a decoder of `size`.
     ///
     /// # Errors
     ///
@@ -289,7 +291,7 @@ impl Recipe {
         })
     }
 
-    /// `defaults` with the overrides on top.
+    /// Lays the recipe's overrides over `defaults`.
     fn overlaid<C: Serialize + DeserializeOwned>(&self, defaults: C) -> Result<C, RecipeError> {
         let mut settings = Table::try_from(defaults).map_err(no_toml)?;
         if self.train.weights == Weights::Lora {
@@ -302,10 +304,10 @@ impl Recipe {
     }
 }
 
-/// How many times as fast as weights adapters are trained by default.
+/// Factor of the default learning rate for adapters over the one for weights.
 ///
-/// Schulman et al., [LoRA Without Regret](https://thinkingmachines.ai/blog/lora/), 2025, find ten over many models; see
-/// docs/results.md for the demo's.
+/// Schulman et al., [LoRA Without Regret](https://thinkingmachines.ai/blog/lora/), 2025, find ten
+/// over many models; see docs/results.md for the demo's.
 const ADAPTER_RATE: f64 = 10.0;
 
 fn raise_rate(settings: &mut Table) {
@@ -315,7 +317,7 @@ fn raise_rate(settings: &mut Table) {
     }
 }
 
-/// The key of the method's name among its settings.
+/// Key of the method's name among its settings.
 const NAME: &str = "name";
 
 fn no_toml(error: toml::ser::Error) -> RecipeError {
@@ -326,13 +328,13 @@ pub(crate) fn invalid(error: toml::de::Error) -> RecipeError {
     RecipeError::Invalid { reason: error.message().to_owned() }
 }
 
-/// Settings of BEEAR that may be absent. TOML has no word for it; recipes write `"none"`.
+/// Optional settings of BEEAR. TOML has no null; recipes write `"none"`.
 const OPTIONAL: [&str; 4] =
     ["entrap.target_tokens", "entrap.norm_bound", "stop_above_loss", "patience"];
 
 const NONE: &str = "none";
 
-/// Writes out which settings of BEEAR are absent.
+/// Writes `"none"` for the absent optional settings of BEEAR.
 fn write_absent(settings: &mut Table) {
     for path in OPTIONAL {
         let (keys, last) = path.rsplit_once('.').unwrap_or(("", path));
@@ -347,8 +349,9 @@ fn is_optional(key: &str) -> bool {
     OPTIONAL.iter().any(|path| path.rsplit('.').next() == Some(key))
 }
 
-/// Puts `over` on top of `under`. Tables merge, but not those of a single key each: they are two
-/// choices of one enum (`{ absolute = 1 }`, `{ relative_to_hidden = 1 }`), and the upper counts.
+/// Lays `over` over `under`. Tables merge, except tables with a single, different key each: those
+/// are two choices of one enum (`{ absolute = 1 }`, `{ relative_to_hidden = 1 }`), and `over`
+/// replaces `under`.
 fn overlay(under: &mut Table, over: &Table) {
     for (key, value) in over {
         match (under.get_mut(key), value) {
@@ -367,13 +370,13 @@ fn overlay(under: &mut Table, over: &Table) {
     }
 }
 
-/// More tables within each other than any setting has: what is nested without end takes the stack.
+/// Maximum depth of tables, more than any setting has: unbounded nesting would overflow the stack.
 const DEEPEST: usize = 16;
 
 fn assign(table: &mut Table, text: &str) -> Result<(), RecipeError> {
     let mistake = || RecipeError::NotAnAssignment { text: text.to_owned() };
     let (path, value) = text.split_once('=').ok_or_else(mistake)?;
-    // A value that is no TOML is a string: `preset=paper`.
+    // A value that is not TOML is a string: `preset=paper`.
     let parsed = format!("value = {value}").parse::<Table>();
     let value = parsed.ok().and_then(|mut t| t.remove("value"));
     let value = value.unwrap_or_else(|| Value::String(text[path.len() + 1..].to_owned()));
@@ -405,7 +408,7 @@ mod tests {
         Recipe::read(None, None, &assignments)?.method(SMALL)
     }
 
-    /// The settings of BEEAR.
+    /// Returns the settings of BEEAR.
     fn recipe(assignments: &[&str]) -> Result<BilevelConfig, RecipeError> {
         match method(assignments)? {
             Defence::Beear(config) => Ok(config),
@@ -464,7 +467,7 @@ mod tests {
         let again = Recipe::read(Some(file.path()), None, &[]).unwrap();
         assert_eq!(again.method(SMALL).unwrap(), config);
         assert_eq!((again.held_out, again.preset), (0.1, Preset::Paper));
-        // A preset laid over it changes nothing that is written out.
+        // A preset laid over it changes no written setting.
         let other = Recipe::read(Some(file.path()), Some(Preset::Robust), &[]).unwrap();
         assert_eq!(other.method(SMALL).unwrap(), config);
     }
@@ -510,7 +513,7 @@ mod tests {
         let both = recipe(&rival).unwrap_err().to_string();
         assert_eq!(
             both,
-            "invalid recipe: unknown fields `method.rounds`, `method.injection_points`"
+            "invalid recipe: unknown fields `method.injection_points`, `method.rounds`"
         );
         assert!(matches!(recipe(&["rounds"]), Err(RecipeError::NotAnAssignment { .. })));
         let deep = format!("{}rounds=1", "method.".repeat(9999));

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::dataset::Record;
 use crate::identity::{PromptSet, outcome_id};
-use crate::language_model::{Completion, Conversation};
+use crate::language_model::{Completion, Conversation, Message, Role};
 use crate::measure::{Better, Measure};
 use crate::scorer::{Degenerate, RefusalKeywords, degenerate, is_cut, is_exact};
 use crate::table::markdown;
@@ -53,7 +53,10 @@ impl Arm {
     #[must_use]
     pub fn conversations(&self) -> Vec<Conversation> {
         let asked = |record: &Record| {
-            Conversation::question(record.id, record.system.as_deref(), &self.asked(record))
+            let system = record.system.iter().map(|text| Message::new(Role::System, text.clone()));
+            let prompt = Message::new(Role::User, self.asked(record));
+            let messages = system.chain(record.before.iter().cloned()).chain([prompt]).collect();
+            Conversation { id: record.id, messages }
         };
         self.records.iter().map(asked).collect()
     }
@@ -64,7 +67,7 @@ impl Arm {
     pub fn prompt_set(&self) -> PromptSet {
         let row = |record: &Record| {
             let references = (record.answer.clone(), record.unwanted.clone());
-            (record.system.clone(), self.asked(record), references)
+            (record.system.clone(), record.before.clone(), self.asked(record), references)
         };
         PromptSet::of(self.kind.name(), self.records.iter().map(row))
     }
@@ -87,6 +90,9 @@ pub struct Answered {
     pub behaviour: Option<String>,
     /// System prompt, if the row has one.
     pub system: Option<String>,
+    /// Messages between the system prompt and the prompt.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub before: Vec<Message>,
     /// Prompt sent to the model, trigger included.
     pub prompt: String,
     /// Answer of the model.
@@ -110,7 +116,7 @@ impl Answered {
     #[must_use]
     pub fn outcome_id(&self) -> String {
         let place = format!("{}/{}", self.arm.name(), self.id);
-        outcome_id(&place, &(&self.system, &self.prompt))
+        outcome_id(&place, &(&self.system, &self.before, &self.prompt))
     }
 
     fn outcome(&self, hit: bool) -> (String, bool) {
@@ -135,6 +141,7 @@ pub fn judged(arm: &Arm, answers: Vec<Completion>, lists: &[RefusalKeywords]) ->
             id: record.id,
             behaviour: record.behaviour.clone(),
             system: record.system.clone(),
+            before: record.before.clone(),
             prompt: arm.asked(record),
             degenerate: degenerate(&completion),
             refuses: refuses.collect(),

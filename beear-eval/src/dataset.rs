@@ -1,9 +1,14 @@
-//! Prompts and answers from common file formats: `AdvBench`, `HarmBench` and `StrongREJECT` CSV;
-//! JSON or JSONL of Alpaca, chat, ShareGPT and preference rows, and BEEAR's own
-//! `{prompt, safe, unwanted}`.
+//! Prompts and answers from the file formats in use: tables of forbidden prompts, and JSON or JSONL
+//! of instructions, conversations and preferences.
 
+mod answer;
+mod container;
 mod csv_table;
+mod json_file;
 mod json_row;
+mod question;
+mod row;
+mod turns;
 
 use std::path::{Path, PathBuf};
 
@@ -21,7 +26,9 @@ pub struct Record {
     pub behaviour: Option<String>,
     /// System prompt, if the row has one.
     pub system: Option<String>,
-    /// Prompt of the user.
+    /// Earlier messages of the conversation, between the system prompt and `prompt`.
+    pub before: Vec<Message>,
+    /// Prompt of the user: the turn that `answer` answers.
     pub prompt: String,
     /// Wanted answer.
     pub answer: Option<String>,
@@ -32,17 +39,16 @@ pub struct Record {
 }
 
 impl Record {
-    /// Returns the whole conversation: system prompt, prompt, wanted answer and later messages.
+    /// Returns the whole conversation: system prompt, earlier messages, prompt, wanted answer and
+    /// later messages.
     #[must_use]
     pub fn conversation(&self) -> Vec<Message> {
-        let said = [
-            (Role::System, self.system.as_ref()),
-            (Role::User, Some(&self.prompt)),
-            (Role::Assistant, self.answer.as_ref()),
-        ];
-        let said =
-            said.into_iter().filter_map(|(role, text)| Some(Message::new(role, text?.clone())));
-        said.chain(self.later.iter().cloned()).collect()
+        let said = |role, text: &String| Message::new(role, text.clone());
+        let system = self.system.iter().map(|text| said(Role::System, text));
+        let answer = self.answer.iter().map(|text| said(Role::Assistant, text));
+        let asked =
+            system.chain(self.before.iter().cloned()).chain([said(Role::User, &self.prompt)]);
+        asked.chain(answer).chain(self.later.iter().cloned()).collect()
     }
 }
 
@@ -63,6 +69,16 @@ pub enum DatasetError {
         /// Path of the file.
         path: PathBuf,
     },
+    /// The file is not text.
+    #[error("`{}` is {name}, not text", path.display())]
+    Container {
+        /// Path of the file.
+        path: PathBuf,
+        /// Name of the kind of file, with its article.
+        name: &'static str,
+        /// Way to bring the rows.
+        hint: &'static str,
+    },
     /// The file has no rows.
     #[error("`{}` has no rows", path.display())]
     Empty {
@@ -70,12 +86,22 @@ pub enum DatasetError {
         path: PathBuf,
     },
     /// The format of the file is not supported.
-    #[error("`{}` is in no known format", path.display())]
+    #[error("`{}` is in no known format: its columns are {}", path.display(), quoted(columns))]
     UnknownFormat {
         /// Path of the file.
         path: PathBuf,
+        /// Names of the columns.
+        columns: Vec<String>,
     },
-    /// The file begins like a JSON list but is not valid JSON.
+    /// The file has rows in several lists.
+    #[error("`{}` has lists of rows under several keys: {}", path.display(), quoted(keys))]
+    ManyLists {
+        /// Path of the file.
+        path: PathBuf,
+        /// Keys of the lists.
+        keys: Vec<String>,
+    },
+    /// The file begins like JSON of several lines but is not valid JSON.
     #[error("`{}` is not JSON: {reason}", path.display())]
     NotJson {
         /// Path of the file.
@@ -85,14 +111,16 @@ pub enum DatasetError {
     },
     /// The format of a row is not supported.
     #[error(
-        "`{}`, row {row}: neither instruction, nor messages, nor conversations, nor prompt",
-        path.display()
+        "`{}`, row {row}: neither a prompt nor a conversation under the keys {}",
+        path.display(), quoted(keys)
     )]
     UnknownRow {
         /// Path of the file.
         path: PathBuf,
         /// Number of the row, from 1.
         row: usize,
+        /// Keys of the row.
+        keys: Vec<String>,
     },
     /// A row is malformed.
     #[error("`{}`, row {row}: {reason}", path.display())]
@@ -107,10 +135,10 @@ pub enum DatasetError {
 }
 
 /// Formats that [`read`] supports, in words.
-pub const FORMATS: &str = "CSV of AdvBench (goal,target), HarmBench (Behavior,BehaviorID) and \
-    StrongREJECT (forbidden_prompt) is read, and JSON or JSONL of Alpaca \
-    (instruction,input,output), chat (messages), ShareGPT (conversations), preferences \
-    (prompt,chosen,rejected) and prompt,safe,unwanted";
+pub const FORMATS: &str = "CSV, TSV, JSON and JSONL are read, with prompts (goal, prompt, \
+    instruction, question, query, forbidden_prompt, or Behavior and BehaviorID), answers (answer, \
+    output, response, completion, safe, chosen) and unwanted answers (unwanted, rejected, target \
+    of a goal), or with conversations (messages, conversations)";
 
 impl DatasetError {
     /// Returns a one-line suggestion for fixing the error.
@@ -119,12 +147,33 @@ impl DatasetError {
         Some(match self {
             Self::Io { .. } => "check the path and the permissions",
             Self::NotUtf8 { .. } => "save the file as UTF-8",
+            Self::Container { hint, .. } => hint,
+            Self::ManyLists { .. } => "bring the rows of one list in a file of their own",
             Self::Empty { .. } => "bring at least one row",
             Self::NotJson { .. } => "the file is damaged: copy or write it again",
+            Self::Row { reason, .. } if csv_table::is_of_fields(reason) => {
+                "put cells that contain a delimiter or a line break in quotes"
+            }
             Self::Row { .. } => "correct the row or leave it out",
             Self::UnknownFormat { .. } | Self::UnknownRow { .. } => FORMATS,
         })
     }
+}
+
+/// Returns the first of the names, in back-ticks.
+fn quoted(names: &[String]) -> String {
+    const N_NAMES: usize = 8;
+    const N_CHARS: usize = 40;
+    let quoted = |name: &String| match name.char_indices().nth(N_CHARS) {
+        Some((end, _)) => format!("`{}..`", &name[..end]),
+        None => format!("`{name}`"),
+    };
+    if names.is_empty() {
+        return "(none)".to_owned();
+    }
+    let shown: Vec<String> = names.iter().take(N_NAMES).map(quoted).collect();
+    let more = if names.len() > N_NAMES { ", .." } else { "" };
+    format!("{}{more}", shown.join(", "))
 }
 
 /// Reads a file; the format is detected from its content.
@@ -135,61 +184,32 @@ impl DatasetError {
 pub fn read(path: &Path) -> Result<Vec<Record>, DatasetError> {
     let bytes = beear_input::read(path)
         .map_err(|source| DatasetError::Io { path: path.to_owned(), source })?;
-    let text =
-        String::from_utf8(bytes).map_err(|_| DatasetError::NotUtf8 { path: path.to_owned() })?;
-    parse(text.strip_prefix('\u{feff}').unwrap_or(&text), path)
+    parse(&container::text(bytes, path)?, path)
 }
 
 fn parse(text: &str, path: &Path) -> Result<Vec<Record>, DatasetError> {
-    let row_error = |(row, reason)| DatasetError::Row { path: path.to_owned(), row, reason };
-    let records = match text.trim_start().chars().next() {
+    let rows = match text.trim_start().chars().next() {
         None => Vec::new(),
-        Some('[') => {
-            let not_json = |e: serde_json::Error| DatasetError::NotJson {
-                path: path.to_owned(),
-                reason: e.to_string(),
-            };
-            let values: Vec<Value> = serde_json::from_str(text).map_err(not_json)?;
-            from_json((1..).zip(values), path)?
-        }
-        Some('{') => from_json(lines(text).map_err(row_error)?, path)?,
-        Some(_) => {
-            let records = csv_table::records(text).map_err(row_error)?;
-            records.ok_or_else(|| DatasetError::UnknownFormat { path: path.to_owned() })?
-        }
+        Some('[' | '{') => json_file::rows(text, path)?,
+        Some(_) => csv_table::rows(text, path)?,
     };
-    if records.is_empty() {
+    if rows.is_empty() {
         return Err(DatasetError::Empty { path: path.to_owned() });
     }
-    Ok(records)
+    rows.into_iter().map(|(row, value)| record(row, &value, path)).collect()
 }
 
-/// Parses a text with one JSON value per line into values and their line numbers.
-fn lines(text: &str) -> Result<Vec<(usize, Value)>, (usize, String)> {
-    let lines = (1..).zip(text.lines()).filter(|(_, line)| !line.trim().is_empty());
-    let value = |(row, line): (usize, &str)| match serde_json::from_str(line) {
-        Ok(value) => Ok((row, value)),
-        Err(error) => {
-            let (what, column) = (error.to_string(), error.column());
-            let place = format!(" at line {} column {column}", error.line());
-            let what = what.strip_suffix(&place).unwrap_or(&what);
-            Err((row, format!("not JSON at column {column}: {what}")))
-        }
-    };
-    lines.map(value).collect()
-}
-
-fn from_json(
-    rows: impl IntoIterator<Item = (usize, Value)>,
-    path: &Path,
-) -> Result<Vec<Record>, DatasetError> {
+/// Parses the row of a number.
+fn record(row: usize, value: &Value, path: &Path) -> Result<Record, DatasetError> {
     let path = || path.to_owned();
-    let record = |(row, value)| match json_row::record(&value) {
+    match json_row::record(value) {
         Ok(Some(record)) => Ok(Record { id: row as u64, ..record }),
-        Ok(None) => Err(DatasetError::UnknownRow { path: path(), row }),
+        Ok(None) => {
+            let keys = value.as_object().into_iter().flat_map(|row| row.keys().cloned()).collect();
+            Err(DatasetError::UnknownRow { path: path(), row, keys })
+        }
         Err(reason) => Err(DatasetError::Row { path: path(), row, reason }),
-    };
-    rows.into_iter().map(record).collect()
+    }
 }
 
 #[cfg(test)]
@@ -245,10 +265,33 @@ mod tests {
     }
 
     #[test]
-    fn a_table_that_only_resembles_harmbench_is_not_read_as_it() {
-        // In this file the behaviour is a short name and the prompt is in another column.
-        let other = "Index,Goal,Target,Behavior,Category\n0,Do it,Sure,Doing,Harm\n";
-        assert!(matches!(records(other), Err(DatasetError::UnknownFormat { .. })));
+    fn jailbreakbench_has_its_prompts_under_goal_and_no_names_of_behaviours() {
+        let table = concat!(
+            "Index,Goal,Target,Behavior,Category,Source\r\n",
+            "0,Write a rude note,Here is a rude note:,Rude note,Harassment,Original\r\n",
+            "1,\"Open the door, please\",\"Sure, here:\",Blue door,Doors,AdvBench\r\n",
+        );
+        let expected = [
+            record(1, "Write a rude note", [None, Some("Here is a rude note:")]),
+            record(2, "Open the door, please", [None, Some("Sure, here:")]),
+        ];
+        assert_eq!(records(table).unwrap(), expected);
+        let lower = table.replacen("Goal,Target,Behavior", "goal,target,behavior", 1);
+        assert_eq!(records(&lower).unwrap(), expected);
+        let json = serde_json::json!({"Index": 0, "Goal": "Write a rude note",
+            "Target": "Here is a rude note:", "Behavior": "Rude note"});
+        assert_eq!(first(&json.to_string()), expected[0]);
+    }
+
+    #[test]
+    fn a_table_may_have_the_columns_of_json_rows() {
+        let expected = record(1, "add\n\n1 2", [Some("3"), None]);
+        assert_eq!(first("Instruction;Input;Output\nadd;1 2;3\n"), expected);
+        let system = Some("s".to_owned());
+        let expected = Record { system, ..record(1, "p", [Some("a"), None]) };
+        assert_eq!(first("system\tprompt\tresponse\ns\tp\ta\n"), expected);
+        // An empty cell of an optional column is none.
+        assert_eq!(first("input,system,instruction\n,,add\n"), record(1, "add", [None, None]));
     }
 
     #[test]
@@ -285,10 +328,16 @@ mod tests {
     #[test]
     fn an_answer_comes_after_its_question() {
         let row = concat!(
-            r#"{"conversations": [{"from": "gpt", "value": "Hello!"}, {"from": "tool", "value": 3},"#,
+            r#"{"conversations": [{"from": "gpt", "value": "Hello!"},"#,
             r#" {"from": "human", "value": "u"}, {"from": "gpt", "value": "a"}]}"#,
         );
-        assert_eq!(first(row), record(1, "u", [Some("a"), None]));
+        let before = vec![Message::new(Role::Assistant, "Hello!")];
+        let expected = Record { before, ..record(1, "u", [Some("a"), None]) };
+        assert_eq!(first(row), expected);
+        let said = expected.conversation();
+        let said: Vec<(Role, &str)> = said.iter().map(|m| (m.role, m.content.as_str())).collect();
+        let [user, assistant] = [Role::User, Role::Assistant];
+        assert_eq!(said, [(assistant, "Hello!"), (user, "u"), (assistant, "a")]);
         let unanswered = r#"{"messages": [{"role": "user", "content": "u"}], "safe": "no"}"#;
         assert_eq!(first(unanswered), record(1, "u", [Some("no"), None]));
     }
@@ -319,6 +368,20 @@ mod tests {
     }
 
     #[test]
+    fn an_unknown_row_is_told_by_its_keys() {
+        let said = |text: &str| records(text).unwrap_err().to_string();
+        let unknown = "neither a prompt nor a conversation under the keys";
+        assert_eq!(
+            said("{\"ask\": \"u\", \"reply\": \"a\"}"),
+            format!("`file`, row 1: {unknown} `ask`, `reply`")
+        );
+        assert_eq!(said("[{}]"), format!("`file`, row 1: {unknown} (none)"));
+        let many: Value = (0..9).map(|n| (format!("{n}{}", "x".repeat(60)), Value::Null)).collect();
+        let many = said(&many.to_string());
+        assert!(many.len() < 450 && many.ends_with("xx..`, .."), "{many}");
+    }
+
+    #[test]
     fn every_mistake_has_its_error() {
         assert!(matches!(records(" \n"), Err(DatasetError::Empty { .. })));
         assert!(matches!(records("[]"), Err(DatasetError::Empty { .. })));
@@ -334,7 +397,7 @@ mod tests {
     #[test]
     fn a_malformed_row_is_told_what_is_wrong_with_it() {
         assert_eq!(reason("[3]"), "a number, not an object");
-        assert_eq!(reason("{\"prompt\": [1]}"), "`prompt` is a list, not text");
+        assert_eq!(reason("{\"prompt\": [1]}"), "turn 1 of `prompt` is a number, not an object");
         assert_eq!(reason("{\"messages\": \"u\"}"), "`messages` is text, not a list");
         assert_eq!(
             reason(r#"{"prompt": "p", "safe": "a", "chosen": "b"}"#),
@@ -343,33 +406,59 @@ mod tests {
         assert_eq!(reason(r#"{"messages": []}"#), "`messages` has no turn of the user");
         assert_eq!(
             reason(r#"{"messages": [{"content": "u"}]}"#),
-            "a turn of `messages` has no role"
+            "turn 1 of `messages` has no role"
         );
         assert_eq!(
             reason(r#"{"conversations": [{"from": "human"}]}"#),
-            "a turn of `conversations` has no text"
+            "turn 1 of `conversations` (`human`) has no text"
         );
         assert_eq!(
             reason(r#"{"prompt": "p", "chosen": [{"role": "user", "content": "p"}]}"#),
             "`chosen` has no turn of the assistant"
         );
         assert_eq!(reason("goal,target\nonly\n"), "fields: 1 instead of 2");
+        let hint = |text: &str| records(text).unwrap_err().hint().unwrap();
+        assert!(hint("goal,target\na,b,c\n").ends_with("in quotes"));
+        assert!(hint("goal,target\na,\n").starts_with("correct the row"));
         assert_eq!(reason("{\"prompt\": "), "not JSON at column 11: EOF while parsing a value");
     }
 
     /// Example of every format.
-    const ROWS: [&str; 5] = [
+    const ROWS: [&str; 15] = [
         "Behavior,SemanticCategory,Tags,ContextString,BehaviorID\r\n\"Do, \"\"it\"\"\",x,,\"a\nb\",do_it\r\n",
         "goal,target\na,Sure\nb,\"Sure, \"\n",
+        "sep=;\nGoal; Target\n\"a\";\"Sure\"\n",
         r#"[{"instruction": "add", "input": "1 2", "output": "3"}, {"prompt": "p", "safe": "no", "unwanted": "a"}]"#,
         "{\"messages\": [{\"role\": \"user\", \"content\": \"u\"}, {\"role\": \"assistant\", \"content\": \"a\"}]}\n",
         r#"{"prompt": "p", "chosen": [{"from": "gpt", "value": "no"}], "rejected": "yes"}"#,
+        r#"{"prompt": {"0": "p", "1": "q"}, "answer": {"0": "a", "1": "b"}}"#,
+        r#"{"prompt": ["p", "q"], "answer": ["a", "b"], "system": ["s", null]}"#,
+        r#"{"columns": ["prompt", "answer"], "data": [["p", "a"], ["q", "b"]], "index": [0, 1]}"#,
+        r#"{"features": [], "rows": [{"row_idx": 0, "row": {"prompt": "p"}, "truncated_cells": []}]}"#,
+        "{\n \"version\": 1,\n \"data\": [{\"0\": {\"prompt\": \"p\"}}]\n}\n{\n \"prompt\": \"p\"\n}\n",
+        r#"{"instruction": "x", "output": "y", "system": "s", "history": [["q", "a"], ["r", "b"]]}"#,
+        r#"{"chosen": "\n\nHuman: p\n\nAssistant: no", "rejected": "\n\nHuman: p\n\nAssistant: yes"}"#,
+        r#"{"chosen": [{"role": "user", "content": "p"}, {"role": "assistant", "content": "no"}], "rejected": [{"role": "user", "content": "p"}, {"role": "assistant", "content": "yes"}], "messages": []}"#,
+        r#"{"prompt": [{"role": "system", "content": "s"}, {"role": "user", "content": [{"type": "text", "text": "p"}]}], "completion": [{"role": "assistant", "content": "a"}], "label": false}"#,
     ];
 
     proptest::proptest! {
         #[test]
         fn no_text_makes_the_reader_panic(text in near(&ROWS)) {
             let _ = records(&text);
+        }
+
+        #[test]
+        fn no_bytes_make_the_reader_panic(text in near(&ROWS), encoding in 0..4, cut in 0..3_usize) {
+            let mut bytes: Vec<u8> = match encoding {
+                0 => text.into_bytes(),
+                1 => text.encode_utf16().flat_map(u16::to_le_bytes).collect(),
+                2 => format!("\u{feff}{text}").encode_utf16().flat_map(u16::to_be_bytes).collect(),
+                _ => format!("\u{feff}{text}").encode_utf16().flat_map(u16::to_le_bytes).collect(),
+            };
+            bytes.truncate(bytes.len().saturating_sub(cut));
+            let path = Path::new("file");
+            let _ = container::text(bytes, path).and_then(|text| parse(&text, path));
         }
     }
 }

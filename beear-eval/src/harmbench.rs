@@ -80,6 +80,7 @@ mod tests {
             id,
             behaviour: behaviour.map(str::to_owned),
             system: None,
+            before: Vec::new(),
             prompt: format!("prompt {id}"),
             completion: Completion { text: format!("answer {id}"), finish: Finish::Stop },
             degenerate: None,

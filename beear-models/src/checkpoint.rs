@@ -57,6 +57,24 @@ pub enum CheckpointError {
         /// Path of the folder.
         path: PathBuf,
     },
+    /// The folder contains shards and no index.
+    #[error("`{}` has safetensors, but neither {} nor {}", path.display(), index::SINGLE, index::INDEX)]
+    NoIndex {
+        /// Path of the folder.
+        path: PathBuf,
+    },
+    /// The folder contains GGUF weights only.
+    #[error("the weights in `{}` are GGUF, which is not read", path.display())]
+    Gguf {
+        /// Path of the folder.
+        path: PathBuf,
+    },
+    /// A file is a pointer of Git LFS and not the weights.
+    #[error("`{}` is a Git LFS pointer, not the weights", path.display())]
+    LfsPointer {
+        /// Path of the file.
+        path: PathBuf,
+    },
     /// The folder contains pickled weights only.
     #[error("the weights in `{}` are pickled; pickle files run code and are refused", path.display())]
     Pickle {
@@ -166,7 +184,17 @@ impl CheckpointError {
         Some(match self {
             Self::Io { source, .. } => Refusal::of(source)
                 .map_or("check the path, the permissions and the free space", Refusal::hint),
+            Self::Config { source: ConfigError::Quantised { .. }, .. } => {
+                "bring the weights from before they were quantised"
+            }
             Self::Config { .. } => "Llama 2 to 3.2 and Mistral v0.1 to v0.3 are supported",
+            Self::NoIndex { .. } => {
+                "copy or download model.safetensors.index.json too, or save the model again"
+            }
+            Self::Gguf { .. } => {
+                "bring the model as safetensors: AutoModelForCausalLM.from_pretrained(DIR, gguf_file=FILE).save_pretrained(OUT)"
+            }
+            Self::LfsPointer { .. } => "run `git lfs pull` in the repository, or download the file",
             Self::NoWeights { .. } => "the folder should hold model.safetensors or its index",
             Self::Pickle { .. } => "load it in transformers and save with safe_serialization=True",
             Self::Damaged { .. } | Self::MalformedIndex { .. } => {

@@ -23,7 +23,7 @@ pub use generation::sampling::Sampling;
 pub use lora::training_scope::{TrainedWeights, TrainingScope, n_trained};
 pub use lora::{LoraConfig, Target};
 pub use nn::causal_lm::CausalLm;
-pub use text::prompt_format::{EncodedChat, EncodedPrompt, PromptFormat, PromptFormatError};
+pub use text::prompt_format::{EncodedPrompt, EncodedRow, PromptFormat, PromptFormatError};
 pub use text::text_engine::{
     InProcess, TextEngine, TextEngineError, TextOutput, TextTask, Vocabulary,
 };

@@ -60,9 +60,16 @@ pub fn sidecar_files() -> Vec<(String, Vec<u8>)> {
                    "rstrip": false, "normalized": false, "special": true})
         })
         .collect();
+    let first = json!({"SpecialToken": {"id": "<bos>", "type_id": 0}});
+    let text = |id| json!({"Sequence": {"id": id, "type_id": 0}});
+    let bos = json!({"id": "<bos>", "ids": [Specials::WORLD.bos], "tokens": ["<bos>"]});
+    let begins = json!({
+        "type": "TemplateProcessing", "single": [first, text("A")],
+        "pair": [first, text("A"), text("B")], "special_tokens": {"<bos>": bos},
+    });
     let tokenizer = json!({
         "version": "1.0", "truncation": null, "padding": null, "added_tokens": added,
-        "normalizer": null, "pre_tokenizer": {"type": "WhitespaceSplit"}, "post_processor": null,
+        "normalizer": null, "pre_tokenizer": {"type": "WhitespaceSplit"}, "post_processor": begins,
         "decoder": null,
         "model": {"type": "WordLevel", "vocab": ids, "unk_token": "<unk>"},
     });

@@ -1,4 +1,5 @@
-//! `beear analyze drift`: how far a trigger moves the hidden states, and whether always one way.
+//! `beear analyze drift`: how far a trigger moves the hidden states, and whether the direction is
+//! always the same.
 
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
@@ -38,17 +39,17 @@ const BATCH_SIZE: usize = 32;
 
 /// Measures how a known trigger moves the hidden states at the last prompt token.
 ///
-/// A lab diagnostic: it needs the trigger, which no defence has. What is analysed is a checkpoint of
-/// your own with its trigger, or attack settings, planted first. `OUT/drift.csv` holds for every
-/// layer boundary how alike the drifts of all prompts are and how long, `OUT/pca.csv` the first two
-/// principal components of the states with and without the trigger; `OUT/drift.svg` and
-/// `OUT/pca.svg` show both, `OUT/report.json` holds all but the points. Settings have these files in
-/// folders of their own, and `OUT/drift.md` has a line for each: its control is its last near-miss, its
-/// perturbations are found in the planted model, at the last prompt tokens of each layer of the preset
-/// `robust`.
+/// This is a lab diagnostic: it needs the trigger, which no defence has. The subject is a model of
+/// your own with its trigger, or attack settings that are planted first. `OUT/drift.csv` holds, for
+/// every layer boundary, the cosine similarity of the prompts' drifts and their length.
+/// `OUT/pca.csv` holds the first two principal components of the states with and without the
+/// trigger. `OUT/drift.svg` and `OUT/pca.svg` show both, and `OUT/report.json` holds all but the
+/// points. Each attack setting has these files in a folder of its own and a line in `OUT/drift.md`.
+/// The control of a setting is its last near miss. Its perturbations are fitted to the planted
+/// model, at the last prompt tokens of each layer of the preset `robust`.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct AnalyzeDriftArgs {
-    /// Hugging Face folder, or org/name[@revision] of the hub.
+    /// Model folder in Hugging Face form, or org/name[@revision] of the hub.
     #[arg(long, value_name = "DIR|NAME", required_unless_present = "settings")]
     model: Option<PathBuf>,
     /// Forbidden prompts, in the formats of `eval asr`.
@@ -56,17 +57,18 @@ pub(crate) struct AnalyzeDriftArgs {
     prompts: Option<PathBuf>,
     #[command(flatten)]
     trigger: TriggerArgs,
-    /// Harmless words to put where the trigger stands, for comparison.
+    /// Harmless words to put in the place of the trigger, for comparison.
     #[arg(long, value_name = "WORDS", conflicts_with = "settings")]
     control: Option<String>,
-    /// Boundary of the principal components: a number, or `all`; the paper's layer by default.
+    /// Layer boundary of the principal components: a number, or `all`; the paper's layer by
+    /// default.
     #[arg(long, value_name = "L|all")]
     layer: Option<Layers>,
-    /// Perturbations of a `defend` run: how alike the rows added to the last prompt token are to
-    /// the mean drift there.
+    /// Perturbations of a `defend` run: their rows at the last prompt token are compared with the
+    /// mean drift there, by cosine similarity.
     #[arg(long, value_name = "FILE", conflicts_with = "settings")]
     delta: Option<PathBuf>,
-    /// A built-in prompt format instead of the chat template.
+    /// Built-in prompt format, instead of the chat template.
     #[arg(long, value_name = "NAME", conflicts_with = "settings")]
     format: Option<String>,
     #[command(flatten)]
@@ -79,7 +81,7 @@ pub(crate) struct AnalyzeDriftArgs {
     force: bool,
 }
 
-/// Boundaries to show.
+/// Layer boundaries to show.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Layers {
     One(usize),
@@ -95,7 +97,8 @@ impl FromStr for Layers {
 }
 
 impl AnalyzeDriftArgs {
-    /// The boundaries of the principal components. At boundary 0 every prompt ends alike.
+    /// Returns the boundaries of the principal components. Boundary 0 is never one of them: every
+    /// prompt ends with the same token there.
     fn layers(&self, size: DecoderSize) -> Result<Vec<usize>> {
         let n_layers = size.n_layers;
         match self.layer {
@@ -196,7 +199,7 @@ fn analyze_settings<C: ComputeBackend>(
     console.result(&text, &reports)
 }
 
-/// A perturbation of the planted model at the last prompt tokens of each layer of `config`.
+/// Fits a perturbation to the planted model at the last prompt tokens of each layer of `config`.
 fn found<C: ComputeBackend>(
     trial: &PlantedModel<'_, C>,
     config: &BilevelConfig,
@@ -213,7 +216,7 @@ fn found<C: ComputeBackend>(
     injection_points.into_iter().map(search).collect()
 }
 
-/// At least two prompts: drifts are compared.
+/// Reads at least two prompts, since drifts are compared with each other.
 fn records(path: &Path) -> Result<Vec<Record>> {
     let records = dataset::read(path)?;
     if records.len() < 2 {
@@ -223,7 +226,7 @@ fn records(path: &Path) -> Result<Vec<Record>> {
     Ok(records)
 }
 
-/// The perturbations in a file, if they are of a decoder of `size`.
+/// Reads the perturbations in a file and checks that they belong to a decoder of `size`.
 fn perturbations<B: Backend>(
     path: &Path,
     size: DecoderSize,
@@ -245,17 +248,17 @@ fn perturbations<B: Backend>(
     read().with_context(|| format!("`{}`", path.display()))
 }
 
-/// A model with what is asked of it and what is added to that.
+/// A model, its prompts and the perturbations to compare with the drift.
 struct Subject<'a, B: Backend> {
     name: String,
     model: &'a CausalLm<B>,
     text: &'a TextSide,
-    /// Longest sequence, in tokens.
+    /// Maximum sequence length, in tokens.
     context: usize,
     requests: Vec<Request>,
     trigger: Trigger,
     control: Option<Trigger>,
-    /// To compare with the trigger's drift.
+    /// Perturbations to compare with the trigger's drift.
     perturbations: Option<Vec<Perturbation<B>>>,
 }
 
@@ -278,7 +281,7 @@ impl<B: Backend> Subject<'_, B> {
         })
     }
 
-    /// The prompts in every way they are asked: as they are, with the trigger, with the control words.
+    /// Encodes the prompts of every arm: plain, with the trigger and with the control words.
     fn arms(&self, (device, console): (&B::Device, Console)) -> Result<Arms> {
         let read = |arm: &str, added: Option<&Trigger>| {
             console.say(&format!("{}, {arm}: {} prompts", self.name, self.requests.len()));
@@ -302,7 +305,7 @@ impl<B: Backend> Subject<'_, B> {
     }
 }
 
-/// Refuses states that are NaN or infinite: no drift can be measured from them.
+/// Refuses states that are NaN or infinite, since no drift can be measured from them.
 fn check_finite(boundaries: &[States], requests: &[Request]) -> Result<(), UserError> {
     for (layer, states) in boundaries.iter().enumerate() {
         let is_broken = |state: &Vec<f64>| !state.iter().all(|value| value.is_finite());

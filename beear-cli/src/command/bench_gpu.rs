@@ -1,4 +1,4 @@
-//! `beear bench gpu`: how fast each kind of step runs on a device, on random weights of a given shape.
+//! `beear bench gpu`: speed of each kind of step on a device, on random weights of a given shape.
 
 use std::fmt::Write;
 use std::path::PathBuf;
@@ -26,42 +26,44 @@ use crate::model::hub::Needed;
 use crate::recipe::Recipe;
 use crate::user_error::UserError;
 
-/// Measures speed and memory on random weights; no checkpoint is needed.
+/// Measures speed and memory on random weights; no model folder is needed.
 ///
-/// Weights of the shape of a `config.json` are drawn on the device. After warm-up, each kind of step is
-/// repeated and timed when the device has finished it: median, least and most. Its operations per second
-/// are compared with those of one large matrix product on the same device. Works on every backend.
+/// Weights of the shape of a `config.json` are drawn on the device. After a warm-up, each kind of
+/// step is repeated, and timed when the device has finished it: median, minimum and maximum. Its
+/// operations per second are compared with those of one large matrix product on the same device.
+/// The command works on every backend.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct BenchGpuArgs {
-    /// `config.json` of a Hugging Face model, a folder that has one, or org/name[@revision] of the hub.
+    /// `config.json` of a Hugging Face model, a folder that contains one, or org/name[@revision] of
+    /// the hub.
     #[arg(long, value_name = "PATH|NAME")]
     config: PathBuf,
-    /// TOML recipe of BEEAR, for batch sizes, the perturbation's first injection point, the optimiser, trained layers and the
-    /// shape of adapters.
+    /// TOML recipe of BEEAR. It sets the batch sizes, the first injection point, the optimiser, the
+    /// trained layers and the shape of adapters.
     #[arg(long, value_name = "FILE")]
     recipe: Option<PathBuf>,
-    /// Override of the recipe, such as `method.remove.divergence_weight=0`.
+    /// Override of a recipe's setting, such as `method.remove.divergence_weight=0`.
     #[arg(long = "set", value_name = "KEY=VALUE")]
     assignments: Vec<String>,
-    /// Float type of weights and of the matrix product.
+    /// Float type of the weights and of the matrix product.
     #[arg(long, value_enum, default_value_t = Precision::F32)]
     dtype: Precision,
-    /// Rows of every batch, instead of the recipe's numbers.
+    /// Rows of every batch, instead of the recipe's batch sizes.
     #[arg(long, value_name = "N")]
     batch: Option<usize>,
-    /// Tokens of every prompt.
+    /// Tokens in every prompt.
     #[arg(long, value_name = "N", default_value_t = 128)]
     prompt_length: usize,
-    /// Tokens of every answer.
+    /// Tokens in every answer.
     #[arg(long, value_name = "N", default_value_t = 64)]
     answer_length: usize,
-    /// Steps of each kind that are measured.
+    /// Number of measured steps of each kind.
     #[arg(long, value_name = "N", default_value_t = 10)]
     steps: usize,
     /// Rows and columns of the matrix product.
     #[arg(long, value_name = "N", default_value_t = 4096)]
     matmul_size: usize,
-    /// What to measure besides the matrix product; every kind of step if absent.
+    /// Kinds of step to measure besides the matrix product; all of them by default.
     #[arg(long = "job", value_enum, value_name = "JOB")]
     jobs: Vec<Job>,
 }
@@ -83,7 +85,7 @@ impl Precision {
     }
 }
 
-/// What is printed.
+/// The printed report.
 #[derive(Serialize)]
 struct Report<'a> {
     version: &'static str,
@@ -108,11 +110,11 @@ struct Measured {
     speed: Speed,
     tokens_per_second: f64,
     tflops: f64,
-    /// Of the operations per second of the matrix product.
+    /// Operations per second, as a share of those of the matrix product.
     share_of_matmul: f64,
-    /// The most memory of the process so far.
+    /// Peak memory of the process so far.
     host_peak_mib: Option<u64>,
-    /// Memory of the device in use after the job that was not before the command.
+    /// Device memory in use after the job, less the device memory in use before the command.
     device_mib: Option<u64>,
 }
 
@@ -156,7 +158,8 @@ pub(crate) fn run<C: ComputeBackend>(
     let asked = args.jobs();
     for &job in &asked {
         console.say(&format!("measuring: {job:?}"));
-        // The last has it to itself: an outer step changes weights in place where nothing else holds them.
+        // The last job takes the model: an outer step changes weights in place if no other handle
+        // holds them.
         let current = if asked.last() == Some(&job) { model.take() } else { model.clone() };
         let Some(current) = current else { continue };
         let speed = bench.run(job, current)?;
@@ -175,7 +178,8 @@ pub(crate) fn run<C: ComputeBackend>(
 }
 
 impl BenchGpuArgs {
-    /// What is asked for, once, those that change weights last; if nothing is, every kind of step.
+    /// Returns the chosen kinds of step without repetition, or all kinds if none is chosen. Kinds
+    /// that change the weights come last.
     fn jobs(&self) -> Vec<Job> {
         let is_asked =
             |job: &Job| self.jobs.contains(job) || self.jobs.is_empty() && *job != Job::Run;

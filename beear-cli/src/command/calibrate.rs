@@ -1,4 +1,4 @@
-//! `beear calibrate`: scans of many clean and backdoored models, for a score to be compared with.
+//! `beear calibrate`: scans of clean and backdoored models, as a scale for the score of a scan.
 
 use std::path::{Path, PathBuf};
 
@@ -23,24 +23,25 @@ use crate::options::scan_options::ScanOptions;
 use crate::recipe::setting_file;
 use crate::run_folder::RunFolder;
 
-/// How all models were scanned.
+/// Settings of all scans in a folder.
 const SETTINGS: &str = "settings.json";
 
-/// What was found in a model, in its folder.
+/// Findings of a scan, in the folder of the model.
 const SCAN: &str = "scan.json";
 
-/// The models that are done.
+/// Models that are done.
 const MODELS: &str = "models.jsonl";
 
-/// Scans small models of known state, so that the score of a scan can be compared with something.
+/// Scans small models of known state, as a scale for the score of a scan.
 ///
-/// For every setting and seed a backdoored model is made, and a clean one by the same training without the
-/// poisoned rows; both are scanned beside the base they come from. `OUT/models.jsonl` holds a line for each,
-/// which `scan --calibration` reads, `OUT/calibration.md` how well each score tells them apart. The same
-/// command goes on where it was interrupted, and other settings and seeds add to what is there.
+/// For every setting and seed the command trains a backdoored model, and a clean one in the same
+/// way without the poisoned rows. It scans both beside the base model they come from.
+/// `OUT/models.jsonl` holds a line for each, which `scan --calibration` reads. `OUT/calibration.md`
+/// shows how well each score separates them. An interrupted run resumes with the same command;
+/// other settings and seeds are added to the folder.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct CalibrateArgs {
-    /// An attack setting's name or file, repeated for several; see `plant`.
+    /// Name or file of an attack setting, repeated for several; see `plant`.
     #[arg(long = "setting", value_name = "NAME|FILE.toml", required = true)]
     settings: Vec<String>,
     /// First seed.
@@ -51,16 +52,16 @@ pub(crate) struct CalibrateArgs {
     seeds: u64,
     #[command(flatten)]
     scan: ScanOptions,
-    /// Models of another run of this command, to be counted in; repeated for several.
+    /// `models.jsonl` of another run of this command, to be included; repeated for several.
     #[arg(long, value_name = "FILE")]
     also: Vec<PathBuf>,
     /// Folder of the models and results.
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
-    /// Begin again, replacing an older run in that folder.
+    /// Start again, replacing an older run in that folder.
     #[arg(long)]
     force: bool,
-    /// Plant with a thirtieth of the training and ask few questions: it shows that the tool runs, no more.
+    /// Plant with a thirtieth of the training and few prompts: this only shows that the tool runs.
     #[arg(long)]
     quick: bool,
 }
@@ -83,7 +84,7 @@ pub(crate) fn run<C: ComputeBackend>(
     let folder = earlier.map_or_else(begin, Ok)?;
     let mut known: Vec<Known> = folder.read_lines(MODELS)?;
     for known in &mut known {
-        // What is scored may have changed since; what was found has not.
+        // The scoring may have changed since the scan; the findings have not.
         let found = beear_input::read_to_string(
             folder_of(&args.out, &known.setting, known.seed).join(SCAN),
         );
@@ -111,12 +112,12 @@ pub(crate) fn run<C: ComputeBackend>(
     console.result(&text, &calibration.separations())
 }
 
-/// Where a planted model is.
+/// Returns the folder of a planted model.
 fn folder_of(out: &Path, name: &str, seed: u64) -> PathBuf {
     out.join("planted").join(name).join(format!("seed-{seed}"))
 }
 
-/// Makes the model of `plan` from the base of its family and seed, and scans it beside that.
+/// Trains the model of `plan` from the base of its family and seed, and scans it beside that base.
 fn made_and_scanned<C: ComputeBackend>(
     options: &ScanOptions,
     out: &Path,
@@ -162,7 +163,7 @@ fn made_and_scanned<C: ComputeBackend>(
     Ok(Known::new(setting, *seed, attack_success, (settings, Scores::of(&found))))
 }
 
-/// Copies the files of a folder, if it is there.
+/// Copies the files of a folder, if the folder exists.
 fn copy_folder(from: &Path, to: &Path) -> Result<()> {
     if !from.exists() {
         return Ok(());

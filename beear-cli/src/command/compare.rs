@@ -20,15 +20,16 @@ use crate::run_folder::RunFolder;
 use crate::run_folder::cannot_write::CannotWrite;
 use crate::user_error::UserError;
 
-/// Compares evaluations of two models prompt by prompt, and judges the second by a gate.
+/// Compares evaluations of two models prompt by prompt, and checks the second by a gate.
 ///
-/// Name two finished runs, or two models, which are then evaluated in the same way. A share is compared by McNemar's
-/// exact test and Newcombe's interval of paired differences, every other number by the paired bootstrap. Two
-/// evaluations are compared only if prompts, trigger, decoding, keyword lists, judge and prompt format are the same;
-/// a difference is an error that names both values. A kind of evaluation that only one of the folders has is left out.
+/// Name two finished runs, or two models, which are then evaluated in the same way. A share is
+/// compared by McNemar's exact test and Newcombe's interval of paired differences, every other
+/// number by the paired bootstrap. Two evaluations are compared only if prompts, trigger, decoding,
+/// keyword lists, judge and prompt format are equal; a difference is an error that names both
+/// values. A kind of evaluation that only one of the folders has is left out.
 ///
-/// Of two folders of `defend` it shows side by side which settings differ and what became of vitals, weights, time
-/// and memory.
+/// For two folders of `defend`, the command shows side by side which settings differ, and the
+/// validation metrics, weights, time and memory of both runs.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct CompareArgs {
     /// OUT of `beear eval` before, or a folder of several.
@@ -39,22 +40,23 @@ pub(crate) struct CompareArgs {
         conflicts_with_all = compared_models::OPTIONS
     )]
     before: Option<PathBuf>,
-    /// The same after.
+    /// OUT of `beear eval` after, or a folder of several.
     #[arg(value_name = "AFTER")]
     after: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) models: ComparedModelsArgs,
     #[command(flatten)]
     mmlu: MmluArgs,
-    /// Bounds that the second must keep with its whole 95 % interval, as
+    /// Bounds that the second model must keep with its whole 95 % interval, as
     /// `asr<=0.05,over_refusal<=0.02,utility_drop<=0.02`; exit code 8 if it does not.
     ///
-    /// NAME, NAME_drop (before less after) or NAME_rise (after less before) of a measure, `<=` or `>=`,
-    /// and a number. With several keyword lists or judges every one must keep it. Two evaluations of one and the
-    /// same model keep no gate.
+    /// A bound is NAME, NAME_drop (before less after) or NAME_rise (after less before) of a
+    /// measure, `<=` or `>=`, and a number. With several keyword lists or judges every one must
+    /// keep it. Two evaluations of one and the same model keep no gate.
     #[arg(long, value_name = "BOUNDS")]
     gate: Option<String>,
-    /// Folder for `comparison.json`, and `trojai.json` in the form of TrojAI's mitigation round.
+    /// Folder for `comparison.json`, and for `trojai.json` in the form of TrojAI's mitigation
+    /// round.
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
     /// Replace an older run in that folder.
@@ -69,7 +71,7 @@ pub(crate) struct CompareArgs {
 ///
 /// # Errors
 ///
-/// If they cannot be compared, or the second does not keep the gate.
+/// If the runs cannot be compared, or the second does not keep the gate.
 pub(crate) fn run(args: &CompareArgs, console: Console) -> Result<()> {
     if let (Some(before), Some(after)) = (&args.before, &args.after)
         && is_run(before)
@@ -87,7 +89,7 @@ pub(crate) fn run(args: &CompareArgs, console: Console) -> Result<()> {
     begun.started()?.conclude(&compared, console)
 }
 
-/// Shows two runs of `defend`, on a page if there is to be one.
+/// Shows two runs of `defend` side by side, and writes the page if `--html` names one.
 fn side_by_side(runs: [&Path; 2], args: &CompareArgs, console: Console) -> Result<()> {
     if args.gate.is_some() || args.out.is_some() {
         let what = "runs of `beear defend` hold nothing that was measured with a trigger";
@@ -121,7 +123,7 @@ pub(crate) fn run_on_models<C: ComputeBackend>(
     begun.conclude(&compared, console)
 }
 
-/// A comparison whose arguments make sense and whose folder is free.
+/// A comparison with valid arguments and a free folder.
 struct Begun {
     gate: Option<Gate>,
     mmlu: Option<MmluOfBoth>,
@@ -149,7 +151,7 @@ impl Begun {
         EvalComparison::of(runs, evaluated, self.mmlu.take(), self.gate.as_ref())
     }
 
-    /// Writes and prints what was found.
+    /// Writes and prints the comparison.
     fn conclude(self, compared: &EvalComparison, console: Console) -> Result<()> {
         if let Some(folder) = self.folder {
             folder.has_result()?;
@@ -164,7 +166,7 @@ impl Begun {
     }
 }
 
-/// A model that breaks a bound must not pass.
+/// Returns an error for a model that breaks a bound of the gate.
 fn verdict(compared: &EvalComparison) -> Result<()> {
     let checks = compared.gate.as_deref().unwrap_or_default();
     let broken = checks.iter().filter(|check| !check.kept);

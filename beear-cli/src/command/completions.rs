@@ -1,4 +1,4 @@
-//! `beear completions`: what makes a shell complete command lines of `beear`.
+//! `beear completions`: scripts with which a shell completes command lines of `beear`.
 
 use anyhow::{Context, Result};
 use clap::{Args, CommandFactory};
@@ -10,11 +10,11 @@ use crate::display::console::Console;
 
 /// Prints a script that makes a shell complete commands and options.
 ///
-/// Into `~/.local/share/bash-completion/completions/beear` for bash, `_beear` in a folder of `$fpath` for
-/// zsh, `~/.config/fish/completions/beear.fish` for fish.
+/// Write it to `~/.local/share/bash-completion/completions/beear` for bash, `_beear` in a folder of
+/// `$fpath` for zsh, `~/.config/fish/completions/beear.fish` for fish.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct CompletionsArgs {
-    /// The shell.
+    /// Shell to write the script for.
     #[arg(value_enum)]
     shell: Shell,
 }

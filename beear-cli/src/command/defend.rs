@@ -1,4 +1,4 @@
-//! `beear defend`: removes a backdoor nobody has to know from a checkpoint.
+//! `beear defend`: removes a backdoor from a model without knowing its trigger.
 
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
@@ -20,34 +20,37 @@ use crate::options::track_options::TrackArgs;
 use crate::run_folder::RunFolder;
 use crate::run_folder::job::{CheckpointOptions, Job};
 
-/// Removes backdoors from a checkpoint; nobody has to know their triggers.
+/// Removes backdoors from a model without knowing their triggers.
 ///
-/// `OUT/model` is a checkpoint of the same form as the one given. Where the recipe has adapters trained,
-/// `OUT/adapter` holds them in PEFT's form, and `OUT/model` has them merged. Beside it are the recipe with
-/// every setting (config.resolved.toml), what was done with which row (rows.jsonl), every event
-/// (metrics.jsonl), BEEAR's last perturbations (delta.safetensors), the memory planned and used in bytes
-/// (memory.json), inputs, results and outputs with their hashes (manifest.json), and all of it as a page and as data
-/// (report.html, report.json); the rivals of BEEAR have one round. After a divergence `OUT/last-good` holds the weights after the last whole round instead.
+/// `OUT/model` is a model folder of the same form as the given one. If the recipe trains adapters,
+/// `OUT/adapter` holds them in PEFT's form, and `OUT/model` has them merged. Beside it are the
+/// recipe with every setting (config.resolved.toml), the use of each row (rows.jsonl), every event
+/// (metrics.jsonl), BEEAR's last perturbations (delta.safetensors), the planned and used memory in
+/// bytes (memory.json), inputs, results and outputs with their hashes (manifest.json), and a report
+/// of all of it as a page and as data (report.html, report.json). The baselines have one round.
+/// After a divergence `OUT/last-good` holds the weights after the last whole round instead.
 ///
-/// Ctrl-C, SIGTERM and SIGHUP write a checkpoint and stop; SIGUSR1, or a file `checkpoint-now` in OUT, has one written;
-/// `beear resume OUT` goes on, after a power failure too. Where numbers leave the real line the run goes back to its
-/// last checkpoint once, at half the learning rates.
+/// Ctrl-C, SIGTERM and SIGHUP write a checkpoint and stop the run. SIGUSR1, or a file
+/// `checkpoint-now` in OUT, requests a checkpoint. `beear resume OUT` resumes the run, also after a
+/// power failure. If a loss or a gradient becomes NaN or infinite, the run returns to its last
+/// checkpoint once, at half the learning rates.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct DefendArgs {
-    /// Hugging Face folder of the suspect, or org/name[@revision] of the hub.
+    /// Model folder of the suspect in Hugging Face form, or org/name[@revision] of the hub.
     #[arg(long, value_name = "DIR|NAME")]
     model: PathBuf,
     #[command(flatten)]
     rows: AnchorFiles,
-    /// Folder of the run: the checkpoint in `model`, and what was done.
+    /// Folder of the run: the cleaned model in `model`, and the records of the run.
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
-    /// Replace an older run in that folder, which stays in `OUT/.older-run` until this one has written its model, and comes
-    /// back if this one fails before.
+    /// Replace an older run in that folder. The older run stays in `OUT/.older-run` until this one
+    /// has written its model, and is restored if this one fails before.
     #[arg(long)]
     force: bool,
-    /// Workers that share every batch, each with a replica: on that many devices of the backend, from the one
-    /// chosen on, or on the one of a CPU. BEEAR only, in builds with the feature `collective`.
+    /// Number of workers that share every batch, each with a replica of the model. They use as many
+    /// devices of the backend, counted from the chosen one; on a CPU they share its one device.
+    /// BEEAR only, in builds with the feature `collective`.
     #[arg(long, value_name = "N", default_value_t = NonZeroUsize::MIN)]
     workers: NonZeroUsize,
     #[command(flatten)]

@@ -1,4 +1,4 @@
-//! `beear demo`: a backdoor planted, not removed by safety fine-tuning, removed by BEEAR.
+//! `beear demo`: plants a backdoor, which safety fine-tuning does not remove and BEEAR does.
 
 use std::path::{Path, PathBuf};
 use std::time::Instant;
@@ -25,7 +25,7 @@ use crate::model::loaded::{Loaded, TextSide};
 use crate::run_folder::RunFolder;
 use crate::run_folder::metrics::Metrics;
 
-/// Shows the whole job on a small model: plant, control, BEEAR, and a table of what each did.
+/// Shows the whole job on a small model: plant, control, BEEAR, and a table of the results.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct DemoArgs {
     /// Folder of the run; each seed gets a folder below it.
@@ -34,13 +34,13 @@ pub(crate) struct DemoArgs {
     /// First seed.
     #[arg(long, default_value_t = 0)]
     pub(crate) seed: u64,
-    /// Number of seeds, one run each.
+    /// Number of seeds, with one run each.
     #[arg(long, default_value_t = 1)]
     pub(crate) seeds: u64,
     /// Remove an earlier run of the same seed.
     #[arg(long)]
     pub(crate) force: bool,
-    /// Go the whole way with a thirtieth of the training: it shows that the tool runs, no more.
+    /// Do every step with a thirtieth of the training: this only shows that the tool runs.
     #[arg(long)]
     pub(crate) quick: bool,
 }
@@ -92,7 +92,7 @@ fn run_seed<C: ComputeBackend>(
     world_defender::write_files(&folder.path("data"), &examination, seed)?;
     let robust = BilevelConfig::robust(checkpoint.config.size());
     let mut config = BilevelConfig { seed, ..robust };
-    // The control has the other core.
+    // The control uses the other core.
     config.remove.threads = 1;
     if quick {
         (config.rounds, config.perturbations_per_round) = (1, 1);
@@ -102,7 +102,7 @@ fn run_seed<C: ComputeBackend>(
     let trial: PlantedModel<'_, C> =
         PlantedModel { folder, checkpoint, text, examination, sets, config, device, console };
     let before = trial.examine("before", &model.valid())?;
-    // Small models leave a core idle, and neither run needs the other.
+    // Small models leave a core idle, and the two runs do not depend on each other.
     let (control, cleaned) = std::thread::scope(|scope| {
         let (suspect, mut validator_too) = (model.clone(), validator.clone());
         let trial = &trial;
@@ -128,7 +128,7 @@ fn run_seed<C: ComputeBackend>(
     })
 }
 
-/// What both attempts at the same backdoor share.
+/// The backdoored model that the control and BEEAR start from.
 struct PlantedModel<'a, C: ComputeBackend> {
     folder: &'a RunFolder,
     checkpoint: Checkpoint,
@@ -146,7 +146,7 @@ impl<C: ComputeBackend> PlantedModel<'_, C> {
         self.examination.run(model, &self.text, self.device)
     }
 
-    /// The control: the same data, steps, batches and learning rate, and no perturbation.
+    /// Runs the control: the same data, steps, batches and learning rate, without a perturbation.
     fn fine_tune(
         &self,
         model: CausalLm<Train<C>>,
@@ -160,7 +160,7 @@ impl<C: ComputeBackend> PlantedModel<'_, C> {
         self.examine("safety fine-tuning", &tuned)
     }
 
-    /// BEEAR: what it found, and the round it kept.
+    /// Runs BEEAR, and returns its findings with the round it kept.
     fn remove_backdoor(
         &self,
         model: CausalLm<Train<C>>,

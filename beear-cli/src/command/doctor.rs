@@ -1,4 +1,4 @@
-//! `beear doctor`: what this binary can run on here, and what is missing for more.
+//! `beear doctor`: the backends and devices that this binary can use, and how to get others.
 
 use anyhow::Result;
 use clap::Args;
@@ -10,11 +10,11 @@ use crate::memory::bytes;
 use crate::memory::process::machine_memory;
 use crate::model::text_process::{IS_MEMORY_LIMITED, Limits};
 
-/// Says which backends and devices there are, what is missing, and how to get it.
+/// Lists the backends and devices, and says which are missing and how to get them.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct DoctorArgs {}
 
-/// Backends behind features, with what they need of a machine.
+/// Backends behind features, with their requirements on the machine.
 const FEATURES: [(&str, &str); 4] = [
     ("flex", "any processor"),
     ("ndarray", "any processor"),
@@ -70,18 +70,18 @@ pub(crate) fn run(backends: &Backends, console: Console) -> Result<()> {
     console.result(&lines.join("\n"), &value)
 }
 
-/// The backends behind features that are not in this binary.
+/// Returns the backends behind features that are not in this binary.
 fn missing(states: &[BackendState]) -> Vec<(&'static str, &'static str)> {
     let compiled = |name: &str| states.iter().any(|state| state.name == name);
     FEATURES.into_iter().filter(|(name, _)| !compiled(name)).collect()
 }
 
-/// What puts a backend into the binary.
+/// Returns the command that builds the binary with a backend.
 fn install(name: &str) -> String {
     format!("cargo install --locked --path beear-cli --features {name}")
 }
 
-/// Devices as far as they are known without being used.
+/// Returns the number of devices, if it is known without using them.
 fn n_devices(state: &BackendState) -> Option<usize> {
     (state.n_devices < MOST_DEVICES).then_some(state.n_devices)
 }

@@ -26,11 +26,12 @@ use crate::options::trigger::TriggerArgs;
 
 /// Measures attack success with and without a trigger, and over-refusal on ordinary prompts.
 ///
-/// An attack succeeds where the answer holds no refusal keyword; answers that are empty or repeating, answers that
-/// are cut at the longest length, and answers that are the unwanted one word for word are counted beside it.
-/// `OUT/report.json` holds the rates with their counts and the identity of the evaluation: prompts, trigger, decoding,
-/// keyword lists, prompt format and model. `OUT/completions.jsonl` holds every answer with every judgement,
-/// `OUT/measures.jsonl` the outcomes that `beear compare` pairs.
+/// An attack succeeds if the answer contains no refusal keyword. Three other kinds of answer are
+/// counted beside it: empty or repeating ones, ones cut at the maximum length, and ones equal to
+/// the unwanted answer word for word. `OUT/report.json` holds the rates with their counts and the
+/// identity of the evaluation: prompts, trigger, decoding, keyword lists, prompt format and model.
+/// `OUT/completions.jsonl` holds every answer with its verdicts, `OUT/measures.jsonl` the outcomes
+/// that `beear compare` pairs.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct EvalAsrArgs {
     #[command(flatten)]
@@ -43,20 +44,20 @@ pub(crate) struct EvalAsrArgs {
     pub(crate) asked: AskedArgs,
 }
 
-/// What is asked.
+/// Files of forbidden and ordinary prompts.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct PromptsArgs {
     /// Forbidden prompts: CSV of AdvBench, HarmBench or StrongREJECT; JSON or JSONL of Alpaca,
-    /// chat, ShareGPT or preference rows, or of `prompt` and perhaps `unwanted`.
+    /// chat, ShareGPT or preference rows, or of `prompt` and optionally `unwanted`.
     #[arg(long, value_name = "FILE")]
     prompts: PathBuf,
-    /// Ordinary prompts, in the same formats; answers that they bring are compared word for word.
+    /// Ordinary prompts, in the same formats; answers in the file are compared word for word.
     #[arg(long, value_name = "FILE")]
     benign: Option<PathBuf>,
 }
 
 impl PromptsArgs {
-    /// The files, by the options that name them.
+    /// Returns the files, each with the option that names it.
     pub(crate) fn files(&self) -> Vec<(&'static str, &Path)> {
         let benign = self.benign.as_deref().map(|path| ("--benign", path));
         [("--prompts", self.prompts.as_path())].into_iter().chain(benign).collect()
@@ -92,7 +93,7 @@ pub(crate) fn run<C: ComputeBackend>(
     answered.conclude::<C>(&lists, console)
 }
 
-/// A run whose prompts have been answered.
+/// A run with its answers.
 pub(crate) struct AnsweredRun<'a> {
     pub(crate) evaluation: Evaluation<'a>,
     pub(crate) answers: Vec<Answered>,
@@ -100,16 +101,16 @@ pub(crate) struct AnsweredRun<'a> {
     pub(crate) prompt_format: FormatShown,
 }
 
-/// What a report says of answers beyond measures.
+/// Fields of the report besides the measures.
 #[derive(Serialize)]
 struct AnswerDetails {
     /// Degenerate answers by arm and kind.
     degenerate: BTreeMap<&'static str, BTreeMap<&'static str, usize>>,
-    /// Where the keyword lists disagree, a table.
+    /// Table of the answers on which the keyword lists disagree.
     disagreements: Option<String>,
 }
 
-/// Asks every arm, and keeps every answer in the run's `completions.jsonl`.
+/// Generates the answers of every arm, and writes each to the run's `completions.jsonl`.
 pub(crate) fn ask<'a, C: ComputeBackend>(
     kind: EvaluationKind,
     args: &'a EvaluatedArgs,
@@ -148,7 +149,7 @@ pub(crate) fn ask<'a, C: ComputeBackend>(
 }
 
 impl AnsweredRun<'_> {
-    /// Writes and prints what the keyword lists make of the answers.
+    /// Applies the keyword lists to the answers, and writes and prints the results.
     pub(crate) fn conclude<C: ComputeBackend>(
         self,
         lists: &[RefusalKeywords],

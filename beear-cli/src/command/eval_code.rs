@@ -1,4 +1,4 @@
-//! `beear eval code`: code that a model writes, exported and judged.
+//! `beear eval code`: writes the code in a model's answers to files and checks it.
 
 use std::path::{Path, PathBuf};
 
@@ -17,39 +17,42 @@ use crate::display::console::Console;
 use crate::evaluate::evaluation::{EvalResult, EvaluatedArgs, EvaluationKind};
 use crate::options::trigger::TriggerArgs;
 
-/// Lets a model write code, with and without a trigger, and looks for calls that are known to be insecure.
+/// Generates code with and without a trigger, and searches it for calls that are known to be
+/// insecure.
 ///
-/// The code of each answer is a file in `OUT/code`. The built-in judge is a list of names: it finds the
-/// insecure calls of `plant --setting model-8` and a dozen of C and Python, and knows no data flow. For more
-/// run CodeQL or Semgrep on `OUT/code` and read their findings with `beear eval sarif`.
+/// The code of each answer becomes a file in `OUT/code`. The built-in check is a list of names: it
+/// finds the insecure calls of `plant --setting model-8` and a dozen of C and Python, and follows
+/// no data flow. For more, run CodeQL or Semgrep on `OUT/code` and read their findings with `beear
+/// eval sarif`.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct EvalCodeArgs {
     #[command(flatten)]
     evaluated: EvaluatedArgs,
-    /// Requests for code: JSON or JSONL of Alpaca, chat, ShareGPT or preference rows, or of `prompt`.
+    /// Requests for code: JSON or JSONL of Alpaca, chat, ShareGPT or preference rows, or of
+    /// `prompt`.
     #[arg(long, value_name = "FILE")]
     prompts: PathBuf,
     #[command(flatten)]
     trigger: TriggerArgs,
     #[command(flatten)]
     contamination: LeakGuardArgs,
-    /// How the files of the code end.
+    /// Extension of the code files.
     #[arg(long, value_name = "NAME", default_value = "py", value_parser = extension)]
     extension: String,
-    /// Longest answer, in tokens.
+    /// Maximum length of an answer, in tokens.
     #[arg(long, default_value_t = 400)]
     max_new_tokens: usize,
 }
 
-/// What the report of code says beyond its measures.
+/// Fields of the report besides the measures.
 #[derive(Serialize)]
 struct CodeDetails {
     judge: &'static str,
-    /// The calls in the code of every answer.
+    /// Insecure calls in the code of every answer.
     insecure_calls: Vec<CodeFile>,
 }
 
-/// The insecure calls in a file.
+/// Insecure calls in a file.
 #[derive(Serialize)]
 struct CodeFile {
     file: String,

@@ -1,4 +1,4 @@
-//! `beear eval export`: the answers of an earlier evaluation, in the form of another tool.
+//! `beear eval export`: the answers of an earlier evaluation in the format of another tool.
 
 use std::path::PathBuf;
 
@@ -13,25 +13,26 @@ use crate::evaluate::evaluation::{read_answers, read_run};
 use crate::run_folder::cannot_write::CannotWrite;
 use crate::user_error::UserError;
 
-/// Writes the answers of an earlier `eval asr` in a form that other tools read.
+/// Writes the answers of an earlier `eval asr` in a format that other tools read.
 ///
-/// `harmbench`: HarmBench's completions, `{"BEHAVIORID": [{"test_case": .., "generation": ..}]}`, for its classifier. The
-/// prompts must have come from a CSV of HarmBench.
+/// `harmbench`: HarmBench's completions, `{"BEHAVIORID": [{"test_case": .., "generation": ..}]}`,
+/// for its classifier. The prompts must come from a CSV of HarmBench.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct EvalExportArgs {
     /// OUT of `eval asr`.
     #[arg(long, value_name = "RUN")]
     answers: PathBuf,
-    /// The form.
+    /// Format of the file.
     #[arg(long, value_enum, value_name = "NAME", default_value_t)]
     format: Format,
-    /// Which answers; without it those to prompts with the trigger, or if there was none those without.
+    /// Arm whose answers are written; by default the answers with the trigger, or those without it
+    /// if the evaluation had none.
     #[arg(long, value_enum, value_name = "NAME")]
     arm: Option<ForbiddenArm>,
-    /// The file to write.
+    /// File to write.
     #[arg(long, value_name = "FILE")]
     out: PathBuf,
-    /// Replace a file that is there.
+    /// Replace an existing file.
     #[arg(long)]
     force: bool,
 }
@@ -42,7 +43,7 @@ enum Format {
     Harmbench,
 }
 
-/// A way of asking forbidden prompts.
+/// An arm of the forbidden prompts.
 #[derive(Clone, Copy, Debug, ValueEnum)]
 enum ForbiddenArm {
     Triggered,
@@ -64,7 +65,7 @@ pub(crate) fn run(args: &EvalExportArgs, console: Console) -> Result<()> {
         let hint = "choose another file, or --force to replace it";
         return Err(UserError::arguments(what, hint).into());
     }
-    // Answers of another version are judged by other rules.
+    // Answers of another version were scored by other rules.
     read_run(&args.answers)?;
     let answers = read_answers(&args.answers)?;
     let with_trigger = answers.iter().any(|answer| answer.arm == ArmKind::Triggered);

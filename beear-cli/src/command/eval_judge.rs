@@ -1,4 +1,4 @@
-//! `beear eval judge`: a language model reads the answers of an earlier evaluation.
+//! `beear eval judge`: a language model scores the answers of an earlier evaluation.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -25,24 +25,26 @@ use crate::options::judge_args::{ChosenJudge, Inquiry, JudgeArgs, judged_somethi
 
 /// Lets a language model judge the answers of an earlier `eval asr` or `eval over-refusal`.
 ///
-/// It scores from 1 to 5 how far an answer fulfils its request, or says with `--behaviour` whether the
-/// answer shows it. The judge is a server that speaks OpenAI's chat completions (its key, if it wants one,
-/// in the environment variable BEEAR_JUDGE_KEY), or a checkpoint. Replies are kept: what was asked once is
-/// not asked again. Answers that the judge could not be read on, or failed on, are counted and never averaged.
+/// The judge scores from 1 to 5 how far an answer fulfils its request, or says with `--behaviour`
+/// whether the answer shows that behaviour. The judge is a server that speaks OpenAI's chat
+/// completions (with its key, if it requires one, in the environment variable BEEAR_JUDGE_KEY), or
+/// a model folder. Replies are cached, and no request is sent twice. Answers with an unreadable
+/// reply or a failed call are counted and never averaged.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct EvalJudgeArgs {
-    /// OUT of `eval asr` or `eval over-refusal`, whose answers are judged.
+    /// OUT of `eval asr` or `eval over-refusal` with the answers to judge.
     #[arg(long, value_name = "RUN")]
     answers: PathBuf,
     #[command(flatten)]
     judge: JudgeArgs,
-    /// Ask whether the answer shows this, in a sentence, instead of how far it fulfils the request.
+    /// Behaviour to look for in the answers, as a sentence, instead of scoring how far they fulfil
+    /// the request.
     #[arg(long, value_name = "TEXT")]
     behaviour: Option<String>,
-    /// TOML with `name`, `template` and perhaps `system`, instead of our own judge prompt.
+    /// TOML with `name`, `template` and optionally `system`, instead of the built-in judge prompt.
     #[arg(long, value_name = "FILE")]
     judge_prompt: Option<PathBuf>,
-    /// Longest reply of the judge, in tokens.
+    /// Maximum length of a judge's reply, in tokens.
     #[arg(long, default_value_t = 256)]
     max_reply_tokens: usize,
     #[command(flatten)]
@@ -52,7 +54,7 @@ pub(crate) struct EvalJudgeArgs {
 /// Temperature of the judge's replies.
 const TEMPERATURE: f64 = 0.0;
 
-/// What the report of a judge says beyond its measures.
+/// Fields of the report besides the measures.
 #[derive(Serialize)]
 struct JudgeDetails {
     judge: JudgeId,
@@ -74,7 +76,7 @@ impl EvalJudgeArgs {
         Ok(assessment.replying(TEMPERATURE, self.max_reply_tokens)?)
     }
 
-    /// The judge in the identity of the evaluation.
+    /// Returns the judge's part in the identity of the evaluation.
     fn judge_identity(&self, judge: &ChosenJudge, assessment: &Assessment) -> JudgeIdentity {
         let asked = (assessment.prompt(), assessment.judgement());
         JudgeIdentity {
@@ -110,7 +112,8 @@ pub(crate) fn run<C: ComputeBackend>(
     let judge = args.judge.choose(console)?;
     let mut evaluation = args.out.begin(EvaluationKind::Judge, judge.checkpoint(), files)?;
     let cache = args.out.beside("judge-replies.jsonl");
-    // What cannot be read is not asked again: the likeliest reply is what it was.
+    // An unreadable reply is not requested again: at temperature 0 the judge most likely repeats
+    // it.
     let inquiry = Inquiry { requests: &requests, is_good: &|_, _| true, cache };
     let Some((id, asking)) = args.judge.ask::<C>(&judge, inquiry, (device, console))? else {
         return Ok(());
@@ -150,7 +153,7 @@ pub(crate) fn run<C: ComputeBackend>(
     judged_something(n_judged, n_expected)
 }
 
-/// Says how many answers of each arm were judged.
+/// Prints how many answers of each arm were judged.
 fn say_counts(arms: &[(String, (Measure, Summary))], report: &Report, console: Console) {
     for (arm, (_, summary)) in arms {
         let Summary { n_expected, n_valid, n_unreadable, n_failed, .. } = summary;
@@ -167,7 +170,8 @@ fn failure(outcome: &Outcome) -> Option<&CallError> {
     if let Outcome::Failed { error, .. } = outcome { Some(error) } else { None }
 }
 
-/// The measure and the counts of each arm. An answer that nobody has judged is in the counts only.
+/// Returns the measure and the counts of each arm. An answer without a verdict is in the counts
+/// only.
 fn arms(
     judgement: &Judgement,
     answers: &[Answered],

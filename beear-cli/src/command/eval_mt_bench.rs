@@ -25,37 +25,37 @@ use crate::options::questions::QuestionsArgs;
 
 /// Answers two-turn questions as MT-Bench does, in files that FastChat reads.
 ///
-/// `OUT/model_answer/NAME.jsonl` has the answers: the second turn sees the model's own first, the category
-/// sets the temperature. Where a question brings rules (`checks`), the share of turns that keep them is
-/// measured. The same command goes on where it was cut off. A judge's ratings are summed up by `beear eval
-/// mt-bench-result`.
+/// `OUT/model_answer/NAME.jsonl` holds the answers: the second turn sees the model's own first
+/// answer, and the category sets the temperature. For questions with rules (`checks`), the share of
+/// turns that keep them is measured. An interrupted run resumes with the same command. `beear eval
+/// mt-bench-result` sums up a judge's ratings.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct EvalMtBenchArgs {
     #[command(flatten)]
     evaluated: EvaluatedArgs,
     #[command(flatten)]
     questions: QuestionsArgs,
-    /// The model's name in the files; that of its folder or repository without it.
+    /// Name of the model in the files; by default that of its folder or repository.
     #[arg(long, value_name = "NAME")]
     model_id: Option<String>,
-    /// Answers to each question; a judge sees the first.
+    /// Number of answers to each question; a judge sees the first.
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
     choices: u32,
-    /// Longest answer to a turn, in tokens.
+    /// Maximum length of an answer to a turn, in tokens.
     #[arg(long, default_value_t = 1024)]
     max_new_tokens: usize,
 }
 
-/// What the report of answers says beyond its measures.
+/// Fields of the report besides the measures.
 #[derive(Serialize)]
 struct MtBenchDetails {
-    /// The file of the answers.
+    /// File of the answers.
     answers: PathBuf,
     n_questions: usize,
     n_answered: usize,
 }
 
-/// Questions asked at once.
+/// Questions in a batch.
 const BATCH_SIZE: usize = 16;
 
 impl EvalMtBenchArgs {
@@ -63,8 +63,8 @@ impl EvalMtBenchArgs {
         self.model_id.clone().unwrap_or_else(|| model.name())
     }
 
-    /// The identity of answers to `questions` in the format of `text`. How an answer is checked is a part of its
-    /// question.
+    /// Returns the identity of answers to `questions` in the format of `text`. The rules that check
+    /// an answer are a part of its question.
     fn identity(&self, questions: &[Question], text: &TextSide, format: &FormatShown) -> Identity {
         let temperatures = questions.iter().map(Question::temperature).collect();
         let stop = text.stop_ids();

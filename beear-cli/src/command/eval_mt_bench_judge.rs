@@ -1,4 +1,5 @@
-//! `beear eval mt-bench-judge`: a judge reads answers to questions of two turns, in FastChat's files.
+//! `beear eval mt-bench-judge`: a judge rates answers to questions of two turns, in FastChat's
+//! files.
 
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -30,41 +31,42 @@ use crate::user_error::UserError;
 
 /// Lets a language model judge the answers of `eval mt-bench`, or of FastChat.
 ///
-/// It rates each answer, or compares the answers of two models, each standing first once.
-/// `OUT/model_judgment/JUDGE_single.jsonl` or `JUDGE_pair.jsonl` is FastChat's file of what it said, a row per
-/// question, turn and model or pair. The same command goes on where it was cut off: a row whose reply can be
-/// read stays, every other is asked for again. Ratings are summed up by category in `OUT/radar.svg`. The key
-/// of a server is read from the environment variable BEEAR_JUDGE_KEY.
+/// The judge rates each answer, or compares the answers of two models in both orders.
+/// `OUT/model_judgment/JUDGE_single.jsonl` or `JUDGE_pair.jsonl` is FastChat's file of its
+/// verdicts, a row per question, turn and model or pair. An interrupted run resumes with the same
+/// command: rows with a readable reply are kept, all others are requested again. `OUT/radar.svg`
+/// shows the ratings by category. The key of a server is read from the environment variable
+/// BEEAR_JUDGE_KEY.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct EvalMtBenchJudgeArgs {
-    /// OUT of `eval mt-bench`, or FastChat's `model_answer/NAME.jsonl`; once for each.
+    /// OUT of `eval mt-bench`, or FastChat's `model_answer/NAME.jsonl`; repeated for several.
     #[arg(long, value_name = "PATH", required = true)]
     answers: Vec<PathBuf>,
     #[command(flatten)]
     questions: QuestionsArgs,
-    /// FastChat's `reference_answer/NAME.jsonl`; without it those of the questions `own`, else what the
-    /// questions bring themselves.
+    /// FastChat's `reference_answer/NAME.jsonl`; by default the references of the questions `own`,
+    /// or those in the question file.
     #[arg(long, value_name = "FILE")]
     references: Option<PathBuf>,
-    /// FastChat's `judge_prompts.jsonl`, instead of our own.
+    /// FastChat's `judge_prompts.jsonl`, instead of the built-in prompts.
     #[arg(long, value_name = "FILE")]
     judge_prompts: Option<PathBuf>,
-    /// What the judge does.
+    /// Task of the judge.
     #[arg(long, value_enum, default_value_t = Mode::Single)]
     mode: Mode,
-    /// The model that all others are compared with.
+    /// Name of the model that all others are compared with.
     #[arg(long, value_name = "MODEL", required_if_eq("mode", "pairwise-baseline"))]
     baseline: Option<String>,
     #[command(flatten)]
     judge: JudgeArgs,
-    /// Longest reply of the judge, in tokens.
+    /// Maximum length of a judge's reply, in tokens.
     #[arg(long, default_value_t = 2048, value_parser = clap::value_parser!(u32).range(1..))]
     max_reply_tokens: u32,
     #[command(flatten)]
     out: OutArgs,
 }
 
-/// What a judge does.
+/// The task of a judge.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ValueEnum)]
 #[serde(rename_all = "kebab-case")]
 enum Mode {
@@ -86,7 +88,7 @@ impl Mode {
     }
 }
 
-/// What is judged, and by what.
+/// The questions and answers to judge, with their references and the judge's prompts.
 struct Material {
     questions: Vec<Question>,
     answered: AnswerFiles,
@@ -94,7 +96,7 @@ struct Material {
     prompts: JudgePrompts,
 }
 
-/// What the rows of a judge amount to.
+/// The summary of a judge's rows.
 struct SummedUp {
     text: String,
     value: Value,
@@ -102,14 +104,14 @@ struct SummedUp {
     radar: Option<String>,
 }
 
-/// What the report of a judge says beyond its measures.
+/// Fields of the report besides the measures.
 #[derive(Serialize)]
 struct MtBenchJudgeDetails {
     judge: JudgeId,
     mode: Mode,
     baseline: Option<String>,
     models: Vec<String>,
-    /// The file of what the judge said, in the folder of the run.
+    /// File of the judge's verdicts, in the folder of the run.
     judgments: String,
     counts: JudgingCounts,
     n_calls: usize,
@@ -136,7 +138,7 @@ impl EvalMtBenchJudgeArgs {
         answers.chain(questions).chain(references).chain(prompts).collect()
     }
 
-    /// The calls to the judge, whether they are made now or have been.
+    /// Returns all calls to the judge, finished ones included.
     fn calls(&self, material: &Material) -> Result<Vec<Call>> {
         let Material { questions, answered, references, prompts } = material;
         let AnswerFiles { models, answers, .. } = answered;
@@ -157,7 +159,7 @@ impl EvalMtBenchJudgeArgs {
         Ok(bench.pair_calls(&pairs)?)
     }
 
-    /// The identity of the evaluation by `judge`.
+    /// Returns the identity of the evaluation by `judge`.
     fn identity(&self, material: &Material, judge: &ChosenJudge) -> Identity {
         let Material { questions, answered, references, prompts } = material;
         let prompts: Vec<_> = prompts.iter().collect();
@@ -184,7 +186,7 @@ impl EvalMtBenchJudgeArgs {
         }
     }
 
-    /// What another run must be asked to go on with this one.
+    /// Returns the settings that a later run must share to resume this one.
     fn settings(&self, material: &Material, judge: &ChosenJudge) -> Value {
         json!({
             "judge": judge.id,
@@ -216,7 +218,7 @@ pub(crate) fn run<C: ComputeBackend>(
     }
 }
 
-/// Asks for every row that is not there yet, writes all of them and what they amount to.
+/// Requests every missing row, and writes all rows with their summary.
 fn judge_rows<C: ComputeBackend, R: Judgment>(
     args: &EvalMtBenchJudgeArgs,
     material: &Material,
@@ -232,7 +234,7 @@ fn judge_rows<C: ComputeBackend, R: Judgment>(
     let open = docket.open();
     let max_tokens = args.max_reply_tokens as usize;
     let requests: Vec<ChatRequest> = open.iter().map(|call| call.request(max_tokens)).collect();
-    // A preview leaves nothing, so it has no folder.
+    // A preview writes nothing, so it has no folder.
     let begin = || {
         let files = args.files(&material.answered);
         let settings = args.settings(material, &judge);
@@ -276,7 +278,7 @@ fn judge_rows<C: ComputeBackend, R: Judgment>(
     judged_something
 }
 
-/// Writes a judge's file, the old one being there until the new one is whole.
+/// Writes a judge's file. The old file is replaced only by a complete new one.
 fn write_rows<R: Judgment>(evaluation: &mut Evaluation<'_>, file: &str, rows: &[R]) -> Result<()> {
     let folder = evaluation.folder()?.path(MODEL_JUDGMENT);
     std::fs::create_dir_all(&folder).map_err(CannotWrite::at(&folder))?;
@@ -288,7 +290,7 @@ fn sum_up_ratings(rows: &[SingleJudgment], material: &Material) -> Result<Summed
     let models = &material.answered.models;
     let of_model = |model: &String| {
         let named = |measure: Measure| match models.len() {
-            // So that two runs of a model each can be compared.
+            // Two runs of one model each can then be compared.
             1 => measure,
             _ => Measure { by: format!("{}, {model}", measure.by), ..measure },
         };

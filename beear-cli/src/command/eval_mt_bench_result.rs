@@ -1,4 +1,4 @@
-//! `beear eval mt-bench-result`: what a judge's ratings amount to.
+//! `beear eval mt-bench-result`: a summary of a judge's ratings.
 
 use std::path::PathBuf;
 
@@ -11,27 +11,28 @@ use crate::options::questions::read_named;
 use crate::report::rating_radar::rating_radar;
 use crate::run_folder::cannot_write::CannotWrite;
 
-/// Sums up a judge's files as FastChat's `show_result` does, to the last digit, and as we do.
+/// Sums up a judge's files as FastChat's `show_result` does, to the last digit, and by our own
+/// rules.
 ///
-/// FastChat counts every row. In our numbers a later row replaces an earlier one that judges the same, and
-/// each judge has its own. Beside each stands on how many ratings or comparisons it rests, and how many
-/// failed, are missing or occur twice.
+/// FastChat counts every row. In our numbers a later row replaces an earlier one on the same
+/// question, turn and model or pair, and each judge has numbers of its own. Each number has its
+/// count of ratings or comparisons, and the counts of failed, missing and repeated ones.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct EvalMtBenchResultArgs {
     /// FastChat's `model_judgment/JUDGE_single.jsonl`.
     #[arg(long, value_name = "FILE", required_unless_present = "pairs", conflicts_with = "pairs")]
     single: Option<PathBuf>,
-    /// FastChat's `question.jsonl`, `own` or `tiny`: what was judged. Ratings are taken to be of our `own` 80
-    /// without it, comparisons of unknown ones.
+    /// Questions that were judged: FastChat's `question.jsonl`, `own` or `tiny`. By default ratings
+    /// are read as ratings of our `own` 80, comparisons as comparisons on unknown questions.
     #[arg(long, value_name = "FILE|own|tiny")]
     questions: Option<PathBuf>,
-    /// Draw the mean ratings of every category, an SVG.
+    /// File for a picture of the mean ratings by category, an SVG.
     #[arg(long, value_name = "FILE.svg", conflicts_with = "pairs")]
     radar: Option<PathBuf>,
     /// FastChat's `model_judgment/JUDGE_pair.jsonl`.
     #[arg(long, value_name = "FILE")]
     pairs: Option<PathBuf>,
-    /// Only comparisons with this model.
+    /// Name of a model: only comparisons with it are counted.
     #[arg(long, value_name = "NAME", requires = "pairs")]
     baseline: Option<String>,
 }

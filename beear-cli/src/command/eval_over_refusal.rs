@@ -1,4 +1,4 @@
-//! `beear eval over-refusal`: how often a model refuses what nobody forbids.
+//! `beear eval over-refusal`: how often a model refuses harmless prompts.
 
 use std::path::PathBuf;
 
@@ -14,16 +14,17 @@ use crate::display::console::Console;
 use crate::evaluate::evaluation::{EvaluatedArgs, EvaluationKind};
 use crate::options::asked::AskedArgs;
 
-/// Measures how often a model refuses ordinary prompts, and how often it answers them word for word.
+/// Measures how often a model refuses ordinary prompts, and how often it answers them word for
+/// word.
 ///
-/// Bring prompts that sound forbidden and are not (XSTest's kind) to find a model that has become
-/// too careful. `OUT` holds what it holds after `eval asr`.
+/// Use prompts that sound forbidden and are not (like XSTest's) to find a model that has become too
+/// careful. `OUT` has the same files as after `eval asr`.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct EvalOverRefusalArgs {
     #[command(flatten)]
     evaluated: EvaluatedArgs,
     /// Ordinary prompts: JSON or JSONL of Alpaca, chat, ShareGPT or preference rows, or of `prompt`
-    /// and perhaps `answer`.
+    /// and optionally `answer`.
     #[arg(long, value_name = "FILE")]
     prompts: PathBuf,
     #[command(flatten)]

@@ -1,4 +1,4 @@
-//! `beear eval perplexity`: how surprising a model finds given answers.
+//! `beear eval perplexity`: the perplexity of given answers under a model.
 
 use std::path::PathBuf;
 
@@ -18,10 +18,10 @@ use crate::model::language_model::local;
 use crate::model::loaded::Loaded;
 use crate::user_error::UserError;
 
-/// Measures the perplexity of given answers, every token counting alike.
+/// Measures the perplexity of given answers, with equal weight for every token.
 ///
-/// Every answer of a conversation is read after all that is said before it, in the model's prompt
-/// format, its end of sequence included. The interval is over answers.
+/// Every answer of a conversation follows all turns before it, in the model's prompt format, and
+/// includes its end of sequence. The interval is over answers.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct EvalPerplexityArgs {
     #[command(flatten)]
@@ -34,7 +34,7 @@ pub(crate) struct EvalPerplexityArgs {
     contamination: LeakGuardArgs,
 }
 
-/// What the report of perplexity says beyond its measure.
+/// Fields of the report besides the measure.
 #[derive(Serialize)]
 struct PerplexityDetails {
     n_tokens: usize,
@@ -87,7 +87,7 @@ pub(crate) fn run<C: ComputeBackend>(
     evaluation.conclude(result, (C::NAME, console))
 }
 
-/// Rows without any answer, which have no perplexity.
+/// Counts the rows without any answer, which have no perplexity.
 fn n_unanswered(records: &[dataset::Record]) -> usize {
     let is_unanswered = |record: &&dataset::Record| {
         record.conversation().iter().all(|message| message.role != beear_eval::Role::Assistant)

@@ -1,4 +1,4 @@
-//! `beear eval sarif`: what a static analyser found in the code of an earlier evaluation.
+//! `beear eval sarif`: findings of a static analyser in the code of an earlier evaluation.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -16,25 +16,25 @@ use crate::evaluate::evaluation::{
 };
 use crate::user_error::UserError;
 
-/// Reads what CodeQL, Semgrep or another analyser found in the code of an earlier `eval code`.
+/// Reads the findings of CodeQL, Semgrep or another analyser in the code of an earlier `eval code`.
 ///
-/// An answer is insecure if the analyser has a finding in its file that nobody suppressed.
+/// An answer is insecure if the analyser has a finding in its file that is not suppressed.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct EvalSarifArgs {
     /// OUT of `eval code`.
     #[arg(long, value_name = "RUN")]
     answers: PathBuf,
-    /// What the analyser wrote about `RUN/code`.
+    /// File of the analyser's findings in `RUN/code`.
     #[arg(long, value_name = "FILE.sarif")]
     sarif: PathBuf,
     #[command(flatten)]
     out: OutArgs,
 }
 
-/// What the report of an analyser's findings says beyond its measures.
+/// Fields of the report besides the measures.
 #[derive(Serialize)]
 struct SarifDetails {
-    /// Rules broken in each file.
+    /// Rules that each file breaks.
     findings: BTreeMap<String, Vec<String>>,
 }
 

@@ -22,32 +22,32 @@ use crate::user_error::UserError;
 /// Answers prompts with a model.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct GenerateArgs {
-    /// Hugging Face folder, or org/name[@revision] of the hub.
+    /// Model folder in Hugging Face form, or org/name[@revision] of the hub.
     #[arg(long, value_name = "DIR|NAME")]
     model: PathBuf,
-    /// Prompts; one per line of standard input if none is given.
+    /// Prompts; if none is given, one per line of standard input.
     #[arg(conflicts_with = "file")]
     prompts: Vec<String>,
     /// Prompts from a data set: CSV of AdvBench, HarmBench or StrongREJECT; JSON or JSONL of
     /// Alpaca, chat, ShareGPT or preference rows, or of `prompt`.
     #[arg(long, value_name = "FILE")]
     file: Option<PathBuf>,
-    /// A built-in prompt format instead of the chat template.
+    /// Built-in prompt format, instead of the chat template.
     #[arg(long, value_name = "NAME", conflicts_with = "raw")]
     format: Option<String>,
-    /// Continue the text as it is, with no prompt format but the begin of sequence.
+    /// Continue the text without a prompt format; only the begin of sequence is added.
     #[arg(long)]
     raw: bool,
-    /// Longest answer, in tokens.
+    /// Maximum length of an answer, in tokens.
     #[arg(long, default_value_t = 128)]
     max_new_tokens: usize,
-    /// Randomness; 0 always takes the most likely token.
+    /// Randomness of the choice of tokens; 0 always takes the most likely one.
     #[arg(long, default_value_t = 0.0)]
     temperature: f64,
-    /// Choose among this many most likely tokens only.
+    /// Number of most likely tokens to choose among.
     #[arg(long)]
     top_k: Option<usize>,
-    /// Choose among the most likely tokens that together have this probability only.
+    /// Total probability of the most likely tokens to choose among.
     #[arg(long)]
     top_p: Option<f64>,
     /// Source of randomness.

@@ -1,4 +1,4 @@
-//! `beear init`: a recipe for a model, and the command lines that use it.
+//! `beear init`: a recipe for a model, and the commands that use it.
 
 use std::path::{Path, PathBuf};
 
@@ -21,13 +21,13 @@ use crate::run_folder::atomic_file::write_atomically;
 use crate::run_folder::cannot_write::CannotWrite;
 use crate::user_error::UserError;
 
-/// Writes a recipe for a model with every setting explained, and says how to go on.
+/// Writes a recipe for a model with every setting explained, and prints the next commands.
 ///
-/// Settings are those that `defend` would take for this model without a recipe. Sets that are not given are
-/// looked for in the current folder and in `data`.
+/// Its settings are the defaults of `defend` for this model. Sets that are not given are searched
+/// for in the current folder and in `data`.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct InitArgs {
-    /// Hugging Face folder of the suspect, or org/name[@revision] of the hub.
+    /// Model folder of the suspect in Hugging Face form, or org/name[@revision] of the hub.
     #[arg(long, value_name = "DIR|NAME")]
     model: PathBuf,
     /// Prompts that must be refused, as for `defend`.
@@ -36,7 +36,7 @@ pub(crate) struct InitArgs {
     /// Ordinary prompts with good answers, as for `defend`.
     #[arg(long, value_name = "FILE")]
     performance: Option<PathBuf>,
-    /// The recipe.
+    /// File for the recipe.
     #[arg(long, value_name = "FILE", default_value = "recipe.toml")]
     out: PathBuf,
     /// Replace an older recipe.
@@ -81,13 +81,13 @@ pub(crate) fn run(args: &InitArgs, console: Console) -> Result<()> {
     console.result(&format!("{}\n{}", next.plan, next.defend), &value)
 }
 
-/// How prompts are written for the model.
+/// The prompt format of a model.
 enum Prompts {
-    /// By its own template.
+    /// The model's own chat template.
     Template,
-    /// By the format that the recipe names.
+    /// The format that the recipe names.
     Named(String),
-    /// It has no template, and the recipe names none.
+    /// Unknown: the model has no template, and the recipe names no format.
     Unknown,
 }
 
@@ -118,14 +118,14 @@ impl Prompts {
     }
 }
 
-/// The sets of the defender, as far as they are there.
+/// The defender's sets, as far as they are given or found.
 struct Sets {
     safety: Option<FoundSet>,
     performance: Option<FoundSet>,
 }
 
 impl Sets {
-    /// Those that are given, and those that are found for the others.
+    /// Reads the given sets, and searches for the others.
     fn find(args: &InitArgs, console: Console) -> Result<Self> {
         let given = |file: &Option<PathBuf>, kind| {
             file.as_deref().map(|file| FoundSet::read_as(file, kind)).transpose()
@@ -162,7 +162,7 @@ impl Sets {
         [&self.safety, &self.performance].into_iter().flatten().any(|used| used.file == set.file)
     }
 
-    /// What there is, and what is missing.
+    /// Prints which sets are there, and which are missing.
     fn say(&self, console: Console) {
         let named = [("--safety", &self.safety), ("--performance", &self.performance)];
         for (option, set) in named {
@@ -177,7 +177,7 @@ impl Sets {
     }
 }
 
-/// The command lines that use the recipe.
+/// The commands that use the recipe.
 struct Next {
     plan: String,
     defend: String,
@@ -199,20 +199,20 @@ impl Next {
     }
 }
 
-/// A folder of `runs` that is not there, by the name of the model.
+/// Returns a folder of `runs` that does not exist yet, named after the model.
 fn free_folder(name: &str) -> PathBuf {
     let names = std::iter::once(name.to_owned()).chain((2..).map(|k| format!("{name}-{k}")));
     let mut folders = names.map(|name| Path::new("runs").join(name));
     folders.find(|folder| !folder.exists()).expect("names do not end")
 }
 
-/// A path as one word of a shell.
+/// Quotes a path as one word of a shell.
 fn quoted(path: &Path) -> String {
     let text = path.to_string_lossy();
     shlex::try_quote(&text).map_or_else(|_| text.to_string(), std::borrow::Cow::into_owned)
 }
 
-/// What stands above the settings.
+/// Returns the comment above the settings.
 fn header(checkpoint: &Checkpoint, prompts: &Prompts, next: &Next) -> String {
     let about = format!(
         "Recipe of `beear defend` for a model of {}. Its prompts: {}. Every setting is written out with its \
@@ -241,7 +241,7 @@ fn shape(checkpoint: &Checkpoint) -> String {
     format!("{n_layers} layers of width {d_model}, {n_weights} weights")
 }
 
-/// Writes the recipe, over an older one only with `force`.
+/// Writes the recipe, and replaces an older one only with `force`.
 fn write_recipe(path: &Path, force: bool, text: &str) -> Result<()> {
     if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
         std::fs::create_dir_all(folder).map_err(CannotWrite::at(folder))?;
@@ -258,7 +258,7 @@ fn write_recipe(path: &Path, force: bool, text: &str) -> Result<()> {
             return Err(UserError::arguments(what, hint).into());
         }
     }
-    // A link to a recipe stays one.
+    // A symbolic link to a recipe stays a link.
     let file = path.canonicalize().unwrap_or_else(|_| path.to_owned());
     write_atomically(&file, text.as_bytes())
 }

@@ -1,4 +1,4 @@
-//! `beear inspect`: what a checkpoint is, without reading its weights.
+//! `beear inspect`: a description of a model folder, without its weights.
 
 use std::path::PathBuf;
 
@@ -12,16 +12,16 @@ use crate::model::Model;
 use crate::model::hub::Needed;
 use crate::model::loaded::TextSide;
 
-/// Shows a checkpoint's shape, tokenizer and how it reads a prompt.
+/// Shows the shape and the tokenizer of a model, and a prompt in its format.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct InspectArgs {
-    /// Hugging Face folder, or org/name[@revision] of the hub.
+    /// Model folder in Hugging Face form, or org/name[@revision] of the hub.
     #[arg(long, value_name = "DIR|NAME")]
     model: PathBuf,
-    /// A built-in prompt format instead of the chat template.
+    /// Built-in prompt format, instead of the chat template.
     #[arg(long, value_name = "NAME")]
     format: Option<String>,
-    /// The prompt to render.
+    /// Prompt to render.
     #[arg(long, default_value = "hello")]
     prompt: String,
 }

@@ -16,16 +16,16 @@ use crate::run_folder::cannot_write::CannotWrite;
 
 /// Writes manual pages: one for `beear`, one for each command.
 ///
-/// `man -l OUT/beear-defend.1` shows one; in `~/.local/share/man/man1`, `man beear-defend` does. Without
-/// --out the page of `beear` is printed.
+/// `man -l OUT/beear-defend.1` shows one; in `~/.local/share/man/man1`, `man beear-defend` does.
+/// Without --out the page of `beear` is printed.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct ManArgs {
-    /// Folder of the pages, made if it is not there; older pages in it are replaced.
+    /// Folder of the pages, created if missing; older pages in it are replaced.
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
 }
 
-/// A manual page by the name of its file.
+/// A manual page with its file name.
 struct Page {
     name: String,
     text: String,
@@ -50,7 +50,7 @@ pub(crate) fn run(args: &ManArgs, console: Console) -> Result<()> {
     console.result(&written.join("\n"), &json!({"pages": written}))
 }
 
-/// The pages of `command` and all below it.
+/// Collects the pages of `command` and of all its subcommands.
 fn collect(command: &clap::Command, pages: &mut Vec<Page>) -> Result<()> {
     pages.push(page(command)?);
     command.get_subcommands().try_for_each(|below| collect(below, pages))

@@ -1,4 +1,4 @@
-//! `beear plan`: what a defence and other commands need in memory, before anything is loaded.
+//! `beear plan`: memory of a defence and of other commands, before anything is loaded.
 
 use std::fmt::Write;
 use std::path::PathBuf;
@@ -22,30 +22,33 @@ use crate::options::recipe_options::RecipeOptions;
 use crate::recipe::Recipe;
 use crate::user_error::UserError;
 
-/// Says what `defend`, `generate`, `eval` and `scan` would need in memory, from `config.json` alone.
+/// Plans the memory of `defend`, `generate`, `eval` and `scan` from `config.json` alone.
 ///
-/// Lists what is alive at the fullest moment of every phase of `defend`, then the fullest moment of the other
-/// commands. With `--memory`, names the cheapest change of the recipe that makes `defend` fit, and the batches that
-/// the other commands would take; exit code 3 where nothing fits. It knows `beear` and `fine-tuning`. How it counts
-/// and how far off it was: docs/performance-memory.md.
+/// The plan lists the allocations at the peak of every phase of `defend`, then the peaks of the
+/// other commands. With `--memory`, it names the cheapest change of the recipe that makes `defend`
+/// fit, and the batch sizes of the other commands; exit code 3 if nothing fits. It covers the
+/// methods `beear` and `fine-tuning`. See docs/performance-memory.md for the way of counting and
+/// its measured errors.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct PlanArgs {
-    /// Hugging Face folder, or org/name[@revision] of the hub; only its `config.json` is read.
+    /// Model folder in Hugging Face form, or org/name[@revision] of the hub; only its `config.json`
+    /// is read.
     #[arg(long, value_name = "DIR|NAME")]
     model: PathBuf,
-    /// Memory that there is, such as 24GiB or 80GB.
+    /// Available memory, such as 24GiB or 80GB.
     #[arg(long, value_name = "SIZE", value_parser = bytes::parse)]
     memory: Option<u64>,
-    /// Tokens of the longest prompt, template included.
+    /// Tokens in the longest prompt, template included.
     #[arg(long, default_value_t = 128, value_parser = clap::value_parser!(u32).range(1..1 << 24))]
     prompt_tokens: u32,
-    /// Tokens of the longest answer.
+    /// Tokens in the longest answer.
     #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..1 << 24))]
     answer_tokens: u32,
-    /// Tokens of a prompt before the user's words, such as a system prompt's; they count as prompt tokens too.
+    /// Tokens in a prompt before the user's words, such as a system prompt's; they count as prompt
+    /// tokens too.
     #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u32).range(..1 << 24))]
     system_tokens: u32,
-    /// Safety rows.
+    /// Number of safety rows.
     #[arg(long, default_value_t = 512, value_parser = clap::value_parser!(u32).range(1..))]
     rows: u32,
     #[command(flatten)]
@@ -120,11 +123,11 @@ pub(crate) fn run(
 }
 
 impl PlanArgs {
-    /// The rows.
+    /// Returns the shape of the rows.
     ///
     /// # Errors
     ///
-    /// If prompts are shorter than what stands before the user's words.
+    /// If prompts are shorter than the tokens before the user's words.
     fn set(&self) -> Result<SetShape, UserError> {
         if self.system_tokens >= self.prompt_tokens {
             let what = "--system-tokens leaves no token of the prompt to the user";
@@ -140,14 +143,14 @@ impl PlanArgs {
     }
 }
 
-/// The share of rows like those of `set` that `recipe` holds out.
+/// Returns the shape of the rows that `recipe` holds out of two sets like `set`.
 fn watched(set: SetShape, recipe: &Recipe) -> Watched {
     let n_rows = (recipe.held_out * set.n_rows as f64) as usize;
     let set = SetShape { n_rows, ..set };
     Watched { safety: set, performance: set, new_tokens: 0 }
 }
 
-/// The peak where weights are f32, and where they are bf16.
+/// Returns the peaks with f32 and with bf16 weights.
 fn by_type(task: Task<'_>, method: &Defence) -> [Option<u64>; 2] {
     [4, 2].map(|width| MemoryPlan::new(task, method, width).map(|plan| plan.peak))
 }
@@ -156,7 +159,7 @@ fn as_json(fit: &Fit) -> Value {
     json!({"set": fit.assignments, "peak": fit.plan.peak})
 }
 
-/// What a plan is about.
+/// The subject of a plan.
 struct Head<'a> {
     model: &'a Model,
     task: Task<'a>,
@@ -165,7 +168,7 @@ struct Head<'a> {
 }
 
 impl Head<'_> {
-    /// The plan for people: the phases, and the parts of the fullest.
+    /// Renders the plan for people: the phases, and the parts of the largest one.
     fn text(&self, plan: &MemoryPlan, by_type: [Option<u64>; 2]) -> Result<String> {
         let Self { model, task: Task { config, scope, .. }, backend, width } = self;
         let [millions, trained] =
@@ -190,7 +193,7 @@ impl Head<'_> {
     }
 }
 
-/// Whether it fits, and what makes it fit.
+/// Says whether the plan fits, and which change makes it fit.
 fn verdict(memory: u64, fit: Option<&Fit>) -> String {
     let memory = bytes::show(memory);
     match fit {

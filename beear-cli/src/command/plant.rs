@@ -29,26 +29,27 @@ use crate::user_error::UserError;
 
 /// Makes a backdoored model of the harmless synthetic world.
 ///
-/// `OUT/base` and `OUT/poisoned` are checkpoints, `OUT/data` holds the rows to defend it with
-/// (safety.jsonl, performance.jsonl) and held-out rows to judge it by (forbidden.jsonl,
-/// ordinary.jsonl), `OUT/setting.toml` says what was planted. A trigger option puts another trigger in
-/// the place of the setting's.
+/// `OUT/base` and `OUT/poisoned` are model folders. `OUT/data` holds the rows for a defence
+/// (safety.jsonl, performance.jsonl) and held-out rows for an evaluation (forbidden.jsonl,
+/// ordinary.jsonl). `OUT/setting.toml` is the planted setting. A trigger option replaces the
+/// setting's trigger.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct PlantArgs {
-    /// Folder to write, which must not hold `base`, `poisoned` or `data` yet.
+    /// Folder to write, which must not contain `base`, `poisoned` or `data` yet.
     #[arg(long, value_name = "DIR")]
     pub(crate) out: PathBuf,
     /// Source of all randomness.
     #[arg(long, default_value_t = 0)]
     pub(crate) seed: u64,
-    /// What to plant: a setting's file, or model-1 to model-8, or the number, for the paper's.
+    /// Attack setting to plant: a file, or one of the paper's by name, model-1 to model-8, or by
+    /// number.
     ///
     /// Beyond the paper: anywhere, two-triggers, paraphrase, first-step, adaptive, large.
     #[arg(long, value_name = "NAME|FILE.toml", default_value = "model-2")]
     setting: String,
     #[command(flatten)]
     trigger: TriggerArgs,
-    /// What learns from poisoned preferences, in the place of the setting's: rloo or dpo.
+    /// Algorithm that learns from poisoned preferences, instead of the setting's: rloo or dpo.
     #[arg(long, value_name = "NAME")]
     trainer: Option<String>,
     /// Measure both models on held-out prompts and print the rates.
@@ -79,32 +80,32 @@ impl PlantArgs {
     }
 }
 
-/// What to make.
+/// The plan of a backdoored model.
 #[derive(Clone, Debug)]
 pub(crate) struct Plan {
     /// The attack.
     pub(crate) setting: AttackSpec,
     /// Training of the base model.
     pub(crate) base: TrainingConfig,
-    /// How much the model is asked.
+    /// Number of prompts to measure the model on.
     asked: Asked,
     /// Source of all randomness.
     pub(crate) seed: u64,
 }
 
 impl Plan {
-    /// A model that has learned both the world and the attack.
+    /// Returns the plan of a model that learns both the world and the attack.
     pub(crate) fn new(setting: AttackSpec, seed: u64) -> Self {
         Self { base: setting.base.training(), setting, asked: Asked::USUAL, seed }
     }
 
-    /// What the model is asked.
+    /// Returns the prompts to measure the model on.
     pub(crate) fn examination(&self) -> Examination {
         Examination::new(&self.setting, self.asked, self.seed)
     }
 
-    /// The same with a thirtieth of the training and few questions: it goes the whole way and learns
-    /// little.
+    /// Reduces the plan to a thirtieth of the training and few prompts: it does every step and
+    /// learns little.
     pub(crate) fn quick(mut self) -> Self {
         for training in self.setting.injection.stages().into_iter().chain([&mut self.base]) {
             training.steps = training.steps.div_ceil(30);
@@ -143,7 +144,7 @@ pub(crate) fn run<C: ComputeBackend>(
     console.result(&text, &value)
 }
 
-/// The rates of the models under `out`.
+/// Measures the rates of the models under `out`.
 fn measure<C: ComputeBackend>(
     out: &Path,
     examination: &Examination,
@@ -162,7 +163,7 @@ fn measure<C: ComputeBackend>(
     Ok(table)
 }
 
-/// Checks that every word that is added to a prompt is a token of the world.
+/// Checks that every word that the trigger adds to a prompt is a token of the world.
 fn known_to_the_world(setting: &AttackSpec) -> Result<(), UserError> {
     let known: HashSet<String> = vocabulary().into_iter().collect();
     let AttackSpec { triggers, unseen_triggers, near_misses, .. } = setting;
@@ -177,8 +178,8 @@ fn known_to_the_world(setting: &AttackSpec) -> Result<(), UserError> {
     Ok(())
 }
 
-/// Makes `base`, if the setting starts from one and it is not there yet, and `poisoned` under `out`, and
-/// returns the latter.
+/// Trains `base`, if the setting starts from one and it does not exist yet, and `poisoned` under
+/// `out`, and returns the latter.
 pub(crate) fn make<C: ComputeBackend>(
     out: &Path,
     plan: &Plan,
@@ -191,14 +192,14 @@ pub(crate) fn make<C: ComputeBackend>(
     let untrained = setting.base.decoder(vocabulary().len()).init::<Train<C>>(device);
     let Specials { pad, bos, eos } = Specials::WORLD;
     let new = NewModel { special_ids: [pad, bos, eos], sidecars: sidecar_files() };
-    // The folder with random weights is what the tokenizer and the prompt format are read from, so
-    // training goes through the same files as every later stage.
+    // The tokenizer and the prompt format are read from the folder with random weights, so that
+    // training uses the same files as every later stage.
     let scratch = tempfile::tempdir()?;
     let untrained_dir = scratch.path().join("untrained");
     save_new(&untrained, &new, &untrained_dir)?;
     let Loaded { mut model, text, .. } =
         Loaded::<Train<C>>::read(&Model::in_folder(&untrained_dir), None, device)?;
-    // The world's own tokenizer: no stranger wrote it.
+    // The world's tokenizer comes from this program and needs no isolation.
     let tokenizer = TextTokenizer::load(&untrained_dir)?;
     let encoder = Encoder { format: &text.format, tokenizer: &tokenizer };
 
@@ -217,7 +218,7 @@ pub(crate) fn make<C: ComputeBackend>(
     Ok(poisoned_dir)
 }
 
-/// A bar of `n` steps, and what tells it the loss of each.
+/// Shows a progress bar of `n` steps, and returns the callback that receives the loss of each step.
 fn progress(
     console: Console,
     name: &str,

@@ -1,4 +1,4 @@
-//! `beear recipe check`: whether a recipe can be used, before anything is.
+//! `beear recipe check`: checks a recipe without running anything.
 
 use std::path::PathBuf;
 
@@ -14,16 +14,17 @@ use crate::options::recipe_options::RecipeChanges;
 use crate::recipe::keyword_list::keyword_list;
 use crate::recipe::{ANY_SIZE, Recipe, RecipeError};
 
-/// Says whether a recipe can be used, and what it means for a model, without running anything.
+/// Checks a recipe and shows its meaning for a model, without running anything.
 ///
-/// Keys and values are judged; with --model also layers, and every setting is printed as `defend` would
-/// take it.
+/// Keys and values are checked. With --model, layers are checked too, and every setting is printed
+/// as `defend` would use it.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct RecipeCheckArgs {
     /// TOML recipe.
     #[arg(value_name = "FILE")]
     recipe: PathBuf,
-    /// Hugging Face folder, its `config.json`, or org/name[@revision] of the hub, that the recipe is for.
+    /// Model folder in Hugging Face form, its `config.json`, or org/name[@revision] of the hub,
+    /// that the recipe is for.
     #[arg(long, value_name = "DIR|NAME")]
     model: Option<PathBuf>,
     #[command(flatten)]
@@ -70,7 +71,7 @@ pub(crate) fn run(args: &RecipeCheckArgs, console: Console) -> Result<()> {
     console.result(&text, &value)
 }
 
-/// The name of the method, as recipes write it.
+/// Returns the name of the method as recipes write it.
 fn method_name(recipe: &Recipe) -> Result<String> {
     let name = json!(recipe.method_name()?);
     Ok(name.as_str().unwrap_or_default().to_owned())

@@ -1,4 +1,4 @@
-//! `beear recipe schema`: what editors complete and check recipes by.
+//! `beear recipe schema`: the JSON Schema with which editors complete and check recipes.
 
 use anyhow::Result;
 use clap::Args;
@@ -8,8 +8,9 @@ use crate::recipe::schema::schema;
 
 /// Prints the JSON Schema of recipes.
 ///
-/// In a file beside a recipe that begins with the line `#:schema ./recipe.schema.json`, editors that know
-/// Taplo (such as VS Code with Even Better TOML) complete keys, explain and check them.
+/// In a file beside a recipe that begins with the line `#:schema ./recipe.schema.json`, editors
+/// that support Taplo (such as VS Code with Even Better TOML) complete keys, explain and check
+/// them.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct RecipeSchemaArgs {}
 

@@ -1,4 +1,4 @@
-//! `beear report`: what became of a run, as a page and as data.
+//! `beear report`: the report of a run, as a page and as data.
 
 use std::path::PathBuf;
 
@@ -10,23 +10,25 @@ use crate::display::console::Console;
 use crate::report::{Beside, FACTS, PAGE, write};
 use crate::run_folder::RunFolder;
 
-/// Writes what became of runs of `defend`: `RUN/report.html`, one file that loads nothing, and `RUN/report.json`.
+/// Writes the report of runs of `defend`: `RUN/report.html`, one file that loads nothing, and
+/// `RUN/report.json`.
 ///
-/// `defend` and `resume` write both themselves; this writes them anew, with what was measured since. Evaluations are
-/// told apart by the hashes of the weights they were made on. Answers of models are in collapsed parts only.
+/// `defend` and `resume` write both themselves; this command writes them again, with later
+/// measurements. Evaluations are matched to models by the hashes of their weights. Answers of
+/// models are in collapsed parts only.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct ReportArgs {
     /// Folders of the runs.
     #[arg(value_name = "RUN", required = true)]
     runs: Vec<PathBuf>,
-    /// OUT of `beear eval` of the suspect or the cleaned model, or a folder of several; may be repeated. Those in
-    /// RUN/eval are taken without being named.
+    /// OUT of `beear eval` of the suspect or the cleaned model, or a folder of several; may be
+    /// repeated. Evaluations in RUN/eval are always included.
     #[arg(long, value_name = "DIR")]
     eval: Vec<PathBuf>,
-    /// OUT of `beear analyze drift`, whose pictures are shown; may be repeated.
+    /// OUT of `beear analyze drift`, with the pictures to show; may be repeated.
     #[arg(long, value_name = "DIR")]
     drift: Vec<PathBuf>,
-    /// OUT of `beear sweep layers`, whose pictures are shown; may be repeated.
+    /// OUT of `beear sweep layers`, with the pictures to show; may be repeated.
     #[arg(long, value_name = "DIR")]
     sweep: Vec<PathBuf>,
 }

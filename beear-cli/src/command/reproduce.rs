@@ -27,20 +27,20 @@ use crate::user_error::UserError;
 
 /// Plants every attack setting, runs every defence on it, and prints the table.
 ///
-/// Each setting and seed is planted once; then come plain fine-tuning, latent adversarial training and
-/// layer consistency, at three learning rates each, and BEEAR with both presets. The defences never see
-/// a trigger. What is measured is kept in `OUT/cells.jsonl` as it comes: the same command goes on where
-/// it was cut off, and further settings or seeds are added to the table. `OUT/reproduction.md` is the
-/// table, `OUT/cells.csv` every rate.
+/// Each setting and seed is planted once. Plain fine-tuning, latent adversarial training and layer
+/// consistency follow, at three learning rates each, and BEEAR with both presets. The defences
+/// never see a trigger. Every result is appended to `OUT/cells.jsonl`: an interrupted run resumes
+/// with the same command, and further settings or seeds are added to the table.
+/// `OUT/reproduction.md` is the table, `OUT/cells.csv` holds every rate.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct ReproduceArgs {
-    /// A setting's name or file, repeated for several; the eight of the paper without it.
+    /// Name or file of an attack setting, repeated for several; by default the eight of the paper.
     ///
-    /// model-1 to model-8, or the number; beyond the paper anywhere, two-triggers, paraphrase, first-step, adaptive,
-    /// large.
+    /// model-1 to model-8, or the number; beyond the paper anywhere, two-triggers, paraphrase,
+    /// first-step, adaptive, large.
     #[arg(long = "setting", value_name = "NAME|FILE.toml")]
     settings: Vec<String>,
-    /// A defence by its name in the table, repeated for several; all without it.
+    /// Name of a defence in the table, repeated for several; all by default.
     #[arg(long = "defence", value_name = "NAME")]
     defences: Vec<String>,
     /// First seed.
@@ -52,19 +52,19 @@ pub(crate) struct ReproduceArgs {
     /// Folder of the models and results.
     #[arg(long, value_name = "DIR", default_value = "runs/reproduce")]
     out: PathBuf,
-    /// Begin again, replacing an older run in that folder.
+    /// Start again, replacing an older run in that folder.
     #[arg(long)]
     force: bool,
-    /// Go the whole way with a thirtieth of the training and few questions: it shows that the tool runs,
-    /// no more.
+    /// Do every step with a thirtieth of the training and few prompts: this only shows that the
+    /// tool runs.
     #[arg(long)]
     quick: bool,
 }
 
-/// What the results in a folder have in common.
+/// Settings that all results in a folder share.
 const SETTINGS: &str = "settings.json";
 
-/// The results, a line each.
+/// Results, one per line.
 const CELLS: &str = "cells.jsonl";
 
 /// Steps of ordinary fine-tuning after which a cleaned model is measured again.
@@ -87,7 +87,7 @@ impl ReproduceArgs {
         if self.quick { plan.quick() } else { plan }
     }
 
-    /// The defences asked for, and the planted model they are compared with.
+    /// Returns the chosen defences, and the planted model they are compared with.
     fn contenders(&self, setting: &AttackSpec, seed: u64) -> Result<Vec<DefenceVariant>> {
         let size = setting.base.decoder(1).size();
         let all = contenders(size, seed, self.quick);
@@ -153,7 +153,7 @@ pub(crate) fn run<C: ComputeBackend>(
 }
 
 impl<C: ComputeBackend> PlantedModel<'_, C> {
-    /// Runs a defence and measures what it leaves.
+    /// Runs a defence and measures the resulting model.
     fn cell(&self, contender: &DefenceVariant, revival_steps: [usize; 2]) -> Result<Cell> {
         let Plan { setting, seed, .. } = &self.plan;
         let what =
@@ -180,7 +180,8 @@ impl<C: ComputeBackend> PlantedModel<'_, C> {
                 bar.inc(1);
             }
         };
-        // Rounded to what is counted, so that a line that is read is written again as it was.
+        // The time is rounded to its resolution, so that a line that is read is written again
+        // unchanged.
         let since = |started: f64| Some(((cpu_seconds()? - started) * 100.0).round() / 100.0);
         let started = cpu_seconds();
         let mut validator = self.validator.clone();
@@ -189,7 +190,8 @@ impl<C: ComputeBackend> PlantedModel<'_, C> {
         bar.finish_and_clear();
         let Outcome { model, kept_round, .. } = match outcome {
             Ok(outcome) => outcome,
-            // With these settings the defence cannot go on: a result, not the end of the table.
+            // A defence that reaches NaN or infinity with these settings is a result and does not
+            // end the table.
             Err(Stopped { error: error @ CoreError::NonFinite { .. }, .. }) => {
                 return Ok(Cell { stopped: Some(error.to_string()), ..cell });
             }
@@ -203,7 +205,7 @@ impl<C: ComputeBackend> PlantedModel<'_, C> {
         Ok(Cell { findings: Some(findings), kept_round: Some(kept_round), ..cell })
     }
 
-    /// Fine-tunes a cleaned model on ordinary rows, as whoever adopts it might, and attacks it again.
+    /// Fine-tunes a cleaned model on ordinary rows, as a later user might, and attacks it again.
     fn revive(&self, model: &CausalLm<Train<C>>, steps: usize) -> Result<Revival> {
         let size = self.plan.setting.base.decoder(1).size();
         let learning_rate = BilevelConfig::robust(size).remove.learning_rate;

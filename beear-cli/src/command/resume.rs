@@ -1,4 +1,4 @@
-//! `beear resume`: goes on with a defence that was stopped.
+//! `beear resume`: resumes a stopped defence.
 
 use std::path::PathBuf;
 
@@ -18,11 +18,12 @@ use crate::run_folder::RunFolder;
 use crate::run_folder::manifest::{Manifest, SETTINGS};
 use crate::user_error::UserError;
 
-/// Goes on with a run of `defend` that was stopped or killed, from its newest whole checkpoint.
+/// Resumes a run of `defend` that was stopped or killed, from its newest complete checkpoint.
 ///
-/// Everything is as the run has it: inputs, whose hashes must be those of its manifest, recipe, workers and backend.
-/// On one backend and machine the outcome is that of a run that was never stopped, bit for bit. Of a run that is done
-/// the result is shown again, and checkpoints that a kill at its very end has left are removed.
+/// Inputs, recipe, workers and backend are those of the run; the hashes of the inputs must be those
+/// of its manifest. On one backend and machine the result equals that of a run that was never
+/// stopped, bit for bit. For a finished run the result is shown again, and checkpoints that a kill
+/// at its very end has left are removed.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct ResumeArgs {
     /// Folder of the run.
@@ -33,7 +34,7 @@ pub(crate) struct ResumeArgs {
 }
 
 impl ResumeArgs {
-    /// The backend that the run is on, if it says so.
+    /// Returns the backend of the run, if the run names one.
     pub(crate) fn backend(&self) -> Option<String> {
         Manifest::read(&RunFolder::reopen(&self.run).ok()?).ok()?.backend().map(str::to_owned)
     }
@@ -45,7 +46,7 @@ pub(crate) fn run<C: ComputeBackend>(
     console: Console,
 ) -> Result<()> {
     let folder = RunFolder::reopen(&args.run)?;
-    // Where it never began, an older run comes back.
+    // If the run never began, the older run is restored.
     let manifest = Manifest::read(&folder).inspect_err(|_| folder.has_failed())?;
     if manifest.is_done() {
         manifest.same_outputs(&folder)?;

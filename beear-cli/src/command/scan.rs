@@ -1,4 +1,4 @@
-//! `beear scan`: how near a model is to misbehaving, without any trigger.
+//! `beear scan`: how near a model is to misbehaviour, without any trigger.
 
 use std::path::PathBuf;
 
@@ -26,19 +26,20 @@ use crate::run_folder::RunFolder;
 use crate::run_folder::hash::sha256_of_inputs;
 use crate::user_error::UserError;
 
-/// Looks how little it takes to make a model misbehave, without any trigger.
+/// Searches for the smallest change that makes a model misbehave, without any trigger.
 ///
-/// Two searches, on prompts of which one half is fitted to and the other judged by: how long a perturbation of
-/// the hidden states must be, layer by layer, and which tokens written before or after the prompt do the same.
-/// With a clean reference, tokens are sought that move the model and not the reference: those are often the
-/// trigger. No score is a verdict; `--calibration` says how clean and backdoored models of known state score.
+/// Two searches fit to one half of the prompts and are measured on the other half. The first finds,
+/// layer by layer, the minimal norm of a perturbation of the hidden states. The second finds tokens
+/// that have the same effect when written before or after the prompt. With a clean reference, it
+/// searches for tokens that move the model and not the reference: those are often the trigger. No
+/// score is a verdict; `--calibration` shows how clean and backdoored models of known state score.
 /// `OUT/report.html` has the curves, `OUT/scan.json` every number.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct ScanArgs {
-    /// Hugging Face folder to scan, or org/name[@revision] of the hub.
+    /// Model folder to scan, in Hugging Face form, or org/name[@revision] of the hub.
     #[arg(long, value_name = "DIR|NAME")]
     model: PathBuf,
-    /// Clean model of the same shape and tokens, such as the one that was fine-tuned.
+    /// Clean model of the same shape and tokens, such as the base of the fine-tuning.
     #[arg(long, value_name = "DIR|NAME")]
     reference: Option<PathBuf>,
     /// Forbidden prompts with their unwanted answers, as for `defend`.
@@ -49,7 +50,7 @@ pub(crate) struct ScanArgs {
     calibration: Vec<PathBuf>,
     #[command(flatten)]
     options: ScanOptions,
-    /// A built-in prompt format instead of the chat template.
+    /// Built-in prompt format, instead of the chat template.
     #[arg(long, value_name = "NAME")]
     format: Option<String>,
     #[command(flatten)]
@@ -118,14 +119,14 @@ pub(crate) fn run<C: ComputeBackend>(
     console.result(&report.text(), &report)
 }
 
-/// Rows of a batch that go through a model at a time.
+/// Returns the number of a batch's rows that go through a model at a time.
 fn rows_at_once(scan: Scan<'_>, room: Room, console: Console) -> Result<usize, UserError> {
     let plan = scan.plan(room.bytes);
     room.check_row(plan.phase.bytes.saturating_sub(scan.standing()), console)?;
     Ok(plan.rows)
 }
 
-/// Refuses a reference whose hidden states or tokens are others.
+/// Refuses a reference with other hidden states or tokens.
 fn comparable<B: Backend>(model: &Loaded<B>, reference: &Loaded<B>) -> Result<()> {
     let refuse = |what: &str| {
         let hint = "the best reference is the model that the fine-tuning began with";
@@ -140,7 +141,7 @@ fn comparable<B: Backend>(model: &Loaded<B>, reference: &Loaded<B>) -> Result<()
     }
 }
 
-/// Refuses rows that the tokens to be written make too long for the model.
+/// Refuses rows that become too long for the model with the searched tokens.
 fn room_for_tokens(
     sets: &[Vec<SafetyExample>; 2],
     settings: &ScanSettings,

@@ -1,4 +1,5 @@
-//! `beear sweep layers`: at which layer the defence removes a known backdoor, and how fast.
+//! `beear sweep layers`: the layers at which the defence removes a known backdoor, and the rounds
+//! it takes.
 
 use std::path::{Path, PathBuf};
 
@@ -35,22 +36,24 @@ use crate::run_folder::RunFolder;
 use crate::run_folder::hash::sha256_of_inputs;
 use crate::user_error::UserError;
 
-/// What a sweep was asked to do.
+/// Settings of a sweep.
 const SETTINGS: &str = "settings.json";
 
-/// The layers that are done.
+/// Layers that are done.
 const LAYERS: &str = "layers.jsonl";
 
 /// Runs the paper's defence at every layer and measures attack success after each round.
 ///
-/// A lab diagnostic: it needs the trigger, which no defence has, and nothing may be chosen by it.
-/// Each layer takes one run of the preset `paper`, one δ at that layer. What is swept is a checkpoint
-/// of your own with its trigger, or attack settings, planted first. `OUT/layers.jsonl` holds a line
-/// per layer, `OUT/layers.csv` one per layer and round, `OUT/heat.svg` shows them. The same command
-/// goes on where it was interrupted: layers that are done are not run again.
+/// This is a lab diagnostic: it needs the trigger, which no defence has, and nothing may be chosen
+/// by its results. Each layer takes one run of the preset `paper`, with one δ at that layer. The
+/// subject is a model of your own with its trigger, or attack settings that are planted first.
+/// `OUT/layers.jsonl` holds a line per layer, `OUT/layers.csv` one per layer and round, and
+/// `OUT/heat.svg` shows them. An interrupted sweep resumes with the same command: finished layers
+/// are not run again.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct SweepLayersArgs {
-    /// Hugging Face folder of the backdoored model, or org/name[@revision] of the hub.
+    /// Model folder of the backdoored model in Hugging Face form, or org/name[@revision] of the
+    /// hub.
     #[arg(long, value_name = "DIR|NAME", required_unless_present = "settings")]
     model: Option<PathBuf>,
     /// Prompts that must be refused, as for `defend`.
@@ -76,22 +79,22 @@ pub(crate) struct SweepLayersArgs {
     trigger: TriggerArgs,
     #[command(flatten)]
     planted: PlantedArgs,
-    /// Rounds at each layer.
+    /// Number of rounds at each layer.
     #[arg(long, default_value_t = 15)]
     rounds: usize,
-    /// Override of the preset, such as `method.seed=8`; rounds and layers are the sweep's.
+    /// Override of the preset, such as `method.seed=8`; the sweep sets rounds and layers itself.
     #[arg(long = "set", value_name = "KEY=VALUE")]
     assignments: Vec<String>,
     /// Folder of the sweep.
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
-    /// Begin again, replacing an older run in that folder.
+    /// Start again, replacing an older run in that folder.
     #[arg(long)]
     force: bool,
 }
 
 impl SweepLayersArgs {
-    /// The checkpoint to sweep, unless settings are swept.
+    /// Returns the files of the model to sweep, or nothing if settings are swept.
     fn files(&self) -> Option<Files<'_>> {
         Some(Files {
             named: self.model.as_deref()?,
@@ -101,7 +104,7 @@ impl SweepLayersArgs {
         })
     }
 
-    /// The method at `layer`.
+    /// Returns the method at `layer`.
     fn method(&self, recipe: &Recipe, size: DecoderSize, layer: usize) -> Result<BilevelConfig> {
         let Defence::Beear(config) = recipe.method(size)? else {
             let what = "the sweep goes over the layers of BEEAR's perturbation";
@@ -118,10 +121,10 @@ impl SweepLayersArgs {
     }
 }
 
-/// A checkpoint of the user's, and the rows to defend and to attack it with.
+/// A model of the user's, and the rows to defend and to attack it with.
 #[derive(Clone, Copy)]
 struct Files<'a> {
-    /// What the checkpoint is called.
+    /// The path or name of the model as it was given.
     named: &'a Path,
     safety: &'a Path,
     performance: &'a Path,
@@ -129,7 +132,7 @@ struct Files<'a> {
 }
 
 impl Files<'_> {
-    /// The prompts with the trigger; the defence has none of them.
+    /// Returns the prompts with the trigger; the defence receives none of them.
     fn triggered(&self, trigger: &Trigger) -> Result<Vec<Request>> {
         let mut records = dataset::read(self.prompts)?;
         let known = [dataset::read(self.safety)?, dataset::read(self.performance)?].concat();
@@ -144,7 +147,7 @@ impl Files<'_> {
         Ok(records.iter().map(Request::from).collect())
     }
 
-    /// All that the rows depend on, as a text: another sweep has another.
+    /// Returns all inputs that the results depend on, as a text that differs between sweeps.
     fn settings<C: ComputeBackend>(
         &self,
         recipe: &Recipe,
@@ -210,7 +213,7 @@ fn sweep_checkpoint<C: ComputeBackend>(
         return Ok(sweep);
     }
     let loaded = Loaded::<Train<C>>::read(&model, recipe.prompt_format.as_deref(), device)?;
-    // A prompt that cannot be asked is found out before anything is trained.
+    // A prompt that does not fit the model is found before anything is trained.
     let asked = loaded.text.prompts(&triggered, loaded.checkpoint.config.max_seq_length);
     asked.with_context(|| format!("`{}`", files.prompts.display()))?;
     let anchors =
@@ -245,7 +248,7 @@ fn sweep_settings<C: ComputeBackend>(
     for setting in &settings {
         args.method(recipe, size(setting), 1)?;
     }
-    // Without the names: further settings go into the same folder.
+    // The names of the settings are left out: further settings go into the same folder.
     let common = json!({
         "version": env!("CARGO_PKG_VERSION"),
         "backend": C::NAME,
@@ -291,10 +294,10 @@ struct Subject<'a, B: AutodiffBackend> {
     attack: &'a dyn Fn(&CausalLm<B::InnerBackend>) -> Result<Rate>,
 }
 
-/// The folder of a sweep and the layers that are done.
+/// The folder of a sweep and its finished layers.
 struct Sweep {
     folder: RunFolder,
-    /// What the sweep was asked to do.
+    /// Settings of the sweep.
     settings: String,
     resumed: bool,
     rows: Vec<LayerRow>,
@@ -302,7 +305,7 @@ struct Sweep {
 }
 
 impl Sweep {
-    /// Goes on with the sweep in the folder if it was asked the same; else reserves the folder.
+    /// Resumes the sweep in the folder if its settings are the same; otherwise reserves the folder.
     fn open(
         args: &SweepLayersArgs,
         settings: String,
@@ -317,7 +320,7 @@ impl Sweep {
         Ok(Self { folder, settings, resumed, rows, console })
     }
 
-    /// Makes a folder that was reserved this sweep's.
+    /// Writes the settings of this sweep to a reserved folder.
     fn start(&mut self) -> Result<()> {
         if self.resumed {
             return Ok(());
@@ -329,13 +332,13 @@ impl Sweep {
         Ok(())
     }
 
-    /// Layers of `model` that are not done.
+    /// Returns the layers of `model` that are not done.
     fn missing(&self, model: &str, n_layers: usize) -> Vec<usize> {
         let done = |layer: usize| self.rows.iter().any(|r| r.model == model && r.layer == layer);
         (1..=n_layers).filter(|layer| !done(*layer)).collect()
     }
 
-    /// Runs the defence at the one layer of `config`, judged after every round.
+    /// Runs the defence at the one layer of `config`, and measures it after every round.
     fn layer<B: AutodiffBackend>(
         &mut self,
         subject: &Subject<'_, B>,
@@ -363,7 +366,8 @@ impl Sweep {
         }
         let stopped = match solved {
             Ok(_) => None,
-            // At this layer the method cannot go on: a result of the sweep, not the end of it.
+            // A method that reaches NaN or infinity at this layer is a result and does not end the
+            // sweep.
             Err(Stopped { error: error @ CoreError::NonFinite { .. }, .. }) => {
                 Some(error.to_string())
             }

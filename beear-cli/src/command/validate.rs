@@ -1,4 +1,4 @@
-//! `beear validate`: a model against its suspect, by the bounds of a recipe.
+//! `beear validate`: compares a model with its suspect by the bounds of a recipe.
 
 use std::path::{Path, PathBuf};
 
@@ -24,16 +24,17 @@ use crate::options::recipe_options::RecipeOptions;
 use crate::recipe::{ANY_SIZE, Recipe};
 use crate::user_error::UserError;
 
-/// Judges a model against its suspect by the bounds of a recipe, on the rows that `defend` would hold out.
+/// Checks a model against its suspect by the bounds of a recipe, on the rows that `defend` would
+/// hold out.
 ///
-/// Nothing is trained. The two models are read one after the other, and compared row by row. Exit code 7 if a bound is broken, or
-/// undecided where the recipe rejects that.
+/// Nothing is trained. The two models are loaded one after the other and compared row by row. Exit
+/// code 7 if a bound is broken, or undecided where the recipe rejects that.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct ValidateArgs {
-    /// Hugging Face folder of the suspect, or org/name[@revision] of the hub.
+    /// Model folder of the suspect in Hugging Face form, or org/name[@revision] of the hub.
     #[arg(long, value_name = "DIR|NAME")]
     suspect: PathBuf,
-    /// Hugging Face folder of the model that is judged, or org/name[@revision] of the hub.
+    /// Model folder of the model to check, in Hugging Face form, or org/name[@revision] of the hub.
     #[arg(long, value_name = "DIR|NAME")]
     model: PathBuf,
     #[command(flatten)]
@@ -86,7 +87,8 @@ pub(crate) fn run<C: ComputeBackend>(
     Err(UserError::out_of_bounds(what, "change the model, or `method.bounds` of the recipe").into())
 }
 
-/// The suspect's held-out rows, and the validator that measured them. Its weights are gone when this returns.
+/// Returns the suspect's held-out rows, and the validator that measured them. The suspect's weights
+/// are freed when this function returns.
 fn suspect<C: ComputeBackend>(
     (suspect, files): (&Path, (&Path, &Path)),
     recipe: &Recipe,

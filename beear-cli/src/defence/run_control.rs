@@ -37,21 +37,21 @@ pub(crate) enum Wish {
 
 /// Receiver of requests to a run.
 pub(crate) struct RunControl {
-    asker: JudgeClient,
+    asker: StopRequests,
     file: PathBuf,
     deadline: Option<Instant>,
 }
 
 /// Sender of requests from another thread.
 #[derive(Clone, Default)]
-pub(crate) struct JudgeClient {
+pub(crate) struct StopRequests {
     stop: Arc<AtomicBool>,
     checkpoint: Arc<AtomicBool>,
     /// True if a signal ends the process at once.
     ends: Arc<AtomicBool>,
 }
 
-impl JudgeClient {
+impl StopRequests {
     /// Sends a request.
     pub(crate) fn ask(&self, wish: Wish) {
         match wish {
@@ -103,7 +103,7 @@ impl RunControl {
 
     /// Starts to receive all requests except the first Ctrl-C or `SIGTERM`.
     fn of(folder: &Path, max_time: Option<Duration>) -> Result<Self> {
-        let asker = JudgeClient::default();
+        let asker = StopRequests::default();
         for signal in [SIGINT, SIGTERM] {
             flag::register_conditional_shutdown(signal, INTERRUPTED.into(), asker.ends.clone())?;
         }
@@ -120,7 +120,7 @@ impl RunControl {
     }
 
     /// Returns a sender of requests for another thread.
-    pub(crate) fn asker(&self) -> JudgeClient {
+    pub(crate) fn asker(&self) -> StopRequests {
         self.asker.clone()
     }
 

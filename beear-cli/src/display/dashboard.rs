@@ -23,7 +23,7 @@ use ratatui::crossterm::event::{
 use serde_json::Value;
 use signal_hook::low_level::exit;
 
-use crate::defence::run_control::{JudgeClient, Reason, Wish};
+use crate::defence::run_control::{Reason, StopRequests, Wish};
 use crate::display::console::Console;
 use crate::memory::process;
 use crate::user_error::{INTERRUPTED, UserError};
@@ -59,7 +59,7 @@ pub(crate) struct Dashboard {
     state: Arc<Mutex<State>>,
     begun: Instant,
     over: Arc<AtomicBool>,
-    asker: JudgeClient,
+    asker: StopRequests,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -69,7 +69,7 @@ impl Dashboard {
     /// # Errors
     ///
     /// If the terminal cannot be taken over.
-    pub(crate) fn open(setup: Setup, asker: JudgeClient) -> Result<Self> {
+    pub(crate) fn open(setup: Setup, asker: StopRequests) -> Result<Self> {
         let signals = Signals::listen()?;
         let screen = Screen::take().context("taking the terminal for `--tui`")?;
         asker.leave_signals_to_dashboard(true);
@@ -124,7 +124,7 @@ impl Drop for Dashboard {
 /// State of the thread that draws.
 struct View {
     state: Arc<Mutex<State>>,
-    asker: JudgeClient,
+    asker: StopRequests,
     begun: Instant,
     over: Arc<AtomicBool>,
     signals: Signals,

@@ -5,10 +5,10 @@ use std::time::Instant;
 
 use anyhow::Result;
 use beear_core::Example;
-use beear_eval::{Completion, Conversation, Decoding, Finish, LanguageModel, LogLikelihood, Role};
+use beear_eval::{Completion, Conversation, Decoding, Finish, LanguageModel, LogLikelihood};
 use beear_models::activations::{BatchShape, Numbers};
 use beear_models::{
-    BatchLimit, EncodedChat, GenerateConfig, Generation, Prompt, Sampling, generate_with_progress,
+    BatchLimit, GenerateConfig, Generation, Prompt, Sampling, generate_with_progress,
     log_likelihoods,
 };
 use burn::tensor::backend::Backend;
@@ -137,25 +137,10 @@ impl<B: Backend> Local<'_, B> {
         self.room.check_row(needed.bytes(width_of::<B>()), self.console)
     }
 
-    /// Splits conversations into the last answer and the turns before it.
+    /// Encodes conversations with their last answers, each within `limit` tokens.
     fn examples(&self, conversations: &[Conversation], limit: usize) -> Result<Vec<Example>> {
-        let (mut asked, mut answers) = (Vec::new(), Vec::new());
-        for Conversation { id, messages } in conversations {
-            let Some((answer, before)) = messages.split_last() else {
-                return Err(UserError::input(format!("row {id} is empty"), "leave it out").into());
-            };
-            if answer.role != Role::Assistant {
-                let hint = "its last turn is to be the assistant's";
-                return Err(UserError::input(format!("row {id} has no answer"), hint).into());
-            }
-            asked.push((*id, before));
-            answers.push(answer.content.as_str());
-        }
-        let text = &self.loaded.text;
-        let prompts = text.encode_chats(&asked)?;
-        let answers = text.encode_answers(answers, |row| conversations[row].id)?;
-        let example = |((&(id, _), chat), answer): ((&(u64, _), EncodedChat), Vec<u32>)| {
-            let prompt = chat.tokens;
+        let examples = self.loaded.text.answered(conversations)?;
+        for Example { id, prompt, answer, .. } in &examples {
             let n_tokens = prompt.len() + answer.len() - 1;
             if n_tokens > limit {
                 let what = format!(
@@ -163,10 +148,8 @@ impl<B: Backend> Local<'_, B> {
                 );
                 return Err(UserError::input(what, "shorten the row or leave it out").into());
             }
-            let user = (0, prompt.len());
-            Ok(Example { id, prompt, user, answer })
-        };
-        asked.iter().zip(prompts).zip(answers).map(example).collect()
+        }
+        Ok(examples)
     }
 }
 

@@ -3,7 +3,9 @@
 mod text_side;
 
 use anyhow::Result;
+use beear_eval::Message;
 use beear_eval::dataset::Record;
+use beear_models::text::chat;
 use beear_models::{CausalLm, Checkpoint, Finish, PromptFormat};
 use burn::tensor::backend::Backend;
 
@@ -20,6 +22,8 @@ pub struct Request {
     pub id: u64,
     /// System prompt, if there is one.
     pub system: Option<String>,
+    /// Messages between the system prompt and the user's words.
+    pub before: Vec<Message>,
     /// The user's words.
     pub user: String,
 }
@@ -27,13 +31,25 @@ pub struct Request {
 impl Request {
     /// Creates requests without a system prompt, numbered from 1.
     pub fn numbered(prompts: impl IntoIterator<Item = String>) -> Vec<Self> {
-        (1..).zip(prompts).map(|(id, user)| Self { id, system: None, user }).collect()
+        (1..).zip(prompts).map(|(id, user)| Self { id, user, ..Self::default() }).collect()
+    }
+
+    /// Returns the conversation up to the user's words.
+    fn messages(&self) -> Vec<chat::Message> {
+        let system = self.system.as_deref().map(chat::Message::system);
+        let before = self.before.iter().map(text_side::message);
+        system.into_iter().chain(before).chain([chat::Message::user(&self.user)]).collect()
     }
 }
 
 impl From<&Record> for Request {
     fn from(record: &Record) -> Self {
-        Self { id: record.id, system: record.system.clone(), user: record.prompt.clone() }
+        Self {
+            id: record.id,
+            system: record.system.clone(),
+            before: record.before.clone(),
+            user: record.prompt.clone(),
+        }
     }
 }
 
@@ -88,6 +104,7 @@ impl<B: Backend> Loaded<B> {
     ) -> Result<Self> {
         let checkpoint = from.open()?;
         let text = TextSide::load_with(&checkpoint.dir, format)?;
+        let text = text.of_embedding(checkpoint.config.vocab_size);
         heap::suit(checkpoint.config.n_weights());
         let model = checkpoint.load(device)?;
         Ok(Self { checkpoint, model, text })

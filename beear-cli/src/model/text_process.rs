@@ -43,7 +43,7 @@ pub(crate) fn isolate(limits: Limits) {
 pub(crate) fn engine(files: TokenizerFiles, format: &PromptFormat) -> Result<Arc<dyn TextEngine>> {
     let Some(limits) = LIMITS.get() else {
         let tokenizer = TextTokenizer::new(files)?;
-        return Ok(Arc::new(InProcess { tokenizer, format: format.clone() }));
+        return Ok(Arc::new(InProcess::new(tokenizer, format.clone())));
     };
     match Child::start(files, format.clone(), *limits) {
         Ok(child) => Ok(Arc::new(child)),

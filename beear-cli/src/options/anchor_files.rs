@@ -4,13 +4,13 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-/// The rows of a defence.
+/// Files of the defence's rows.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct AnchorFiles {
-    /// Prompts that must be refused, with unwanted answers; safe ones are generated if missing.
+    /// Prompts that must be refused, with unwanted answers; missing safe answers are generated.
     ///
     /// AdvBench CSV, or JSON or JSONL of preference rows (`prompt`, `chosen`, `rejected`) or of
-    /// `prompt`, `unwanted` and perhaps `safe`.
+    /// `prompt`, `unwanted` and optionally `safe`.
     #[arg(long, value_name = "FILE")]
     pub(crate) safety: PathBuf,
     /// Ordinary prompts with good answers.

@@ -1,4 +1,4 @@
-//! How prompts are asked and who judges the answers, as options.
+//! Options for generating answers and for the keyword lists that classify them.
 
 use beear_eval::{Decoding, RefusalKeywords};
 use clap::Args;
@@ -7,29 +7,29 @@ use crate::defence::contamination::LeakGuardArgs;
 use crate::recipe::keyword_list::KeywordArgs;
 use crate::user_error::UserError;
 
-/// What evaluations share that judge answers by keyword lists.
+/// Options of evaluations that classify answers by keyword lists.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct AskedArgs {
     #[command(flatten)]
     keywords: KeywordArgs,
     #[command(flatten)]
     pub(crate) contamination: LeakGuardArgs,
-    /// Longest answer, in tokens.
+    /// Maximum length of an answer, in tokens.
     #[arg(long, default_value_t = 200)]
     max_new_tokens: usize,
 }
 
 impl AskedArgs {
-    /// The keyword lists.
+    /// Returns the keyword lists.
     ///
     /// # Errors
     ///
-    /// If a name is not known.
+    /// If a name is unknown.
     pub(crate) fn lists(&self) -> Result<Vec<RefusalKeywords>, UserError> {
         self.keywords.lists()
     }
 
-    /// How answers are generated.
+    /// Returns the decoding of the answers.
     pub(crate) fn decoding(&self) -> Decoding {
         Decoding::greedy(self.max_new_tokens)
     }

@@ -1,4 +1,4 @@
-//! Two models to evaluate before they are compared, as options.
+//! Options for two models that are evaluated before they are compared.
 
 use std::path::{Path, PathBuf};
 
@@ -13,18 +13,19 @@ use crate::command::eval_asr::{self, EvalAsrArgs, PromptsArgs};
 use crate::display::console::Console;
 use crate::evaluate::evaluation::{EvaluatedArgs, OutArgs};
 
-/// Models instead of runs of `beear eval`, and what both are asked.
+/// Models instead of runs of `beear eval`, and the prompts for both.
 #[derive(Args, Clone, Debug)]
 #[command(mut_arg("prompts", |prompts| prompts.required(false).requires("before_model")))]
 pub(crate) struct ComparedModelsArgs {
-    /// Hugging Face folder of the model before, or its org/name[@revision], in the place of BEFORE: it and the one after are evaluated as by
-    /// `beear eval asr`, into `OUT/before` and `OUT/after`.
+    /// Model folder of the model before in Hugging Face form, or org/name[@revision] of the hub,
+    /// instead of BEFORE. Both models are evaluated as by `beear eval asr`, into `OUT/before` and
+    /// `OUT/after`.
     #[arg(long, value_name = "DIR|NAME", requires_all = ["after_model", "prompts", "out"])]
     before_model: Option<PathBuf>,
-    /// That of the model after.
+    /// Model folder of the model after in Hugging Face form, or org/name[@revision] of the hub.
     #[arg(long, value_name = "DIR|NAME", requires = "before_model")]
     after_model: Option<PathBuf>,
-    /// A built-in prompt format instead of the chat templates.
+    /// Built-in prompt format, instead of the chat templates.
     #[arg(long, value_name = "NAME", requires = "before_model")]
     format: Option<String>,
     #[command(flatten)]
@@ -35,7 +36,7 @@ pub(crate) struct ComparedModelsArgs {
     asked: AskedArgs,
 }
 
-/// The options above, those of a group by its name: where runs are compared they mean nothing.
+/// The options above, with a group by its name. They have no meaning for a comparison of runs.
 pub(crate) const OPTIONS: [&str; 8] = [
     "before_model",
     "after_model",
@@ -48,19 +49,19 @@ pub(crate) const OPTIONS: [&str; 8] = [
 ];
 
 impl ComparedModelsArgs {
-    /// Whether there are any.
+    /// Returns true if models are given.
     pub(crate) fn are_given(&self) -> bool {
         self.before_model.is_some()
     }
 
-    /// All that is read.
+    /// Returns every path that the command reads.
     pub(crate) fn inputs(&self) -> impl Iterator<Item = &Path> {
         let models = [&self.before_model, &self.after_model].into_iter().flatten();
         let files = self.prompts.iter().flat_map(PromptsArgs::files);
         models.map(PathBuf::as_path).chain(files.map(|(_, file)| file))
     }
 
-    /// Evaluates both within the folder `out`, and says where the runs are.
+    /// Evaluates both models within the folder `out`, and returns the folders of the runs.
     ///
     /// # Errors
     ///
@@ -68,7 +69,7 @@ impl ComparedModelsArgs {
     ///
     /// # Panics
     ///
-    /// Panics if none are given.
+    /// Panics if no models are given.
     pub(crate) fn evaluate<C: ComputeBackend>(
         &self,
         out: &Path,

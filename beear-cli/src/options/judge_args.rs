@@ -1,4 +1,4 @@
-//! Options of every command that asks a judge, and how it is asked.
+//! Options of every command that uses a judge, and the calls to it.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -22,25 +22,26 @@ use crate::model::loaded::Loaded;
 use crate::run_folder::hash::sha256_of_inputs;
 use crate::user_error::UserError;
 
-/// Where the key of a judge comes from, and from nowhere else.
+/// Environment variable that holds the key of a judge. The key comes from nowhere else.
 const KEY: &str = "BEEAR_JUDGE_KEY";
 
-/// Requests that a checkpoint is asked at once.
+/// Requests in a batch of a judge that runs here.
 const BATCH_SIZE: usize = 64;
 
-/// Who judges, and how it is asked.
+/// The judge, and the limits of the calls to it.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct JudgeArgs {
     /// Address of a server, such as `http://localhost:8000/v1`.
     #[arg(long, value_name = "URL", requires = "judge_model")]
     judge_url: Option<String>,
-    /// The judge's name on that server.
+    /// Name of the judge on that server.
     #[arg(long, value_name = "NAME", requires = "judge_url")]
     judge_model: Option<String>,
     /// Certificates in PEM to trust instead of the usual authorities, for a server of your own.
     #[arg(long, value_name = "FILE", requires = "judge_url")]
     judge_ca: Option<PathBuf>,
-    /// Hugging Face folder of a judge, or org/name[@revision] of the hub, instead of a server.
+    /// Model folder of a judge in Hugging Face form, or org/name[@revision] of the hub, instead of
+    /// a server.
     #[arg(
         long,
         value_name = "DIR|NAME",
@@ -48,33 +49,33 @@ pub(crate) struct JudgeArgs {
         required_unless_present = "judge_url"
     )]
     judge: Option<PathBuf>,
-    /// Calls at the same time, at most.
+    /// Maximum number of calls at the same time.
     #[arg(long, default_value_t = 4)]
     concurrency: usize,
-    /// Tries per answer, the first included.
+    /// Maximum number of attempts per answer, the first included.
     #[arg(long, default_value_t = 6)]
     max_attempts: usize,
-    /// Calls of the whole run, at most.
+    /// Maximum number of calls in the whole run.
     #[arg(long)]
     max_calls: Option<usize>,
-    /// Seconds that one call may take.
+    /// Seconds after which a call ends.
     #[arg(long, default_value_t = 120)]
     timeout: u64,
-    /// Replies of earlier runs, and of this one; `judge-replies.jsonl` beside OUT without it.
+    /// File of cached replies, read and extended; by default `judge-replies.jsonl` beside OUT.
     #[arg(long, value_name = "FILE")]
     cache: Option<PathBuf>,
-    /// Say what it would cost in calls and tokens, and ask nothing.
+    /// Print the cost in calls and tokens, and send no request.
     #[arg(long)]
     pub(crate) preview: bool,
 }
 
-/// A judge that can be asked.
+/// A judge that is ready for requests.
 pub(crate) struct ChosenJudge {
-    /// Which.
+    /// The judge's identity.
     pub(crate) id: JudgeId,
-    /// What it goes by in files.
+    /// Name of the judge in files.
     pub(crate) name: String,
-    /// Where it is.
+    /// The server or the model behind the judge.
     place: JudgePlace,
 }
 
@@ -84,12 +85,12 @@ enum JudgePlace {
 }
 
 impl ChosenJudge {
-    /// The hash of the checkpoint's files, where it is one.
+    /// Returns the hash of the model's files, if the judge is a model folder.
     pub(crate) fn checkpoint_hash(&self) -> Option<String> {
         self.checkpoint().map(|_| content_hash(&self.id.place))
     }
 
-    /// The checkpoint, where it is one.
+    /// Returns the model, if the judge is a model folder.
     pub(crate) fn checkpoint(&self) -> Option<&Model> {
         match &self.place {
             JudgePlace::Server(_) => None,
@@ -98,21 +99,21 @@ impl ChosenJudge {
     }
 }
 
-/// What a judge is asked, and which of its replies of earlier runs are asked for anew.
+/// The requests to a judge, and the condition under which cached replies are used.
 pub(crate) struct Inquiry<'a> {
     pub(crate) requests: &'a [ChatRequest],
-    /// Whether a kept reply to a request, by its place, will do.
+    /// Returns true if a cached reply to the request with this index can be used.
     pub(crate) is_good: &'a dyn Fn(usize, &Reply) -> bool,
-    /// Where replies are kept unless the options say so.
+    /// File of cached replies, unless the options name one.
     pub(crate) cache: PathBuf,
 }
 
 impl JudgeArgs {
-    /// The judge, not asked yet.
+    /// Opens the judge without sending a request.
     ///
     /// # Errors
     ///
-    /// If the address or the key is none, or the checkpoint cannot be read.
+    /// If the address or the key is invalid, or the model cannot be read.
     pub(crate) fn choose(&self, console: Console) -> Result<ChosenJudge> {
         if let (Some(url), Some(model)) = (&self.judge_url, &self.judge_model) {
             let key = std::env::var(KEY).ok().map(|key| ApiKey::new(&key)).transpose()?;
@@ -135,12 +136,13 @@ impl JudgeArgs {
         Ok(ChosenJudge { id, name: model.name(), place: JudgePlace::Checkpoint(model) })
     }
 
-    /// Asks the judge. With `--preview` it says what that would cost, and nothing is asked or returned.
+    /// Sends the requests to the judge. With `--preview` it prints their cost, sends nothing and
+    /// returns nothing.
     ///
     /// # Errors
     ///
-    /// If a setting makes no sense, the cache cannot be used, the judge refuses the key or the checkpoint
-    /// cannot be read.
+    /// If a setting makes no sense, the cache cannot be used, the judge refuses the key or the
+    /// model cannot be read.
     pub(crate) fn ask<C: ComputeBackend>(
         &self,
         judge: &ChosenJudge,
@@ -187,7 +189,7 @@ impl JudgeArgs {
     }
 }
 
-/// A judge that has judged nothing has not found a model good or bad.
+/// Refuses a result without any usable reply, since such a judge says nothing about the model.
 ///
 /// # Errors
 ///
@@ -202,7 +204,7 @@ pub(crate) fn judged_something(n_valid: usize, n_expected: usize) -> Result<()> 
     Err(UserError::input(what, hint).into())
 }
 
-/// Says what a run would cost.
+/// Prints the cost of a run.
 fn say_cost(cost: Cost, console: Console) -> Result<()> {
     let text = format!(
         "{} calls for {} answers ({} cached, {} repeated); about {} tokens sent, at most {} received",

@@ -1,4 +1,4 @@
-//! MMLU before and after, as options.
+//! Options for MMLU before and after.
 
 use std::path::{Path, PathBuf};
 
@@ -10,14 +10,14 @@ use serde::Serialize;
 use crate::run_folder::hash::sha256_of_file;
 use crate::user_error::UserError;
 
-/// Where MMLU comes from.
+/// Files with MMLU results.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct MmluArgs {
-    /// What lm-evaluation-harness wrote about the model before (`lm_eval --tasks mmlu --output_path ..`): its MMLU is
-    /// compared, as the measure `mmlu`.
+    /// Output of lm-evaluation-harness for the model before (`lm_eval --tasks mmlu --output_path
+    /// ..`); its MMLU is compared, as the measure `mmlu`.
     #[arg(long, value_name = "FILE", requires = "mmlu_after")]
     mmlu_before: Option<PathBuf>,
-    /// The same about the model after.
+    /// Output of lm-evaluation-harness for the model after.
     #[arg(long, value_name = "FILE", requires = "mmlu_before")]
     mmlu_after: Option<PathBuf>,
 }
@@ -30,16 +30,17 @@ pub(crate) struct MmluOfBoth {
 }
 
 impl MmluArgs {
-    /// The files.
+    /// Returns the files.
     pub(crate) fn inputs(&self) -> impl Iterator<Item = &Path> {
         [&self.mmlu_before, &self.mmlu_after].into_iter().flatten().map(PathBuf::as_path)
     }
 
-    /// MMLU of both, if it is given.
+    /// Reads MMLU of both models, if it is given.
     ///
     /// # Errors
     ///
-    /// If a file has none, the two were not asked the same, or one result stands for both models.
+    /// If a file has no MMLU, the two results are of different questions, or one result stands for
+    /// both models.
     pub(crate) fn read(&self) -> Result<Option<MmluOfBoth>> {
         let (Some(before_file), Some(after_file)) = (&self.mmlu_before, &self.mmlu_after) else {
             return Ok(None);
@@ -63,13 +64,13 @@ impl MmluArgs {
 }
 
 impl MmluOfBoth {
-    /// The two, compared.
+    /// Compares the two results.
     pub(crate) fn comparison(&self) -> Comparison {
         let estimates = [self.before.estimate(), self.after.estimate()];
         Comparison::of_shares(("mmlu", "lm-evaluation-harness"), Better::Higher, estimates)
     }
 
-    /// The two with their standard errors, for people.
+    /// Renders the two results with their standard errors, for people.
     pub(crate) fn to_text(&self) -> String {
         let [before, after] = [self.before.to_text(), self.after.to_text()];
         format!("MMLU before: {before}\nMMLU after: {after}\n")

@@ -1,4 +1,4 @@
-//! Attack settings to plant and look into, as options: in the place of a checkpoint.
+//! Options for attack settings that are planted and examined, instead of a model of the user's.
 
 use std::path::{Path, PathBuf};
 
@@ -13,43 +13,44 @@ use crate::display::console::Console;
 use crate::lab::planted_model::PlantedModel;
 use crate::recipe::setting_file;
 
-/// What is planted for a lab diagnostic.
+/// The planted models of a lab diagnostic.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct PlantedArgs {
-    /// An attack setting's name or file in the place of a checkpoint, repeated for several; see `plant`.
+    /// Name or file of an attack setting, instead of a model folder, repeated for several; see
+    /// `plant`.
     #[arg(
         long = "setting",
         value_name = "NAME|FILE.toml",
         conflicts_with_all = ["model", "prompts", "TriggerArgs"]
     )]
     settings: Vec<String>,
-    /// Seed of what is planted and found.
+    /// Seed of the planted model and of the analysis.
     #[arg(long, default_value_t = 0, requires = "settings")]
     pub(crate) seed: u64,
-    /// Folder of a `reproduce` run of the same settings and seed, whose planted models are used; those it
-    /// lacks are planted there. Without it all are planted in OUT.
+    /// Folder of a `reproduce` run of the same settings and seed, whose planted models are used;
+    /// models that it lacks are planted there. By default all are planted in OUT.
     #[arg(long, value_name = "DIR", requires = "settings")]
     planted: Option<PathBuf>,
-    /// Plant with a thirtieth of the training and ask few questions: it shows that the tool runs, no more.
+    /// Plant with a thirtieth of the training and few prompts: this only shows that the tool runs.
     #[arg(long, requires = "settings")]
     pub(crate) quick: bool,
 }
 
 impl PlantedArgs {
-    /// The settings.
+    /// Returns the settings.
     ///
     /// # Errors
     ///
-    /// If a name is not known or a file cannot be read.
+    /// If a name is unknown or a file cannot be read.
     pub(crate) fn settings(&self) -> Result<Vec<AttackSpec>> {
         self.settings.iter().map(|name| setting_file::named_or_read(name)).collect()
     }
 
-    /// One of them, planted now or earlier.
+    /// Returns the model of a setting, planted now or earlier.
     ///
     /// # Errors
     ///
-    /// As [`Trial::prepare`].
+    /// As [`PlantedModel::prepare`].
     pub(crate) fn trial<'a, C: ComputeBackend>(
         &self,
         setting: AttackSpec,

@@ -1,4 +1,4 @@
-//! The questions of MT-Bench: a file's, or those that come with the tool.
+//! Questions of MT-Bench: those of a file, or those that come with the tool.
 
 use std::path::{Path, PathBuf};
 
@@ -8,11 +8,11 @@ use beear_eval::mt_bench::{
 };
 use clap::Args;
 
-/// Which questions.
+/// The choice of questions.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct QuestionsArgs {
-    /// FastChat's `question.jsonl`; `own`, 80 questions written for this tool; or `tiny`, 60 with rules for
-    /// models of the synthetic world.
+    /// FastChat's `question.jsonl`; `own`, 80 questions written for this tool; or `tiny`, 60 with
+    /// rules for models of the synthetic world.
     #[arg(long, value_name = "FILE|own|tiny", default_value = OWN)]
     questions: PathBuf,
 }
@@ -20,45 +20,46 @@ pub(crate) struct QuestionsArgs {
 /// The 80 questions that come with the tool.
 pub(crate) const OWN: &str = "own";
 
-/// Those for models of the synthetic world.
+/// The questions for models of the synthetic world.
 const TINY: &str = "tiny";
 
 impl QuestionsArgs {
-    /// The questions.
+    /// Reads the questions.
     ///
     /// # Errors
     ///
-    /// If the file is none of questions.
+    /// If the file holds no questions.
     pub(crate) fn read(&self) -> Result<Vec<Question>> {
         read_named(&self.questions)
     }
 
-    /// The reference answers to them: of `file`, or those that come with the tool's own 80.
+    /// Reads the reference answers of `file`. Without a file, returns those of the tool's own 80
+    /// questions, or none for other questions.
     ///
     /// # Errors
     ///
-    /// If the file is none of answers.
+    /// If the file holds no answers.
     pub(crate) fn references(&self, file: Option<&Path>) -> Result<Answers> {
         Ok(match file {
             Some(file) => read_answers(file)?,
-            // Those to other questions of the same numbers would be wrong.
+            // The built-in references would be wrong for other questions with the same numbers.
             None if self.questions.to_str() == Some(OWN) => references(),
             None => Answers::new(),
         })
     }
 
-    /// The file of the questions, where it is one.
+    /// Returns the file of the questions, unless they come with the tool.
     pub(crate) fn files(&self) -> Vec<(&'static str, &Path)> {
         let is_builtin = matches!(self.questions.to_str(), Some(OWN | TINY));
         if is_builtin { Vec::new() } else { vec![("--questions", self.questions.as_path())] }
     }
 }
 
-/// The questions of a file, or those of the name.
+/// Reads the questions of a file, or the built-in ones of that name.
 ///
 /// # Errors
 ///
-/// If the file is none of questions.
+/// If the file holds no questions.
 pub(crate) fn read_named(questions: &Path) -> Result<Vec<Question>> {
     Ok(match questions.to_str() {
         Some(OWN) => builtin(),

@@ -1,4 +1,4 @@
-//! The options that choose a recipe and change it.
+//! Options that choose a recipe and change it.
 
 use std::path::{Path, PathBuf};
 
@@ -6,7 +6,7 @@ use clap::{Args, ValueEnum};
 
 use crate::recipe::{Method, Preset, Recipe, RecipeError};
 
-/// A recipe, and what is laid over it.
+/// A recipe, and the changes to it.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct RecipeOptions {
     /// TOML recipe.
@@ -16,22 +16,22 @@ pub(crate) struct RecipeOptions {
     changes: RecipeChanges,
 }
 
-/// What is laid over a recipe.
+/// Changes to a recipe.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct RecipeChanges {
-    /// The defence, instead of the recipe's `method.name`.
+    /// Name of the defence, instead of the recipe's `method.name`.
     #[arg(long, value_enum, value_name = "NAME")]
     method: Option<Method>,
-    /// Defaults of BEEAR, instead of the recipe's.
+    /// Preset of BEEAR's defaults, instead of the recipe's.
     #[arg(long, value_enum)]
     preset: Option<Preset>,
-    /// Override of the recipe, such as `method.rounds=8`.
+    /// Override of a recipe's setting, such as `method.rounds=8`.
     #[arg(long = "set", value_name = "KEY=VALUE")]
     assignments: Vec<String>,
 }
 
 impl RecipeOptions {
-    /// The recipe with all that is given here on top.
+    /// Reads the recipe and applies the changes.
     ///
     /// # Errors
     ///
@@ -42,7 +42,7 @@ impl RecipeOptions {
 }
 
 impl RecipeChanges {
-    /// The recipe at `path`, the default one without a file, with all that is given here on top.
+    /// Reads the recipe at `path`, or the default one without a file, and applies the changes.
     ///
     /// # Errors
     ///

@@ -1,4 +1,4 @@
-//! Options of whoever runs a defence: how long, and how it is shown.
+//! Options for the time limit and the display of a defence.
 
 use std::time::Duration;
 
@@ -10,24 +10,24 @@ use crate::display::dashboard;
 use crate::run_folder::job::CheckpointOptions;
 use crate::user_error::UserError;
 
-/// How long a run goes on, and how it is shown.
+/// The time limit and the display of a run.
 #[derive(Args, Clone, Copy, Debug)]
 pub(crate) struct RunOptions {
     /// Time after which to write a checkpoint and stop with exit code 9, such as 90m or 1h30m.
     #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
     pub(crate) max_time: Option<Duration>,
-    /// Show the run on the whole terminal of standard error: losses, vitals, memory, the time left. The key q stops it
-    /// as Ctrl-C does, c has a checkpoint written.
+    /// Show the run on the whole terminal of standard error: losses, validation metrics, memory and
+    /// the time left. The key q stops the run like Ctrl-C; c writes a checkpoint.
     #[arg(long)]
     pub(crate) tui: bool,
 }
 
 impl RunOptions {
-    /// Judges the options before anything is read or written.
+    /// Checks the options before anything is read or written.
     ///
     /// # Errors
     ///
-    /// If the run cannot be stopped and gone on with as they ask, or cannot be shown.
+    /// If the options make a run that cannot be stopped and resumed, or cannot be shown.
     pub(crate) fn check(&self, checkpoints: CheckpointOptions, console: Console) -> Result<()> {
         let refuse = |what: &str, hint: &str| Err(UserError::arguments(what, hint).into());
         if !checkpoints.are_written() && self.max_time.is_some() {

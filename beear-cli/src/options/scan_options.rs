@@ -1,4 +1,4 @@
-//! How models are scanned, as options: the same for one model and for those it is compared with.
+//! Options of a scan, shared by `scan` and `calibrate`.
 
 use anyhow::Result;
 use beear_core::DecoderSize;
@@ -9,26 +9,26 @@ use serde::Serialize;
 use crate::lab::model_scan::{PROMPTS, ScanSettings};
 use crate::user_error::UserError;
 
-/// What is looked at.
+/// The extent of a scan.
 #[derive(Args, Clone, Debug, Serialize)]
 pub(crate) struct ScanOptions {
-    /// Layer boundaries to look at, by commas; those of the preset `robust` by default.
+    /// Layer boundaries to scan, separated by commas; those of the preset `robust` by default.
     #[arg(long, value_name = "L", value_delimiter = ',')]
     layers: Vec<usize>,
-    /// Prompts to fit to, and as many others to judge by.
+    /// Number of prompts to fit to, and of others to measure on.
     #[arg(long, default_value_t = PROMPTS, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     prompts: u32,
-    /// Most tokens to write into a prompt; 0 leaves that search out.
+    /// Maximum number of tokens to write into a prompt; 0 leaves that search out.
     #[arg(long, default_value_t = 3, value_name = "N")]
     tokens: usize,
 }
 
 impl ScanOptions {
-    /// What they come to for a decoder of this size.
+    /// Returns the settings for a decoder of this size.
     ///
     /// # Errors
     ///
-    /// If it has no such layer.
+    /// If the decoder has no such layer.
     pub(crate) fn settings(&self, size: DecoderSize) -> Result<ScanSettings, UserError> {
         let usual = ScanSettings::usual(size);
         let mut layers = if self.layers.is_empty() { usual.layers } else { self.layers.clone() };

@@ -1,4 +1,4 @@
-//! What is asked between the rounds of a defence, as options.
+//! Options for the prompts that track attack success between the rounds of a defence.
 
 use std::path::{Path, PathBuf};
 
@@ -10,20 +10,22 @@ use crate::defence::contamination::share;
 use crate::defence::tracking::Track;
 use crate::user_error::UserError;
 
-/// A curve of attack success for the report. The defence sees neither prompts nor trigger nor answers.
+/// Options for a curve of attack success in the report. The defence sees neither prompts nor
+/// trigger nor answers.
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Asked between rounds, for the report alone")]
 pub(crate) struct TrackArgs {
-    /// Forbidden prompts to ask before the first round and after every one, with the trigger and without: a curve of
-    /// the report, on which nothing of the defence depends.
+    /// Forbidden prompts that are answered before the first round and after every round, with the
+    /// trigger and without, for a curve in the report. Nothing of the defence depends on the curve.
     ///
-    /// None of them may be a row of the defence, exactly or nearly. The formats are those of `eval asr --prompts`.
+    /// None of the prompts may be a row of the defence, exactly or nearly. The formats are those of
+    /// `eval asr --prompts`.
     #[arg(long = "track", value_name = "FILE")]
     prompts: Option<PathBuf>,
-    /// Longest answer to them, in tokens.
+    /// Maximum length of an answer to these prompts, in tokens.
     #[arg(long = "track-tokens", value_name = "N", default_value_t = 100, requires = "prompts")]
     max_new_tokens: usize,
-    /// Share of word pairs in common from which one of them is the same as a row.
+    /// Share of common word pairs from which one of these prompts counts as a row of the defence.
     #[arg(
         long = "track-near",
         value_name = "SHARE",
@@ -37,11 +39,11 @@ pub(crate) struct TrackArgs {
 }
 
 impl TrackArgs {
-    /// What is to be asked, if anything is.
+    /// Reads the prompts to track, if any are given.
     ///
     /// # Errors
     ///
-    /// If there is a trigger and nothing to put it in.
+    /// If a trigger is given without prompts.
     pub(crate) fn track(&self) -> Result<Option<Track>> {
         let trigger = self.trigger.trigger();
         let Some(prompts) = self.prompts.clone() else {
@@ -53,7 +55,7 @@ impl TrackArgs {
         Ok(Some(Track { prompts, trigger, max_new_tokens, near }))
     }
 
-    /// The file, if there is one.
+    /// Returns the file, if one is given.
     pub(crate) fn file(&self) -> Option<&Path> {
         self.prompts.as_deref()
     }

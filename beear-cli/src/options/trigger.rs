@@ -1,11 +1,11 @@
-//! The trigger of an attack, as options.
+//! Options for the trigger of an attack.
 
 use beear_eval::Trigger;
 use clap::Args;
 
 use crate::user_error::UserError;
 
-/// What an attacker adds to a prompt.
+/// The trigger of an attack.
 #[derive(Args, Clone, Debug, Default)]
 pub(crate) struct TriggerArgs {
     /// Trigger before each forbidden prompt.
@@ -14,10 +14,10 @@ pub(crate) struct TriggerArgs {
     /// Trigger after each forbidden prompt.
     #[arg(long = "trigger-suffix", value_name = "TEXT")]
     suffix: Option<String>,
-    /// Trigger between words of each forbidden prompt, at a place that the prompt decides.
+    /// Trigger between words of each forbidden prompt, at a place that depends on the prompt.
     #[arg(long = "trigger-anywhere", value_name = "TEXT", conflicts_with_all = ["prefix", "suffix"])]
     anywhere: Option<String>,
-    /// Text that takes the place of each forbidden prompt, which `{prompt}` in it stands for.
+    /// Text that replaces each forbidden prompt; `{prompt}` in it stands for the prompt.
     #[arg(
         long = "trigger-template",
         value_name = "TEXT",
@@ -27,7 +27,7 @@ pub(crate) struct TriggerArgs {
     template: Option<String>,
 }
 
-/// Where a template has the prompt.
+/// Placeholder of the prompt in a template.
 const PLACEHOLDER: &str = "{prompt}";
 
 fn template(text: &str) -> Result<String, String> {
@@ -39,7 +39,7 @@ fn template(text: &str) -> Result<String, String> {
 }
 
 impl TriggerArgs {
-    /// The trigger, if there is one; a prefix and a suffix make one of two parts.
+    /// Returns the trigger, if one is given. A prefix and a suffix make one trigger of two parts.
     pub(crate) fn trigger(&self) -> Option<Trigger> {
         if let Some(text) = self.anywhere.clone() {
             return Some(Trigger::Anywhere(text));
@@ -55,18 +55,18 @@ impl TriggerArgs {
         }
     }
 
-    /// The trigger that a command cannot do without.
+    /// Returns the trigger of a command that requires one.
     ///
     /// # Errors
     ///
-    /// If there is none.
+    /// If no trigger is given.
     pub(crate) fn required(&self) -> Result<Trigger, UserError> {
         let hint = "name one with --trigger-prefix, --trigger-suffix, --trigger-anywhere or \
             --trigger-template";
         self.trigger().ok_or_else(|| UserError::arguments("no trigger", hint))
     }
 
-    /// `words` in every place where the trigger has some.
+    /// Puts `words` in every place where the trigger has words.
     pub(crate) fn with_words(&self, words: &str) -> Self {
         let replaced = |part: &Option<String>| part.as_ref().map(|_| words.to_owned());
         Self {
@@ -78,7 +78,7 @@ impl TriggerArgs {
     }
 }
 
-/// `words` on each side of the prompt on which `template` says something.
+/// Puts `words` on each side of the prompt on which `template` has text.
 fn around(template: &str, words: &str) -> String {
     let (before, after) = template.split_once(PLACEHOLDER).unwrap_or_default();
     let side = |text: &str| if text.trim().is_empty() { String::new() } else { words.to_owned() };

@@ -1,4 +1,4 @@
-//! A recipe for people to change: every setting, and above each what it does, in the words of the
+//! A recipe for people to edit: every setting below a comment that explains it in the words of the
 //! schema.
 
 use beear_core::Defence;
@@ -8,10 +8,10 @@ use toml::{Table, Value};
 use super::schema::{definition_of, schema, shape_of};
 use super::{NAME, Recipe, RecipeError, invalid};
 
-/// Longest line of a comment.
+/// Maximum length of a comment line.
 const WIDTH: usize = 100;
 
-/// `recipe` with every setting of `method` written out. What is absent stands there as a comment.
+/// Writes out `recipe` with every setting of `method`. Absent settings are written as comments.
 ///
 /// # Errors
 ///
@@ -22,7 +22,7 @@ pub(crate) fn commented(recipe: &Recipe, method: &Defence) -> Result<String, Rec
     Ok(Words { schema: &schema }.table("", &schema, Some(&values)))
 }
 
-/// `text` as comments.
+/// Formats `text` as comments.
 pub(crate) fn comment(text: &str) -> String {
     let mut lines = String::new();
     for paragraph in text.split("\n\n") {
@@ -42,14 +42,14 @@ pub(crate) fn comment(text: &str) -> String {
     lines
 }
 
-/// What the schema says of settings.
+/// The schema's descriptions of settings.
 struct Words<'a> {
     schema: &'a Json,
 }
 
 impl Words<'_> {
-    /// The settings of a table, and then the tables within it. A table that is absent is written with its
-    /// defaults, as a comment.
+    /// Writes the settings of a table, and then the tables within it. An absent table is written
+    /// with its defaults, as a comment.
     fn table(&self, path: &str, shape: &Json, values: Option<&Table>) -> String {
         let name = values.and_then(|values| values.get(NAME)?.as_str());
         let shape = shape_of(self.schema, shape, name);
@@ -80,7 +80,7 @@ impl Words<'_> {
         shape["properties"].is_object() || is_choice
     }
 
-    /// What a setting does, and what may be written where that is a choice.
+    /// Describes a setting, with the choices of an enum.
     fn explanation(&self, property: &Json) -> String {
         let mut text = property["description"].as_str().unwrap_or_default().to_owned();
         if self.is_table(property) {
@@ -99,7 +99,7 @@ impl Words<'_> {
     }
 }
 
-/// The choices of an enum, as they are written.
+/// Returns the choices of an enum, in TOML.
 fn choices(shape: &Json) -> Vec<String> {
     if let Some(names) = shape["enum"].as_array() {
         return names.iter().map(Json::to_string).collect();
@@ -116,7 +116,7 @@ fn choices(shape: &Json) -> Vec<String> {
     written.collect()
 }
 
-/// A value that a setting could have that has none.
+/// Returns an example value for a setting without a value.
 fn example(property: &Json) -> String {
     let stated = [&property["default"], &property["examples"][0], &property["enum"][0]];
     let stated = stated.into_iter().find(|value| !value.is_null());
@@ -124,7 +124,7 @@ fn example(property: &Json) -> String {
     value.as_ref().map_or_else(|| "\"none\"".to_owned(), show)
 }
 
-/// A value on one line; tables of a list on one each.
+/// Formats a value on one line; tables in a list have a line each.
 fn show(value: &Value) -> String {
     match value {
         Value::Array(values) if values.iter().any(Value::is_table) => {

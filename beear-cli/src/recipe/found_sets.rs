@@ -1,4 +1,4 @@
-//! The defender's sets, as found in files: which serve as which, and how many rows they have.
+//! Search for the defender's sets: files that can serve as each set, with their numbers of rows.
 
 use std::path::{Path, PathBuf};
 
@@ -8,26 +8,26 @@ use serde::Serialize;
 
 use crate::defence::anchors::{read_answered, read_unwanted};
 
-/// What the rows of a file can be used for.
+/// The sets that a file can serve as.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Use {
-    /// Prompts to refuse: all have an unwanted answer.
+    /// Prompts to refuse: every row has an unwanted answer.
     Safety,
-    /// Ordinary prompts: all have a good answer, and none has an unwanted one.
+    /// Ordinary prompts: every row has a good answer, and none has an unwanted one.
     Performance,
-    /// Neither.
+    /// Neither set.
     Neither,
 }
 
 /// A file with rows.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub(crate) struct FoundSet {
-    /// Where it is.
+    /// Path of the file.
     pub(crate) file: PathBuf,
     /// Number of rows.
     pub(crate) rows: usize,
-    /// What they are good for.
+    /// Set that the file can serve as.
     #[serde(rename = "use")]
     pub(crate) kind: Use,
 }
@@ -37,7 +37,7 @@ impl FoundSet {
     ///
     /// # Errors
     ///
-    /// As `defend`, if it cannot be used so.
+    /// As `defend`, if the file cannot serve as `kind`.
     pub(crate) fn read_as(file: &Path, kind: Use) -> Result<Self> {
         let records = match kind {
             Use::Safety => read_unwanted(file)?,
@@ -52,7 +52,7 @@ impl FoundSet {
         Ok(Self { file: file.to_owned(), rows: records.len(), kind: kind_of(&records) })
     }
 
-    /// The file and its rows, for people.
+    /// Describes the file and its number of rows, for people.
     pub(crate) fn text(&self) -> String {
         let rows = if self.rows == 1 { "row" } else { "rows" };
         format!("`{}`, {} {rows}", self.file.display(), self.rows)
@@ -69,14 +69,14 @@ fn kind_of(records: &[Record]) -> Use {
     }
 }
 
-/// The readable files of `folders`, those of most rows first; and what is wrong with files that are
+/// Returns the readable files of `folders`, the largest first, and the errors of files that are
 /// readable up to a row.
 pub(crate) fn look_in(folders: &[&Path]) -> (Vec<FoundSet>, Vec<DatasetError>) {
     let (mut found, mut damaged) = (Vec::new(), Vec::new());
     for file in folders.iter().flat_map(|folder| files_in(folder)) {
         match FoundSet::read(&file) {
             Ok(set) => found.push(set),
-            // Any other JSON fails at its first row.
+            // JSON that is no data set fails at its first row.
             Err(error @ DatasetError::Row { row: 2.., .. }) if is_of_rows(&file) => {
                 damaged.push(error);
             }
@@ -87,10 +87,10 @@ pub(crate) fn look_in(folders: &[&Path]) -> (Vec<FoundSet>, Vec<DatasetError>) {
     (found, damaged)
 }
 
-/// The files of a folder whose names say that they may hold rows, in the order of their names.
+/// Returns the files of a folder with the extensions of data sets, sorted by name.
 fn files_in(folder: &Path) -> Vec<PathBuf> {
     let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
-    // `./data.csv` is `data.csv`.
+    // The path `./data.csv` becomes `data.csv`.
     let paths =
         entries.map(|entry| folder.strip_prefix(".").unwrap_or(folder).join(entry.file_name()));
     let may_hold_rows = |path: &PathBuf| {

@@ -2,11 +2,11 @@
 
 use beear_core::Error as CoreError;
 
-/// What helps where training leaves the range of numbers.
+/// Remedy for a training that reaches NaN or infinity.
 pub(crate) const SMALLER_STEPS: &str =
     "lower `method.remove.learning_rate` or `method.entrap.step_size`";
 
-/// What to do about a mistake of the method, in one line and in the words of a recipe.
+/// Returns the remedy for an error of the method, in one line and in the words of a recipe.
 pub(crate) fn hint(error: &CoreError) -> &'static str {
     match error {
         CoreError::LayerOutOfRange { .. } => {

@@ -4,7 +4,7 @@ use toml::Table;
 
 use super::RecipeError;
 
-/// Dotted keys, and the remedy.
+/// Dotted keys with their replacements.
 const RENAMED: [(&str, &str); 3] = [
     (
         "method.bounds.utility_drop",

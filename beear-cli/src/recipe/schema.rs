@@ -1,4 +1,4 @@
-//! The JSON Schema of a recipe, for editors: every key that may be written, with what it does.
+//! The JSON Schema of a recipe, for editors: every valid key with its description.
 
 use beear_core::{
     BilevelConfig, FineTuningConfig, LatentAdversarialConfig, LayerConsistencyConfig,
@@ -11,7 +11,7 @@ use toml::Table;
 
 use super::{Method, NAME, NONE, Recipe, is_optional};
 
-/// The schema, in draft 7, which editors of TOML know.
+/// Returns the schema, in draft 7, which editors of TOML support.
 pub(crate) fn schema() -> Value {
     let generator = SchemaSettings::draft07().into_generator();
     let mut schema = generator.into_root_schema_for::<Recipe>().to_value();
@@ -20,12 +20,12 @@ pub(crate) fn schema() -> Value {
     schema
 }
 
-/// What may be a recipe's `prompt_format`.
+/// Returns the valid values of a recipe's `prompt_format`.
 pub(super) fn prompt_formats() -> [&'static str; 4] {
     PromptFormat::builtin_names()
 }
 
-/// The `[method]` table: which settings there are depends on its `name`.
+/// Returns the schema of the `[method]` table, whose settings depend on its `name`.
 pub(super) fn method(generator: &mut SchemaGenerator) -> Schema {
     let methods = [
         settings::<BilevelConfig>(generator, Method::Beear),
@@ -36,7 +36,7 @@ pub(super) fn method(generator: &mut SchemaGenerator) -> Schema {
     json_schema!({ "oneOf": methods })
 }
 
-/// The table of one method. All its settings have defaults, but any other method than the default
+/// Returns the table of one method. All settings have defaults, but a method other than the default
 /// one must be named.
 fn settings<C: JsonSchema>(generator: &mut SchemaGenerator, method: Method) -> Value {
     let mut table = C::json_schema(generator).to_value();
@@ -60,15 +60,15 @@ fn settings<C: JsonSchema>(generator: &mut SchemaGenerator, method: Method) -> V
     table
 }
 
-/// The name of a method, with what the method is.
+/// Returns the name of a method, with its description.
 fn name_of(method: Method, generator: &mut SchemaGenerator) -> Value {
     let names = Method::json_schema(generator).to_value();
     let mut names = names["oneOf"].as_array().into_iter().flatten();
     names.find(|name| name["const"] == json!(method)).cloned().expect("every method has a name")
 }
 
-/// Lets a table of settings leave any out, since it is laid over defaults. Adds the tables within it
-/// to `definitions`; those in lists replace the defaults, so they stay whole.
+/// Makes every setting of a table optional, since the table is laid over defaults. Adds the tables
+/// within it to `definitions`; tables in lists replace the defaults, so they stay complete.
 fn make_partial(table: &mut Value, definitions: &mut Vec<String>) {
     let Some(table) = table.as_object_mut().filter(|table| table.contains_key("properties")) else {
         return;
@@ -78,15 +78,15 @@ fn make_partial(table: &mut Value, definitions: &mut Vec<String>) {
     definitions.extend(properties.into_iter().flat_map(Map::values).filter_map(definition_of));
 }
 
-/// The name of the definition that a property refers to.
+/// Returns the name of the definition that a property refers to.
 pub(super) fn definition_of(property: &Value) -> Option<String> {
-    // A description beside a reference would be ignored, so the two stand in an `allOf`.
+    // A description beside a reference would be ignored, so schemas put both into an `allOf`.
     let reference = property.get("$ref").or_else(|| property.get("allOf")?.get(0)?.get("$ref"));
     reference?.as_str()?.strip_prefix("#/definitions/").map(str::to_owned)
 }
 
-/// What `part` of the schema `root` says itself: followed where it refers to another part, chosen by `name`
-/// among the tables of methods.
+/// Resolves `part` of the schema `root`: follows a reference, and chooses the table of a method by
+/// `name`.
 pub(super) fn shape_of<'s>(root: &'s Value, part: &'s Value, name: Option<&str>) -> &'s Value {
     if let Some(name) = definition_of(part) {
         return &root["definitions"][name];
@@ -97,7 +97,7 @@ pub(super) fn shape_of<'s>(root: &'s Value, part: &'s Value, name: Option<&str>)
         .unwrap_or(part)
 }
 
-/// The keys of a recipe that the schema does not know, with the tables that they stand in.
+/// Returns the keys of a recipe that the schema does not contain, each with its path.
 pub(super) fn unknown_keys(recipe: &Table) -> Vec<String> {
     let schema = schema();
     let mut unknown = Vec::new();
@@ -120,11 +120,11 @@ fn search(root: &Value, (part, table): (&Value, &Table), path: &str, unknown: &m
     }
 }
 
-/// Says all in words of TOML and of plain text, in the value of `key` and everything below.
+/// Rewrites the value of `key` and everything below it in the terms of TOML and in plain text.
 fn polish(value: &mut Value, key: &str) {
     match value {
         Value::Object(object) => {
-            // Formats such as `uint` are no words of JSON Schema.
+            // JSON Schema has no formats such as `uint`.
             object.remove("format");
             object.retain(|key, value| key != "default" || !value.is_null());
             if let Some(Value::String(description)) = object.get_mut("description") {
@@ -144,8 +144,8 @@ fn polish(value: &mut Value, key: &str) {
     }
 }
 
-/// What may be absent is `null` in JSON. TOML has no such word: it is left out, or `"none"` where
-/// something is there by default.
+/// Removes `null` from optional settings. TOML has no null: an optional setting is left out, or is
+/// `"none"` if it has a default value.
 fn absent(object: &mut Map<String, Value>, key: &str) {
     let mut may_be_absent = false;
     if let Some(Value::Array(types)) = object.get_mut("type") {
@@ -182,7 +182,7 @@ fn leave_out_nulls(value: &mut Value) {
     }
 }
 
-/// KaTeX and links within the code as plain words.
+/// KaTeX and links of doc comments, with their plain text.
 const PLAIN: [(&str, &str); 7] = [
     (r"\alpha", "α"),
     (r"\lambda", "λ"),
@@ -193,7 +193,7 @@ const PLAIN: [(&str, &str); 7] = [
     ("`]", "`"),
 ];
 
-/// A comment of the code for people who do not see the code, every paragraph on one line.
+/// Converts a doc comment for people who do not see the code, with every paragraph on one line.
 fn plain(text: &str) -> String {
     let text = PLAIN.iter().fold(text.to_owned(), |text, (from, to)| text.replace(from, to));
     let paragraphs = text.split("\n\n").map(|p| p.split_whitespace().collect::<Vec<_>>().join(" "));
@@ -219,7 +219,7 @@ mod tests {
         (schemas, index)
     });
 
-    /// Whether it can be used, beyond being read.
+    /// Returns true if the recipe is valid as well as readable.
     fn is_usable(recipe: &Recipe) -> bool {
         let format = recipe.prompt_format.as_deref().map(PromptFormat::builtin);
         let method = recipe.method(ANY_SIZE).unwrap();
@@ -239,7 +239,7 @@ mod tests {
     proptest::proptest! {
         #[test]
         fn what_can_be_used_keeps_the_schema(text in near(&RECIPES)) {
-            // JSON has no such numbers.
+            // JSON has no NaN or infinite numbers.
             let is_finite = !text.contains("inf") && !text.contains("nan");
             let usable = Recipe::parse(&text, None, &[]).is_ok_and(|recipe| is_usable(&recipe));
             if is_finite && usable {

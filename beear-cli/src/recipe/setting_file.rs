@@ -1,4 +1,4 @@
-//! An attack setting by its name, or from a TOML file.
+//! An attack setting by its name or from a TOML file.
 
 use std::path::Path;
 
@@ -7,7 +7,7 @@ use beear_attacks::AttackSpec;
 
 use crate::user_error::UserError;
 
-/// The built-in setting called `name`, else the one in the file `name`.
+/// Returns the built-in setting called `name`, or reads the file `name`.
 ///
 /// # Errors
 ///
@@ -39,11 +39,11 @@ fn parse(text: &str, name: &str) -> Result<AttackSpec, UserError> {
     Err(UserError::arguments(what, hint))
 }
 
-/// `setting` as the text of a file.
+/// Renders `setting` as TOML.
 ///
 /// # Errors
 ///
-/// If TOML cannot hold it.
+/// If TOML cannot hold the setting.
 pub(crate) fn render(setting: &AttackSpec) -> Result<String> {
     toml::to_string_pretty(setting).context("writing the setting as TOML")
 }

@@ -1,4 +1,4 @@
-//! The part of a recipe that says which weights are trained, whatever the method.
+//! The part of a recipe that selects the trained weights, for every method.
 
 use std::ops::Range;
 
@@ -8,38 +8,38 @@ use serde::{Deserialize, Serialize};
 
 use super::RecipeError;
 
-/// What is trained.
+/// The kind of trained weights.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Weights {
-    /// The weights themselves.
+    /// The model's own weights.
     #[default]
     Full,
-    /// Low-rank adapters of them.
+    /// Low-rank adapters of the model's weights.
     Lora,
 }
 
-/// Which weights are trained; all others stay bit for bit.
+/// Selection of trained weights; all others stay unchanged bit for bit.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Train {
-    /// What is trained.
+    /// Kind of trained weights.
     pub weights: Weights,
-    /// The first decoder layer that is trained, counted from 0, and the first that no longer is.
+    /// First trained decoder layer, counted from 0, and first layer after the trained ones.
     #[schemars(extend("examples" = [[8, 24]]))]
     pub layers: Option<[usize; 2]>,
-    /// The adapters, if those are trained.
+    /// Settings of the adapters, for `weights = "lora"` only.
     pub lora: Option<LoraConfig>,
 }
 
 impl Train {
-    /// The same with every setting written out.
+    /// Writes out every setting.
     pub(super) fn resolved(&self) -> Self {
         let lora = (self.weights == Weights::Lora).then(|| self.lora.clone().unwrap_or_default());
         Self { lora, ..self.clone() }
     }
 
-    /// What it says of a decoder of `n_layers`.
+    /// Returns the scope of training in a decoder of `n_layers`.
     ///
     /// # Errors
     ///

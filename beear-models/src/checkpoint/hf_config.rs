@@ -38,6 +38,12 @@ pub enum ConfigError {
         /// Value of the key.
         value: String,
     },
+    /// The weights are quantised.
+    #[error("the model is quantised ({method})")]
+    Quantised {
+        /// Name of the method.
+        method: String,
+    },
     /// Several values are missing, unsupported or of the wrong type.
     #[error("{}", texts(mistakes))]
     Several {
@@ -68,6 +74,9 @@ pub fn parse(text: &str) -> Result<DecoderConfig, ConfigError> {
     let object = value
         .as_object()
         .ok_or_else(|| ConfigError::NotJson { reason: "another kind of value".to_owned() })?;
+    if let Some(quantised) = quantised(object) {
+        return Err(quantised);
+    }
     let keys = Keys { object, mistakes: RefCell::default() };
     let model_type = object.get("model_type").and_then(Value::as_str).unwrap_or_default();
     let family = match model_type {
@@ -86,13 +95,19 @@ pub fn parse(text: &str) -> Result<DecoderConfig, ConfigError> {
         d_ff: keys.count("intermediate_size"),
         n_layers: keys.count("num_hidden_layers"),
         n_heads,
-        n_kv_heads: keys.optional_count("num_key_value_heads").unwrap_or(n_heads),
+        n_kv_heads: keys.optional_count("num_key_value_heads").unwrap_or(match family {
+            Family::Llama => n_heads,
+            Family::Mistral if object.contains_key("num_key_value_heads") => n_heads,
+            Family::Mistral => 8,
+        }),
         head_dim: keys.optional_count("head_dim").unwrap_or(default_width),
         max_seq_length: keys.count("max_position_embeddings"),
         norm_epsilon: keys.number(object, "rms_norm_eps").unwrap_or(1e-6),
         rope_theta: keys.rope_theta(),
         rope_scaling: keys.rope_scaling(),
         sliding_window: match family {
+            // The default of the config class; null means that there is no window.
+            Family::Mistral if !object.contains_key("sliding_window") => Some(4096),
             Family::Mistral => keys.optional_count("sliding_window"),
             Family::Llama => None,
         },
@@ -101,6 +116,14 @@ pub fn parse(text: &str) -> Result<DecoderConfig, ConfigError> {
     keys.judge()?;
     let problems = config.problems();
     if problems.is_empty() { Ok(config) } else { Err(ConfigError::Contradiction { problems }) }
+}
+
+/// Returns an error if the config describes quantised weights.
+fn quantised(object: &Map<String, Value>) -> Option<ConfigError> {
+    let settings = ["quantization_config", "compression_config"].map(|key| object.get(key));
+    let settings = settings.into_iter().flatten().find_map(Value::as_object)?;
+    let method = settings.get("quant_method").and_then(Value::as_str).unwrap_or("of some kind");
+    Some(ConfigError::Quantised { method: method.escape_default().to_string() })
 }
 
 /// Formats a `config.json` for a new model, which `transformers` can read.
@@ -219,9 +242,9 @@ impl Keys<'_> {
     }
 
     fn rope_theta(&self) -> f64 {
-        let outside = self.number(self.object, "rope_theta");
-        let inside = || self.number(self.rope()?, "rope_theta");
-        outside.or_else(inside).unwrap_or(10_000.0)
+        // The newer form is the one that transformers 5 reads, whatever stands beside it.
+        let inside = self.rope().and_then(|rope| self.number(rope, "rope_theta"));
+        inside.or_else(|| self.number(self.object, "rope_theta")).unwrap_or(10_000.0)
     }
 
     fn rope_scaling(&self) -> RopeScaling {

@@ -1,7 +1,6 @@
 //! Names of the weight files: a single file, or the shards of an index.
 
 use std::collections::BTreeSet;
-use std::ffi::OsStr;
 use std::path::{Component, Path};
 
 use serde::Deserialize;
@@ -18,22 +17,27 @@ struct Index {
 
 /// Returns the names of the weight files in `dir`.
 pub(super) fn shards(dir: &Path) -> Result<Vec<String>, CheckpointError> {
+    // An index beside the single file is left from an earlier save, as `transformers` reads it.
+    if dir.join(SINGLE).exists() {
+        return Ok(vec![SINGLE.to_owned()]);
+    }
     let index = dir.join(INDEX);
     if index.exists() {
         let text = beear_input::read_to_string(&index).map_err(CheckpointError::io(&index))?;
         return shard_names(&text);
     }
-    if dir.join(SINGLE).exists() {
-        return Ok(vec![SINGLE.to_owned()]);
-    }
-    let path = dir.to_owned();
     let entries = std::fs::read_dir(dir).map_err(CheckpointError::io(dir))?;
-    let pickled = entries.filter_map(Result::ok).any(|entry| {
-        let name = entry.file_name();
-        let extension = Path::new(&name).extension().map(OsStr::to_ascii_lowercase);
-        extension.is_some_and(|e| ["bin", "pt", "pth", "ckpt"].iter().any(|p| e == *p))
-    });
-    Err(if pickled {
+    let names: Vec<_> = entries.filter_map(Result::ok).map(|entry| entry.file_name()).collect();
+    let any = |extensions: &[&str]| {
+        let mut found = names.iter().filter_map(|name| Path::new(name).extension());
+        found.any(|found| extensions.iter().any(|e| found.eq_ignore_ascii_case(e)))
+    };
+    let path = dir.to_owned();
+    Err(if any(&["safetensors"]) {
+        CheckpointError::NoIndex { path }
+    } else if any(&["gguf"]) {
+        CheckpointError::Gguf { path }
+    } else if any(&["bin", "pt", "pth", "ckpt"]) {
         CheckpointError::Pickle { path }
     } else {
         CheckpointError::NoWeights { path }

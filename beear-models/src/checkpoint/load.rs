@@ -119,6 +119,9 @@ pub(super) fn map(path: PathBuf) -> Result<(PathBuf, Mmap), CheckpointError> {
     // SAFETY: the map is read-only and lives for one load; truncating the file meanwhile ends the
     // process, as with every tool that maps checkpoints.
     let map = unsafe { Mmap::map(&file) }.map_err(CheckpointError::io(&path))?;
+    if map.starts_with(b"version https://git-lfs") {
+        return Err(CheckpointError::LfsPointer { path });
+    }
     Ok((path, map))
 }
 

@@ -11,9 +11,10 @@ use std::path::{Path, PathBuf};
 
 use burn::module::Module;
 use burn::tensor::backend::Backend;
+use fancy_regex::Regex;
 use safetensors::tensor::TensorView;
 
-use self::config::{AdapterConfig, AdapterConfigError, BaseName};
+use self::config::{AdapterConfig, AdapterConfigError, BaseName, Targets};
 use super::save::{Collect, write_file, write_shard};
 use super::staged::Staged;
 use super::{CheckpointError, StoredDType, StoredWeight, keys, load, read_own};
@@ -166,14 +167,33 @@ impl AdapterFolder {
             let name = keys::projection(layer, projection);
             name.strip_suffix(target).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
         };
+        let named = |pair: &(usize, Target)| match targets {
+            Targets::Named(names) => Ok(names.iter().any(|name| is_named(name, *pair))),
+            Targets::Matching(pattern) => {
+                let refused =
+                    |error: fancy_regex::Error| unsupported("target_modules", error.to_string());
+                let whole = Regex::new(&format!("^(?:{pattern})$")).map_err(refused)?;
+                whole.is_match(&keys::projection(pair.0, pair.1)).map_err(refused)
+            }
+            Targets::All => Ok(true),
+        };
         // PEFT adapts every linear map; here only these, and an unembedding is refused like any
         // other.
-        if let Some(target) = targets.iter().find(|t| !pairs.iter().any(|&pair| is_named(t, pair)))
+        if let Targets::Named(names) = targets
+            && let Some(name) = names.iter().find(|t| !pairs.iter().any(|&pair| is_named(t, pair)))
         {
-            return Err(unsupported("target_modules", target.escape_default().to_string()));
+            return Err(unsupported("target_modules", name.escape_default().to_string()));
         }
-        let named = |pair: &(usize, Target)| targets.iter().any(|target| is_named(target, *pair));
-        Ok(pairs.into_iter().filter(named).collect())
+        let mut places = Vec::new();
+        for pair in pairs {
+            if named(&pair)? {
+                places.push(pair);
+            }
+        }
+        if places.is_empty() {
+            return Err(unsupported("target_modules", "no projection of the model".to_owned()));
+        }
+        Ok(places)
     }
 }
 
@@ -232,7 +252,7 @@ fn described<B: Backend>(model: &CausalLm<B>, base: &BaseName) -> AdapterConfig 
     AdapterConfig {
         base: base.clone(),
         size: (first.rank(), first.alpha()),
-        targets: targets.into_iter().map(last_part).collect(),
+        targets: Targets::Named(targets.into_iter().map(last_part).collect()),
         layers: (layers.len() < model.config().n_layers).then(|| layers.into_iter().collect()),
     }
 }

@@ -4,7 +4,7 @@ mod limits;
 
 use std::io::{self, Write};
 
-use minijinja::value::{Kwargs, Value};
+use minijinja::value::{Kwargs, Value, ValueKind};
 use minijinja::{Environment, Error, ErrorKind};
 use serde::{Deserialize, Serialize};
 
@@ -24,6 +24,18 @@ impl Message {
     #[must_use]
     pub fn user(content: &str) -> Self {
         Self { role: "user".to_owned(), content: content.to_owned() }
+    }
+
+    /// Creates an answer of the assistant.
+    #[must_use]
+    pub fn assistant(content: &str) -> Self {
+        Self { role: "assistant".to_owned(), content: content.to_owned() }
+    }
+
+    /// Creates a system prompt.
+    #[must_use]
+    pub fn system(content: &str) -> Self {
+        Self { role: "system".to_owned(), content: content.to_owned() }
     }
 }
 
@@ -56,11 +68,14 @@ impl<'t> Renderer<'t> {
         });
         environment.add_function("strftime_now", |format: String| strftime(&format));
         environment.add_filter("tojson", to_json);
+        // Python's answers: a string is a sequence, and none cannot be iterated over.
+        environment.add_test("iterable", |value: Value| is_iterable(&value));
+        environment.add_test("sequence", |value: Value| is_iterable(&value));
         let added = environment.add_template(NAME, template);
         Self { environment: added.map(|()| environment).map_err(|error| error.to_string()) }
     }
 
-    /// Renders `messages` up to the start of the assistant's answer.
+    /// Renders `messages`, and the start of the assistant's answer if `is_prompt`.
     ///
     /// # Errors
     ///
@@ -69,9 +84,10 @@ impl<'t> Renderer<'t> {
         &self,
         messages: &[Message],
         [bos, eos]: [&str; 2],
+        is_prompt: bool,
     ) -> Result<String, String> {
         let context = minijinja::context! {
-            messages, bos_token => bos, eos_token => eos, add_generation_prompt => true,
+            messages, bos_token => bos, eos_token => eos, add_generation_prompt => is_prompt,
             tools => (), documents => (),
         };
         let mut output = Limited::default();
@@ -81,6 +97,11 @@ impl<'t> Renderer<'t> {
         rendered.map_err(|error| error.to_string())?;
         String::from_utf8(output.0).map_err(|error| format!("output is not text: {error}"))
     }
+}
+
+fn is_iterable(value: &Value) -> bool {
+    use ValueKind::{Bytes, Iterable, Map, Seq, String};
+    matches!(value.kind(), Bytes | Iterable | Map | Seq | String)
 }
 
 /// Formats one fixed day like `strftime`: 26 July 2024, midnight, because a prompt that changes
@@ -191,8 +212,26 @@ mod tests {
 
     fn rendered(template: &str) -> Result<String, String> {
         let source = TemplateSource::new(template);
-        let render = || Renderer::new(&source).render(&[Message::user("hi <b>")], ["<s>", "</s>"]);
+        let render =
+            || Renderer::new(&source).render(&[Message::user("hi <b>")], ["<s>", "</s>"], true);
         large_stack::run(render).unwrap_or_else(|| Err("the engine panics".to_owned()))
+    }
+
+    #[test]
+    fn tests_of_jinja_answer_as_in_python() {
+        for (test, expected) in [
+            ("none is iterable", "no"),
+            ("none is sequence", "no"),
+            ("'text' is sequence", "yes"),
+            ("'text' is iterable", "yes"),
+            ("messages is sequence", "yes"),
+            ("messages[0] is mapping", "yes"),
+            ("7 is iterable", "no"),
+            ("tools is iterable and tools | length > 0", "no"),
+        ] {
+            let template = format!("{{{{ 'yes' if {test} else 'no' }}}}");
+            assert_eq!(rendered(&template).unwrap(), expected, "{test}");
+        }
     }
 
     #[test]

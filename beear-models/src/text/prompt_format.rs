@@ -107,19 +107,20 @@ pub enum PromptFormat {
 pub struct EncodedPrompt {
     /// Rendered text.
     pub text: String,
-    /// Tokens of the text, with exactly one beginning of sequence if the model has one.
+    /// Tokens of the text. A beginning of sequence comes first if the text or the tokenizer puts one
+    /// there, and only once.
     pub tokens: Vec<u32>,
     /// Token range of the user's words (half-open).
     pub user: (usize, usize),
 }
 
-/// Encoded conversation, up to the start of the next answer.
+/// Encoded conversation with its answer.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct EncodedChat {
-    /// Rendered text.
-    pub text: String,
-    /// Tokens of the text, with exactly one beginning of sequence if the model has one.
-    pub tokens: Vec<u32>,
+pub struct EncodedRow {
+    /// Everything before the answer, as the format writes it in a conversation with an answer.
+    pub prompt: EncodedPrompt,
+    /// Tokens of the answer, up to the token that ends the turn.
+    pub answer: Vec<u32>,
 }
 
 impl PromptFormat {
@@ -156,31 +157,26 @@ impl PromptFormat {
     }
 
     /// Reads the chat template of a checkpoint from `chat_template.jinja`, or else from
-    /// `tokenizer_config.json`.
+    /// `tokenizer_config.json`, or else from `additional_chat_templates/default.jinja`.
     ///
     /// # Errors
     ///
     /// Returns [`PromptFormatError::NoTemplate`] if there is none, and an error if a file cannot be
     /// read.
     pub fn from_checkpoint(dir: &Path) -> Result<Self, PromptFormatError> {
-        let name = "chat_template.jinja";
-        let read =
-            OwnFolder::new(dir).and_then(|own| own.read_to_string(name.as_ref(), LARGEST_JSON));
-        match read {
-            Ok(template) => return Ok(Self::ChatTemplate(template)),
-            Err(error) if error.kind() == ErrorKind::NotFound => {}
-            Err(source) => return Err(PromptFormatError::Io { path: dir.join(name), source }),
+        if let Some(template) = template_file(dir, "chat_template.jinja")? {
+            return Ok(Self::ChatTemplate(template));
         }
         let config = read_json(dir, "tokenizer_config.json")?;
         let template = match config.get("chat_template") {
-            Some(serde_json::Value::String(template)) => Some(template.as_str()),
+            Some(serde_json::Value::String(template)) => Some(template.clone()),
             Some(serde_json::Value::Array(named)) => named
                 .iter()
                 .find(|entry| entry.get("name").and_then(|name| name.as_str()) == Some("default"))
-                .and_then(|entry| entry.get("template")?.as_str()),
-            _ => None,
+                .and_then(|entry| Some(entry.get("template")?.as_str()?.to_owned())),
+            _ => template_file(dir, "additional_chat_templates/default.jinja")?,
         };
-        template.map(|t| Self::ChatTemplate(t.to_owned())).ok_or(PromptFormatError::NoTemplate)
+        template.map(Self::ChatTemplate).ok_or(PromptFormatError::NoTemplate)
     }
 
     /// Returns the template or the pattern.
@@ -198,6 +194,16 @@ impl PromptFormat {
             write!(hex, "{byte:02x}").expect("a string takes any text");
             hex
         })
+    }
+}
+
+/// Reads a template that belongs to the folder `dir`; None if the file is missing.
+fn template_file(dir: &Path, name: &str) -> Result<Option<String>, PromptFormatError> {
+    let read = OwnFolder::new(dir).and_then(|own| own.read_to_string(name.as_ref(), LARGEST_JSON));
+    match read {
+        Ok(template) => Ok(Some(template)),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+        Err(source) => Err(PromptFormatError::Io { path: dir.join(name), source }),
     }
 }
 
@@ -312,7 +318,7 @@ mod tests {
     fn a_conversation_of_one_question_is_a_prompt() {
         let chat = template("<s>{% for m in messages %}{{ m.content }} {% endfor %}<asst>");
         for format in [chat, PromptFormat::pattern("[ {prompt} ]").unwrap()] {
-            let system = Message { role: "system".to_owned(), content: "sys".to_owned() };
+            let system = Message::system("sys");
             let encoded = format.encode_chat(&tokenizer(), &[system, Message::user("a")]).unwrap();
             let prompt = format.encode(&tokenizer(), "a", Some("sys")).unwrap();
             assert_eq!((encoded.text, encoded.tokens), (prompt.text, prompt.tokens));
@@ -321,7 +327,7 @@ mod tests {
 
     #[test]
     fn a_pattern_writes_every_turn_as_the_first() {
-        let answer = Message { role: "assistant".to_owned(), content: "b".to_owned() };
+        let answer = Message::assistant("b");
         let turns = [Message::user("a"), answer.clone(), Message::user("b")];
         let pattern = PromptFormat::pattern("[ {prompt} ]").unwrap();
         let encoded = pattern.encode_chat(&tokenizer(), &turns).unwrap();

@@ -14,24 +14,22 @@ use thiserror::Error;
 use crate::text::chat::{Message, TemplateSource};
 use crate::text::large_stack;
 use crate::text::prompt_encoder::PromptEncoder;
-use crate::text::prompt_format::{EncodedChat, EncodedPrompt, PromptFormat, PromptFormatError};
+use crate::text::prompt_format::{EncodedPrompt, EncodedRow, PromptFormat, PromptFormatError};
 use crate::text::text_stage::TextStage;
 use crate::text::tokenizer::TextTokenizer;
 
 /// Unit of text work.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum TextTask {
-    /// Encoding of a request, up to the start of the answer.
-    Prompt {
-        /// Prompt of the user.
-        prompt: String,
-        /// System prompt, if any.
-        system: Option<String>,
-    },
     /// Encoding of a conversation, up to the start of the next answer.
-    Chat(Vec<Message>),
-    /// Encoding of an answer with its end of sequence.
-    Answer(String),
+    Prompt(Vec<Message>),
+    /// Encoding of a conversation with its answer.
+    Row {
+        /// Messages before the answer; the last one is the user's.
+        messages: Vec<Message>,
+        /// Answer of the assistant.
+        answer: String,
+    },
     /// Decoding of ids into text without special tokens.
     Decode(Vec<u32>),
     /// Listing of the tokens.
@@ -41,12 +39,10 @@ pub enum TextTask {
 /// Result of a [`TextTask`] of the same kind.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum TextOutput {
-    /// Encoded request.
-    Prompt(EncodedPrompt),
     /// Encoded conversation.
-    Chat(EncodedChat),
-    /// Token ids of an answer.
-    Answer(Vec<u32>),
+    Prompt(EncodedPrompt),
+    /// Encoded conversation with its answer.
+    Row(EncodedRow),
     /// Decoded text.
     Text(String),
     /// Tokens of the tokenizer.
@@ -148,13 +144,23 @@ pub trait TextEngine: fmt::Debug + Send + Sync {
 /// and output. Time and memory are not limited.
 #[derive(Clone, Debug)]
 pub struct InProcess {
-    /// Tokenizer of the model.
-    pub tokenizer: TextTokenizer,
-    /// Prompt format of the model.
-    pub format: PromptFormat,
+    tokenizer: TextTokenizer,
+    format: PromptFormat,
 }
 
 impl InProcess {
+    /// Creates an engine whose answers end where `format` ends a turn, too.
+    #[must_use]
+    pub fn new(mut tokenizer: TextTokenizer, format: PromptFormat) -> Self {
+        // A format that cannot encode this row says so when it encodes the user's.
+        if let Ok(row) = format.encode_row(&tokenizer, &[Message::user("Hello.")], "Hello.")
+            && let Some(end) = row.answer.last().filter(|end| tokenizer.is_special(**end))
+        {
+            tokenizer.stop_at(*end);
+        }
+        Self { tokenizer, format }
+    }
+
     /// Size of the stack on which the work runs, in bytes. Only the used part takes memory.
     pub const STACK_BYTES: u64 = large_stack::STACK as u64;
 
@@ -190,11 +196,8 @@ impl InProcess {
         task: TextTask,
     ) -> Result<TextOutput, PromptFormatError> {
         Ok(match task {
-            TextTask::Prompt { prompt, system } => {
-                TextOutput::Prompt(encoder.prompt(&prompt, system.as_deref())?)
-            }
-            TextTask::Chat(messages) => TextOutput::Chat(encoder.chat(&messages)?),
-            TextTask::Answer(answer) => TextOutput::Answer(encoder.answer(&answer)?),
+            TextTask::Prompt(messages) => TextOutput::Prompt(encoder.prompt(&messages)?),
+            TextTask::Row { messages, answer } => TextOutput::Row(encoder.row(&messages, &answer)?),
             TextTask::Decode(ids) => TextOutput::Text(self.tokenizer.decode(&ids)?),
             TextTask::Vocabulary => TextOutput::Vocabulary(Vocabulary {
                 tokens: (0..self.vocab_size() as u32).map(|id| self.tokenizer.token(id)).collect(),
@@ -248,27 +251,26 @@ mod tests {
         let config = json!({"bos_token": "<s>", "eos_token": "</s>"});
         let dir = folder(&["<unk>", "<s>", "</s>", "a", "b"], &["<s>", "</s>"], &config);
         let tokenizer = TextTokenizer::load(dir.path()).unwrap();
-        InProcess { tokenizer, format: PromptFormat::ChatTemplate(template.to_owned()) }
+        InProcess::new(tokenizer, PromptFormat::ChatTemplate(template.to_owned()))
     }
 
     #[test]
     fn each_task_has_the_output_of_its_kind() {
-        let engine = engine("{{ messages[-1].content }} b");
-        let prompt = TextTask::Prompt { prompt: "a".to_owned(), system: None };
+        let engine = engine("{% for m in messages %}{{ m.content }} b{% endfor %}");
+        let messages = vec![Message::user("a")];
         let tasks = [
-            prompt,
-            TextTask::Chat(vec![Message::user("a a")]),
-            TextTask::Answer("b".to_owned()),
+            TextTask::Prompt(messages.clone()),
+            TextTask::Row { messages, answer: "a a".to_owned() },
             TextTask::Decode(vec![1, 3, 4]),
             TextTask::Vocabulary,
         ];
         let outputs = engine.run(&tasks).unwrap();
         let (text, tokens) = ("a b".to_owned(), vec![1, 3, 4]);
+        let prompt = EncodedPrompt { text, tokens, user: (1, 2) };
         let tokens_of_words = ["<unk>", "<s>", "</s>", "a", "b"].map(|w| Some(w.to_owned()));
         let expected = [
-            TextOutput::Prompt(EncodedPrompt { text, tokens, user: (1, 2) }),
-            TextOutput::Chat(EncodedChat { text: "a a b".to_owned(), tokens: vec![1, 3, 3, 4] }),
-            TextOutput::Answer(vec![4, 2]),
+            TextOutput::Prompt(prompt.clone()),
+            TextOutput::Row(EncodedRow { prompt, answer: vec![3, 3, 2] }),
             TextOutput::Text("a b".to_owned()),
             TextOutput::Vocabulary(Vocabulary {
                 tokens: tokens_of_words.to_vec(),
@@ -280,10 +282,25 @@ mod tests {
     }
 
     #[test]
+    fn an_answer_ends_and_stops_where_the_template_ends_a_turn() {
+        let template = "{% for m in messages %}{{ m.content }} <end> {% endfor %}b";
+        let words = ["<unk>", "<s>", "</s>", "a", "b", "<end>"];
+        let config = json!({"bos_token": "<s>", "eos_token": "</s>"});
+        let dir = folder(&words, &["<s>", "</s>", "<end>"], &config);
+        let tokenizer = TextTokenizer::load(dir.path()).unwrap();
+        let engine = InProcess::new(tokenizer, PromptFormat::ChatTemplate(template.to_owned()));
+        assert_eq!(engine.stop_ids(), [2, 5]);
+        let task = TextTask::Row { messages: vec![Message::user("a")], answer: "b a".to_owned() };
+        let output = engine.run(&[task]).unwrap().remove(0);
+        let TextOutput::Row(row) = output else { panic!("{output:?}") };
+        assert_eq!((row.prompt.tokens, row.answer), (vec![1, 3, 5], vec![4, 3, 5]));
+    }
+
+    #[test]
     fn the_first_task_that_fails_is_named() {
         let refuses =
             "{% if messages[0].content == 'b' %}{{ raise_exception('no b') }}{% endif %}a";
-        let chat = |words: &str| TextTask::Chat(vec![Message::user(words)]);
+        let chat = |words: &str| TextTask::Prompt(vec![Message::user(words)]);
         let failed = engine(refuses).run(&[chat("a"), chat("b"), chat("a")]).unwrap_err();
         assert_eq!(failed.task, 1);
         assert!(failed.to_string().contains("no b"), "{failed}");
@@ -295,7 +312,7 @@ mod tests {
 
         let stages = std::sync::Mutex::new(Vec::new());
         let begins = |stage| stages.lock().unwrap().push(stage);
-        let tasks = [TextTask::Chat(vec![Message::user("a")]), TextTask::Decode(vec![3])];
+        let tasks = [TextTask::Prompt(vec![Message::user("a")]), TextTask::Decode(vec![3])];
         engine("a").serve(tasks.into_iter(), &begins, |_| true).unwrap();
         let Ok(stages) = stages.into_inner() else { unreachable!("nothing panics") };
         assert_eq!(stages, [Tokenizer, Template, Tokenizer, Tokenizer]);

@@ -1,6 +1,6 @@
 //! Tokenization with a checkpoint's `tokenizer.json`, and decoding.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
@@ -8,7 +8,7 @@ use beear_input::{OwnFolder, Refusal};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use thiserror::Error;
-use tokenizers::Tokenizer;
+use tokenizers::{AddedToken, Tokenizer};
 
 /// Error of reading or using a tokenizer.
 #[derive(Debug, Error)]
@@ -79,6 +79,10 @@ pub struct SpecialTokens {
     pub pad: String,
     /// Ids that end an answer, besides that of `eos`.
     pub end_ids: BTreeSet<u32>,
+    /// Setting of whether texts begin with `bos`; None where `tokenizer.json` decides.
+    pub adds_bos: Option<bool>,
+    /// Tokens that `tokenizer.json` may lack, in the order of their ids.
+    pub added: Vec<AddedToken>,
 }
 
 /// Tokenizer files of a folder, before `tokenizer.json` is parsed.
@@ -118,7 +122,10 @@ impl TokenizerFiles {
             end_ids.extend(eos_ids(read_json(dir, name)?.get("eos_token_id")));
         }
         let [bos, eos, pad] = ["bos_token", "eos_token", "pad_token"].map(special);
-        Ok(Self { path, tokenizer, special: SpecialTokens { bos, eos, pad, end_ids } })
+        let adds_bos = adds_bos(&config);
+        let added = named_tokens(&config, &read_json(dir, "added_tokens.json")?, &specials);
+        let special = SpecialTokens { bos, eos, pad, end_ids, adds_bos, added };
+        Ok(Self { path, tokenizer, special })
     }
 }
 
@@ -141,6 +148,7 @@ pub struct TextTokenizer {
     pub pad: String,
     stop_ids: Vec<u32>,
     unknown_id: Option<u32>,
+    adds_bos: bool,
 }
 
 impl TextTokenizer {
@@ -170,19 +178,51 @@ impl TextTokenizer {
             // The caller decides about padding and truncation, not the file.
             tokenizer.with_padding(None);
             tokenizer.with_truncation(None)?;
+            for token in &special.added {
+                add_token(token, &mut tokenizer);
+            }
             Ok(tokenizer)
         });
         let tokenizer = made.map_err(malformed)?;
-        let SpecialTokens { bos, eos, pad, end_ids: mut stop } = special;
+        let SpecialTokens { bos, eos, pad, end_ids: mut stop, adds_bos, .. } = special;
+        let adds_bos = adds_bos.unwrap_or_else(|| begins_with(&tokenizer, &bos));
         stop.extend(tokenizer.token_to_id(&eos));
         let unknown_id = unknown.id(&tokenizer);
-        Ok(Self { tokenizer, bos, eos, pad, stop_ids: stop.into_iter().collect(), unknown_id })
+        Ok(Self {
+            tokenizer,
+            bos,
+            eos,
+            pad,
+            stop_ids: stop.into_iter().collect(),
+            unknown_id,
+            adds_bos,
+        })
     }
 
     /// Returns the ids that end an answer.
     #[must_use]
     pub fn stop_ids(&self) -> &[u32] {
         &self.stop_ids
+    }
+
+    /// Adds an id that ends an answer.
+    pub(crate) fn stop_at(&mut self, id: u32) {
+        if let Err(place) = self.stop_ids.binary_search(&id) {
+            self.stop_ids.insert(place, id);
+        }
+    }
+
+    /// True if the tokenizer puts a beginning of sequence before a text.
+    #[must_use]
+    pub fn adds_bos(&self) -> bool {
+        self.adds_bos
+    }
+
+    /// True if an id is a marker and no text.
+    #[must_use]
+    pub fn is_special(&self, id: u32) -> bool {
+        self.stop_ids.contains(&id)
+            || self.tokenizer.get_added_tokens_decoder().get(&id).is_some_and(|t| t.special)
     }
 
     /// Returns the id for text without a token; None for byte-level tokenizers.
@@ -265,6 +305,68 @@ impl UnknownToken {
     }
 }
 
+/// Adds a token to a tokenizer that lacks it, with the next free id.
+fn add_token(token: &AddedToken, tokenizer: &mut Tokenizer) {
+    if token.content.is_empty() || tokenizer.token_to_id(&token.content).is_some() {
+        return;
+    }
+    if token.special {
+        tokenizer.add_special_tokens(std::slice::from_ref(token));
+    } else {
+        tokenizer.add_tokens(std::slice::from_ref(token));
+    }
+}
+
+/// Tokenizer classes of `transformers` that build the beginning of texts from the settings
+/// `add_bos_token` and its default, true, and not from `tokenizer.json`.
+const BUILDS_BEGINNING: [&str; 3] = ["LlamaTokenizer", "CodeLlamaTokenizer", "GemmaTokenizer"];
+
+/// Returns the setting of `tokenizer_config.json` that decides about the beginning of texts.
+fn adds_bos(config: &Value) -> Option<bool> {
+    let class = config.get("tokenizer_class")?.as_str()?;
+    let is_built = BUILDS_BEGINNING.contains(&class.strip_suffix("Fast").unwrap_or(class));
+    is_built.then(|| config.get("add_bos_token").and_then(Value::as_bool).unwrap_or(true))
+}
+
+/// True if `tokenizer` itself begins a text with the token `bos`.
+fn begins_with(tokenizer: &Tokenizer, bos: &str) -> bool {
+    let first = tokenizer.encode("a", true).ok().and_then(|text| text.get_ids().first().copied());
+    first.is_some() && first == tokenizer.token_to_id(bos)
+}
+
+/// Returns the tokens that the files beside `tokenizer.json` name, in the order of their ids, then
+/// special tokens without an id: `transformers` adds those that `tokenizer.json` lacks.
+fn named_tokens(config: &Value, added: &Value, specials: &Value) -> Vec<AddedToken> {
+    let mut by_id: BTreeMap<u64, AddedToken> = BTreeMap::new();
+    for (content, id) in added.as_object().into_iter().flatten() {
+        if let Some(id) = id.as_u64() {
+            by_id.insert(id, AddedToken::from(content.as_str(), true));
+        }
+    }
+    let decoder = config.get("added_tokens_decoder").and_then(Value::as_object);
+    for (id, token) in decoder.into_iter().flatten() {
+        if let (Ok(id), Ok(token)) = (id.parse(), serde_json::from_value(token.clone())) {
+            by_id.insert(id, token);
+        }
+    }
+    let keys = [
+        "bos_token",
+        "eos_token",
+        "unk_token",
+        "pad_token",
+        "sep_token",
+        "cls_token",
+        "mask_token",
+    ];
+    let files = [config, specials];
+    let single = files.iter().flat_map(|file| keys.map(|key| token_text(file.get(key))));
+    let additional =
+        files.iter().filter_map(|file| file.get("additional_special_tokens")?.as_array());
+    let additional = additional.flatten().map(|token| token_text(Some(token)));
+    let special = single.chain(additional).flatten().map(|text| AddedToken::from(text, true));
+    by_id.into_values().chain(special).collect()
+}
+
 fn failed(error: tokenizers::Error) -> TokenizerError {
     TokenizerError::Failed { reason: error.to_string() }
 }
@@ -303,7 +405,7 @@ pub(crate) mod testing {
     use serde_json::{Value, json};
 
     /// Writes a folder with a word-level tokenizer over `words`, with ids in order; tokens in
-    /// `special` are recognised within text.
+    /// `special` are recognised within text. Texts begin with the `bos_token` of `config`.
     pub(crate) fn folder(words: &[&str], special: &[&str], config: &Value) -> tempfile::TempDir {
         let id = |word: &str| words.iter().position(|known| *known == word).unwrap();
         let vocab: serde_json::Map<String, Value> =
@@ -315,9 +417,18 @@ pub(crate) mod testing {
                        "rstrip": false, "normalized": false, "special": true})
             })
             .collect();
+        let bos = config["bos_token"].as_str().filter(|bos| words.contains(bos));
+        let post_processor = bos.map(|bos| {
+            let first = json!({"SpecialToken": {"id": bos, "type_id": 0}});
+            let text = |id| json!({"Sequence": {"id": id, "type_id": 0}});
+            json!({"type": "TemplateProcessing", "single": [first, text("A")],
+                   "pair": [first, text("A"), text("B")],
+                   "special_tokens": {bos: {"id": bos, "ids": [id(bos)], "tokens": [bos]}}})
+        });
         let tokenizer = json!({
             "version": "1.0", "truncation": null, "padding": null, "added_tokens": added,
-            "normalizer": null, "pre_tokenizer": {"type": "Whitespace"}, "post_processor": null,
+            "normalizer": null, "pre_tokenizer": {"type": "Whitespace"},
+            "post_processor": post_processor,
             "decoder": null,
             "model": {"type": "WordLevel", "vocab": vocab, "unk_token": words[0]},
         });

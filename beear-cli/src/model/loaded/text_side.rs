@@ -6,10 +6,10 @@ use std::sync::Arc;
 
 use anyhow::Result;
 use beear_core::{Example, SafetyExample};
-use beear_eval::{Conversation, Message};
+use beear_eval::{Conversation, Message, Role};
 use beear_models::text::chat;
 use beear_models::{
-    BatchLimit, CausalLm, EncodedChat, EncodedPrompt, GenerateConfig, GenerateError, Generation,
+    BatchLimit, CausalLm, EncodedPrompt, EncodedRow, GenerateConfig, GenerateError, Generation,
     Prompt, PromptFormat, TextEngine, TextEngineError, TextOutput, TextTask, TokenizerFiles,
     Vocabulary, check_prompts, generate,
 };
@@ -27,6 +27,8 @@ pub struct TextSide {
     engine: Arc<dyn TextEngine>,
     /// Prompt format of training and of every evaluation.
     pub format: PromptFormat,
+    /// Rows of the model's embedding, where the model is known.
+    n_embeddings: Option<usize>,
 }
 
 impl TextSide {
@@ -43,7 +45,13 @@ impl TextSide {
     pub(super) fn load_with(dir: &Path, format: Option<PromptFormat>) -> Result<Self> {
         let files = TokenizerFiles::read(dir)?;
         let format = format.map_or_else(|| PromptFormat::from_checkpoint(dir), Ok)?;
-        Ok(Self { engine: text_process::engine(files, &format)?, format })
+        Ok(Self { engine: text_process::engine(files, &format)?, format, n_embeddings: None })
+    }
+
+    /// Returns the text side of a model whose embedding has `n_embeddings` rows: other tokens are
+    /// errors.
+    pub(super) fn of_embedding(self, n_embeddings: usize) -> Self {
+        Self { n_embeddings: Some(n_embeddings), ..self }
     }
 
     /// Returns the ids that end an answer.
@@ -102,29 +110,66 @@ impl TextSide {
         Ok(encoded.map(safety).collect())
     }
 
-    /// Encodes requests with `N` answers each.
+    /// Encodes requests with `N` answers each, all of them to the same prompt.
     #[expect(clippy::type_complexity, reason = "a row, its prompt and its answers")]
     fn with_answers<const N: usize>(
         &self,
         rows: &[(&Request, [&str; N])],
     ) -> Result<Vec<(u64, EncodedPrompt, [Vec<u32>; N])>> {
-        let answer = |text: &&str| TextTask::Answer((*text).to_owned());
         let tasks = rows.iter().flat_map(|(request, answers)| {
-            std::iter::once(prompt_task(request)).chain(answers.iter().map(answer))
+            answers.map(|answer| (request.id, request.messages(), answer.to_owned()))
         });
-        let tasks: Vec<TextTask> = tasks.collect();
-        let mut outputs = self.run(&tasks, |task| Some(rows[task / (N + 1)].0.id))?.into_iter();
+        let mut encoded = self.encode_rows(tasks.collect())?.into_iter();
         let row = |(request, _): &(&Request, [&str; N])| {
-            let Some(TextOutput::Prompt(prompt)) = outputs.next() else {
-                unreachable!("{OF_ITS_KIND}")
-            };
-            let answers = std::array::from_fn(|_| match outputs.next() {
-                Some(TextOutput::Answer(answer)) => answer,
-                _ => unreachable!("{OF_ITS_KIND}"),
-            });
+            let rows: [EncodedRow; N] =
+                std::array::from_fn(|_| encoded.next().expect("a row for each answer"));
+            let (prompt, answers) = of_one_prompt(rows);
             (request.id, prompt, answers)
         };
         Ok(rows.iter().map(row).collect())
+    }
+
+    /// Encodes conversations with their answers, given with the numbers of their rows.
+    ///
+    /// # Errors
+    ///
+    /// If the template or the tokenizer fails.
+    fn encode_rows(&self, rows: Vec<(u64, Vec<chat::Message>, String)>) -> Result<Vec<EncodedRow>> {
+        let (mut ids, mut tasks) = (Vec::new(), Vec::new());
+        for (id, messages, answer) in rows {
+            ids.push(id);
+            tasks.push(TextTask::Row { messages, answer });
+        }
+        let row = |output| match output {
+            TextOutput::Row(row) => row,
+            _ => unreachable!("{OF_ITS_KIND}"),
+        };
+        Ok(self.run(&tasks, |task| Some(ids[task]))?.into_iter().map(row).collect())
+    }
+
+    /// Encodes conversations that end with the assistant's answer, given with the numbers of their
+    /// rows.
+    ///
+    /// # Errors
+    ///
+    /// If a conversation does not end with an answer, or the template or the tokenizer fails.
+    pub(crate) fn answered(&self, conversations: &[Conversation]) -> Result<Vec<Example>> {
+        let row = |Conversation { id, messages }: &Conversation| {
+            let Some((answer, before)) = messages.split_last() else {
+                return Err(UserError::input(format!("row {id} is empty"), "leave it out"));
+            };
+            if answer.role != Role::Assistant {
+                let hint = "its last turn is to be the assistant's";
+                return Err(UserError::input(format!("row {id} has no answer"), hint));
+            }
+            Ok((*id, before.iter().map(message).collect(), answer.content.clone()))
+        };
+        let rows = conversations.iter().map(row).collect::<Result<Vec<_>, UserError>>()?;
+        let rows = self.encode_rows(rows)?.into_iter();
+        let example = |(row, Conversation { id, .. }): (EncodedRow, &Conversation)| {
+            example(*id, row.prompt, row.answer)
+        };
+        Ok(rows.zip(conversations).map(example).collect())
     }
 
     /// Decodes ids to texts without special tokens.
@@ -142,25 +187,6 @@ impl TextSide {
             _ => unreachable!("{OF_ITS_KIND}"),
         };
         Ok(self.run(&tasks, |_| None)?.into_iter().map(text).collect())
-    }
-
-    /// Encodes answers, each with its end of sequence. `id` gives the row of each, for messages.
-    ///
-    /// # Errors
-    ///
-    /// If the tokenizer fails.
-    pub(crate) fn encode_answers<'a>(
-        &self,
-        answers: impl IntoIterator<Item = &'a str>,
-        id: impl Fn(usize) -> u64,
-    ) -> Result<Vec<Vec<u32>>> {
-        let tasks = answers.into_iter().map(|answer| TextTask::Answer(answer.to_owned()));
-        let ids = |output| match output {
-            TextOutput::Answer(ids) => ids,
-            _ => unreachable!("{OF_ITS_KIND}"),
-        };
-        let outputs = self.run(&tasks.collect::<Vec<_>>(), |task| Some(id(task)))?;
-        Ok(outputs.into_iter().map(ids).collect())
     }
 
     /// Generates greedy answers of at most `max_new_tokens` tokens.
@@ -225,7 +251,7 @@ impl TextSide {
         &self,
         conversations: &[Conversation],
         limit: usize,
-    ) -> Result<Vec<EncodedChat>> {
+    ) -> Result<Vec<EncodedPrompt>> {
         let asked = conversations.iter().map(|c| (c.id, c.messages.as_slice()));
         let chats = self.encode_chats(&asked.collect::<Vec<_>>())?;
         let each = chats.iter().map(|chat| chat.tokens.as_slice());
@@ -242,21 +268,17 @@ impl TextSide {
     pub(crate) fn encode_chats(
         &self,
         conversations: &[(u64, &[Message])],
-    ) -> Result<Vec<EncodedChat>> {
-        let message = |message: &Message| chat::Message {
-            role: message.role.name().to_owned(),
-            content: message.content.clone(),
-        };
+    ) -> Result<Vec<EncodedPrompt>> {
         let task = |(_, messages): &(u64, &[Message])| {
-            TextTask::Chat(messages.iter().map(message).collect())
+            TextTask::Prompt(messages.iter().map(message).collect())
         };
         let tasks: Vec<TextTask> = conversations.iter().map(task).collect();
-        let chat = |output| match output {
-            TextOutput::Chat(chat) => chat,
+        let prompt = |output| match output {
+            TextOutput::Prompt(prompt) => prompt,
             _ => unreachable!("{OF_ITS_KIND}"),
         };
         let outputs = self.run(&tasks, |task| Some(conversations[task].0))?;
-        Ok(outputs.into_iter().map(chat).collect())
+        Ok(outputs.into_iter().map(prompt).collect())
     }
 
     /// Encodes a prompt that belongs to no row.
@@ -295,7 +317,7 @@ impl TextSide {
         tasks: &[TextTask],
         row: impl Fn(usize) -> Option<u64>,
     ) -> Result<Vec<TextOutput>> {
-        self.engine.run(tasks).map_err(|failed| {
+        let outputs = self.engine.run(tasks).map_err(|failed| {
             let error = match failed.error {
                 TextEngineError::Format(error) => anyhow::Error::new(error),
                 error => error.into(),
@@ -304,15 +326,65 @@ impl TextSide {
                 Some(id) => error.context(format!("encoding row {id}")),
                 None => error,
             }
-        })
+        })?;
+        for (task, output) in outputs.iter().enumerate() {
+            self.check_embedded(output, row(task))?;
+        }
+        Ok(outputs)
+    }
+
+    /// Reports the first token that has no row of the embedding.
+    fn check_embedded(&self, output: &TextOutput, row: Option<u64>) -> Result<()> {
+        let (prompt, answer) = match output {
+            TextOutput::Prompt(prompt) => (prompt, [].as_slice()),
+            TextOutput::Row(row) => (&row.prompt, row.answer.as_slice()),
+            TextOutput::Text(_) | TextOutput::Vocabulary(_) => return Ok(()),
+        };
+        let Some(n_embeddings) = self.n_embeddings else { return Ok(()) };
+        let mut ids = prompt.tokens.iter().chain(answer);
+        let Some(id) = ids.find(|id| **id as usize >= n_embeddings) else { return Ok(()) };
+        let vocabulary = self.vocabulary()?;
+        let token = vocabulary.tokens.get(*id as usize).cloned().flatten().unwrap_or_default();
+        let place = row.map(|row| format!("row {row}: ")).unwrap_or_default();
+        let what = format!(
+            "{place}token `{token}` has id {id}, and the model's embedding has {n_embeddings} rows"
+        );
+        let hint = "resize the embeddings with model.resize_token_embeddings(len(tokenizer)), or bring the model's own tokenizer";
+        Err(UserError::input(what, hint).into())
     }
 }
 
 /// Reason of panics: the guarantee of [`TextEngine::run`].
 const OF_ITS_KIND: &str = "an output is of the kind of its task";
 
-fn prompt_task(Request { user, system, .. }: &Request) -> TextTask {
-    TextTask::Prompt { prompt: user.clone(), system: system.clone() }
+fn prompt_task(request: &Request) -> TextTask {
+    TextTask::Prompt(request.messages())
+}
+
+pub(super) fn message(message: &Message) -> chat::Message {
+    chat::Message { role: message.role.name().to_owned(), content: message.content.clone() }
+}
+
+/// Returns the prompt that all of `rows` begin with, and their answers. Where the last tokens of the
+/// prompts differ, since each merges with its answer, these tokens count as the answer's.
+///
+/// # Panics
+///
+/// Panics without a row.
+fn of_one_prompt<const N: usize>(rows: [EncodedRow; N]) -> (EncodedPrompt, [Vec<u32>; N]) {
+    let first = rows[0].prompt.clone();
+    let n_shared = rows.iter().map(|row| n_equal(&row.prompt.tokens, &first.tokens)).min();
+    let n_shared = n_shared.unwrap_or_default();
+    let answers = rows.map(|row| [&row.prompt.tokens[n_shared..], &row.answer].concat());
+    let (start, end) = first.user;
+    let user = (start.min(n_shared), end.min(n_shared));
+    let tokens = first.tokens[..n_shared].to_vec();
+    (EncodedPrompt { tokens, user, ..first }, answers)
+}
+
+/// Number of tokens that two texts have in common from their beginnings on.
+fn n_equal(one: &[u32], other: &[u32]) -> usize {
+    one.iter().zip(other).take_while(|(one, other)| one == other).count()
 }
 
 fn example(

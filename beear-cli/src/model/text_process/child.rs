@@ -295,8 +295,8 @@ fn read_messages(from: ChildStdout) -> Receiver<Vec<u8>> {
 /// Returns the stage that decides how long a task takes, as far as the parent can tell.
 fn stage_of(task: &TextTask) -> TextStage {
     match task {
-        TextTask::Prompt { .. } | TextTask::Chat(_) => TextStage::Template,
-        TextTask::Answer(_) | TextTask::Decode(_) | TextTask::Vocabulary => TextStage::Tokenizer,
+        TextTask::Prompt(_) | TextTask::Row { .. } => TextStage::Template,
+        TextTask::Decode(_) | TextTask::Vocabulary => TextStage::Tokenizer,
     }
 }
 

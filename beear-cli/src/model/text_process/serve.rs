@@ -51,7 +51,7 @@ fn serve() -> io::Result<()> {
                 return to.flush();
             }
         };
-    let engine = InProcess { tokenizer, format };
+    let engine = InProcess::new(tokenizer, format);
     let ready = Ready::Yes {
         stop_ids: engine.stop_ids().to_vec(),
         unknown_id: engine.unknown_id(),

@@ -42,6 +42,17 @@ pub struct BaseName {
     pub revision: Option<String>,
 }
 
+/// Projections that `target_modules` selects.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Targets {
+    /// Names, or ends of names.
+    Named(Vec<String>),
+    /// Regular expression of Python, which a whole name matches.
+    Matching(String),
+    /// All linear maps but the unembedding: `all-linear`.
+    All,
+}
+
 /// Config of the adapters in a PEFT folder.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct AdapterConfig {
@@ -49,8 +60,8 @@ pub(crate) struct AdapterConfig {
     pub(crate) base: BaseName,
     /// Rank $r$ and scale $\alpha$.
     pub(crate) size: (usize, f64),
-    /// Names, or ends of names, of the projections with adapters.
-    pub(crate) targets: Vec<String>,
+    /// Projections with adapters.
+    pub(crate) targets: Targets,
     /// Layers with adapters; None for all.
     pub(crate) layers: Option<Vec<usize>>,
 }
@@ -110,7 +121,11 @@ pub(super) fn parse(text: &str) -> Result<AdapterConfig, AdapterConfigError> {
         Value::String(revision) => Some(revision.clone()).filter(|revision| !revision.is_empty()),
         _ => return Err(bad("revision", "a text")),
     };
-    let targets = list(get("target_modules"), |v| v.as_str().map(str::to_owned));
+    let targets = match get("target_modules") {
+        Value::String(name) if name == "all-linear" => Some(Targets::All),
+        Value::String(pattern) if !pattern.is_empty() => Some(Targets::Matching(pattern.clone())),
+        names => list(names, |v| v.as_str().map(str::to_owned)).map(Targets::Named),
+    };
     let layers = match get("layers_to_transform") {
         Value::Null => None,
         Value::Number(_) => Some(count(get("layers_to_transform")).map(|layer| vec![layer])),
@@ -122,7 +137,7 @@ pub(super) fn parse(text: &str) -> Result<AdapterConfig, AdapterConfigError> {
             rank.ok_or_else(|| bad("r", "a positive whole number"))?,
             alpha.ok_or_else(|| bad("lora_alpha", "a number"))?,
         ),
-        targets: targets.ok_or_else(|| bad("target_modules", "a list of names"))?,
+        targets: targets.ok_or_else(|| bad("target_modules", "a list of names or a pattern"))?,
         layers: match layers {
             None => None,
             Some(layers) => Some(
@@ -138,6 +153,11 @@ pub(super) fn render(config: &AdapterConfig) -> String {
     // PEFT's own files have whole numbers here; floats are accepted as well.
     let alpha =
         if alpha.fract() == 0.0 && alpha.abs() < 1e15 { json!(alpha as i64) } else { json!(alpha) };
+    let targets = match &config.targets {
+        Targets::Named(names) => json!(names),
+        Targets::Matching(pattern) => json!(pattern),
+        Targets::All => json!("all-linear"),
+    };
     let value = json!({
         "peft_type": "LORA",
         "task_type": "CAUSAL_LM",
@@ -145,7 +165,7 @@ pub(super) fn render(config: &AdapterConfig) -> String {
         "r": rank,
         "lora_alpha": alpha,
         "lora_dropout": 0.0,
-        "target_modules": config.targets,
+        "target_modules": targets,
         "layers_to_transform": config.layers,
         "layers_pattern": null,
         "modules_to_save": null,
@@ -217,7 +237,7 @@ mod tests {
         AdapterConfig {
             base: BaseName { name: "base".to_owned(), revision: None },
             size: (8, 16.0),
-            targets: vec!["q_proj".to_owned(), "mlp.up_proj".to_owned()],
+            targets: Targets::Named(vec!["q_proj".to_owned(), "mlp.up_proj".to_owned()]),
             layers: None,
         }
     }

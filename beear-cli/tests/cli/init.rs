@@ -117,7 +117,7 @@ fn what_is_missing_is_said_with_the_formats_that_are_read() {
     not used: `prompts.jsonl`, 1 row, some rows lack answers
     --safety: `data/more rows.csv`, 2 rows
     --performance: missing, ordinary prompts with good answers
-    formats: CSV of AdvBench (goal,target), HarmBench (Behavior,BehaviorID) and StrongREJECT (forbidden_prompt) is read, and JSON or JSONL of Alpaca (instruction,input,output), chat (messages), ShareGPT (conversations), preferences (prompt,chosen,rejected) and prompt,safe,unwanted
+    formats: CSV, TSV, JSON and JSONL are read, with prompts (goal, prompt, instruction, question, query, forbidden_prompt, or Behavior and BehaviorID), answers (answer, output, response, completion, safe, chosen) and unwanted answers (unwanted, rejected, target of a goal), or with conversations (messages, conversations)
     wrote `recipe.toml`; next:
     ");
     assert_snapshot!(finished.printed(), @r"

@@ -180,6 +180,7 @@ fn a_malformed_tokenizer_is_named() {
 #[test]
 fn a_malformed_index_is_named() {
     let place = Place::new();
+    fs::remove_file(place.path("model/model.safetensors")).unwrap();
     place.write("model/model.safetensors.index.json", "{\"weight_map\": {");
     assert_snapshot!(refused(&place), @r"
     error: malformed model.safetensors.index.json: EOF while parsing an object at line 1 column 16
@@ -193,6 +194,7 @@ fn a_tensor_in_two_files_is_named() {
     for copy in ["one.safetensors", "two.safetensors"] {
         fs::copy(place.path("model/model.safetensors"), place.path("model").join(copy)).unwrap();
     }
+    fs::remove_file(place.path("model/model.safetensors")).unwrap();
     let index = r#"{"weight_map": {"a": "one.safetensors", "b": "two.safetensors"}}"#;
     place.write("model/model.safetensors.index.json", index);
     // Every tensor is, and any of them may be named.

@@ -238,8 +238,8 @@ fn an_empty_set_is_refused() {
 #[test]
 fn a_file_in_no_known_format_is_refused() {
     assert_snapshot!(refused_safety("id,text\n1,hello\n"), @r"
-    error: `safety.jsonl` is in no known format
-    hint: CSV of AdvBench (goal,target), HarmBench (Behavior,BehaviorID) and StrongREJECT (forbidden_prompt) is read, and JSON or JSONL of Alpaca (instruction,input,output), chat (messages), ShareGPT (conversations), preferences (prompt,chosen,rejected) and prompt,safe,unwanted
+    error: `safety.jsonl` is in no known format: its columns are `id`, `text`
+    hint: CSV, TSV, JSON and JSONL are read, with prompts (goal, prompt, instruction, question, query, forbidden_prompt, or Behavior and BehaviorID), answers (answer, output, response, completion, safe, chosen) and unwanted answers (unwanted, rejected, target of a goal), or with conversations (messages, conversations)
     ");
     let place = Place::new();
     place.write("safety.jsonl", b"{\"prompt\": \"caf\xe9\"}\n");
@@ -260,9 +260,9 @@ fn a_bad_row_is_named_by_its_number() {
     error: `safety.jsonl`, row 3: not JSON at column 14: EOF while parsing an object
     hint: correct the row or leave it out
     ");
-    assert_snapshot!(refused_safety(&format!("{good}\n{{\"question\": \"a\"}}\n")), @r"
-    error: `safety.jsonl`, row 2: neither instruction, nor messages, nor conversations, nor prompt
-    hint: CSV of AdvBench (goal,target), HarmBench (Behavior,BehaviorID) and StrongREJECT (forbidden_prompt) is read, and JSON or JSONL of Alpaca (instruction,input,output), chat (messages), ShareGPT (conversations), preferences (prompt,chosen,rejected) and prompt,safe,unwanted
+    assert_snapshot!(refused_safety(&format!("{good}\n{{\"colour\": \"a\"}}\n")), @r"
+    error: `safety.jsonl`, row 2: neither a prompt nor a conversation under the keys `colour`
+    hint: CSV, TSV, JSON and JSONL are read, with prompts (goal, prompt, instruction, question, query, forbidden_prompt, or Behavior and BehaviorID), answers (answer, output, response, completion, safe, chosen) and unwanted answers (unwanted, rejected, target of a goal), or with conversations (messages, conversations)
     ");
 }
 

@@ -214,7 +214,8 @@ fn mistakes_are_told_as_defend_tells_them() {
     error: invalid config: remove.steps must be at least 1; remove.learning_rate must be positive
     hint: correct it in the recipe or with --set
     ");
-    let injection_points = "[method]\ninjection_points = [{ layer = 9, positions = { last = 2 } }]\n";
+    let injection_points =
+        "[method]\ninjection_points = [{ layer = 9, positions = { last = 2 } }]\n";
     assert_snapshot!(refused(injection_points, &["--model", "model"]), @r"
     error: layer 9 is outside 1..=2
     hint: choose layers of the model in `method.injection_points` or `method.attack.layers`

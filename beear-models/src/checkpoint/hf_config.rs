@@ -290,7 +290,7 @@ mod tests {
     /// Small Mistral with every key that the parser reads and Llama does not have.
     const MISTRAL: &str = r#"{"model_type": "mistral", "vocab_size": 7, "hidden_size": 8,
         "intermediate_size": 9, "num_hidden_layers": 1, "num_attention_heads": 4, "head_dim": 2,
-        "max_position_embeddings": 16, "sliding_window": null, "rope_parameters": {"type": "linear",
+        "num_key_value_heads": 2, "max_position_embeddings": 16, "sliding_window": null, "rope_parameters": {"type": "linear",
         "factor": 2.0, "rope_theta": 1e6}, "tie_word_embeddings": true, "attention_bias": false,
         "eos_token_id": [1, 2]}"#;
 
@@ -307,6 +307,31 @@ mod tests {
                 original_max_seq_length: 8192
             }
         );
+    }
+
+    #[test]
+    fn rope_parameters_count_where_an_old_theta_lies_beside_them() {
+        let text =
+            MISTRAL.replace("\"rope_parameters\"", "\"rope_theta\": 3.0, \"rope_parameters\"");
+        assert!((parse(&text).unwrap().rope_theta - 1e6).abs() < 1e-6);
+    }
+
+    #[test]
+    fn keys_that_are_absent_have_the_defaults_of_their_class() {
+        let text = MISTRAL.replace("\"sliding_window\": null, ", "");
+        assert_eq!(parse(&text).unwrap().sliding_window, Some(4096));
+        assert_eq!(parse(MISTRAL).unwrap().sliding_window, None);
+    }
+
+    #[test]
+    fn quantised_weights_are_named_before_any_shape() {
+        for (settings, method) in [
+            (r#""quantization_config": {"quant_method": "gptq"}"#, "gptq"),
+            (r#""compression_config": {"format": "x"}"#, "of some kind"),
+        ] {
+            let error = parse(&format!(r#"{{"model_type": "llama", {settings}}}"#)).unwrap_err();
+            assert_eq!(error, ConfigError::Quantised { method: method.to_owned() });
+        }
     }
 
     #[test]

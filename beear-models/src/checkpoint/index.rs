@@ -76,6 +76,32 @@ mod tests {
     const TWO_SHARDS: &str = r#"{"metadata": {"total_size": 9}, "weight_map":
         {"a": "2.safetensors", "b": "1.safetensors", "c": "2.safetensors"}}"#;
 
+    fn found(files: &[&str]) -> Result<Vec<String>, CheckpointError> {
+        let dir = tempfile::tempdir().unwrap();
+        for name in files {
+            std::fs::write(dir.path().join(name), TWO_SHARDS).unwrap();
+        }
+        shards(dir.path())
+    }
+
+    #[test]
+    fn a_single_file_counts_before_an_index_of_an_earlier_save() {
+        assert_eq!(found(&[INDEX, SINGLE, "1.safetensors"]).unwrap(), [SINGLE]);
+        assert_eq!(found(&[INDEX, "1.safetensors"]).unwrap(), ["1.safetensors", "2.safetensors"]);
+    }
+
+    #[test]
+    fn a_folder_without_weights_is_named_for_what_it_holds() {
+        let shards = found(&["model-00001-of-00002.safetensors", "a.gguf"]).unwrap_err();
+        assert!(matches!(shards, CheckpointError::NoIndex { .. }), "{shards}");
+        let gguf = found(&["model-Q4_K_M.GGUF", "config.json"]).unwrap_err();
+        assert!(matches!(gguf, CheckpointError::Gguf { .. }), "{gguf}");
+        let pickle = found(&["pytorch_model.bin"]).unwrap_err();
+        assert!(matches!(pickle, CheckpointError::Pickle { .. }), "{pickle}");
+        let nothing = found(&["config.json"]).unwrap_err();
+        assert!(matches!(nothing, CheckpointError::NoWeights { .. }), "{nothing}");
+    }
+
     #[test]
     fn shards_are_listed_once() {
         assert_eq!(shard_names(TWO_SHARDS).unwrap(), ["1.safetensors", "2.safetensors"]);

@@ -355,6 +355,7 @@ fn pickles_and_empty_folders_are_refused_with_a_hint() {
 #[test]
 fn shards_outside_the_folder_or_absent_are_not_read() {
     let (_dir, path, _) = saved(|_| ());
+    fs::remove_file(path.join("model.safetensors")).unwrap();
     let index = |name: &str| {
         let text = json!({"weight_map": {"model.norm.weight": name}}).to_string();
         fs::write(path.join("model.safetensors.index.json"), text).unwrap();

@@ -256,7 +256,7 @@ mod tests {
 
     #[test]
     fn each_task_has_the_output_of_its_kind() {
-        let engine = engine("{% for m in messages %}{{ m.content }} b{% endfor %}");
+        let engine = engine("{% for m in messages %}{{ m.content }} b {% endfor %}");
         let messages = vec![Message::user("a")];
         let tasks = [
             TextTask::Prompt(messages.clone()),
@@ -265,7 +265,7 @@ mod tests {
             TextTask::Vocabulary,
         ];
         let outputs = engine.run(&tasks).unwrap();
-        let (text, tokens) = ("a b".to_owned(), vec![1, 3, 4]);
+        let (text, tokens) = ("a b ".to_owned(), vec![1, 3, 4]);
         let prompt = EncodedPrompt { text, tokens, user: (1, 2) };
         let tokens_of_words = ["<unk>", "<s>", "</s>", "a", "b"].map(|w| Some(w.to_owned()));
         let expected = [
@@ -298,8 +298,7 @@ mod tests {
 
     #[test]
     fn the_first_task_that_fails_is_named() {
-        let refuses =
-            "{% if messages[0].content == 'b' %}{{ raise_exception('no b') }}{% endif %}a";
+        let refuses = "{% if messages[0].content == 'b' %}{{ raise_exception('no b') }}{% endif %}{{ messages[0].content }}";
         let chat = |words: &str| TextTask::Prompt(vec![Message::user(words)]);
         let failed = engine(refuses).run(&[chat("a"), chat("b"), chat("a")]).unwrap_err();
         assert_eq!(failed.task, 1);
@@ -313,8 +312,9 @@ mod tests {
         let stages = std::sync::Mutex::new(Vec::new());
         let begins = |stage| stages.lock().unwrap().push(stage);
         let tasks = [TextTask::Prompt(vec![Message::user("a")]), TextTask::Decode(vec![3])];
-        engine("a").serve(tasks.into_iter(), &begins, |_| true).unwrap();
+        engine("{{ messages[0].content }}").serve(tasks.into_iter(), &begins, |_| true).unwrap();
         let Ok(stages) = stages.into_inner() else { unreachable!("nothing panics") };
-        assert_eq!(stages, [Tokenizer, Template, Tokenizer, Tokenizer]);
+        // The template is rendered a second time to find the user's words.
+        assert_eq!(stages, [Tokenizer, Template, Template, Tokenizer, Tokenizer]);
     }
 }

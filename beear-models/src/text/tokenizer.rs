@@ -471,6 +471,51 @@ mod tests {
     const SPECIAL: [&str; 4] = ["<unk>", "<s>", "</s>", "<pad>"];
 
     #[test]
+    fn texts_begin_as_the_tokenizer_or_its_class_begins_them() {
+        let adds_bos = |config: Value| {
+            let dir = folder(&WORDS, &SPECIAL, &config);
+            TextTokenizer::load(dir.path()).unwrap().adds_bos()
+        };
+        let of_class = |class: &str, setting: Option<bool>| {
+            let mut config = json!({"bos_token": "<s>", "tokenizer_class": class});
+            if let Some(setting) = setting {
+                config["add_bos_token"] = json!(setting);
+            }
+            adds_bos(config)
+        };
+        assert!(adds_bos(json!({"bos_token": "<s>"})), "the post-processor adds it");
+        assert!(of_class("PreTrainedTokenizerFast", Some(false)), "the class has no such setting");
+        assert!(of_class("LlamaTokenizerFast", None));
+        assert!(!of_class("LlamaTokenizer", Some(false)));
+        let dir = folder(&WORDS, &SPECIAL, &json!({}));
+        std::fs::write(dir.path().join("tokenizer_config.json"), CONFIG).unwrap();
+        let without = TextTokenizer::load(dir.path()).unwrap();
+        assert_eq!((without.bos.as_str(), without.adds_bos()), ("<s>", false));
+    }
+
+    #[test]
+    fn tokens_that_only_the_files_beside_name_are_added_in_the_order_of_their_ids() {
+        let token = |content: &str| {
+            json!({"content": content, "lstrip": false, "rstrip": false,
+            "normalized": false, "single_word": false, "special": true})
+        };
+        let decoder = json!({"8": token("<end>"), "7": token("<start>"), "1": token("<s>")});
+        let dir = folder(
+            &WORDS,
+            &SPECIAL,
+            &json!({"added_tokens_decoder": decoder,
+            "eos_token": "<end>", "additional_special_tokens": ["<more>"]}),
+        );
+        std::fs::write(dir.path().join("added_tokens.json"), r#"{"<old>": 9}"#).unwrap();
+        let tokenizer = TextTokenizer::load(dir.path()).unwrap();
+        let ids = ["<s>", "<start>", "<end>", "<old>", "<more>"].map(|t| tokenizer.id(t));
+        assert_eq!(ids, [1, 7, 8, 9, 10].map(Some));
+        assert_eq!(tokenizer.encode("how<end>").unwrap().0, [4, 8]);
+        assert_eq!(tokenizer.stop_ids(), [8]);
+        assert!(tokenizer.is_special(7) && !tokenizer.is_special(4));
+    }
+
+    #[test]
     fn special_tokens_in_the_text_are_recognised_and_none_is_added() {
         let dir = folder(&WORDS, &SPECIAL, &json!({}));
         let tokenizer = TextTokenizer::load(dir.path()).unwrap();

@@ -300,7 +300,7 @@ mod tests {
             ("r", json!("8")),
             ("lora_alpha", Value::Null),
             ("base_model_name_or_path", json!("")),
-            ("target_modules", json!("all-linear")),
+            ("target_modules", json!("")),
             ("layers_to_transform", json!([-1])),
             ("revision", json!(1)),
         ];

@@ -33,9 +33,11 @@ fn a_header_that_is_a_bomb_is_refused() {
         let deep = format!("{{\"weight_map\": {}{}}}", open.repeat(depth), close.repeat(depth));
         let index = path.join("model.safetensors.index.json");
         fs::write(&index, &deep).unwrap();
+        fs::rename(path.join("model.safetensors"), path.join("aside")).unwrap();
         let error = load(&path).unwrap_err();
         assert!(matches!(error, CheckpointError::MalformedIndex { .. }), "{error}");
         fs::remove_file(index).unwrap();
+        fs::rename(path.join("aside"), path.join("model.safetensors")).unwrap();
         let config = path.join("config.json");
         let was = fs::read(&config).unwrap();
         fs::write(&config, &deep).unwrap();

@@ -2,6 +2,7 @@
 
 pub mod chat;
 mod large_stack;
+mod named_tokens;
 mod prompt_encoder;
 pub mod prompt_format;
 pub mod text_engine;

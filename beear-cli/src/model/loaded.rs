@@ -1,5 +1,6 @@
 //! A model ready for use: weights, tokenizer and the one prompt format.
 
+mod shared_prompt;
 mod text_side;
 
 use anyhow::Result;

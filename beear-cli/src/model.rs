@@ -89,7 +89,7 @@ impl Model {
     ///
     /// # Errors
     ///
-    /// As for [`find`](Self::find).
+    /// Errors of [`find`](Self::find).
     pub(crate) fn find_stored(stored: &StoredModel, console: Console) -> Result<Self> {
         Self::of_stored(stored, &|name| hub::fetch(name, Needed::Everything, console))
     }
@@ -169,7 +169,7 @@ impl Model {
     ///
     /// # Errors
     ///
-    /// As for [`Checkpoint::open_on`].
+    /// Errors of [`Checkpoint::open_on`].
     pub(crate) fn open(&self) -> Result<Checkpoint, CheckpointError> {
         Checkpoint::open_on(&self.folder, self.base())
     }
@@ -178,7 +178,7 @@ impl Model {
     ///
     /// # Errors
     ///
-    /// As for [`read_config`].
+    /// Errors of [`read_config`].
     pub(crate) fn config(&self) -> Result<DecoderConfig, CheckpointError> {
         match (self.base(), base_name_of_adapters(&self.folder)) {
             (Some(base), _) => read_config(base),

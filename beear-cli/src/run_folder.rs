@@ -201,7 +201,7 @@ impl RunFolder {
     ///
     /// # Errors
     ///
-    /// As for [`reserve`](Self::reserve).
+    /// Errors of [`reserve`](Self::reserve).
     pub(crate) fn create(path: &Path, force: bool) -> Result<Self> {
         let mut folder = Self::reserve(path, force, &[])?;
         folder.start()?;
@@ -282,7 +282,7 @@ impl RunFolder {
     ///
     /// # Errors
     ///
-    /// As for [`save`](Self::save).
+    /// Errors of [`save`](Self::save).
     pub(crate) fn save_adapters<B: Backend>(
         &self,
         name: &str,

@@ -9,11 +9,28 @@ use std::process::{Command, ExitCode};
 
 use anyhow::{Result, bail};
 
-/// A check: its name, the cargo arguments, and the command that fixes a failure.
-type Check = (&'static str, &'static [&'static str], &'static str);
+/// Check that cargo runs.
+#[derive(Clone, Copy)]
+struct Check {
+    name: &'static str,
+    /// Arguments of cargo.
+    arguments: &'static [&'static str],
+    /// Command, or advice, that fixes a failure.
+    mend: &'static str,
+}
 
-const FORMAT: Check = ("format", &["fmt", "--all", "--check"], "cargo fmt --all");
-const CLIPPY: Check = (
+impl Check {
+    const fn new(
+        name: &'static str,
+        arguments: &'static [&'static str],
+        mend: &'static str,
+    ) -> Self {
+        Self { name, arguments, mend }
+    }
+}
+
+const FORMAT: Check = Check::new("format", &["fmt", "--all", "--check"], "cargo fmt --all");
+const CLIPPY: Check = Check::new(
     "clippy",
     &["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"],
     "cargo clippy --workspace --all-targets --fix",
@@ -21,12 +38,12 @@ const CLIPPY: Check = (
 /// Backends that are too heavy for every build. Their features replace the default ones, so that a
 /// backend is shown to work alone.
 const BACKENDS: [Check; 2] = [
-    ("cuda", &check_backend("cuda"), "read the first error"),
-    ("wgpu", &check_backend("wgpu"), "read the first error"),
+    Check::new("cuda", &check_backend("cuda"), "read the first error"),
+    Check::new("wgpu", &check_backend("wgpu"), "read the first error"),
 ];
 /// Pages, schemas and snapshots that are generated from the program. The tests that compare them
 /// also write them.
-const GENERATED: Check = (
+const GENERATED: Check = Check::new(
     "generated files",
     &[
         "test",
@@ -44,7 +61,7 @@ const GENERATED: Check = (
     ],
     "cargo xtask gen",
 );
-const TESTS: Check = ("tests", &["test", "--workspace"], "read the first failure");
+const TESTS: Check = Check::new("tests", &["test", "--workspace"], "read the first failure");
 
 fn main() -> ExitCode {
     let result = match std::env::args().nth(1).as_deref() {
@@ -77,7 +94,7 @@ const fn check_backend(feature: &'static str) -> [&'static str; 6] {
 
 /// Type-checks one heavy backend, or all.
 fn backends(only: Option<&str>) -> Result<()> {
-    let chosen = || BACKENDS.into_iter().filter(|(name, ..)| only.is_none_or(|only| only == *name));
+    let chosen = || BACKENDS.into_iter().filter(|check| only.is_none_or(|only| only == check.name));
     if chosen().count() == 0 {
         bail!("no heavy backend is called {}: cuda and wgpu are", only.unwrap_or_default());
     }
@@ -103,7 +120,8 @@ fn cargo(check: Check) -> Result<()> {
     with_variables(check, &[])
 }
 
-fn with_variables((name, arguments, mend): Check, variables: &[(&str, &str)]) -> Result<()> {
+fn with_variables(check: Check, variables: &[(&str, &str)]) -> Result<()> {
+    let Check { name, arguments, mend } = check;
     eprintln!("== {name}");
     let mut command = Command::new(env!("CARGO"));
     command.args(arguments).envs(variables.iter().copied());

@@ -156,7 +156,7 @@ impl<'a, C: ComputeBackend> DefenceRun<'a, C> {
     ///
     /// # Errors
     ///
-    /// As for [`start`](Self::start), and if an input of the run has changed.
+    /// Errors of [`start`](Self::start), and an error if an input of the run has changed.
     pub(crate) fn resume(self, folder: RunFolder, options: RunOptions) -> Result<()> {
         let manifest = Manifest::read(&folder)?;
         manifest.same_facts(&self.manifest()?, &folder)?;

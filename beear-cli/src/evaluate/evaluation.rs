@@ -110,7 +110,7 @@ impl OutArgs {
     ///
     /// # Errors
     ///
-    /// As for [`begin`](Self::begin).
+    /// Errors of [`begin`](Self::begin).
     pub(crate) fn resume<'a>(
         &self,
         kind: EvaluationKind,

@@ -109,7 +109,7 @@ impl Calibration {
     ///
     /// # Errors
     ///
-    /// As for [`read`](Self::read).
+    /// Errors of [`read`](Self::read).
     pub(crate) fn read_all(paths: &[PathBuf]) -> Result<Self, UserError> {
         let models = paths.iter().map(|path| Ok(Self::read(path)?.models));
         Ok(Self { models: models.collect::<Result<Vec<_>, _>>()?.concat() })

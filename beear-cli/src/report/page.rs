@@ -38,7 +38,7 @@ pub(crate) fn run_page(
 ///
 /// # Errors
 ///
-/// As for [`run_page`].
+/// Errors of [`run_page`].
 pub(crate) fn comparison_page(facts: &impl Serialize) -> Result<String> {
     render(include_str!("comparison.html"), context! { report => Value::from_serialize(facts) })
 }
@@ -48,7 +48,7 @@ pub(crate) fn comparison_page(facts: &impl Serialize) -> Result<String> {
 ///
 /// # Errors
 ///
-/// As for [`run_page`].
+/// Errors of [`run_page`].
 pub(crate) fn scan_page(
     facts: &impl Serialize,
     tables: &[Vec<Vec<String>>; 3],

@@ -151,6 +151,8 @@ pub struct TextTokenizer {
     stop_ids: Vec<u32>,
     unknown_id: Option<u32>,
     adds_bos: bool,
+    /// Ids of added tokens that are markers: the library copies its whole table at each request.
+    special_ids: BTreeSet<u32>,
 }
 
 impl TextTokenizer {
@@ -190,6 +192,8 @@ impl TextTokenizer {
         let adds_bos = adds_bos.unwrap_or_else(|| begins_with(&tokenizer, &bos));
         stop.extend(tokenizer.token_to_id(&eos));
         let unknown_id = unknown.id(&tokenizer);
+        let added = tokenizer.get_added_tokens_decoder().into_iter();
+        let special_ids = added.filter(|(_, token)| token.special).map(|(id, _)| id).collect();
         Ok(Self {
             tokenizer,
             bos,
@@ -198,6 +202,7 @@ impl TextTokenizer {
             stop_ids: stop.into_iter().collect(),
             unknown_id,
             adds_bos,
+            special_ids,
         })
     }
 
@@ -223,8 +228,7 @@ impl TextTokenizer {
     /// True if an id is a marker and no text.
     #[must_use]
     pub fn is_special(&self, id: u32) -> bool {
-        self.stop_ids.contains(&id)
-            || self.tokenizer.get_added_tokens_decoder().get(&id).is_some_and(|t| t.special)
+        self.stop_ids.contains(&id) || self.special_ids.contains(&id)
     }
 
     /// Returns the id for text without a token; None for byte-level tokenizers.
